@@ -1,0 +1,64 @@
+# Everything from a fresh checkout, with Python (3.11 or newer), pip and make:
+#   make test   style, types, the built wheel, then the whole test suite (nothing is fetched by the tests themselves)
+#   make demo   the demonstration with the small checkpoints that lie in the repository
+# The environment is made once in .venv and again only when setup.cfg, pyproject.toml or constraints.txt change.
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# The first Python on the path that transformers accepts; `make PYTHON=...` chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+WORKERS ?= 2
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# No target but `venv` and the isolated build needs the network.
+OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+
+.NOTPARALLEL:
+.PHONY: help venv lint format types unit wheel test demo clean distclean
+
+help:
+	@sed -n '1,5s/^# //p' Makefile
+	@echo 'Also: venv lint format types wheel unit clean distclean'
+
+venv: $(STAMP)
+
+# A half-made environment leaves no stamp and is simply completed by the next run.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo 'hf_mobility needs Python 3.11 or newer: install it or say make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[test,dev,demo]'
+	@touch $@
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: $(STAMP)
+	$(PY) tools/check_types.py
+
+# Build the sdist, the wheel from the sdist, and try the wheel in an environment that has no checkout.
+wheel: $(STAMP)
+	$(OFFLINE) $(PY) tools/check_wheel.py
+
+# One thread in each process: the workers already use the cores.
+unit: $(STAMP)
+	OMP_NUM_THREADS=1 $(OFFLINE) $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+# The suite comes last so that its summary is the last thing to be seen.
+test: lint types wheel unit
+
+demo: $(STAMP)
+	$(OFFLINE) $(PY) examples/demo.py
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find hf_mobility modeling tokenization tests examples benchmarks tools -name __pycache__ -type d -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean
+	rm -rf $(VENV)

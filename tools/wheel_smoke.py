@@ -1,0 +1,110 @@
+"""Smoke test of an installed wheel.
+
+tools/check_wheel.py runs it with `python -P` from an empty folder; arguments: site-packages, then checkpoint folders.
+It checks where the package lies, that all its modules import, that the declared requirements are what is there, that
+every tiny model is saved and loaded unchanged, and that the given checkpoints load completely.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from packaging.requirements import Requirement
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+import hf_mobility
+
+
+def check(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise SystemExit(f"wheel_smoke: {sentence}")
+
+
+def check_place(site: Path) -> list[ModuleType]:
+    """The package and all of its modules come from the clean environment; no stray top-level folders are importable."""
+    check(Path(hf_mobility.__file__).is_relative_to(site), f"hf_mobility is {hf_mobility.__file__}, not below {site}")
+    for name in ("modeling", "tokenization"):
+        check(importlib.util.find_spec(name) is None, f"`import {name}` works: a second copy of every class")
+    modules = [
+        importlib.import_module(found.name) for found in pkgutil.walk_packages(hf_mobility.__path__, "hf_mobility.")
+    ]
+    for module in modules:
+        check(Path(module.__file__ or "").is_relative_to(site), f"{module.__name__} is {module.__file__}")
+    for name in hf_mobility.__all__:
+        check(hasattr(hf_mobility, name), f"hf_mobility.__all__ names {name}, which does not exist")
+    return modules
+
+
+def check_requirements() -> None:
+    """What setup.cfg asks for is what runs here."""
+    distribution = importlib.metadata.distribution("hf_mobility")
+    check(
+        distribution.version == hf_mobility.__version__,
+        f"metadata says {distribution.version}, __version__ says {hf_mobility.__version__}",
+    )
+    for text in distribution.requires or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            version = importlib.metadata.version(requirement.name)
+            check(requirement.specifier.contains(version, prereleases=True), f"{text} is asked for, {version} is here")
+
+
+def model_classes(modules: list[ModuleType]) -> list[type[PreTrainedModel]]:
+    return [
+        value
+        for module in modules
+        for name, value in sorted(vars(module).items())
+        if isinstance(value, type) and issubclass(value, PreTrainedModel) and value.__module__ == module.__name__
+        if not name.endswith("PreTrainedModel")
+    ]
+
+
+def check_models(models: list[type[PreTrainedModel]]) -> None:
+    """Every model survives saving and loading with equal weights, and AutoConfig knows its configuration."""
+    check(bool(models), "no model class was found")
+    for model_class in models:
+        model = model_class(model_class.config_class.from_preset("tiny"))
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            loaded = model_class.from_pretrained(folder)
+            check(type(AutoConfig.from_pretrained(folder)) is model_class.config_class, f"{model_class}: AutoConfig")
+        state = loaded.state_dict()
+        for key, value in model.state_dict().items():
+            check(torch.equal(value, state[key]), f"{key} of {model_class.__name__} changed by saving and loading")
+
+
+def check_checkpoint(folder: Path, models: list[type[PreTrainedModel]]) -> None:
+    """All weights of a committed checkpoint find their place, and its tokenizer is ours."""
+    (name,) = AutoConfig.from_pretrained(folder).architectures
+    model_class = next((model for model in models if model.__name__ == name), None)
+    check(model_class is not None, f"{folder.name} was saved by {name}, which the package does not have")
+    _, report = model_class.from_pretrained(folder, output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        check(not report[kind], f"{folder.name}: {kind.replace('_', ' ')} {sorted(report[kind])[:5]}")
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        check(type(tokenizer).__module__.startswith("hf_mobility."), f"{folder.name}: tokenizer is {type(tokenizer)}")
+
+
+def main(site: str, *checkpoints: str) -> None:
+    logging.disable_progress_bar()
+    modules = check_place(Path(site))
+    check_requirements()
+    models = model_classes(modules)
+    check_models(models)
+    for checkpoint in checkpoints:
+        check_checkpoint(Path(checkpoint), models)
+    print(f"wheel smoke test: {len(modules)} modules, {len(models)} models, {len(checkpoints)} checkpoints")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,318 @@
+"""Public check-in formats and plain tables to canonical visits frames.
+
+Every reader streams its file in blocks, leaves out rows that cannot be used, and says how many and why: the returned
+frame carries ``frame.attrs["read_report"] = {"rows_read": int, "rejected": {reason: rows}}``. No value is repaired.
+Time-zone offset columns are ignored, because the times of these formats are UTC. Files may be gzipped (``.gz``).
+GPS formats are in :mod:`hf_mobility.data.readers_gps`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .frames import DataError, Zone, _from_text, _numbers_where_exact, validate_visits
+from .grid import from_km
+
+__all__ = [
+    "Rejections",
+    "read_foursquare_tist2015",
+    "read_foursquare_tsmc2014",
+    "read_gowalla",
+    "read_table",
+    "read_yjmob100k",
+]
+
+Box = tuple[float, float, float, float]
+
+_BLOCK = 500_000  # lines held as text at one time
+_FOURSQUARE_TIME = "%a %b %d %H:%M:%S %z %Y"
+_YJMOB_CELL_KM = 0.5
+_ROLES = ("user_id", "time", "location_id", "lat", "lon", "category", "category_group", "duration")
+
+
+class Rejections:
+    """Counts rows read and rows left out, each under the first reason that applies."""
+
+    def __init__(self) -> None:
+        self.rows_read = 0
+        self.rejected: Counter[str] = Counter()
+
+    def drop(self, table: pd.DataFrame, bad: pd.Series | np.ndarray, reason: str) -> pd.DataFrame:
+        """``table`` without the bad rows, which are counted under ``reason``."""
+        bad = np.asarray(bad, dtype=bool)
+        if not bad.any():
+            return table
+        self.rejected[reason] += int(bad.sum())
+        return table[~bad]
+
+    def keep_usable(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Drop rows without ids, time or valid coordinates. Columns: ids as text, time, lat and lon as given."""
+        for name in ("user_id", "location_id"):
+            if name in table.columns:
+                blank = table[name].isna() | (table[name].astype(str).str.strip() == "")
+                table = self.drop(table, blank, f"missing {name}")
+        table = self.drop(table, table["time"].isna(), "unreadable time")
+        degrees = {name: pd.to_numeric(table[name], errors="coerce").astype("float64") for name in ("lat", "lon")}
+        table = table.assign(**degrees)
+        table = self.drop(table, ~np.isfinite(table[["lat", "lon"]].to_numpy()).all(axis=1), "unreadable coordinates")
+        outside = (table["lat"].abs() > 90) | (table["lon"].abs() > 180)
+        return self.drop(table, outside, "coordinates out of range")
+
+    def keep_inside(self, table: pd.DataFrame, box: Box | None) -> pd.DataFrame:
+        if box is None:
+            return table
+        south, west, north, east = box
+        inside = table["lat"].between(south, north) & table["lon"].between(west, east)
+        return self.drop(table, ~inside, "outside the box")
+
+    def report(self) -> dict[str, Any]:
+        return {"rows_read": self.rows_read, "rejected": dict(sorted(self.rejected.items()))}
+
+    def finish(self, tables: Iterable[pd.DataFrame], what: Path, *, number_users: bool = True) -> pd.DataFrame:
+        """All kept rows in one table; DataError if there are none. User ids that all spell integers become integers."""
+        kept = [table for table in tables if len(table)]
+        if not kept:
+            raise DataError(f"No row of {what.name} could be used: {self.report()}.")
+        table = pd.concat(kept, ignore_index=True)
+        if number_users and not pd.api.types.is_numeric_dtype(table["user_id"].dtype):
+            table = _numbers_where_exact(table, "user_id")
+        return table
+
+
+def read_foursquare_tsmc2014(path: str | Path, *, box: Box | None = None) -> pd.DataFrame:
+    """Foursquare check-ins of New York or Tokyo (``dataset_TSMC2014_NYC.txt``): visits with ``category``.
+
+    Args:
+        path: tab-separated file of user, venue, category id, category name, lat, lon, offset in minutes, UTC time.
+        box: south, west, north, east in degrees; check-ins elsewhere are left out and counted.
+
+    Raises:
+        DataError: no row can be used.
+    """
+    names = ["user_id", "location_id", "category_id", "category", "lat", "lon", "offset", "time"]
+    wanted = ["user_id", "time", "location_id", "lat", "lon", "category"]
+    return _read_checkins(path, names, wanted, time_format=_FOURSQUARE_TIME, encoding="latin-1", box=box)
+
+
+def read_foursquare_tist2015(
+    checkins_path: str | Path, pois_path: str | Path, *, box: Box | None = None, country: str | None = None
+) -> pd.DataFrame:
+    """Foursquare global check-ins (``dataset_TIST2015_Checkins.txt`` and ``..._POIs.txt``): visits with ``category``.
+
+    Args:
+        checkins_path: tab-separated file of user, venue, UTC time, offset in minutes.
+        pois_path: tab-separated file of venue, lat, lon, category name, country code.
+        box: south, west, north, east in degrees; the set has 33 million check-ins, one city is far less.
+        country: two-letter code, such as "JP".
+
+    Raises:
+        DataError: no row can be used, or a venue is listed twice with different data.
+    """
+    pois = _read_pois(Path(pois_path), box=box, country=country)
+    names = ["user_id", "location_id", "time", "offset"]
+    count, path = Rejections(), Path(checkins_path)
+
+    def usable(block: pd.DataFrame) -> pd.DataFrame:
+        block = count.drop(block, ~block["location_id"].isin(pois.index), "venue unknown or outside the selection")
+        block = block.join(pois, on="location_id")
+        block["time"] = pd.to_datetime(block["time"], format=_FOURSQUARE_TIME, errors="coerce", utc=True)
+        return count.keep_usable(block[["user_id", "time", "location_id", "lat", "lon", "category"]])
+
+    return _visits(count, (usable(block) for block in _blocks(path, names, count)), path)
+
+
+def read_gowalla(path: str | Path, *, box: Box | None = None) -> pd.DataFrame:
+    """Gowalla or Brightkite check-ins of SNAP (``loc-gowalla_totalCheckins.txt.gz``): visits without categories.
+
+    Args:
+        path: tab-separated file of user, ISO time UTC, lat, lon, location.
+        box: south, west, north, east in degrees; check-ins elsewhere are left out and counted.
+
+    Check-ins at latitude 0 and longitude 0, which Brightkite uses for "unknown", are left out and counted.
+
+    Raises:
+        DataError: no row can be used.
+    """
+    names = ["user_id", "time", "lat", "lon", "location_id"]
+    return _read_checkins(path, names, names, time_format="ISO8601", encoding="utf-8", box=box, zero_is_unknown=True)
+
+
+def read_yjmob100k(
+    path: str | Path, *, anchor: tuple[float, float], start: str, timezone: str = "Asia/Tokyo"
+) -> pd.DataFrame:
+    """YJMob100K (also the HuMob challenge): visits to 500 m cells ``x<x>y<y>`` in half-hours.
+
+    The set hides where and when it was recorded, so both must be made up by the caller; distances and clock times are
+    real, absolute coordinates and dates are not. Here x grows eastwards and y northwards; the true orientation is
+    hidden too.
+
+    Args:
+        path: CSV file with the columns uid, d, t, x, y (days and half-hours from 0, cells from 1).
+        anchor: latitude and longitude given to the middle of cell (1, 1).
+        start: local ISO date given to day 0.
+        timezone: IANA name of the zone in which the half-hours are read.
+
+    Cells of 999, which the challenge uses for hidden positions, are left out and counted.
+
+    Raises:
+        DataError: no row can be used, or the columns differ.
+    """
+    count, path = Rejections(), Path(path)
+    first_day = pd.Timestamp(start)
+
+    def usable(block: pd.DataFrame) -> pd.DataFrame:
+        count.rows_read += len(block)
+        block = block.apply(pd.to_numeric, errors="coerce")
+        block = count.drop(block, block.isna().any(axis=1), "unreadable numbers")
+        block = count.drop(block, (block["x"] == 999) | (block["y"] == 999), "hidden position")
+        block = count.drop(block, (block[["x", "y"]] < 1).any(axis=1), "cell out of range")
+        block = count.drop(block, (block["d"] < 0) | ~block["t"].between(0, 47), "time out of range")
+        block = block.astype("int64")
+        east, north = ((block[axis].to_numpy() - 1) * _YJMOB_CELL_KM for axis in "xy")
+        lat, lon = from_km(east, north, origin=anchor)
+        clock = first_day + pd.to_timedelta(block["d"] * 1440 + block["t"] * 30, unit="min")
+        cell = "x" + block["x"].astype(str) + "y" + block["y"].astype(str)
+        return pd.DataFrame({"user_id": block["uid"], "time": clock, "location_id": cell, "lat": lat, "lon": lon})
+
+    needed = ["uid", "d", "t", "x", "y"]
+    has = list(pd.read_csv(path, nrows=0).columns)
+    if not set(needed) <= set(has):
+        raise DataError(f"{path.name} must have the columns {', '.join(needed)}; it has {', '.join(has)}.")
+    with pd.read_csv(path, usecols=needed, chunksize=_BLOCK) as blocks:
+        return _visits(count, (usable(block) for block in blocks), path, timezone=timezone)
+
+
+def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str) -> pd.DataFrame:
+    """A CSV (``.csv``, ``.csv.gz``) or Parquet file of visits with any column names, leaving out unusable rows.
+
+    ``columns`` maps canonical names to the file's, as in ``read_table(path, user_id="uid", location_id="venue")``;
+    others must have their canonical name. Unlike ``validate_visits(path)``, which refuses a file with a bad row, this
+    reads what can be used and reports the rest.
+
+    Raises:
+        DataError: a column is missing, times need ``timezone``, or no row can be used.
+    """
+    path, count = Path(path), Rejections()
+    unknown = sorted(set(columns) - set(_ROLES))
+    if unknown:
+        raise DataError(f"Unknown column role(s) {', '.join(unknown)}; the roles are {', '.join(_ROLES)}.")
+    names = {role: columns.get(role, role) for role in _ROLES}
+    has, blocks = _table_blocks(path, ids=[names["user_id"], names["location_id"]])
+    wanted = {role: name for role, name in names.items() if name in has or role in columns or role in _ROLES[:2]}
+    missing = [name for role, name in (wanted | {r: names[r] for r in ("lat", "lon")}).items() if name not in has]
+    if missing:
+        raise DataError(
+            f"{path.name} lacks the column(s) {', '.join(missing)}; it has {', '.join(has)}: "
+            "pass the names that you have, as in user_id='my_column'."
+        )
+
+    def usable(block: pd.DataFrame) -> pd.DataFrame:
+        count.rows_read += len(block)
+        block = block[list(wanted.values())].set_axis(list(wanted), axis=1)
+        if pd.api.types.is_string_dtype(block["time"].dtype):
+            block = count.drop(block, block["time"].isna(), "unreadable time")
+            block = count.drop(block, _from_text(block["time"].astype(str))[0].isna(), "unreadable time")
+        if "duration" in block:
+            block = block.assign(duration=pd.to_numeric(block["duration"], errors="coerce"))
+            block = count.drop(block, (block["duration"] < 0) | np.isinf(block["duration"]), "unusable duration")
+        return count.keep_usable(block)
+
+    return _visits(count, (usable(block) for block in blocks), path, timezone=timezone)
+
+
+# ------------------------------------------------------------------------------------------------------------ the parts
+
+
+def _read_checkins(
+    path: str | Path,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    *,
+    time_format: str,
+    encoding: str,
+    box: Box | None,
+    zero_is_unknown: bool = False,
+) -> pd.DataFrame:
+    path, count = Path(path), Rejections()
+
+    def usable(block: pd.DataFrame) -> pd.DataFrame:
+        block["time"] = pd.to_datetime(block["time"], format=time_format, errors="coerce", utc=True)
+        block = count.keep_usable(block[list(wanted)])
+        if zero_is_unknown:
+            block = count.drop(block, (block["lat"] == 0) & (block["lon"] == 0), "coordinates 0, 0")
+        return count.keep_inside(block, box)
+
+    return _visits(count, (usable(block) for block in _blocks(path, names, count, encoding=encoding)), path)
+
+
+def _read_pois(path: Path, *, box: Box | None, country: str | None) -> pd.DataFrame:
+    """Venues by id with lat, lon and category, only those of the selection."""
+    selection = Rejections()  # what is not selected is no fault of the file
+    tables = []
+    for block in _blocks(path, ["location_id", "lat", "lon", "category", "country"], selection):
+        if country is not None:
+            block = block[block["country"] == country]
+        block[["lat", "lon"]] = block[["lat", "lon"]].apply(pd.to_numeric, errors="coerce")
+        tables.append(selection.keep_inside(block[["location_id", "lat", "lon", "category"]], box))
+    pois = selection.finish(tables, path, number_users=False).drop_duplicates()
+    twice = pois.loc[pois["location_id"].duplicated(), "location_id"]
+    if len(twice):
+        raise DataError(f"{path.name} lists {len(twice)} venues twice with different data (first {twice.iloc[0]}).")
+    return pois.set_index("location_id")
+
+
+def _blocks(path: Path, names: Sequence[str], count: Rejections, *, encoding: str = "utf-8") -> Iterator[pd.DataFrame]:
+    """Blocks of a tab-separated file without header, every column as text (NaN where empty)."""
+    with open_text(path, encoding=encoding) as lines:
+        while block := list(islice(lines, _BLOCK)):
+            filled = [line for line in block if line.strip()]
+            whole = [line for line in filled if line.count("\t") == len(names) - 1]
+            count.rows_read += len(filled)
+            if len(whole) < len(filled):
+                count.rejected["wrong number of fields"] += len(filled) - len(whole)
+            if whole:
+                text = io.StringIO("".join(whole))
+                options: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "quoting": csv.QUOTE_NONE}
+                yield pd.read_csv(text, sep="\t", names=list(names), dtype=str, **options)
+
+
+def open_text(path: Path, *, encoding: str = "utf-8") -> io.TextIOBase:
+    """A text file, gzipped or not; undecodable bytes become replacement characters."""
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    return opener(path, mode="rt", encoding=encoding, errors="replace", newline="\n")
+
+
+def _table_blocks(path: Path, *, ids: Sequence[str]) -> tuple[list[str], Iterator[pd.DataFrame]]:
+    """Column names of a CSV or Parquet file, and its blocks; ids in a CSV are read as text."""
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        file = pyarrow.parquet.ParquetFile(path)
+        return file.schema_arrow.names, (batch.to_pandas() for batch in file.iter_batches(_BLOCK))
+    if path.suffix == ".csv" or path.name.endswith(".csv.gz"):
+        has = list(pd.read_csv(path, nrows=0).columns)
+        as_text = {name: str for name in ids if name in has}
+        return has, iter(pd.read_csv(path, dtype=as_text, chunksize=_BLOCK, low_memory=False))
+    raise DataError(f"Cannot read {path.name}: the known file types are .parquet, .csv and .csv.gz.")
+
+
+def _visits(
+    count: Rejections, tables: Iterable[pd.DataFrame], path: Path, *, timezone: Zone | None = None
+) -> pd.DataFrame:
+    visits = validate_visits(count.finish(tables, path), timezone=timezone)
+    visits.attrs["read_report"] = count.report()
+    return visits

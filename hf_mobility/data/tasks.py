@@ -1,0 +1,170 @@
+"""Next-location tasks: which visits are to be predicted, and from what.
+
+One task is one city's visits in canonical order plus a mask of the rows to predict; every predictor, count table or
+network, reads the same object. The arrival time of a target stands in the frame, because it is the context of later
+targets, but the protocol does not give it to the predictor of that very target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hf_mobility.data.frames import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class NextLocationTask:
+    """What is to be predicted: the `target` rows, each from the earlier rows of the same user.
+
+    Fields:
+        city: any object with `location_ids` (N,), `lat`, `lon` (N,), `timezone` and `index_of(ids)`.
+        visits: canonical visits frame of n rows, sorted by user and time, RangeIndex.
+        location: int64 (n,), index into `city.location_ids`; -1 is a place the city does not list.
+        user: int64 (n,), user code 0..U-1, non-decreasing. For grouping only: models do not see it as a feature.
+        target: bool (n,), rows to be predicted. Earlier targets belong to the context of later ones.
+    """
+
+    city: Any
+    visits: pd.DataFrame
+    location: np.ndarray
+    user: np.ndarray
+    target: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.visits)
+        for name in ("location", "user", "target"):
+            if getattr(self, name).shape != (n,):
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}; the task has {n} visits.")
+        if n and (self.user[0] != 0 or not np.isin(np.diff(self.user), (0, 1)).all()):
+            raise ValueError("user must be codes 0, 1, 2, ... in non-decreasing order without gaps.")
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """The target rows in ascending order, int64 (number of targets,)."""
+        return np.flatnonzero(self.target)
+
+    @cached_property
+    def user_starts(self) -> np.ndarray:
+        """First row of each user and, as a last entry, n: int64 (U + 1,). User u holds rows starts[u]:starts[u + 1]."""
+        return np.searchsorted(self.user, np.arange(self.users + 1))
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return int(self.user[-1]) + 1 if len(self.user) else 0
+
+    def train_visits(self, user_fraction: float = 1.0, seed: int = 0) -> pd.DataFrame:
+        """The visits that are no target, of a random fraction of the users (rounded, at least one); a canonical frame.
+
+        The draw depends on `seed`, `user_fraction` and the number of users only.
+        """
+        if not 0 < user_fraction <= 1:
+            raise ValueError(f"user_fraction must lie in (0, 1]; it is {user_fraction}.")
+        chosen = np.ones(self.users, dtype=bool)
+        if user_fraction < 1:
+            count = max(1, round(user_fraction * self.users))
+            chosen[:] = False
+            chosen[np.random.default_rng(seed).permutation(self.users)[:count]] = True
+        return self.visits[~self.target & chosen[self.user]].reset_index(drop=True)
+
+
+def make_task(visits: pd.DataFrame, city: Any, *, test_fraction: float = 0.2, min_visits: int = 10) -> NextLocationTask:
+    """Make the last `test_fraction` of each user's visits the targets.
+
+    Users with fewer than `min_visits` visits are dropped; of a user with n visits the last n - floor((1 -
+    test_fraction) * n) are targets. A user's first visit is never a target: it has no context.
+
+    Args:
+        visits: canonical visits frame (see `validate_visits`) with location_id.
+        city: the city whose places are the candidates; visits elsewhere get location -1.
+        test_fraction: in (0, 1), share of each user's visits.
+        min_visits: at least 2.
+
+    Raises:
+        DataError: no location_id column, rows not in canonical order, or no user left.
+        ValueError: an argument outside its range.
+    """
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction must lie between 0 and 1; it is {test_fraction}.")
+    if min_visits < 2:
+        raise ValueError(f"min_visits must be at least 2 (a target needs one earlier visit); it is {min_visits}.")
+    _check_canonical(visits)
+
+    counts = _user_runs(visits)
+    keep = np.repeat(counts >= min_visits, counts)
+    if not keep.any():
+        raise DataError(
+            f"No user has {min_visits} visits or more (users: {len(counts)}, most visits: {counts.max(initial=0)})."
+        )
+    visits = visits[keep].reset_index(drop=True)
+    counts = counts[counts >= min_visits]
+
+    # The small term undoes rounding such as (1 - 0.9) * 10 = 0.999..., which floor would turn into 0.
+    first_target = np.maximum(np.floor((1 - test_fraction) * counts + 1e-9).astype(np.int64), 1)
+    position = np.arange(len(visits)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return NextLocationTask(
+        city=city,
+        visits=visits,
+        location=np.asarray(city.index_of(visits["location_id"].to_numpy(dtype=object)), dtype=np.int64),
+        user=np.repeat(np.arange(len(counts)), counts),
+        target=position >= np.repeat(first_target, counts),
+    )
+
+
+def split_by_user(visits: pd.DataFrame, fractions: Sequence[float], seed: int = 0) -> tuple[pd.DataFrame, ...]:
+    """Split a canonical frame into parts that share no user, e.g. `split_by_user(visits, (0.8, 0.1, 0.1))`.
+
+    Returns one canonical frame per fraction; every visit is in exactly one of them and every part has a user.
+
+    Raises:
+        ValueError: fractions that are not positive or do not sum to 1.
+        DataError: fewer users than parts, or rows not in canonical order.
+    """
+    if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"fractions must be positive and sum to 1; they are {tuple(fractions)}.")
+    _check_canonical(visits)
+    counts = _user_runs(visits)
+    users, parts = len(counts), len(fractions)
+    if users < parts:
+        raise DataError(f"user_id: {users} users cannot be split into {parts} parts.")
+
+    # Small inputs: every part keeps one user that rounding would take away.
+    bounds = np.rint(np.cumsum(fractions) * users).astype(np.int64)
+    for i in range(parts):
+        bounds[i] = np.clip(bounds[i], (bounds[i - 1] if i else 0) + 1, users - parts + i + 1)
+    part_of_user = np.empty(users, dtype=np.int64)
+    part_of_user[np.random.default_rng(seed).permutation(users)] = np.searchsorted(
+        bounds, np.arange(users), side="right"
+    )
+    part = np.repeat(part_of_user, counts)
+    return tuple(visits[part == i].reset_index(drop=True) for i in range(parts))
+
+
+def _user_runs(visits: pd.DataFrame) -> np.ndarray:
+    """Number of visits of each user in frame order, int64 (U,)."""
+    user = visits["user_id"].to_numpy()
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.empty(0, dtype=np.int64)
+    return np.diff(np.r_[starts, len(user)]) if len(user) else starts
+
+
+def _check_canonical(visits: pd.DataFrame) -> None:
+    """Refuse frames whose order would let a target see its own future."""
+    missing = [name for name in ("user_id", "time", "location_id", "lat", "lon") if name not in visits.columns]
+    if missing:
+        raise DataError(f"The visits frame lacks the columns {missing}; make it with validate_visits.")
+    user, time = visits["user_id"].to_numpy(), visits["time"].to_numpy()
+    new_user = user[1:] != user[:-1]
+    backwards = np.flatnonzero(~new_user & (time[1:] < time[:-1])) + 1
+    if len(backwards):
+        raise DataError(
+            f"time: {len(backwards)} rows are earlier than the row before them of the same user "
+            f"(first rows: {backwards[:5].tolist()}); make the frame with validate_visits."
+        )
+    if len(user) and int(new_user.sum()) + 1 != visits["user_id"].nunique():
+        raise DataError("user_id: the rows of a user are not together; make the frame with validate_visits.")

@@ -1,0 +1,85 @@
+"""hf_mobility: models of human mobility for the Hugging Face ecosystem. Weights are shared; a city is a tokenizer.
+
+Importing this registers the models with transformers' Auto classes. Names are loaded on first use, so that the import stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# In a checkout, `modeling/` and `tokenization/` stand beside this folder; in an installed package they are inside it.
+_here = Path(__file__).resolve().parent
+if not (_here / "modeling").is_dir() and (_here.parent / "modeling" / "__init__.py").is_file():
+    __path__.append(str(_here.parent))
+
+__version__ = "0.1.0.dev0"
+
+_NAMES = {
+    "City": "data.city",
+    "DataError": "data.frames",
+    "validate_visits": "data.frames",
+    "validate_points": "data.frames",
+    "simulate_city": "data.simulation",
+    "simulate_cities": "data.simulation",
+    "SquareGrid": "data.grid",
+    "make_task": "data.tasks",
+    "SamoeConfig": "modeling.configuration_samoe",
+    "SamoeModel": "modeling.modeling_samoe",
+    "SamoeForNextLocation": "modeling.modeling_samoe",
+    "SamoeTokenizer": "tokenization.tokenization_samoe",
+    "NextLocationPipeline": "pipelines.next_location",
+    "MobilityTrainer": "training.trainer",
+    "CityCorpus": "training.corpus",
+    "CityCollator": "training.corpus",
+    "training_arguments": "training.presets",
+    "adapt": "training.adapt",
+    "Adaptation": "training.adapt",
+    "ContextMix": "baselines.mix",
+    "evaluate": "evaluation.ranking",
+    "summarise": "evaluation.ranking",
+    "paired_difference": "evaluation.ranking",
+}
+
+__all__ = ["__version__", *_NAMES]  # noqa: PLE0604 - the names are loaded lazily
+
+if TYPE_CHECKING:
+    from .baselines.mix import ContextMix as ContextMix
+    from .data.city import City as City
+    from .data.frames import DataError as DataError
+    from .data.frames import validate_points as validate_points
+    from .data.frames import validate_visits as validate_visits
+    from .data.grid import SquareGrid as SquareGrid
+    from .data.simulation import simulate_cities as simulate_cities
+    from .data.simulation import simulate_city as simulate_city
+    from .data.tasks import make_task as make_task
+    from .evaluation.ranking import evaluate as evaluate
+    from .evaluation.ranking import paired_difference as paired_difference
+    from .evaluation.ranking import summarise as summarise
+    from .modeling.configuration_samoe import SamoeConfig as SamoeConfig
+    from .modeling.modeling_samoe import SamoeForNextLocation as SamoeForNextLocation
+    from .modeling.modeling_samoe import SamoeModel as SamoeModel
+    from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
+    from .tokenization.tokenization_samoe import SamoeTokenizer as SamoeTokenizer
+    from .training.adapt import Adaptation as Adaptation
+    from .training.adapt import adapt as adapt
+    from .training.corpus import CityCollator as CityCollator
+    from .training.corpus import CityCorpus as CityCorpus
+    from .training.presets import training_arguments as training_arguments
+    from .training.trainer import MobilityTrainer as MobilityTrainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_NAMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+from .auto import register  # noqa: E402
+
+register()

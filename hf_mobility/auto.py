@@ -1,0 +1,122 @@
+"""The one table: config <-> model <-> tokenizer, and its registration with transformers' Auto classes and PEFT's default targets.
+
+Unusual: registration waits until transformers' Auto module is really loaded. Loading it eagerly would make `import hf_mobility` cost the
+several seconds that `import torch` and the modeling code take, even for somebody who only reads a check-in file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+# Auto class -> model class, per system. Modules are named relative to this package.
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "samoe": {
+        "config": ("modeling.configuration_samoe", "SamoeConfig"),
+        "tokenizer": ("tokenization.tokenization_samoe", "SamoeTokenizer"),
+        "models": {
+            "AutoModel": ("modeling.modeling_samoe", "SamoeModel"),
+            "AutoModelForCausalLM": ("modeling.modeling_samoe", "SamoeForNextLocation"),
+        },
+        "lora_targets": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    },
+}
+
+_AUTO = "transformers.models.auto.modeling_auto"
+_LAYERS = "transformers.modeling_layers"
+
+
+def register() -> None:
+    """Register every system: each part as soon as the modules of transformers or PEFT that it concerns are loaded, now or later."""
+    _when_loaded("transformers.models.auto.configuration_auto", _register_configs)
+    _when_loaded("transformers.models.auto.tokenization_auto", _register_tokenizers)
+    _when_loaded("peft.utils.constants", _register_lora_targets)
+    # transformers' layers import the Auto classes half-way through their own import, and ours import those layers: whichever of the three
+    # is finished last brings the registration about.
+    for module in (_AUTO, _LAYERS, *_model_modules()):
+        _when_loaded(module, _register_models)
+
+
+def _load(name: tuple[str, str]) -> Any:
+    return getattr(import_module(f".{name[0]}", __package__), name[1])
+
+
+def _model_modules() -> list[str]:
+    return sorted({f"{__package__}.{module}" for system in SYSTEMS.values() for module, _ in system["models"].values()})
+
+
+def _register_configs() -> None:
+    from transformers import AutoConfig
+
+    for system in SYSTEMS.values():
+        config = _load(system["config"])
+        AutoConfig.register(config.model_type, config)
+
+
+def _register_tokenizers() -> None:
+    from transformers import AutoTokenizer
+
+    for system in SYSTEMS.values():
+        AutoTokenizer.register(_load(system["config"]), tokenizer_class=_load(system["tokenizer"]))
+
+
+def _register_models() -> None:
+    waiting = [sys.modules.get(name) for name in (_LAYERS, *_model_modules())]
+    if any(module is not None and not _is_complete(module) for module in waiting) or _AUTO not in sys.modules:
+        return
+    import transformers
+
+    for system in SYSTEMS.values():
+        for auto, model in system["models"].items():
+            getattr(transformers, auto).register(_load(system["config"]), _load(model))
+
+
+def _register_lora_targets() -> None:
+    targets = import_module("peft.utils.constants").TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    for system in SYSTEMS.values():
+        targets[_load(system["config"]).model_type] = list(system["lora_targets"])
+
+
+def _is_complete(module: ModuleType) -> bool:
+    return not getattr(module.__spec__, "_initializing", False)
+
+
+def _when_loaded(module: str, action: Callable[[], None]) -> None:
+    loaded = sys.modules.get(module)
+    if loaded is not None and _is_complete(loaded):
+        action()
+    elif loaded is None:
+        sys.meta_path.insert(0, _AfterImport(module, action))
+
+
+class _AfterImport(MetaPathFinder, Loader):
+    """Runs `action` once, right after `module` has been imported by whoever imports it."""
+
+    def __init__(self, module: str, action: Callable[[], None]) -> None:
+        self.module, self.action = module, action
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != self.module:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            self.loader = spec.loader
+            spec.loader = self
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+            module.__spec__._initializing = False  # type: ignore[attr-defined]  # importlib clears it only after this returns
+        self.action()

@@ -1,0 +1,166 @@
+"""Configuration of SAMoE / TrajMoE (arXiv 2505.18670): one dataclass, three variants, four sizes.
+
+Unusual: there is no `vocab_size`. The locations of a city are an input (`location_features`), so the same weights serve every city.
+`variant` is only a name for a set of the values below; each value can be set alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+# What the authors' code does, what their equations say, and what open check-in data needs (the default).
+VARIANTS: dict[str, dict[str, Any]] = {
+    "released": {
+        "num_poi_features": 34,
+        "num_popularity_levels": 9,
+        "num_stay_bins": 96,
+        "stay_encoding": "half_hours",
+        "max_position_embeddings": 144,
+        "selector": "soft",
+        "shared_router": True,
+        "time_in_fused_stream": False,
+        "location_encoder": "separate",
+        "stay_loss_weight": 1.0,
+        "pointer_head": False,
+        "relative_features": False,
+        "use_eos": True,
+        "attention_init": "xavier",
+    },
+    "paper": {
+        "num_poi_features": 34,
+        "num_popularity_levels": 9,
+        "num_stay_bins": 96,
+        "stay_encoding": "half_hours",
+        "max_position_embeddings": None,
+        "selector": "hard",
+        "shared_router": False,
+        "time_in_fused_stream": True,
+        "location_encoder": "shared",
+        "stay_loss_weight": 1.0,
+        "pointer_head": False,
+        "relative_features": False,
+        "use_eos": True,
+        "attention_init": "xavier",
+    },
+    "extended": {},
+}
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "base": {"hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "ultra": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 6},
+}
+
+
+@strict
+class SamoeConfig(PreTrainedConfig):
+    """Values of a SAMoE model. Defaults are variant `extended`, size `small`.
+
+    Args:
+        hidden_size: width d of each stream; divisible by 4 and by `num_attention_heads`.
+        intermediate_size: width of every FFN; `None` means 4 d.
+        num_poi_features: POI columns P of `location_features` (34 in the released arrays, 60 in `City`).
+        num_popularity_levels: rows of the popularity table: 0 = padding, 1..8 = most to least visited, 9 = never seen.
+        num_stay_bins: classes of the time between two visits, as input and as target; class 0 is never a target.
+        stay_encoding: `half_hours` (class = gap in half hours, clamped) or `log` (class = floor(1.6 log2(1 + min/10)) + 1).
+        max_position_embeddings: rows of the learned position table; `None` = no position embedding, any context length.
+        mixture: `True` = four streams, three structured experts and a shared one; `False` = one summed stream, one FFN.
+        selector: `soft` mixes the spatial and the temporal router; `hard` takes the larger (straight-through gradient).
+        shared_router: one router matrix for space and time (released code) or two (paper eq. 7).
+        time_in_fused_stream: add the time embedding to the fused stream at the input (paper) or after the last layer (code).
+        location_encoder: `separate` = the candidate side has its own parameters, concatenated (code); `shared` = it reuses
+            the trajectory side's embeddings, summed (paper eq. 9).
+        stay_loss_weight: weight of the stay cross-entropy; the location term has weight 1.
+        pointer_head: mix the dot-product head with a copy distribution over the person's own context. Not in the paper.
+        pointer_features: give the pointer head its eight pair features (order, transition, time of day, distance).
+        relative_features: distance, popularity and same-place terms between the last visit and every candidate. Not in the paper.
+        arrival_time: condition on the arrival time of the visit to be predicted (a different, easier task). Not in the paper.
+        use_poi, use_popularity: ablation switches; `False` zeroes the feature on both sides.
+        use_eos: whether tokenizers append the end-of-trajectory token.
+        attention_init: `xavier` (the library default the released code keeps) or `normal`.
+    """
+
+    model_type = "mobility_samoe"
+    keys_to_ignore_at_inference = ["past_key_values", "location_table"]
+
+    hidden_size: int = 128
+    intermediate_size: int | None = None
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    num_poi_features: int = 60
+    num_popularity_levels: int = 10
+    num_stay_bins: int = 25
+    stay_encoding: str = "log"
+    max_position_embeddings: int | None = None
+    mixture: bool = True
+    selector: str = "soft"
+    shared_router: bool = True
+    time_in_fused_stream: bool = False
+    location_encoder: str = "separate"
+    stay_loss_weight: float = 0.1
+    pointer_head: bool = True
+    pointer_features: bool = True
+    relative_features: bool = True
+    arrival_time: bool = False
+    use_poi: bool = True
+    use_popularity: bool = True
+    use_eos: bool = False
+    attention_init: str = "normal"
+    attention_dropout: float | int = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-5
+    use_cache: bool = True
+    pad_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 1
+    bos_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_samoe(self) -> None:
+        """Raise a `ValueError` for values that contradict one another."""
+        if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size must be divisible by 4 and by num_attention_heads, got {self.hidden_size} and {self.num_attention_heads}."
+            )
+        for name, allowed in (
+            ("stay_encoding", ("half_hours", "log")),
+            ("selector", ("soft", "hard")),
+            ("location_encoder", ("separate", "shared")),
+            ("attention_init", ("xavier", "normal")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        if self.pointer_features and not self.pointer_head and self.arrival_time:
+            raise ValueError("arrival_time=True needs pointer_head=True or pointer_features=False.")
+
+    @property
+    def num_location_features(self) -> int:
+        """Columns of `location_features`: POI, x, y, popularity level, and east/north in km where distances are used."""
+        return self.num_poi_features + 3 + 2 * int(self.uses_distances)
+
+    @property
+    def uses_distances(self) -> bool:
+        return self.relative_features or (self.pointer_head and self.pointer_features)
+
+    @classmethod
+    def from_preset(cls, size: str = "small", *, variant: str = "extended", **overrides: Any) -> SamoeConfig:
+        """A named size (`tiny`, `small`, `base`, `ultra`) in a named variant (`released`, `paper`, `extended`).
+
+        Raises:
+            ValueError: if the size or the variant is not known.
+        """
+        if size not in SIZES:
+            raise ValueError(f"unknown size {size!r}; choose one of {sorted(SIZES)}.")
+        if variant not in VARIANTS:
+            raise ValueError(f"unknown variant {variant!r}; choose one of {sorted(VARIANTS)}.")
+        return cls(**{**SIZES[size], **VARIANTS[variant], **overrides})
+
+
+__all__ = ["SamoeConfig"]

@@ -1,0 +1,750 @@
+"""SAMoE / TrajMoE (arXiv 2505.18670): a causal transformer over visits whose experts are tied to POI, geography and popularity.
+
+Unusual: the model has no location vocabulary. `location_features`, the table of a city's places, is an *input* of every call; rows 0 and
+1 are PAD and EOS. It is not batch-first, because all sequences of a batch live in one city. `encode_locations` turns it into a
+`LocationTable` that may be passed instead, so that a city is encoded once. The four feature streams share attention; they are folded into
+the head axis of the key/value cache, so that caches, beams and masks look like those of any decoder.
+
+(No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
+
+Shapes: B sequences, S streams, T visits, N + 2 candidates, d `hidden_size`, F columns of `location_features`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_samoe import SamoeConfig
+from .pointer_samoe import HALF_HOUR, PointerContext, SamoePointerHead, distance_basis, weekday_of
+
+NUM_SLOTS = 48  # half hours of a day
+NUM_WEEKDAYS = 8  # 0 = padding, 1 = Monday .. 7 = Sunday
+PER_VISIT_INPUTS = ("time_ids", "weekday_ids", "stay_ids", "timestamps")
+CITY_INPUTS = ("location_features", "location_table", "candidate_log_weights")
+
+
+@dataclass
+class LocationTable(ModelOutput):
+    """A city's candidates, encoded once.
+
+    embeddings (N + 2, d): rows of the candidate encoder. levels (N + 2,) int64: popularity level. km (N + 2, 2) float32 or None: east and
+    north in kilometres. features (N + 2, F): the table they were made from.
+    """
+
+    embeddings: torch.Tensor | None = None
+    levels: torch.Tensor | None = None
+    km: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+
+@dataclass
+class SamoeModelOutput(BaseModelOutputWithPast):
+    """`last_hidden_state` (B, T, d); `visit_embeddings` (B, T, d), the inputs; `router_weights`: per layer (B, T, 3), if asked for."""
+
+    visit_embeddings: torch.Tensor | None = None
+    router_weights: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class SamoeOutput(ModelOutput):
+    """Output of `SamoeForNextLocation`.
+
+    loss: scalar, location + `stay_loss_weight` x stay. location_loss, stay_loss: its two terms.
+    logits (B, T, N + 2) float32: scores of the next location; with the pointer head these are log-probabilities. PAD (and EOS, if unused) is
+    -inf. `None` in training mode when labels are given: the loss needs the label's column only.
+    stay_logits (B, T, num_stay_bins): scores of the time until the next visit.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    stay_logits: torch.Tensor | None = None
+    location_loss: torch.Tensor | None = None
+    stay_loss: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    router_weights: tuple[torch.Tensor, ...] | None = None
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class SamoeAttention(nn.Module):
+    """Causal multi-head attention, the same weights for every stream; streams are folded into the head axis and never mix."""
+
+    def __init__(self, config: SamoeConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = True
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch, streams, length, width = hidden_states.shape
+
+        def fold(x: torch.Tensor) -> torch.Tensor:  # (B, S, T, d) -> (B, S * heads, T, head_dim)
+            return x.view(batch, streams, length, self.num_heads, self.head_dim).transpose(2, 3).flatten(1, 2)
+
+        query, key, value = (fold(proj(hidden_states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        output = output.reshape(batch, length, streams, width).transpose(1, 2)
+        return self.o_proj(output), weights
+
+
+class SamoeExpert(nn.Module):
+    """Feed-forward network d -> 4 d -> d with the tanh form of GELU."""
+
+    def __init__(self, config: SamoeConfig) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(F.gelu(self.up_proj(hidden_states), approximate="tanh"))
+
+
+class SamoeRouter(nn.Module):
+    """Spatial-temporal router with selector (paper eq. 7): (B, T, d), (B, T, d) -> weights (B, T, 3) that sum to 1."""
+
+    def __init__(self, config: SamoeConfig) -> None:
+        super().__init__()
+        self.hard = config.selector == "hard"
+        self.spatial = nn.Linear(config.hidden_size, 3)
+        self.temporal = None if config.shared_router else nn.Linear(config.hidden_size, 3)
+        self.selector = nn.Linear(2 * config.hidden_size, 2)
+
+    def forward(self, fused: torch.Tensor, time_embeds: torch.Tensor) -> torch.Tensor:
+        spatial = self.spatial(fused).softmax(-1)
+        temporal = (self.spatial if self.temporal is None else self.temporal)(time_embeds).softmax(-1)
+        choice = self.selector(torch.cat([fused, time_embeds], dim=-1)).softmax(-1)
+        if self.hard:
+            winner = F.one_hot(choice.argmax(-1), 2).to(choice.dtype)
+            choice = winner + choice - choice.detach()  # straight-through: the value is the winner, the gradient is the softmax's
+        return choice[..., :1] * spatial + choice[..., 1:] * temporal
+
+
+class SamoeMixture(nn.Module):
+    """Three structured experts, each hard-wired to its stream, and the shared expert of the fused stream (eq. 8)."""
+
+    def __init__(self, config: SamoeConfig) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(SamoeExpert(config) for _ in range(3))
+        self.shared_expert = SamoeExpert(config)
+        self.router = SamoeRouter(config)
+
+    def forward(self, hidden_states: torch.Tensor, time_embeds: torch.Tensor) -> torch.Tensor:
+        poi, geo, pop, fused = hidden_states.unbind(1)
+        expert_outputs = torch.stack([expert(x) for expert, x in zip(self.experts, (poi, geo, pop))], dim=1)
+        weights = self.router(fused, time_embeds).to(expert_outputs.dtype)
+        mixed = (weights.permute(0, 2, 1).unsqueeze(-1) * expert_outputs).sum(1)
+        return torch.cat([expert_outputs, (self.shared_expert(fused) + mixed).unsqueeze(1)], dim=1)
+
+
+class SamoeLayer(GradientCheckpointingLayer):
+    """Pre-norm block; all streams share both LayerNorms and the attention (eq. 6)."""
+
+    def __init__(self, config: SamoeConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = SamoeAttention(config, layer_idx)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mixture = config.mixture
+        self.mlp = SamoeMixture(config) if config.mixture else SamoeExpert(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        time_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), attention_mask, past_key_values, **kwargs)
+        hidden_states = hidden_states + attended
+        normed = self.post_attention_layernorm(hidden_states)
+        return hidden_states + (self.mlp(normed, time_embeds) if self.mixture else self.mlp(normed))
+
+
+class SamoeTimeEmbedding(nn.Module):
+    """E_ts: half-hour slot + weekday + stay class (+ position, released code), (B, T) -> (B, T, d) (eq. 5)."""
+
+    def __init__(self, config: SamoeConfig, positions: int | None) -> None:
+        super().__init__()
+        self.slot = nn.Embedding(NUM_SLOTS, config.hidden_size)
+        self.weekday = nn.Embedding(NUM_WEEKDAYS, config.hidden_size)
+        self.stay = nn.Embedding(config.num_stay_bins, config.hidden_size)
+        self.position = nn.Embedding(positions, config.hidden_size) if positions else None
+
+    def forward(
+        self, time_ids: torch.Tensor, weekday_ids: torch.Tensor, stay_ids: torch.Tensor, position_ids: torch.Tensor
+    ) -> torch.Tensor:
+        embeds = self.slot(time_ids) + self.weekday(weekday_ids) + self.stay(stay_ids)
+        return embeds if self.position is None else embeds + self.position(position_ids)
+
+
+class SamoeFeatureEmbedding(nn.Module):
+    """One affine map per kind of feature, (..., F) -> three tensors (..., width) (eq. 4). Columns: POI | x, y | popularity level | km."""
+
+    def __init__(self, config: SamoeConfig, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.num_poi = config.num_poi_features
+        self.use_poi, self.use_popularity = config.use_poi, config.use_popularity
+        self.poi = nn.Linear(config.num_poi_features, widths[0])
+        self.geo = nn.Linear(2, widths[1])
+        self.pop = nn.Embedding(config.num_popularity_levels, widths[2])
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        dtype = self.poi.weight.dtype
+        poi, geo = features[..., : self.num_poi], features[..., self.num_poi : self.num_poi + 2]
+        level = features[..., self.num_poi + 2].long()
+        poi = poi if self.use_poi else torch.zeros_like(poi)
+        level = level if self.use_popularity else torch.zeros_like(level)
+        return self.poi(poi.to(dtype)), self.geo(geo.to(dtype)), self.pop(level)
+
+
+class SamoeCrossLayer(nn.Module):
+    """One DCN-v1 cross layer: x_0 * (w . x + c) + b + x."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, 1)
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, first: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
+        return first * self.gate(current) + self.bias + current
+
+
+class SamoeLocationEncoder(nn.Module):
+    """Candidate encoder (eq. 9): features (N + 2, F) -> (N + 2, d), a two-layer cross network beside a deep one."""
+
+    def __init__(self, config: SamoeConfig) -> None:
+        super().__init__()
+        d = config.hidden_size
+        separate = config.location_encoder == "separate"
+        self.features = SamoeFeatureEmbedding(config, (d // 4, d // 2, d // 4)) if separate else None
+        self.cross = nn.ModuleList(SamoeCrossLayer(d) for _ in range(2))
+        self.deep_up = nn.Linear(d, 4 * d)
+        self.deep_down = nn.Linear(4 * d, d)
+        self.out_proj = nn.Linear(2 * d, d)
+
+    def forward(self, features: torch.Tensor, shared: SamoeFeatureEmbedding) -> torch.Tensor:
+        if self.features is None:
+            first = sum(shared(features))
+        else:
+            poi, geo, pop = self.features(features)
+            first = torch.cat([geo, pop, poi], dim=-1)
+        crossed = first
+        for layer in self.cross:
+            crossed = layer(first, crossed)
+        deep = self.deep_down(F.gelu(self.deep_up(first), approximate="tanh"))
+        return self.out_proj(torch.cat([crossed, deep], dim=-1))
+
+
+class SamoeRelativeHead(nn.Module):
+    """Terms of a candidate's score that depend on the last visit: distance (six basis functions), popularity, same place."""
+
+    def __init__(self, config: SamoeConfig) -> None:
+        super().__init__()
+        self.distance = nn.Linear(config.hidden_size, 6)
+        self.same_place = nn.Linear(config.hidden_size, 1)
+        self.popularity = nn.Embedding(config.num_popularity_levels, 1)
+        self.use_popularity = config.use_popularity
+
+    def forward(self, hidden: torch.Tensor, input_ids: torch.Tensor, table: LocationTable) -> torch.Tensor:
+        batch, length = input_ids.shape
+        basis = distance_basis(table.km[input_ids].flatten(0, 1), table.km)  # (B * T, 6, N + 2)
+        scores = torch.bmm(self.distance(hidden).float().view(batch * length, 1, 6), basis).view(batch, length, -1)
+        levels = table.levels if self.use_popularity else torch.zeros_like(table.levels)
+        scores = scores + self.popularity(levels).float().squeeze(-1)
+        return scores.scatter_add(-1, input_ids.unsqueeze(-1), self.same_place(hidden).float())
+
+
+class SamoePreTrainedModel(PreTrainedModel):
+    config: SamoeConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SamoeLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {
+        "hidden_states": SamoeLayer,
+        "attentions": OutputRecorder(SamoeAttention, index=1),
+        "router_weights": SamoeRouter,
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=std)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, SamoeCrossLayer):
+            init.zeros_(module.bias)
+        elif isinstance(module, SamoeExpert):
+            init.normal_(module.down_proj.weight, mean=0.0, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
+        elif isinstance(module, SamoePointerHead):
+            module.zero_pair_weights(init.zeros_)
+        elif isinstance(module, SamoeAttention) and self.config.attention_init == "xavier":
+            bound = (6.0 / (4 * self.config.hidden_size)) ** 0.5  # Xavier of the fused (3 d, d) matrix that the released code keeps
+            for projection in (module.q_proj, module.k_proj, module.v_proj):
+                init.uniform_(projection.weight, -bound, bound)
+
+
+class SamoeModel(SamoePreTrainedModel):
+    """The body: visits of one city -> a state per visit that knows the past only. Candidates are encoded by `encode_locations`."""
+
+    def __init__(self, config: SamoeConfig) -> None:
+        super().__init__(config)
+        d = config.hidden_size
+        self.visit_features = SamoeFeatureEmbedding(config, (d, d, d))
+        self.time_embedding = SamoeTimeEmbedding(config, positions=config.max_position_embeddings)
+        self.layers = nn.ModuleList(SamoeLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The affine map of the POI features: the nearest thing to an input embedding that a model without a vocabulary has."""
+        return self.visit_features.poi
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        time_ids: torch.LongTensor | None = None,
+        weekday_ids: torch.LongTensor | None = None,
+        stay_ids: torch.LongTensor | None = None,
+        location_features: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> SamoeModelOutput:
+        """Encode visits.
+
+        Args:
+            input_ids: (B, T) int64 rows of `location_features`; 0 = padding, 1 = end of trajectory.
+            time_ids, weekday_ids, stay_ids: (B, T) int64, see `SamoeTokenizer`. Missing ones are 0.
+            location_features: (N + 2, F) float, the city.
+
+        Raises:
+            ValueError: if the city is missing, has the wrong number of columns, is batched (several cities), or the lengths differ.
+        """
+        visits, location_features = self._check_inputs(input_ids, location_features, time_ids, weekday_ids, stay_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if position_ids is None:
+            position_ids = self._positions(input_ids, attention_mask, past)
+        if self.time_embedding.position is not None and past + input_ids.shape[1] > self.config.max_position_embeddings:
+            raise ValueError(
+                f"a context of {past + input_ids.shape[1]} visits is longer than max_position_embeddings="
+                f"{self.config.max_position_embeddings}; truncate it to the last visits."
+            )
+
+        time_embeds = self.time_embedding(*visits, position_ids)
+        poi, geo, pop = self.visit_features(location_features[input_ids])
+        fused = poi + geo + pop
+        visit_embeddings = fused + time_embeds
+        fused_input = visit_embeddings if self.config.time_in_fused_stream or not self.config.mixture else fused
+        streams = [poi + time_embeds, geo + time_embeds, pop + time_embeds] if self.config.mixture else []
+        hidden_states = torch.stack([*streams, fused_input], dim=1)
+
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=fused,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states, time_embeds=time_embeds, attention_mask=mask, past_key_values=past_key_values, **kwargs
+            )
+        final = hidden_states[:, -1]
+        if not self.config.time_in_fused_stream:
+            final = final + time_embeds
+        return SamoeModelOutput(
+            last_hidden_state=self.norm(final), past_key_values=past_key_values, visit_embeddings=visit_embeddings
+        )
+
+    @staticmethod
+    def _positions(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, past: int) -> torch.Tensor:
+        """Positions counted from the first visit, so that padding on the left changes nothing."""
+        if attention_mask is not None and attention_mask.dim() == 2:
+            return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        return torch.arange(past, past + input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+
+    def _check_inputs(
+        self, input_ids: torch.Tensor | None, features: torch.Tensor | None, *visits: torch.Tensor | None
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        if input_ids is None:
+            raise ValueError("input_ids are needed: rows of location_features, as SamoeTokenizer makes them.")
+        if features is None:
+            raise ValueError("location_features are needed: a model knows no city; pass what SamoeTokenizer returns.")
+        if features.dim() != 2:
+            raise ValueError(
+                f"location_features must be (locations + 2, columns), got {tuple(features.shape)}: a batch holds one city only."
+            )
+        if features.shape[1] < self.config.num_location_features:
+            raise ValueError(
+                f"location_features has {features.shape[1]} columns, this model needs {self.config.num_location_features} "
+                f"({self.config.num_poi_features} POI columns); build the tokenizer from a City with the same feature scheme."
+            )
+        checked = []
+        for name, value in zip(PER_VISIT_INPUTS, visits):
+            if value is None:
+                value = torch.zeros_like(input_ids)
+            elif value.shape != input_ids.shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, input_ids has {tuple(input_ids.shape)}.")
+            checked.append(value)
+        return checked, features
+
+
+@dataclass
+class _Rollout:
+    """What `generate` carries beside ids: whether stays are drawn, and the times so far."""
+
+    sample: bool
+    timestamps: torch.Tensor | None = None
+
+
+class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
+    """Next location and time until then. Labels are aligned with the inputs and shifted inside, as in every causal LM of transformers."""
+
+    # The loss divides by `num_items_in_batch`, so accumulation and several processes give the loss of one large batch.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: SamoeConfig) -> None:
+        super().__init__(config)
+        self.model = SamoeModel(config)
+        self.location_encoder = SamoeLocationEncoder(config)
+        self.query_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.stay_head = nn.Linear(config.hidden_size, config.num_stay_bins, bias=False)
+        self.relative_head = SamoeRelativeHead(config) if config.relative_features else None
+        self.pointer_head = SamoePointerHead(config) if config.pointer_head else None
+        self.arrival_embedding = SamoeTimeEmbedding(config, positions=None) if config.arrival_time else None
+        self.post_init()
+
+    def encode_locations(self, location_features: torch.Tensor) -> LocationTable:
+        """Encode a city once: (N + 2, F) -> `LocationTable`. Reuse it while neither the city nor the weights change."""
+        columns = self.config.num_poi_features
+        km = location_features[:, columns + 3 : columns + 5].float() if self.config.uses_distances else None
+        return LocationTable(
+            embeddings=self.location_encoder(location_features, self.model.visit_features),
+            levels=location_features[:, columns + 2].long(),
+            km=km,
+            features=location_features,
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        time_ids: torch.LongTensor | None = None,
+        weekday_ids: torch.LongTensor | None = None,
+        stay_ids: torch.LongTensor | None = None,
+        timestamps: torch.LongTensor | None = None,
+        location_features: torch.Tensor | None = None,
+        location_table: LocationTable | None = None,
+        candidate_log_weights: torch.Tensor | None = None,
+        arrival_times: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        stay_labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> SamoeOutput:
+        """Score every location of the city as the next one, at every position.
+
+        Args:
+            timestamps: (B, T) int64 seconds of local civil time; needed by the pointer head.
+            location_table: `encode_locations(location_features)`, in place of `location_features`.
+            candidate_log_weights: (N + 2,) float added to the scores inside the normaliser only: training on sampled candidates.
+            arrival_times: (B, T) int64, local civil seconds at which the *next* visit begins (`arrival_time=True` models only); in training
+                it is read off the labels' own timestamps.
+            labels: (B, T) int64, -100 = ignored; position t is scored with labels at t + 1.
+            stay_labels: (B, T) int64 class of the time between visit t - 1 and visit t (so `stay_ids`); 0 and -100 are ignored.
+            logits_to_keep: keep the last k positions only (0 = all).
+        """
+        if location_table is None:
+            if location_features is None:
+                raise ValueError("location_features (or location_table) are needed: a model knows no city.")
+            location_table = self.encode_locations(location_features)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            time_ids=time_ids,
+            weekday_ids=weekday_ids,
+            stay_ids=stay_ids,
+            location_features=location_table.features,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        if self.arrival_embedding is not None:
+            arrival_times = _arrival_times(arrival_times, timestamps, given_by_labels=labels is not None)
+            hidden = hidden + self._embed_arrival(arrival_times, timestamps)
+        pointer = None
+        if self.pointer_head is not None:
+            pointer = self.pointer_head(
+                hidden,
+                outputs.visit_embeddings,
+                input_ids=input_ids,
+                timestamps=timestamps,
+                arrival_times=arrival_times if self.arrival_embedding is not None else None,
+                km=location_table.km,
+                past_key_values=outputs.past_key_values,
+            )
+        if labels is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            hidden, input_ids = hidden[:, keep], input_ids[:, keep]
+            pointer = pointer.keep(keep) if pointer is not None else None
+
+        query = self.query_proj(hidden)
+        stay_logits = self.stay_head(query)
+        scores = self._candidate_scores(query, hidden, input_ids, location_table)
+        log_norm = torch.logsumexp(scores if candidate_log_weights is None else scores + candidate_log_weights.float(), dim=-1)
+        gate = None
+        if pointer is not None:
+            top = (scores.detach().amax(-1) - log_norm.detach()).exp()
+            gate = self.pointer_head.gate_logit(hidden, pointer, top)
+
+        loss = location_loss = stay_loss = None
+        if labels is not None:
+            num_items = kwargs.get("num_items_in_batch")
+            location_loss = _location_loss(scores, log_norm, pointer, gate, labels, num_items)
+            loss = location_loss
+            if stay_labels is not None and self.config.stay_loss_weight:
+                stay_loss = _stay_loss(stay_logits, stay_labels, labels, num_items)
+                loss = loss + self.config.stay_loss_weight * stay_loss
+        logits = None
+        if labels is None or not self.training:
+            logits = scores if pointer is None else _mixture_log_probability(scores, log_norm, pointer, gate)
+        return SamoeOutput(
+            loss=loss,
+            logits=logits,
+            stay_logits=stay_logits,
+            location_loss=location_loss,
+            stay_loss=stay_loss,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            router_weights=outputs.router_weights,
+        )
+
+    def _candidate_scores(
+        self, query: torch.Tensor, hidden: torch.Tensor, input_ids: torch.Tensor, table: LocationTable
+    ) -> torch.Tensor:
+        """(B, T, N + 2) float32 scores of the dot-product head; columns that are no place are -inf."""
+        scores = torch.matmul(query, table.embeddings.to(query.dtype).t()).float()
+        if self.relative_head is not None:
+            scores = scores + self.relative_head(hidden, input_ids, table)
+        closed = [0] if self.config.use_eos else [0, 1]
+        return scores.index_fill(-1, torch.tensor(closed, device=scores.device), float("-inf"))
+
+    def _embed_arrival(self, arrival_times: torch.Tensor, timestamps: torch.Tensor) -> torch.Tensor:
+        slots = arrival_times.div(HALF_HOUR, rounding_mode="floor") % NUM_SLOTS
+        gap = stay_class(arrival_times - timestamps, self.config)
+        return self.arrival_embedding(slots, weekday_of(arrival_times), gap, slots)
+
+    # Generation: the library carries only ids, masks and caches from step to step; the rest of a visit is carried here.
+
+    @torch.no_grad()
+    def generate(self, inputs: torch.Tensor | None = None, *, return_timestamps: bool = False, **kwargs: Any) -> Any:
+        """Roll out future visits, as `GenerationMixin.generate`. The city is encoded once; the time of each new visit is the last one's plus a stay,
+        drawn from the stay head where `do_sample=True` and its most probable class otherwise.
+
+        Args:
+            return_timestamps: return `(sequences, timestamps)`, both (B, T + new) int64; timestamps in seconds of local civil time.
+
+        Raises:
+            ValueError: for beam search (the beams of a person would need times of their own), or without `timestamps`.
+        """
+        settings = kwargs.get("generation_config") or self.generation_config
+        if (kwargs.get("num_beams") or settings.num_beams or 1) > 1:
+            raise ValueError("beam search is not supported: beams differ in the times of their visits; use do_sample and num_return_sequences.")
+        if kwargs.get("timestamps") is None:
+            raise ValueError("timestamps are needed to roll out visits; pass what SamoeTokenizer returns.")
+        if self.config.arrival_time:
+            raise ValueError("a model with arrival_time=True cannot roll out visits: it is told when the next one begins.")
+        if kwargs.get("location_table") is None and kwargs.get("location_features") is not None:
+            kwargs["location_table"] = self.encode_locations(kwargs.pop("location_features"))
+        do_sample = kwargs.get("do_sample", settings.do_sample)
+        rollout = _Rollout(sample=bool(do_sample))
+        sequences = super().generate(inputs, rollout=rollout, **kwargs)
+        return (sequences, rollout.timestamps) if return_timestamps else sequences
+
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name != "rollout"})
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        model_inputs.pop("rollout", None)
+        length = model_inputs["input_ids"].shape[1]
+        for name in PER_VISIT_INPUTS:
+            if model_inputs.get(name) is not None:
+                model_inputs[name] = model_inputs[name][:, -length:]
+        return model_inputs
+
+    def _update_model_kwargs_for_generation(self, outputs: SamoeOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        rollout = model_kwargs["rollout"]
+        stay_logits = outputs.stay_logits[:, -1, 1:].float()  # class 0 is "unknown"
+        picked = torch.multinomial(stay_logits.softmax(-1), 1) if rollout.sample else stay_logits.argmax(-1, keepdim=True)
+        arrival = model_kwargs["timestamps"][:, -1:] + stay_seconds(picked + 1, self.config)
+        new = {
+            "time_ids": arrival.div(HALF_HOUR, rounding_mode="floor") % NUM_SLOTS,
+            "weekday_ids": weekday_of(arrival),
+            "stay_ids": picked + 1,
+            "timestamps": arrival,
+        }
+        for name, value in new.items():
+            if model_kwargs.get(name) is not None:
+                model_kwargs[name] = torch.cat([model_kwargs[name], value], dim=1)
+        rollout.timestamps = model_kwargs["timestamps"]
+        return model_kwargs
+
+    @staticmethod
+    def _expand_inputs_for_generation(expand_size: int = 1, **kwargs: Any) -> Any:
+        city = {name: kwargs.pop(name) for name in CITY_INPUTS if name in kwargs}  # not batch-first: never repeated
+        input_ids, kwargs = GenerationMixin._expand_inputs_for_generation(None, expand_size=expand_size, **kwargs)
+        return input_ids, {**kwargs, **city}
+
+
+def stay_class(seconds: torch.Tensor, config: SamoeConfig) -> torch.Tensor:
+    """Class of the time between two visits: 0 is kept for "unknown", the last class is open."""
+    minutes = seconds.clamp(min=0).double() / 60
+    if config.stay_encoding == "half_hours":
+        classes = (minutes / 30).round().long()
+    else:
+        classes = (1.6 * torch.log2(1 + minutes / 10)).floor().long() + 1
+    return classes.clamp(max=config.num_stay_bins - 1)
+
+
+def stay_seconds(classes: torch.Tensor, config: SamoeConfig) -> torch.Tensor:
+    """Representative time of a class in seconds (int64): the middle of a logarithmic bin, the multiple of a half hour; 0 for class 0."""
+    if config.stay_encoding == "half_hours":
+        return classes * HALF_HOUR
+    middle = 10 * (torch.exp2((classes.double() - 0.5) / 1.6) - 1) * 60
+    return torch.where(classes > 0, middle.round().long(), 0)
+
+
+def _arrival_times(given: torch.Tensor | None, timestamps: torch.Tensor, *, given_by_labels: bool) -> torch.Tensor:
+    if given is not None:
+        return given
+    if not given_by_labels:
+        raise ValueError("arrival_times are needed: this model was trained with the arrival time of the next visit given.")
+    return torch.cat([timestamps[:, 1:], timestamps[:, -1:]], dim=1)  # the last position has no label
+
+
+def _location_loss(
+    scores: torch.Tensor,
+    log_norm: torch.Tensor,
+    pointer: PointerContext | None,
+    gate: torch.Tensor | None,
+    labels: torch.Tensor,
+    num_items: torch.Tensor | int | None,
+) -> torch.Tensor:
+    """-ln p(label), summed over labels and divided by their number; only the label's column of the mixture is computed."""
+    target = F.pad(labels[:, 1:], (0, 1), value=-100)
+    counted = target != -100
+    place = target.clamp(min=0)
+    log_generated = scores.gather(-1, place.unsqueeze(-1)).squeeze(-1) - log_norm
+    if pointer is None:
+        losses = -log_generated
+    else:
+        copied = gate.sigmoid() * pointer.probability_of(place)
+        losses = -(copied + gate.neg().sigmoid() * log_generated.exp() + 1e-9).log()
+    total = losses.masked_fill(~counted, 0.0).sum()
+    return total / (counted.sum().clamp(min=1) if num_items is None else num_items)
+
+
+def _stay_loss(
+    stay_logits: torch.Tensor, stay_labels: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Cross-entropy of the stay class; class 0 is ignored. Divided by the number of location labels, so that one count serves both terms."""
+    target = F.pad(stay_labels[:, 1:], (0, 1), value=0)
+    target = torch.where(target > 0, target, -100)
+    total = F.cross_entropy(stay_logits.float().flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum")
+    return total / ((labels[:, 1:] != -100).sum().clamp(min=1) if num_items is None else num_items)
+
+
+def _mixture_log_probability(
+    scores: torch.Tensor, log_norm: torch.Tensor, pointer: PointerContext, gate: torch.Tensor
+) -> torch.Tensor:
+    """ln(lambda p_copy + (1 - lambda) p_gen) of every candidate, (B, T, N + 2)."""
+    generated = (1 - gate.sigmoid()).unsqueeze(-1) * (scores - log_norm.unsqueeze(-1)).exp()
+    probability = generated + gate.sigmoid().unsqueeze(-1) * pointer.to_locations(scores.shape[-1])
+    return (probability + 1e-9).log().masked_fill(scores == float("-inf"), float("-inf"))
+
+
+__all__ = ["LocationTable", "SamoeForNextLocation", "SamoeModel", "SamoeModelOutput", "SamoeOutput", "SamoePreTrainedModel"]

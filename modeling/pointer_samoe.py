@@ -1,0 +1,220 @@
+"""Copy (pointer) head of SAMoE's `extended` variant: a distribution over the visits of the person's own context.
+
+Not in the paper. It says "return to that very place" for places the model has no id for, which a dot product of smooth features cannot.
+For the state after visit i and a context visit j <= i,
+
+    score_ij = (W_q z_i) . (W_k z_{j-1} + W_v e_j) / sqrt(d) + age(t_i - t_j) + offset(i - j) + w(z_i) . phi_ij
+
+where z is the final state, e the input embedding and phi the eight pair features listed in `SamoePointerHead`. The features that are
+products of a query part and a key part (time of day, day type) enter as extra dimensions of the dot product; only order, transition and
+distance need T x T values. What later queries need is appended to the key/value cache as one more layer, so beams reorder it too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from .configuration_samoe import SamoeConfig
+
+DISTANCE_SCALES_KM = (0.1, 0.3, 1.0, 3.0, 10.0)
+NUM_AGE_BINS = 32
+NUM_OFFSET_BINS = 16
+DAY_SECONDS = 86_400
+HALF_HOUR = 1_800
+
+
+def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
+    """Six functions of the distance in km, (M, 2), (N, 2) -> (M, 6, N): exp(-d / s) at five scales and ln(1 + d) / 4."""
+    distance = torch.cdist(from_km.float(), to_km.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    basis = [torch.exp(distance * (-1.0 / scale)) for scale in DISTANCE_SCALES_KM]
+    return torch.stack([*basis, torch.log1p(distance) / 4], dim=1)
+
+
+def hour_angle(timestamps: torch.Tensor) -> torch.Tensor:
+    """Angle of the local time of day on the 24-hour circle, in radians (float32)."""
+    return (timestamps % DAY_SECONDS).float() * (2 * math.pi / DAY_SECONDS)
+
+
+def weekday_of(timestamps: torch.Tensor) -> torch.Tensor:
+    """1 = Monday .. 7 = Sunday of local civil seconds (1970-01-01 was a Thursday)."""
+    return (timestamps.div(DAY_SECONDS, rounding_mode="floor") + 3) % 7 + 1
+
+
+@dataclass
+class PointerContext:
+    """alpha (B, T, K) float32: weights over the context visits, rows sum to 1. key_ids (B, K): their places. revisits (B, T), length (B, T)."""
+
+    alpha: torch.Tensor
+    key_ids: torch.Tensor
+    revisits: torch.Tensor
+    length: torch.Tensor
+
+    def keep(self, which: slice | torch.Tensor) -> PointerContext:
+        return PointerContext(self.alpha[:, which], self.key_ids, self.revisits[:, which], self.length[:, which])
+
+    def probability_of(self, location_ids: torch.Tensor) -> torch.Tensor:
+        """Copy probability of one place per position, (B, T) -> (B, T)."""
+        return (self.alpha * (self.key_ids.unsqueeze(1) == location_ids.unsqueeze(-1))).sum(-1)
+
+    def to_locations(self, num_candidates: int) -> torch.Tensor:
+        """Copy probability of every place, (B, T, N + 2)."""
+        index = self.key_ids.unsqueeze(1).expand_as(self.alpha)
+        return self.alpha.new_zeros(*self.alpha.shape[:2], num_candidates).scatter_add(-1, index, self.alpha)
+
+
+class SamoePointerHead(nn.Module):
+    """Scores over the context and the gate between copying and the dot-product head.
+
+    Pair features phi_ij (v = place, t = local time): v_{j-1} = v_i; the same and v_{j-2} = v_{i-1}; cosine of the hour-angle between t_i and
+    t_{j-1}; cosine of twice that angle; cosine between t_i and t_j; same day type (weekend or not) of t_{j-1} and t_i; v_j = v_i;
+    ln(1 + d(v_i, v_j) / 0.1 km) / 5. With the arrival time given, it takes the place of t_i and t_j that of t_{j-1}.
+    """
+
+    def __init__(self, config: SamoeConfig) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.layer_idx = config.num_hidden_layers  # the cache layer after the body's
+        self.scale = d**-0.5
+        self.query_proj = nn.Linear(d, d)
+        self.state_proj = nn.Linear(d, d)
+        self.visit_proj = nn.Linear(d, d)
+        self.age_bias = nn.Embedding(NUM_AGE_BINS, 1)
+        self.offset_bias = nn.Embedding(NUM_OFFSET_BINS, 1)
+        self.pair_weights = nn.Linear(d, 8) if config.pointer_features else None
+        self.gate = nn.Linear(d + 5, 1)
+
+    def zero_pair_weights(self, zeros: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        if self.pair_weights is not None:
+            zeros(self.pair_weights.weight)
+            zeros(self.pair_weights.bias)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        visits: torch.Tensor,
+        *,
+        input_ids: torch.Tensor,
+        timestamps: torch.Tensor | None,
+        arrival_times: torch.Tensor | None,
+        km: torch.Tensor | None,
+        past_key_values: Cache | None,
+    ) -> PointerContext:
+        """hidden, visits (B, T, d); input_ids, timestamps, arrival_times (B, T) int64; km (N + 2, 2) -> weights over all K visits so far."""
+        if timestamps is None:
+            raise ValueError("timestamps are needed by the pointer head; pass what SamoeTokenizer returns.")
+        state, keys, key_ids, key_times = self._remember(hidden, visits, input_ids, timestamps, past_key_values)
+        num_queries, num_keys = input_ids.shape[1], key_ids.shape[1]
+        valid = key_ids > 0
+        before_valid = F.pad(valid[:, :-1], (1, 0)).unsqueeze(-1)
+        keys = keys + F.pad(state[:, :-1], (0, 0, 1, 0)) * before_valid
+        query_index = torch.arange(num_keys - num_queries, num_keys, device=key_ids.device)
+
+        scores = torch.matmul(self.query_proj(hidden).float() * self.scale, keys.transpose(1, 2))
+        minutes = (timestamps.unsqueeze(-1) - key_times.unsqueeze(1)).clamp(min=0).float() / 60
+        age = (2 * torch.log2(1 + minutes / 30)).long().clamp(max=NUM_AGE_BINS - 1)
+        offset = query_index.unsqueeze(-1) - torch.arange(num_keys, device=key_ids.device)
+        offset_bin = (1.9 * torch.log2(1 + offset.clamp(min=0).float())).long().clamp(max=NUM_OFFSET_BINS - 1)
+        scores = scores + F.embedding(age, self.age_bias.weight).squeeze(-1) + self.offset_bias(offset_bin).squeeze(-1)
+        same_place = input_ids.unsqueeze(-1) == key_ids.unsqueeze(1)  # v_j = v_i
+        if self.pair_weights is not None:
+            weights = self.pair_weights(hidden).float()
+            scores = scores + self._product_features(weights, timestamps, arrival_times, key_times, before_valid)
+            scores = scores + self._table_features(weights, same_place, query_index, valid, input_ids, key_ids, km)
+
+        allowed = (offset >= 0) & valid.unsqueeze(1)
+        allowed = allowed | ((offset == 0) & (input_ids == 0).unsqueeze(-1))  # a padded query looks at itself: no NaN, never used
+        alpha = scores.masked_fill(~allowed, float("-inf")).softmax(-1)
+        revisits = (same_place & allowed).sum(-1).float()
+        length = allowed.sum(-1).float()
+        return PointerContext(alpha, key_ids, revisits, length)
+
+    def gate_logit(self, hidden: torch.Tensor, context: PointerContext, top_probability: torch.Tensor) -> torch.Tensor:
+        """Log-odds of copying, (B, T). `top_probability` (B, T): the largest probability of the dot-product head, without gradient."""
+        alpha = context.alpha
+        extra = [
+            context.length.log() / 3,
+            alpha.amax(-1),
+            alpha.square().sum(-1),
+            torch.log1p(context.revisits) / 2,
+            top_probability,
+        ]
+        features = torch.cat([hidden, torch.stack(extra, dim=-1).to(hidden.dtype)], dim=-1)
+        return self.gate(features).float().squeeze(-1)
+
+    def _remember(
+        self, hidden: torch.Tensor, visits: torch.Tensor, input_ids: torch.Tensor, timestamps: torch.Tensor, cache: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """State part (B, K, d), visit part (B, K, d) of the keys, places and times (B, K) of the whole context, cached ones first."""
+        state, keys = self.state_proj(hidden).float(), self.visit_proj(visits).float()
+        if cache is None:
+            return state, keys, input_ids, timestamps
+        while len(cache.layers) <= self.layer_idx:
+            cache.layers.append(DynamicLayer())
+        days = timestamps.div(DAY_SECONDS, rounding_mode="floor")
+        # Three integers below 2^24 are exact in float32, the only type that a cache layer keeps as it is.
+        numbers = torch.stack([input_ids, days, timestamps % DAY_SECONDS], dim=-1).float()
+        keys, rest = cache.update(keys.unsqueeze(1), torch.cat([state, numbers], dim=-1).unsqueeze(1), self.layer_idx)
+        state, numbers = rest[:, 0].split([state.shape[-1], 3], dim=-1)
+        ids, days, seconds = numbers.long().unbind(-1)
+        return state, keys[:, 0], ids, days * DAY_SECONDS + seconds
+
+    def _product_features(
+        self,
+        weights: torch.Tensor,
+        timestamps: torch.Tensor,
+        arrival_times: torch.Tensor | None,
+        key_times: torch.Tensor,
+        before_valid: torch.Tensor,
+    ) -> torch.Tensor:
+        """Features 3 to 6, which factorise: cos(a - b) = cos a cos b + sin a sin b, and the day type likewise."""
+
+        def circle(times: torch.Tensor, factor: int) -> torch.Tensor:
+            angle = factor * hour_angle(times)
+            return torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+        def day_type(times: torch.Tensor) -> torch.Tensor:
+            weekend = (weekday_of(times) >= 6).float()
+            return torch.stack([weekend, 1 - weekend], dim=-1)
+
+        anchor = timestamps if arrival_times is None else arrival_times
+        if arrival_times is None:
+            matched = F.pad(key_times[:, :-1], (1, 0))
+            mask = before_valid.float()
+        else:
+            matched, mask = key_times, 1.0
+        query = [
+            weights[..., 2:3] * circle(anchor, 1),
+            weights[..., 3:4] * circle(anchor, 2),
+            weights[..., 5:6] * day_type(anchor),
+            weights[..., 4:5] * circle(timestamps, 1),
+        ]
+        key = [circle(matched, 1) * mask, circle(matched, 2) * mask, day_type(matched) * mask, circle(key_times, 1)]
+        return torch.matmul(torch.cat(query, dim=-1), torch.cat(key, dim=-1).transpose(1, 2))
+
+    @staticmethod
+    def _table_features(
+        weights: torch.Tensor,
+        same_place: torch.Tensor,
+        query_index: torch.Tensor,
+        valid: torch.Tensor,
+        input_ids: torch.Tensor,
+        key_ids: torch.Tensor,
+        km: torch.Tensor,
+    ) -> torch.Tensor:
+        """Features 1, 2, 7 and 8, (B, T, K)."""
+        after_same = F.pad(same_place[..., :-1], (1, 0))  # v_{j-1} = v_i
+        previous_ids = F.pad(key_ids[:, :-1], (1, 0))[:, query_index]  # v_{i-1}
+        previous_same = previous_ids.unsqueeze(-1) == key_ids.unsqueeze(1)
+        previous_same = previous_same & valid.unsqueeze(1)
+        order_two = after_same & F.pad(previous_same, (2, 0))[..., :-2]
+        distance = torch.linalg.vector_norm(km[input_ids].unsqueeze(2) - km[key_ids].unsqueeze(1), dim=-1)
+        features = (after_same, order_two, same_place, torch.log1p(distance / 0.1) / 5)
+        columns = (0, 1, 6, 7)
+        return sum(weights[..., k : k + 1] * feature for k, feature in zip(columns, features))

@@ -1,0 +1,415 @@
+"""SAMoE's tokenizer: one city. It turns visits into ids and tensors, and holds everything local that the weights do not.
+
+Unusual: the vocabulary is the list of the city's locations (0 = padding, 1 = end of trajectory, k + 2 = location k), and calling it returns,
+beside the ids, `location_features`, the table by which the model knows the places. Records are read by their columns, so a pandas frame,
+an Arrow table, a dict of lists and a list of dicts all work. The text path ("id id id") stays alive for generic tools.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import BatchEncoding, PreTrainedTokenizer
+
+FORMAT_VERSION = 1
+NUM_SPECIAL = 2
+KM_PER_DEGREE = 111.195
+HALF_HOUR = 1_800
+DAY_SECONDS = 86_400
+PER_VISIT = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
+
+
+class SamoeTokenizer(PreTrainedTokenizer):
+    """Visits of one city -> model inputs, and back.
+
+    Args:
+        city_file, table_file: `city.json` and `city.safetensors`, as `save_pretrained` writes them.
+        city: any object with `name`, `timezone`, `location_ids`, `lat`, `lon`, `poi` (N, P), `poi_names`, `popularity` (N,); see `from_city`.
+        stay_encoding, num_stay_bins: classes of the time between visits; must equal the model's config.
+        use_eos: append the end-of-trajectory token to every trajectory.
+        distances: whether `location_features` carries the two columns in km that distance terms need.
+        coordinate_norm: `locations` standardises x, y over the city's locations; `grid` over the full rectangle they span, as the released arrays do.
+
+    Raises:
+        ValueError: without a city, or for a city file of another format version.
+    """
+
+    vocab_files_names = {"city_file": "city.json", "table_file": "city.safetensors"}
+    model_input_names = ["input_ids", "attention_mask", "time_ids", "weekday_ids", "stay_ids", "timestamps"]
+    special_tokens_pattern = "eos"
+
+    def __init__(
+        self,
+        city_file: str | None = None,
+        table_file: str | None = None,
+        *,
+        city: Any = None,
+        stay_encoding: str = "log",
+        num_stay_bins: int = 25,
+        use_eos: bool = False,
+        distances: bool = True,
+        coordinate_norm: str = "locations",
+        pad_token: str = "<pad>",
+        eos_token: str = "<eos>",
+        **kwargs: Any,
+    ) -> None:
+        if city is None:
+            if city_file is None or table_file is None:
+                raise ValueError("a SamoeTokenizer is a city: use SamoeTokenizer.from_city(city) or from_pretrained(folder).")
+            city = _read_city(city_file, table_file)
+        if coordinate_norm not in ("locations", "grid"):
+            raise ValueError(f"coordinate_norm must be 'locations' or 'grid', got {coordinate_norm!r}.")
+        self.name = str(city.name if not isinstance(city, dict) else city["name"])
+        get = city.__getitem__ if isinstance(city, dict) else lambda key: getattr(city, key)
+        self.timezone = str(get("timezone"))
+        self.location_ids = np.asarray(get("location_ids"), dtype=str)
+        self.lat = np.asarray(get("lat"), dtype=np.float64)
+        self.lon = np.asarray(get("lon"), dtype=np.float64)
+        # Half precision is what the file keeps; rounding here makes a reloaded tokenizer give the same tensors.
+        self.poi = np.asarray(get("poi"), dtype=np.float16)
+        self.poi_names = tuple(str(name) for name in get("poi_names"))
+        self.popularity = np.asarray(get("popularity"), dtype=np.int8)
+        self.stay_encoding, self.num_stay_bins = stay_encoding, num_stay_bins
+        self.use_eos, self.distances, self.coordinate_norm = use_eos, distances, coordinate_norm
+        self._index = {location: row + NUM_SPECIAL for row, location in enumerate(self.location_ids.tolist())}
+        self._features: torch.Tensor | None = None
+        self._pad_content, self._eos_content = str(pad_token), str(eos_token)
+        for content, row in ((self._pad_content, 0), (self._eos_content, 1)):
+            self._index[content] = row
+        kwargs.pop("special_tokens_pattern", None)
+        kwargs.setdefault("padding_side", "left")
+        kwargs.setdefault("truncation_side", "left")
+        super().__init__(
+            stay_encoding=stay_encoding,
+            num_stay_bins=num_stay_bins,
+            use_eos=use_eos,
+            distances=distances,
+            coordinate_norm=coordinate_norm,
+            pad_token=pad_token,
+            eos_token=eos_token,
+            special_tokens_pattern="eos" if use_eos else "none",
+            **kwargs,
+        )
+
+    @classmethod
+    def from_city(cls, city: Any, config: Any = None, **kwargs: Any) -> SamoeTokenizer:
+        """The tokenizer of a city; with `config` (a `SamoeConfig`), its stay classes and columns are the model's.
+
+        Raises:
+            ValueError: if the city's POI columns are not as many as the config's.
+        """
+        if config is not None:
+            if city.poi.shape[1] != config.num_poi_features:
+                raise ValueError(
+                    f"the city has {city.poi.shape[1]} POI columns, the model needs {config.num_poi_features}; "
+                    "build both with the same feature scheme."
+                )
+            kwargs = {
+                "stay_encoding": config.stay_encoding,
+                "num_stay_bins": config.num_stay_bins,
+                "use_eos": config.use_eos,
+                "distances": config.uses_distances,
+                "model_max_length": config.max_position_embeddings or 128,
+                **kwargs,
+            }
+        return cls(city=city, **kwargs)
+
+    # The city as tensors
+
+    @property
+    def location_features(self) -> torch.Tensor:
+        """(N + 2, P + 3 [+ 2]) float32: POI | x, y standardised | popularity level | east, north in km. Rows 0 and 1 are zero."""
+        if self._features is None:
+            self._features = torch.from_numpy(self._build_features())
+        return self._features
+
+    def _build_features(self) -> np.ndarray:
+        km = self._to_km(self.lat, self.lon)
+        if self.coordinate_norm == "grid":
+            low, high = km.min(0), km.max(0)
+            centre, spread = (low + high) / 2, (high - low) / np.sqrt(12.0)
+        else:
+            centre, spread = km.mean(0), km.std(0)
+        columns = [self.poi, (km - centre) / np.where(spread > 0, spread, 1.0), self.popularity[:, None]]
+        if self.distances:
+            columns.append(km)
+        rows = np.concatenate([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+        return np.concatenate([np.zeros((NUM_SPECIAL, rows.shape[1]), np.float32), rows])
+
+    def _to_km(self, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+        """East and north in km from the city's middle, (n,), (n,) -> (n, 2) float64 (local equirectangular plane)."""
+        lat0, lon0 = self.lat.mean(), self.lon.mean()
+        return np.stack([(lon - lon0) * KM_PER_DEGREE * np.cos(np.radians(lat0)), (lat - lat0) * KM_PER_DEGREE], axis=1)
+
+    # Visits -> ids
+
+    def encode_visits(self, visits: Any, *, unknown: str = "error", **columns: str) -> dict[str, np.ndarray]:
+        """All visits as flat arrays, people one after the other in the order of `users`, each person's visits by time.
+
+        Args:
+            visits: anything with columns `user_id` (absent = one person), `time` and `location_id`; with `unknown="nearest"` also `lat`, `lon`.
+                Times are time-zone aware, or integers (epoch seconds UTC).
+            unknown: what to do with a location the city does not list: `error`, `nearest` (needs coordinates) or `drop`.
+            columns: other column names, as in `user_id="uid"`.
+
+        Returns:
+            `input_ids`, `time_ids` (half hour of the day, 0..47), `weekday_ids` (1 = Monday), `stay_ids` (class of the time since the previous visit,
+            0 = none), `timestamps` (local civil seconds), `utc` (epoch seconds): int64 (n,); `offsets` (U + 1,), `users` (U,).
+
+        Raises:
+            ValueError: for missing columns, no visits, unknown locations, or naive times; one sentence each.
+        """
+        location = _column(visits, columns.get("location_id", "location_id"))
+        utc = _utc_seconds(_column(visits, columns.get("time", "time")))
+        user_column = columns.get("user_id", "user_id")
+        people = _column(visits, user_column) if _has_column(visits, user_column) else np.zeros(len(utc), np.int64)
+        if len(utc) == 0:
+            raise ValueError("there are no visits to encode: the frame is empty.")
+        ids = self._location_rows(location, visits, unknown, columns)
+        kept = ids >= 0
+        users, codes = np.unique(np.asarray(people)[kept], return_inverse=True)
+        ids, utc = ids[kept], utc[kept]
+        order = np.lexsort((ids, utc, codes))
+        ids, utc, codes = ids[order], utc[order], codes[order]
+        offsets = np.searchsorted(codes, np.arange(len(users) + 1))
+        encoded = self._visit_fields(ids, utc, first=offsets[:-1])
+        return {**encoded, "utc": utc, "offsets": offsets, "users": users}
+
+    def _visit_fields(self, ids: np.ndarray, utc: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
+        local = local_seconds(utc, self.timezone)
+        if self.stay_encoding == "half_hours":
+            gaps = np.diff(local // HALF_HOUR, prepend=0).clip(0)
+        else:
+            minutes = np.diff(utc, prepend=0).clip(0) / 60
+            gaps = np.floor(1.6 * np.log2(1 + minutes / 10)).astype(np.int64) + 1
+        stay = np.minimum(gaps, self.num_stay_bins - 1)
+        stay[first] = 0
+        return {
+            "input_ids": ids,
+            "time_ids": local // HALF_HOUR % 48,
+            "weekday_ids": (local // DAY_SECONDS + 3) % 7 + 1,
+            "stay_ids": stay,
+            "timestamps": local,
+        }
+
+    def _location_rows(self, location: np.ndarray, visits: Any, unknown: str, columns: dict[str, str]) -> np.ndarray:
+        if unknown not in ("error", "nearest", "drop"):
+            raise ValueError(f"unknown must be 'error', 'nearest' or 'drop', got {unknown!r}.")
+        names, inverse = np.unique(np.asarray(location).astype(str), return_inverse=True)
+        rows = np.fromiter((self._index.get(name, -1) for name in names.tolist()), np.int64, len(names))
+        ids = rows[inverse]
+        missing = ids < NUM_SPECIAL
+        if not missing.any() or unknown == "drop":
+            return np.where(missing, -1, ids)
+        if unknown == "error":
+            absent = names[rows < NUM_SPECIAL]
+            raise ValueError(
+                f"column 'location_id': {int(missing.sum())} visits are at {len(absent)} locations that the city "
+                f"{self.name!r} does not list, first {absent[:5].tolist()}; add them to the City, or pass unknown='nearest' or 'drop'."
+            )
+        lat = np.asarray(_column(visits, columns.get("lat", "lat")), np.float64)[missing]
+        lon = np.asarray(_column(visits, columns.get("lon", "lon")), np.float64)[missing]
+        ids[missing] = self.nearest(lat, lon)
+        return ids
+
+    def nearest(self, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+        """Token id of the listed location nearest to each point, (n,), (n,) -> (n,) int64."""
+        places = self._to_km(self.lat, self.lon)
+        points = self._to_km(np.asarray(lat), np.asarray(lon))
+        found = [((places[None] - block[:, None]) ** 2).sum(-1).argmin(1) for block in np.array_split(points, len(points) // 512 + 1)]
+        return np.concatenate(found) + NUM_SPECIAL
+
+    def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> BatchEncoding:
+        """Visits (or text) -> `BatchEncoding`.
+
+        Args:
+            text: a frame of visits, one row of the batch per person in sorted order; or a string or list of strings of location ids.
+            padding, truncation, max_length, return_tensors: as everywhere in transformers. Truncation keeps the last visits.
+            unknown, user_id, time, location_id, lat, lon: see `encode_visits`.
+
+        Returns:
+            `input_ids`, `attention_mask`, `time_ids`, `weekday_ids`, `stay_ids`, `timestamps` (B, T); with `return_tensors`, also
+            `location_features`, so that `model(**tokenizer(visits, return_tensors="pt"))` works in any city.
+        """
+        if text is None or isinstance(text, str) or (isinstance(text, (list, tuple)) and not _is_records(text)):
+            return super().__call__(text, *args, **kwargs)
+        if args:
+            raise ValueError("only keyword arguments may follow the visits.")
+        return self._call_on_visits(text, **kwargs)
+
+    def _call_on_visits(
+        self,
+        visits: Any,
+        *,
+        padding: bool | str = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchEncoding:
+        encoded = self.encode_visits(visits, **kwargs)
+        limit = max_length or self.model_max_length
+        sequences = []
+        for start, stop in zip(encoded["offsets"][:-1], encoded["offsets"][1:]):
+            fields = {name: encoded[name][start:stop] for name in PER_VISIT}
+            if self.use_eos:
+                fields = {name: np.append(value, 1 if name == "input_ids" else 0) for name, value in fields.items()}
+                fields["timestamps"][-1] = fields["timestamps"][-2]
+            if truncation:
+                fields = {name: value[-limit:] for name, value in fields.items()}
+            sequences.append({**{n: v.tolist() for n, v in fields.items()}, "attention_mask": [1] * len(fields["input_ids"])})
+        batch = {name: [sequence[name] for sequence in sequences] for name in self.model_input_names}
+        if padding is False and return_tensors is not None and len({len(ids) for ids in batch["input_ids"]}) > 1:
+            raise ValueError("people have different numbers of visits: pass padding=True to make one tensor of them.")
+        if padding:
+            output = self.pad(batch, padding=padding, max_length=max_length, return_tensors=return_tensors)
+        else:
+            output = BatchEncoding(batch, tensor_type=return_tensors)
+        if return_tensors is not None:
+            features = self.location_features
+            output["location_features"] = features if return_tensors == "pt" else features.numpy()
+        return output
+
+    def _pad(self, encoded_inputs: Any, max_length: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        before = len(encoded_inputs[self.model_input_names[0]])
+        padded = super()._pad(encoded_inputs, max_length, *args, **kwargs)
+        missing = len(padded[self.model_input_names[0]]) - before
+        side = kwargs.get("padding_side") or self.padding_side
+        for name in ("time_ids", "weekday_ids", "stay_ids", "timestamps"):
+            if missing and name in padded:
+                fill = [0] * missing
+                padded[name] = fill + list(padded[name]) if side == "left" else list(padded[name]) + fill
+        return padded
+
+    # Ids -> records
+
+    def decode_visits(self, input_ids: Any, timestamps: Any = None) -> dict[str, list]:
+        """Token ids (T,) and local civil seconds (T,) -> columns `location_id`, `lat`, `lon` and, with times, `time` (aware datetimes in UTC)."""
+        ids = np.asarray(input_ids).reshape(-1)
+        places = ids >= NUM_SPECIAL
+        rows = ids[places] - NUM_SPECIAL
+        columns: dict[str, list] = {
+            "location_id": self.location_ids[rows].tolist(),
+            "lat": self.lat[rows].tolist(),
+            "lon": self.lon[rows].tolist(),
+        }
+        if timestamps is not None:
+            zone = ZoneInfo(self.timezone)
+            local = np.asarray(timestamps).reshape(-1)[places].tolist()
+            naive = (datetime.fromtimestamp(second, timezone.utc).replace(tzinfo=None) for second in local)
+            columns["time"] = [moment.replace(tzinfo=zone).astimezone(timezone.utc) for moment in naive]
+        return columns
+
+    # The text path
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.location_ids) + NUM_SPECIAL
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self._index)
+
+    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        return text.split()
+
+    def _convert_token_to_id(self, token: str) -> int:
+        if token not in self._index:
+            raise ValueError(f"{token!r} is no location of the city {self.name!r}.")
+        return self._index[token]
+
+    def _convert_id_to_token(self, index: int) -> str:
+        if index < NUM_SPECIAL:
+            return self._pad_content if index == 0 else self._eos_content
+        return str(self.location_ids[index - NUM_SPECIAL])
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        return " ".join(tokens)
+
+    # Files
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        paths = [
+            os.path.join(save_directory, f"{filename_prefix}-{name}" if filename_prefix else name)
+            for name in self.vocab_files_names.values()
+        ]
+        header = {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "timezone": self.timezone,
+            "location_ids": self.location_ids.tolist(),
+            "poi_names": list(self.poi_names),
+        }
+        with open(paths[0], "w", encoding="utf-8") as file:
+            json.dump(header, file, ensure_ascii=False, indent=0)
+        save_file({"lat": self.lat, "lon": self.lon, "poi": self.poi, "popularity": self.popularity}, paths[1])
+        return tuple(paths)
+
+
+def local_seconds(utc: np.ndarray, timezone_name: str) -> np.ndarray:
+    """UTC epoch seconds -> seconds of local civil time counted as if it were UTC, int64 (n,). Offsets change on quarter hours only."""
+    zone = ZoneInfo(timezone_name)
+    quarters, inverse = np.unique(utc // 900, return_inverse=True)
+    hours, hour_inverse = np.unique(quarters // 4, return_inverse=True)
+    ends = [datetime.fromtimestamp(int(hour) * 3600, zone).utcoffset().total_seconds() for hour in np.append(hours, hours[-1:] + 1)]
+    steady = np.array([datetime.fromtimestamp(int(h + 1) * 3600, zone).utcoffset().total_seconds() for h in hours]) == ends[:-1]
+    offsets = np.asarray(ends[:-1])[hour_inverse]
+    for position in np.flatnonzero(~steady[hour_inverse]):  # the few quarters of an hour in which the clock is changed
+        offsets[position] = datetime.fromtimestamp(int(quarters[position]) * 900, zone).utcoffset().total_seconds()
+    return utc + offsets[inverse].astype(np.int64)
+
+
+def _is_records(items: Any) -> bool:
+    return len(items) > 0 and isinstance(items[0], dict)
+
+
+def _has_column(visits: Any, name: str) -> bool:
+    if isinstance(visits, (list, tuple)):
+        return name in visits[0]
+    names = getattr(visits, "column_names", None)
+    return name in (names if names is not None else visits)
+
+
+def _column(visits: Any, name: str) -> Any:
+    if isinstance(visits, (list, tuple)) and not visits:
+        raise ValueError("there are no visits to encode: the list is empty.")
+    if not _has_column(visits, name):
+        raise ValueError(f"the visits have no column {name!r}; name it by keyword, as in {name}='my_column'.")
+    if isinstance(visits, (list, tuple)):
+        return np.asarray([record[name] for record in visits], dtype=object)
+    column = visits[name]
+    return column if hasattr(column, "dtype") else np.asarray(column)
+
+
+def _utc_seconds(times: Any) -> np.ndarray:
+    """Time-zone-aware datetimes or integer epoch seconds -> int64 epoch seconds UTC."""
+    if getattr(getattr(times, "dtype", None), "tz", None) is not None:  # a pandas column
+        return times.to_numpy(dtype="datetime64[s]").astype(np.int64)
+    values = np.asarray(times)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    if values.dtype.kind == "O" and len(values) and all(isinstance(v, datetime) and v.tzinfo is not None for v in values.tolist()):
+        return np.fromiter((int(v.timestamp()) for v in values.tolist()), np.int64, len(values))
+    if len(values) == 0:
+        return np.zeros(0, np.int64)
+    raise ValueError(
+        f"column 'time' must hold time-zone-aware times or integer epoch seconds, found {values.dtype} such as {values[0]!r}; "
+        "use hf_mobility.data.validate_visits(frame, timezone=...) first."
+    )
+
+
+def _read_city(city_file: str, table_file: str) -> dict[str, Any]:
+    with open(city_file, encoding="utf-8") as file:
+        header = json.load(file)
+    if header.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"{city_file} has format version {header.get('format_version')}, this release reads {FORMAT_VERSION}.")
+    return {**header, **load_file(table_file)}
+
+
+__all__ = ["SamoeTokenizer"]

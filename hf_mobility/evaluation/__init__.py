@@ -1,0 +1,14 @@
+"""Evaluation: one ranking protocol for count tables and networks, and tables that show the baselines first."""
+
+from __future__ import annotations
+
+from hf_mobility.evaluation.ranking import (
+    PairedDifference,
+    RankingResult,
+    evaluate,
+    new_place_mask,
+    paired_difference,
+    summarise,
+)
+
+__all__ = ["PairedDifference", "RankingResult", "evaluate", "new_place_mask", "paired_difference", "summarise"]

@@ -1,0 +1,127 @@
+"""Evaluate the baselines on the four target cities and write docs/results/baselines.csv.
+
+    HF_MOBILITY_DATA=... python examples/evaluate_baselines.py            # count tables, about half a minute
+    HF_MOBILITY_DATA=... python examples/evaluate_baselines.py --neural   # and the GRU and the transformer
+
+The mixture's weights come from the twelve source cities without persons who also stand in a target. Rows with "5 %"
+take the city's counts from the training visits of 5 % of the users and are the mean of three draws; the neural
+baselines learn from all training visits of the target city.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
+
+from hf_mobility.baselines.count import UserFrequency, UserMarkov
+from hf_mobility.baselines.mix import ContextMix, MixWeights
+from hf_mobility.data.city import City
+from hf_mobility.data.tasks import NextLocationTask, make_task
+from hf_mobility.evaluation import evaluate, new_place_mask, summarise
+from hf_mobility.evaluation.report import to_csv, to_markdown
+
+FRACTION = 0.05
+DRAWS = (0, 1, 2)
+
+
+def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
+    """Run the command line and return the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cities", nargs="+", default=list(TARGETS), choices=TARGETS)
+    parser.add_argument("--neural", action="store_true", help="train the GRU and the transformer too (minutes)")
+    parser.add_argument("--epochs", type=int, default=20, help="at most, for the neural baselines")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each neural baseline, averaged")
+    parser.add_argument("--bootstrap", type=int, default=1000)
+    parser.add_argument("--output", type=Path, default=Path("docs/results/baselines.csv"))
+    options = parser.parse_args(arguments)
+
+    targets = {name: open_checkins(name) for name in TARGETS}
+    weights = fit_weights(targets)
+    tasks = {name: task_of(name, targets[name]) for name in options.cities}
+    command = shlex.join(["python", "examples/evaluate_baselines.py", *(arguments or sys.argv[1:])])
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+
+    tables: list[pd.DataFrame] = []
+    for kind in ("count", "neural") if options.neural else ("count",):
+        for name, task in tasks.items():
+            if kind == "count":
+                rows = count_rows(task, weights, options.bootstrap)
+            else:
+                rows = neural_rows(task, options.epochs, range(options.seeds), options.bootstrap)
+            table = pd.concat(rows, ignore_index=True)
+            table.insert(0, "city", name)
+            print(to_markdown(table[table["subset"] == "all"], intervals=False), flush=True)
+            tables.append(table)
+            # After every city: the neural ones take minutes, and what is done should not be lost.
+            to_csv(pd.concat(tables, ignore_index=True), options.output, command=command)
+    return pd.concat(tables, ignore_index=True)
+
+
+def task_of(name: str, visits: pd.DataFrame) -> NextLocationTask:
+    """The standard task of a city: every venue of its file is a candidate, the last 20 % of each user are targets."""
+    city = City.from_visits(visits, timezone=CITIES[name].timezone, name=name, popularity_from=None)
+    return make_task(visits, city)
+
+
+def fit_weights(targets: dict[str, pd.DataFrame]) -> dict[float, MixWeights]:
+    """The mixture's weights for no counts, counts of 5 % of the users, and all counts."""
+    sources = drop_shared_users({name: open_checkins(name) for name in source_cities()}, targets)
+    tasks = [task_of(name, visits) for name, visits in sources.items()]
+    return {fraction: ContextMix.fit(tasks, user_fraction=fraction) for fraction in (0.0, FRACTION, 1.0)}
+
+
+def count_rows(task: NextLocationTask, weights: dict[float, MixWeights], bootstrap: int) -> list[pd.DataFrame]:
+    """Tables of the count baselines."""
+    few = [task.train_visits(FRACTION, seed) for seed in DRAWS]
+    predictors = {
+        "UserFrequency (ties by popularity, 5 %)": [UserFrequency(counts) for counts in few],
+        "UserMarkov (ties by popularity, 5 %)": [UserMarkov(counts) for counts in few],
+        "ContextMix (no counts)": [ContextMix(weights[0.0])],
+        "ContextMix (counts of 5 %)": [ContextMix(weights[FRACTION], counts) for counts in few],
+        "ContextMix (counts of 100 %)": [ContextMix(weights[1.0], task.train_visits())],
+    }
+    return [_averaged(name, some, task, bootstrap) for name, some in predictors.items()]
+
+
+def neural_rows(task: NextLocationTask, epochs: int, seeds: Sequence[int], bootstrap: int) -> list[pd.DataFrame]:
+    """Tables of the neural baselines, trained here on all training visits of the city."""
+    # torch takes a second to import and the count tables do without it.
+    import torch
+
+    from hf_mobility.baselines.neural import GRUBaseline, TransformerBaseline
+
+    torch.set_num_threads(1)
+    rows = []
+    for kind in (GRUBaseline, TransformerBaseline):
+        fitted = [kind().fit(task, seed=seed, epochs=epochs) for seed in seeds]
+        for model in fitted:
+            print(f"{task.city.name}: {model.name}, best epoch {model.best_epoch} by validation on training visits")
+        rows.append(_averaged(f"{kind.name} (100 %)", fitted, task, bootstrap))
+    return rows
+
+
+def _averaged(name: str, predictors: list, task: NextLocationTask, bootstrap: int) -> pd.DataFrame:
+    """One table for several draws or seeds: means of every number, plus the spread of Acc@1 and MRR between them."""
+    subsets = {"new places": new_place_mask(task)}
+    draws = [summarise(evaluate(p, task), subsets=subsets, bootstrap=bootstrap) for p in predictors]
+    table = draws[0].copy()
+    numeric = table.select_dtypes("number").columns
+    values = pd.concat([draw[numeric] for draw in draws], keys=range(len(draws)))
+    table[numeric] = values.groupby(level=1).mean().astype(table.dtypes[numeric])
+    table["model"] = name
+    table["draws"] = len(draws)
+    for metric in ("acc@1", "mrr"):
+        table[f"sd of {metric}"] = values[metric].groupby(level=1).std(ddof=1) if len(draws) > 1 else float("nan")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The verbs: frames in, frames out."""

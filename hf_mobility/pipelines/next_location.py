@@ -1,0 +1,221 @@
+"""Next places as a table: a frame of visits in, a frame of probable next locations out.
+
+Unusual: the city is encoded once per pipeline, and people are batched by length. The same object answers the evaluator
+(`probabilities(task)`), so figures and predictions come from one code path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..data.frames import DataError, validate_visits
+from ..data.sequences import FIELDS, CitySequences, pad_visits
+from ..data.tasks import NextLocationTask
+from ..modeling.modeling_samoe import SamoeForNextLocation, stay_seconds
+from ..tokenization.tokenization_samoe import NUM_SPECIAL, SamoeTokenizer
+
+RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
+
+
+class NextLocationPipeline:
+    """Predict where people go next.
+
+    Args:
+        model: a `SamoeForNextLocation`, or a PEFT model around one.
+        tokenizer: the city.
+        context: visits the model looks back on; 128 is what it was trained with.
+        tokens_per_batch: bound on a batch, padding included.
+        name: how tables of results call it.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: SamoeTokenizer, *, context: int = 128, tokens_per_batch: int = 4096, name: str = "SAMoE"
+    ) -> None:
+        limit = model.config.max_position_embeddings
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.context = min(context, limit) if limit else context
+        self.tokens_per_batch = tokens_per_batch
+        self._table: Any = None
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, city: Any = None, **kwargs: Any) -> NextLocationPipeline:
+        """Load a checkpoint, or an adapter folder as `adapt(...).save_pretrained` writes it, with the city saved beside it.
+
+        Args:
+            city: another `City`; needed where the checkpoint holds none, and free to choose where it does.
+            kwargs: `context`, `tokens_per_batch`, `name`; anything else goes to the model's `from_pretrained`.
+        """
+        own = {key: kwargs.pop(key) for key in ("context", "tokens_per_batch", "name") if key in kwargs}
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(str(name_or_path), **kwargs)
+        if not isinstance(model, SamoeForNextLocation):
+            raise ValueError(f"{name_or_path} holds a {type(model).__name__}; NextLocationPipeline needs a SamoeForNextLocation.")
+        if city is not None:
+            tokenizer = SamoeTokenizer.from_city(city, model.config)
+        else:
+            tokenizer = SamoeTokenizer.from_pretrained(str(name_or_path))
+        return cls(model, tokenizer, **own)
+
+    def for_city(self, city: Any) -> NextLocationPipeline:
+        """The same weights in another city."""
+        tokenizer = SamoeTokenizer.from_city(city, self.model.config)
+        return NextLocationPipeline(self.model, tokenizer, context=self.context, tokens_per_batch=self.tokens_per_batch, name=self.name)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Weights (or adapter) and city in one folder that `from_pretrained` and the Auto classes load."""
+        self.model.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+
+    @torch.no_grad()
+    def predict(
+        self, visits: Any, *, top_k: int = 5, target_time: Any = None, unknown: str = "error", timezone: str | None = None, **columns: str
+    ) -> pd.DataFrame:
+        """The next location of every person after their last visit.
+
+        Args:
+            visits: a visits frame, `datasets.Dataset`, Arrow table or path; see `validate_visits` for columns and `timezone`.
+            top_k: how many places per person, 1 .. number of locations.
+            target_time: only for models with `arrival_time=True`: when the next visit begins, one aware time for all or one per person (a mapping
+                or Series by user_id).
+            unknown: `error`, `nearest` or `drop`: what to do with locations the city does not list.
+
+        Returns:
+            `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, `expected_stay` (seconds from the last arrival to
+            the next), sorted by user and rank.
+
+        Raises:
+            DataError: for faults in the frame, an unsuitable `top_k` or a missing `target_time`; one sentence each.
+        """
+        if not 1 <= top_k <= len(self.tokenizer.location_ids):
+            raise DataError(f"top_k must be between 1 and the city's {len(self.tokenizer.location_ids)} locations, got {top_k}.")
+        frame = validate_visits(visits, timezone=timezone, **columns)
+        frame = self._with_locations(frame)
+        sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
+        arrivals = self._arrivals(target_time, sequences.users)
+        spans = np.stack([np.maximum(sequences.offsets[:-1], sequences.offsets[1:] - self.context), sequences.offsets[1:]], axis=1)
+        parts = []
+        for people in self._batches(spans):
+            logits, stays = self._last(sequences, spans[people], arrivals[people] if arrivals is not None else None)
+            probability, ids = logits.softmax(-1).topk(top_k, dim=-1)
+            rows = ids.numpy() - NUM_SPECIAL
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "person": np.repeat(people, top_k),
+                        "rank": np.tile(np.arange(1, top_k + 1), len(people)),
+                        "location_id": self.tokenizer.location_ids[rows].ravel(),
+                        "lat": self.tokenizer.lat[rows].ravel(),
+                        "lon": self.tokenizer.lon[rows].ravel(),
+                        "probability": probability.numpy().ravel(),
+                        "expected_stay": np.repeat(stays.numpy(), top_k),
+                    }
+                )
+            )
+        table = pd.concat(parts).sort_values(["person", "rank"], ignore_index=True)
+        table.insert(0, "user_id", sequences.users[table.pop("person").to_numpy()])
+        return table[RESULT_COLUMNS]
+
+    @torch.no_grad()
+    def probabilities(self, task: NextLocationTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For the evaluator: (target rows (m,), probabilities (m, N)), each target from the visits before it.
+
+        Windows of `context` visits overlap by three quarters, so that a target sees between 3/4 of `context` and all of it (or everything, where
+        the person has fewer). Visits at places the city does not list are left out of the context; a target is scored all the same.
+        """
+        listed = np.flatnonzero(task.location >= 0)
+        sequences = CitySequences.from_visits(task.visits.iloc[listed], self.tokenizer)
+        spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
+        for windows in self._batches(spans):
+            batch = self._tensors(sequences, spans[windows])
+            logits = self._forward(**batch).logits
+            for line, window in enumerate(windows):
+                rows, positions = queries[window]
+                p = logits[line, torch.from_numpy(positions - spans[window, 0])].softmax(-1)
+                yield rows, p[:, NUM_SPECIAL:].numpy()
+
+    def _evaluation_windows(
+        self, task: NextLocationTask, listed: np.ndarray, offsets: np.ndarray
+    ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        """Spans (W, 2) of context and, per span, the target rows with the position (in `listed`) of the visit before each."""
+        if (np.diff(offsets) == 0).any() or len(offsets) - 1 != task.users:
+            raise DataError("some people have no visit at a place that the city lists; drop them before evaluating.")
+        targets = np.flatnonzero(task.target)
+        before = np.searchsorted(listed, targets) - 1  # the last listed visit before the target
+        owner = task.user[targets]
+        if (before < offsets[owner]).any():
+            raise DataError("some targets have no earlier visit at a listed place; there is nothing to predict them from.")
+        stride = max(self.context // 4, 1)
+        chunk = (before - offsets[owner]) // stride
+        spans, queries = [], []
+        for group in np.split(np.arange(len(targets)), np.flatnonzero(np.diff(owner) | np.diff(chunk)) + 1):
+            stop = before[group[-1]] + 1
+            spans.append((max(offsets[owner[group[0]]], (chunk[group[0]] + 1) * stride + offsets[owner[group[0]]] - self.context), stop))
+            queries.append((targets[group], before[group]))
+        return np.asarray(spans), queries
+
+    # Batches
+
+    def _batches(self, spans: np.ndarray) -> Iterator[np.ndarray]:
+        """Row numbers of `spans`, shortest first, in batches of bounded padded size."""
+        lengths = spans[:, 1] - spans[:, 0]
+        order = np.argsort(lengths, kind="stable")
+        start = 0
+        for position in range(1, len(order) + 1):
+            if position == len(order) or (position + 1 - start) * lengths[order[position]] > self.tokens_per_batch:
+                yield order[start:position]
+                start = position
+
+    def _tensors(self, sequences: CitySequences, spans: np.ndarray) -> dict[str, torch.Tensor]:
+        parts = [{name: sequences.fields[name][start:stop] for name in FIELDS} for start, stop in spans]
+        return {name: torch.from_numpy(value) for name, value in pad_visits(parts).items()}
+
+    def _last(self, sequences: CitySequences, spans: np.ndarray, arrivals: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, N + 2) scores after each person's last visit, (B,) expected seconds until the next."""
+        batch = self._tensors(sequences, spans)
+        last = batch["attention_mask"].sum(1) - 1
+        if arrivals is not None:
+            batch["arrival_times"] = torch.from_numpy(arrivals).unsqueeze(1).expand_as(batch["input_ids"])
+        output = self._forward(**batch)
+        people = torch.arange(len(spans))
+        stay = output.stay_logits[people, last].float()
+        stay[:, 0] = float("-inf")  # "unknown" is no answer
+        config = self.model.config
+        seconds = stay_seconds(torch.arange(config.num_stay_bins), config).float()
+        return output.logits[people, last].float(), stay.softmax(-1) @ seconds
+
+    def _forward(self, **batch: torch.Tensor) -> Any:
+        device = self.model.device
+        if self._table is None:
+            self._table = self.model.encode_locations(self.tokenizer.location_features.to(device))
+        output = self.model(**{name: value.to(device) for name, value in batch.items()}, location_table=self._table)
+        output.logits, output.stay_logits = output.logits.cpu(), output.stay_logits.cpu()
+        return output
+
+    # Input
+
+    def _with_locations(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if "location_id" in frame:
+            return frame
+        rows = self.tokenizer.nearest(frame["lat"].to_numpy(), frame["lon"].to_numpy()) - NUM_SPECIAL
+        return frame.assign(location_id=self.tokenizer.location_ids[rows])
+
+    def _arrivals(self, target_time: Any, users: np.ndarray) -> np.ndarray | None:
+        if not self.model.config.arrival_time:
+            if target_time is not None:
+                raise DataError("target_time was given, but this model was trained without it (arrival_time=False).")
+            return None
+        if target_time is None:
+            raise DataError("target_time is missing: this model was trained with the arrival time of the next visit given.")
+        times = pd.Series(target_time).reindex(users) if isinstance(target_time, (dict, pd.Series)) else pd.Series([target_time] * len(users))
+        stamps = pd.to_datetime(times)
+        if stamps.isna().any() or stamps.dt.tz is None:
+            raise DataError("target_time must be a time-zone-aware time for every user.")
+        local = stamps.dt.tz_convert(self.tokenizer.timezone).dt.tz_localize(None)
+        return local.to_numpy("datetime64[s]").astype(np.int64)

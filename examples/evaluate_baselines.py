@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cities", nargs="+", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--neural", action="store_true", help="train the GRU and the transformer too (minutes)")
-    parser.add_argument("--epochs", type=int, default=20, help="at most, for the neural baselines")
+    parser.add_argument("--epochs", type=int, default=30, help="at most, for the neural baselines")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each neural baseline, averaged")
     parser.add_argument("--bootstrap", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=Path("docs/results/baselines.csv"))

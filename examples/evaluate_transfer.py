@@ -1,10 +1,14 @@
-"""How well does a pre-trained SAMoE work in cities it never saw? Baselines first, with intervals and paired differences.
+"""How well does a pre-trained SAMoE work in cities it never saw? Baselines first, with intervals and paired
+differences.
 
     HF_MOBILITY_DATA=... python examples/evaluate_transfer.py checkpoints/samoe-small --output docs/results
-    ... --cities milwaukee boston --checkpoint runs/without   # cross-validation over source cities: choose here, never on the targets
+    ... --cities milwaukee boston --checkpoint runs/without   # cross-validation over source cities: choose here,
+    never on the targets
 
-Protocol: people with at least 10 visits; the last 20 % of each person's visits are the targets, every one scored once over all venues of the city
-file; the arrival time is not given. "5 %" is the training part of a random 5 % of people (3 draws), "100 %" of all of them.
+Protocol: people with at least 10 visits; the last 20 % of each person's visits are the targets, every one scored once
+over all venues of the city
+file; the arrival time is not given. "5 %" is the training part of a random 5 % of people (3 draws), "100 %" of all of
+them.
 """
 
 from __future__ import annotations
@@ -29,10 +33,14 @@ def open_task(name: str, visits: pd.DataFrame | None = None) -> Any:
 
 
 def mix_weights(cities: list[str]) -> Any:
-    """Weights of the context mix, from source cities that are not evaluated, without the people of the evaluated ones."""
+    """Weights of the context mix, from source cities that are not evaluated, without the people of the evaluated
+    ones."""
     sources = {name: open_checkins(name) for name in source_cities() if name not in cities}
     cleaned = drop_shared_users(sources, {name: open_checkins(name) for name in cities})
-    tasks = [make_task(visits, City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name)) for name, visits in cleaned.items()]
+    tasks = [
+        make_task(visits, City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name))
+        for name, visits in cleaned.items()
+    ]
     return ContextMix.fit(tasks)
 
 
@@ -41,7 +49,9 @@ def named(predictor: Any, name: str) -> Any:
     return predictor
 
 
-def city_table(name: str, checkpoint: str, weights: Any, *, draws: int, adaptations: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:
+def city_table(
+    name: str, checkpoint: str, weights: Any, *, draws: int, adaptations: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:
     task = open_task(name)
     full = task.train_visits()
     base = NextLocationPipeline.from_pretrained(checkpoint, city=task.city)
@@ -59,8 +69,24 @@ def city_table(name: str, checkpoint: str, weights: Any, *, draws: int, adaptati
         results.append(evaluate(named(base.for_city(city), f"SAMoE zero-shot, 5 % popularity draw {draw}"), task))
         for strength in adaptations:
             local = adapt(base.model, city, few, strength=strength, seed=draw)
-            chosen.append({"city": name, "draw": draw, "asked": strength, "used": local.strength, "seconds": local.seconds, "reason": local.reason})
-            results.append(evaluate(NextLocationPipeline(local.model, local.tokenizer, name=f"SAMoE + LoRA {strength}, 5 % draw {draw}"), task))
+            chosen.append(
+                {
+                    "city": name,
+                    "draw": draw,
+                    "asked": strength,
+                    "used": local.strength,
+                    "seconds": local.seconds,
+                    "reason": local.reason,
+                }
+            )
+            results.append(
+                evaluate(
+                    NextLocationPipeline(
+                        local.model, local.tokenizer, name=f"SAMoE + LoRA {strength}, 5 % draw {draw}"
+                    ),
+                    task,
+                )
+            )
     new = new_place_mask(task)
     table = summarise(results, subsets={"new places": new, "known places": ~new})
     table.insert(0, "city", name)
@@ -71,7 +97,17 @@ def city_table(name: str, checkpoint: str, weights: Any, *, draws: int, adaptati
             for metric in ("acc@1", "mrr"):
                 if rival in by_name:
                     mean, low, high = paired_difference(by_name[ours], by_name[rival], metric=metric)
-                    pairs.append({"city": name, "ours": ours, "rival": rival, "metric": metric, "mean": mean, "low": low, "high": high})
+                    pairs.append(
+                        {
+                            "city": name,
+                            "ours": ours,
+                            "rival": rival,
+                            "metric": metric,
+                            "mean": mean,
+                            "low": low,
+                            "high": high,
+                        }
+                    )
     return table, pd.DataFrame(pairs), chosen
 
 
@@ -87,7 +123,9 @@ def main() -> None:
     weights = mix_weights(options.cities)
     tables, pairs, chosen = [], [], []
     for name in options.cities:
-        table, differences, reports = city_table(name, options.checkpoint, weights, draws=options.draws, adaptations=options.adapt)
+        table, differences, reports = city_table(
+            name, options.checkpoint, weights, draws=options.draws, adaptations=options.adapt
+        )
         tables.append(table), pairs.append(differences), chosen.extend(reports)
         print(table.round(4).to_string(), differences.round(4).to_string(), *reports, sep="\n", flush=True)
     everything = pd.concat(tables, ignore_index=True)

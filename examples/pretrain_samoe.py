@@ -1,8 +1,11 @@
 """Pre-train SAMoE over many cities: one model, one tokenizer per city.
 
-    HF_MOBILITY_DATA=... python examples/pretrain_samoe.py --output runs/samoe-small            # open check-ins, 12 source cities
-    python examples/pretrain_samoe.py --simulate 4 --size tiny --epochs 1 --output runs/tiny   # simulated cities, a minute
-    torchrun --nproc_per_node 2 examples/pretrain_samoe.py --simulate 2 ...                    # several processes; see examples/accelerate/
+    HF_MOBILITY_DATA=... python examples/pretrain_samoe.py --output runs/samoe-small            # open check-ins, 12
+    source cities
+    python examples/pretrain_samoe.py --simulate 4 --size tiny --epochs 1 --output runs/tiny   # simulated cities, a
+    minute
+    torchrun --nproc_per_node 2 examples/pretrain_samoe.py --simulate 2 ...                    # several processes;
+    see examples/accelerate/
 
 The four target cities of docs/results.md are never among the sources, nor is anybody who also occurs in one of them.
 """
@@ -17,19 +20,35 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from hf_mobility import City, CityCorpus, MobilityTrainer, SamoeConfig, SamoeForNextLocation, SamoeTokenizer, simulate_cities, training_arguments
+from hf_mobility import (
+    City,
+    CityCorpus,
+    MobilityTrainer,
+    SamoeConfig,
+    SamoeForNextLocation,
+    SamoeTokenizer,
+    simulate_cities,
+    simulate_city,
+    training_arguments,
+)
 from hf_mobility.data.sequences import day_windows
 
 
 def open_cities(min_visits: int = 10) -> list[tuple[pd.DataFrame, City]]:
-    """The source cities of the open check-ins: people with at least `min_visits` visits, nobody who also occurs in a target city."""
+    """The source cities of the open check-ins: people with at least `min_visits` visits, nobody who also occurs in a
+    target city."""
     from _open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
 
     sources = {name: open_checkins(name) for name in source_cities()}
     pairs = []
     for name, visits in drop_shared_users(sources, {name: open_checkins(name) for name in TARGETS}).items():
         frequent = visits[visits.groupby("user_id")["user_id"].transform("size") >= min_visits].reset_index(drop=True)
-        pairs.append((frequent, City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name, popularity_from=frequent)))
+        pairs.append(
+            (
+                frequent,
+                City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name, popularity_from=frequent),
+            )
+        )
     return pairs
 
 
@@ -43,9 +62,15 @@ def main() -> None:
     parser.add_argument("--output", required=True)
     parser.add_argument("--size", default="small")
     parser.add_argument("--variant", default="extended")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values, e.g. mixture=false")
-    parser.add_argument("--simulate", type=int, default=0, metavar="CITIES", help="simulated cities instead of the open check-ins")
-    parser.add_argument("--without", nargs="*", default=[], metavar="CITY", help="leave these source cities out (for cross-validation)")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values, e.g. mixture=false"
+    )
+    parser.add_argument(
+        "--simulate", type=int, default=0, metavar="CITIES", help="simulated cities instead of the open check-ins"
+    )
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="CITY", help="leave these source cities out (for cross-validation)"
+    )
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--tokens-per-batch", type=int, default=2048)
@@ -91,11 +116,13 @@ def main() -> None:
     if trainer.is_world_process_zero():
         print(f"trained in {time.time() - start:.0f} s")
         model.save_pretrained(options.output)
-        # A checkpoint needs some city beside it to be loadable in one line; any source city serves, users bring their own.
-        largest = max(tokenizers, key=lambda tok: len(tok.location_ids)) if options.simulate else None
-        if largest is not None:
-            largest.save_pretrained(options.output)
-        Path(options.output, "sources.txt").write_text("\n".join(city.name for _, city in pairs) + "\n", encoding="utf-8")
+        # A checkpoint is loadable in one line only with a city beside it. The open check-ins carry no licence, so a simulated one is saved.
+        made = simulate_city(200, num_days=56, observe=0.3, seed=3)
+        city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois)
+        SamoeTokenizer.from_city(city, config).save_pretrained(options.output)
+        Path(options.output, "sources.txt").write_text(
+            "\n".join(city.name for _, city in pairs) + "\n", encoding="utf-8"
+        )
 
 
 def _value(pair: str) -> tuple[str, object]:

@@ -1,6 +1,7 @@
 """hf_mobility: models of human mobility for the Hugging Face ecosystem. Weights are shared; a city is a tokenizer.
 
-Importing this registers the models with transformers' Auto classes. Names are loaded on first use, so that the import stays light.
+Importing this registers the models with transformers' Auto classes. Names are loaded on first use, so that the import
+stays light.
 """
 
 from __future__ import annotations

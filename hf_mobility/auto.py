@@ -1,6 +1,8 @@
-"""The one table: config <-> model <-> tokenizer, and its registration with transformers' Auto classes and PEFT's default targets.
+"""The one table: config <-> model <-> tokenizer, and its registration with transformers' Auto classes and PEFT's
+default targets.
 
-Unusual: registration waits until transformers' Auto module is really loaded. Loading it eagerly would make `import hf_mobility` cost the
+Unusual: registration waits until transformers' Auto module is really loaded. Loading it eagerly would make `import
+hf_mobility` cost the
 several seconds that `import torch` and the modeling code take, even for somebody who only reads a check-in file.
 """
 
@@ -33,11 +35,13 @@ _LAYERS = "transformers.modeling_layers"
 
 
 def register() -> None:
-    """Register every system: each part as soon as the modules of transformers or PEFT that it concerns are loaded, now or later."""
+    """Register every system: each part as soon as the modules of transformers or PEFT that it concerns are loaded,
+    now or later."""
     _when_loaded("transformers.models.auto.configuration_auto", _register_configs)
     _when_loaded("transformers.models.auto.tokenization_auto", _register_tokenizers)
     _when_loaded("peft.utils.constants", _register_lora_targets)
-    # transformers' layers import the Auto classes half-way through their own import, and ours import those layers: whichever of the three
+    # transformers' layers import the Auto classes half-way through their own import, and ours import those layers:
+    # whichever of the three
     # is finished last brings the registration about.
     for module in (_AUTO, _LAYERS, *_model_modules()):
         _when_loaded(module, _register_models)
@@ -101,7 +105,9 @@ class _AfterImport(MetaPathFinder, Loader):
     def __init__(self, module: str, action: Callable[[], None]) -> None:
         self.module, self.action = module, action
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname != self.module:
             return None
         sys.meta_path.remove(self)

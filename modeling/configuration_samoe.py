@@ -1,10 +1,10 @@
 """Configuration of SAMoE / TrajMoE (arXiv 2505.18670): one dataclass, three variants, four sizes.
 
-Unusual: there is no `vocab_size`. The locations of a city are an input (`location_features`), so the same weights serve every city.
-`variant` is only a name for a set of the values below; each value can be set alone.
-"""
+Unusual: there is no `vocab_size`. The locations of a city are an input (`location_features`), so the same weights serve
+every city. `variant` is only a name for a set of the values below; each value can be set alone.
 
-from __future__ import annotations
+(No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
+"""
 
 from typing import Any
 
@@ -66,19 +66,27 @@ class SamoeConfig(PreTrainedConfig):
         num_poi_features: POI columns P of `location_features` (34 in the released arrays, 60 in `City`).
         num_popularity_levels: rows of the popularity table: 0 = padding, 1..8 = most to least visited, 9 = never seen.
         num_stay_bins: classes of the time between two visits, as input and as target; class 0 is never a target.
-        stay_encoding: `half_hours` (class = gap in half hours, clamped) or `log` (class = floor(1.6 log2(1 + min/10)) + 1).
+        stay_encoding: `half_hours` (class = gap in half hours, clamped) or `log` (class = floor(1.6 log2(1 + min/10)) +
+            1).
         max_position_embeddings: rows of the learned position table; `None` = no position embedding, any context length.
         mixture: `True` = four streams, three structured experts and a shared one; `False` = one summed stream, one FFN.
         selector: `soft` mixes the spatial and the temporal router; `hard` takes the larger (straight-through gradient).
         shared_router: one router matrix for space and time (released code) or two (paper eq. 7).
-        time_in_fused_stream: add the time embedding to the fused stream at the input (paper) or after the last layer (code).
-        location_encoder: `separate` = the candidate side has its own parameters, concatenated (code); `shared` = it reuses
-            the trajectory side's embeddings, summed (paper eq. 9).
+        time_in_fused_stream: add the time embedding to the fused stream at the input (paper) or after the last layer
+            (code).
+        location_encoder: `separate` = the candidate side has its own parameters, concatenated (code); `shared` = it
+            reuses the trajectory side's embeddings, summed (paper eq. 9).
         stay_loss_weight: weight of the stay cross-entropy; the location term has weight 1.
         pointer_head: mix the dot-product head with a copy distribution over the person's own context. Not in the paper.
         pointer_features: give the pointer head its eight pair features (order, transition, time of day, distance).
-        relative_features: distance, popularity and same-place terms between the last visit and every candidate. Not in the paper.
-        arrival_time: condition on the arrival time of the visit to be predicted (a different, easier task). Not in the paper.
+        num_pointer_heads: distributions over the context, mixed with weights that depend on the state; divides
+            `hidden_size`.
+        relative_features: distance, popularity and same-place terms between the last visit and every candidate. Not in
+            the paper.
+        activity_features: how near each candidate is to the places the person visited, as terms of its score; needs the
+            pointer head and `relative_features`. Not in the paper.
+        arrival_time: condition on the arrival time of the visit to be predicted (a different, easier task). Not in the
+            paper.
         use_poi, use_popularity: ablation switches; `False` zeroes the feature on both sides.
         use_eos: whether tokenizers append the end-of-trajectory token.
         attention_init: `xavier` (the library default the released code keeps) or `normal`.
@@ -101,18 +109,20 @@ class SamoeConfig(PreTrainedConfig):
     shared_router: bool = True
     time_in_fused_stream: bool = False
     location_encoder: str = "separate"
-    stay_loss_weight: float = 0.1
+    stay_loss_weight: float | int = 0.1
     pointer_head: bool = True
     pointer_features: bool = True
+    num_pointer_heads: int = 1
     relative_features: bool = True
+    activity_features: bool = False
     arrival_time: bool = False
     use_poi: bool = True
     use_popularity: bool = True
     use_eos: bool = False
     attention_init: str = "normal"
     attention_dropout: float | int = 0.0
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
+    initializer_range: float | int = 0.02
+    layer_norm_eps: float | int = 1e-5
     use_cache: bool = True
     pad_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 1
@@ -125,9 +135,14 @@ class SamoeConfig(PreTrainedConfig):
 
     def validate_samoe(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
+        if self.hidden_size % self.num_pointer_heads:
+            raise ValueError(
+                f"num_pointer_heads must divide hidden_size={self.hidden_size}, got {self.num_pointer_heads}."
+            )
         if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size must be divisible by 4 and by num_attention_heads, got {self.hidden_size} and {self.num_attention_heads}."
+                f"hidden_size must be divisible by 4 and by num_attention_heads, got {self.hidden_size} and "
+                f"{self.num_attention_heads}."
             )
         for name, allowed in (
             ("stay_encoding", ("half_hours", "log")),
@@ -137,6 +152,8 @@ class SamoeConfig(PreTrainedConfig):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        if self.activity_features and not (self.pointer_head and self.relative_features):
+            raise ValueError("activity_features=True needs pointer_head=True and relative_features=True.")
         if self.pointer_features and not self.pointer_head and self.arrival_time:
             raise ValueError("arrival_time=True needs pointer_head=True or pointer_features=False.")
 
@@ -150,7 +167,7 @@ class SamoeConfig(PreTrainedConfig):
         return self.relative_features or (self.pointer_head and self.pointer_features)
 
     @classmethod
-    def from_preset(cls, size: str = "small", *, variant: str = "extended", **overrides: Any) -> SamoeConfig:
+    def from_preset(cls, size: str = "small", *, variant: str = "extended", **overrides: Any) -> "SamoeConfig":
         """A named size (`tiny`, `small`, `base`, `ultra`) in a named variant (`released`, `paper`, `extended`).
 
         Raises:

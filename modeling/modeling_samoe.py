@@ -1,9 +1,11 @@
-"""SAMoE / TrajMoE (arXiv 2505.18670): a causal transformer over visits whose experts are tied to POI, geography and popularity.
+"""SAMoE / TrajMoE (arXiv 2505.18670): a causal transformer over visits whose experts are tied to POI, geography and
+popularity.
 
-Unusual: the model has no location vocabulary. `location_features`, the table of a city's places, is an *input* of every call; rows 0 and
-1 are PAD and EOS. It is not batch-first, because all sequences of a batch live in one city. `encode_locations` turns it into a
-`LocationTable` that may be passed instead, so that a city is encoded once. The four feature streams share attention; they are folded into
-the head axis of the key/value cache, so that caches, beams and masks look like those of any decoder.
+Unusual: the model has no location vocabulary. `location_features`, the table of a city's places, is an *input* of every
+call; rows 0 and 1 are PAD and EOS. It is not batch-first, because all sequences of a batch live in one city.
+`encode_locations` turns it into a `LocationTable` that may be passed instead, so that a city is encoded once. The four
+feature streams share attention; they are folded into the head axis of the key/value cache, so that caches, beams and
+masks look like those of any decoder.
 
 (No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
 
@@ -41,8 +43,8 @@ CITY_INPUTS = ("location_features", "location_table", "candidate_log_weights")
 class LocationTable(ModelOutput):
     """A city's candidates, encoded once.
 
-    embeddings (N + 2, d): rows of the candidate encoder. levels (N + 2,) int64: popularity level. km (N + 2, 2) float32 or None: east and
-    north in kilometres. features (N + 2, F): the table they were made from.
+    embeddings (N + 2, d): rows of the candidate encoder. levels (N + 2,) int64: popularity level. km (N + 2, 2) float32
+    or None: east and north in kilometres. features (N + 2, F): the table they were made from.
     """
 
     embeddings: torch.Tensor | None = None
@@ -53,7 +55,9 @@ class LocationTable(ModelOutput):
 
 @dataclass
 class SamoeModelOutput(BaseModelOutputWithPast):
-    """`last_hidden_state` (B, T, d); `visit_embeddings` (B, T, d), the inputs; `router_weights`: per layer (B, T, 3), if asked for."""
+    """`last_hidden_state` (B, T, d); `visit_embeddings` (B, T, d), the inputs; `router_weights`: per layer (B, T, 3),
+    if asked for.
+    """
 
     visit_embeddings: torch.Tensor | None = None
     router_weights: tuple[torch.Tensor, ...] | None = None
@@ -64,8 +68,8 @@ class SamoeOutput(ModelOutput):
     """Output of `SamoeForNextLocation`.
 
     loss: scalar, location + `stay_loss_weight` x stay. location_loss, stay_loss: its two terms.
-    logits (B, T, N + 2) float32: scores of the next location; with the pointer head these are log-probabilities. PAD (and EOS, if unused) is
-    -inf. `None` in training mode when labels are given: the loss needs the label's column only.
+    logits (B, T, N + 2) float32: scores of the next location; with the pointer head these are log-probabilities. PAD
+    (and EOS, if unused) is -inf. `None` in training mode when labels are given: the loss needs the label's column only.
     stay_logits (B, T, num_stay_bins): scores of the time until the next visit.
     """
 
@@ -99,7 +103,9 @@ def eager_attention_forward(
 
 
 class SamoeAttention(nn.Module):
-    """Causal multi-head attention, the same weights for every stream; streams are folded into the head axis and never mix."""
+    """Causal multi-head attention, the same weights for every stream; streams are folded into the head axis and never
+    mix.
+    """
 
     def __init__(self, config: SamoeConfig, layer_idx: int) -> None:
         super().__init__()
@@ -113,6 +119,9 @@ class SamoeAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        if config.attention_init == "xavier":  # of the fused (3 d, d) matrix that the released code keeps
+            for projection in (self.q_proj, self.k_proj, self.v_proj):
+                projection.init_bound = (6.0 / (4 * config.hidden_size)) ** 0.5
 
     def forward(
         self,
@@ -129,7 +138,9 @@ class SamoeAttention(nn.Module):
         query, key, value = (fold(proj(hidden_states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
         output, weights = attention(
             self,
             query,
@@ -151,6 +162,7 @@ class SamoeExpert(nn.Module):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.down_proj.init_std = config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.down_proj(F.gelu(self.up_proj(hidden_states), approximate="tanh"))
@@ -172,7 +184,9 @@ class SamoeRouter(nn.Module):
         choice = self.selector(torch.cat([fused, time_embeds], dim=-1)).softmax(-1)
         if self.hard:
             winner = F.one_hot(choice.argmax(-1), 2).to(choice.dtype)
-            choice = winner + choice - choice.detach()  # straight-through: the value is the winner, the gradient is the softmax's
+            choice = (
+                winner + choice - choice.detach()
+            )  # straight-through: the value is the winner, the gradient is the softmax's
         return choice[..., :1] * spatial + choice[..., 1:] * temporal
 
 
@@ -236,7 +250,9 @@ class SamoeTimeEmbedding(nn.Module):
 
 
 class SamoeFeatureEmbedding(nn.Module):
-    """One affine map per kind of feature, (..., F) -> three tensors (..., width) (eq. 4). Columns: POI | x, y | popularity level | km."""
+    """One affine map per kind of feature, (..., F) -> three tensors (..., width) (eq. 4). Columns: POI | x, y |
+    popularity level | km.
+    """
 
     def __init__(self, config: SamoeConfig, widths: tuple[int, int, int]) -> None:
         super().__init__()
@@ -294,7 +310,9 @@ class SamoeLocationEncoder(nn.Module):
 
 
 class SamoeRelativeHead(nn.Module):
-    """Terms of a candidate's score that depend on the last visit: distance (six basis functions), popularity, same place."""
+    """Terms of a candidate's score that depend on the last visit: distance (six basis functions), popularity, same
+    place.
+    """
 
     def __init__(self, config: SamoeConfig) -> None:
         super().__init__()
@@ -302,11 +320,17 @@ class SamoeRelativeHead(nn.Module):
         self.same_place = nn.Linear(config.hidden_size, 1)
         self.popularity = nn.Embedding(config.num_popularity_levels, 1)
         self.use_popularity = config.use_popularity
+        self.activity = nn.Linear(config.hidden_size, 3) if config.activity_features else None
 
-    def forward(self, hidden: torch.Tensor, input_ids: torch.Tensor, table: LocationTable) -> torch.Tensor:
+    def forward(
+        self, hidden: torch.Tensor, input_ids: torch.Tensor, table: LocationTable, pointer: PointerContext | None
+    ) -> torch.Tensor:
         batch, length = input_ids.shape
         basis = distance_basis(table.km[input_ids].flatten(0, 1), table.km)  # (B * T, 6, N + 2)
         scores = torch.bmm(self.distance(hidden).float().view(batch * length, 1, 6), basis).view(batch, length, -1)
+        if self.activity is not None:
+            near = pointer.activity(table.km)
+            scores = scores + torch.bmm(self.activity(hidden).float().view(batch * length, 1, 3), near).view_as(scores)
         levels = table.levels if self.use_popularity else torch.zeros_like(table.levels)
         scores = scores + self.popularity(levels).float().squeeze(-1)
         return scores.scatter_add(-1, input_ids.unsqueeze(-1), self.same_place(hidden).float())
@@ -328,32 +352,35 @@ class SamoePreTrainedModel(PreTrainedModel):
         "router_weights": SamoeRouter,
     }
 
+    # transformers skips modules of custom code that hold no parameter of their own, so a matrix that starts differently
+    # carries a mark (`init_std`, `init_bound`, `init_weight`, `init_bias`) that its owner sets.
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
-            init.normal_(module.weight, mean=0.0, std=std)
+            if getattr(module, "init_bound", None):
+                init.uniform_(module.weight, -module.init_bound, module.init_bound)
+            else:
+                init.normal_(module.weight, mean=0.0, std=getattr(module, "init_std", std))
             if module.bias is not None:
                 init.zeros_(module.bias)
+            if getattr(module, "init_bias", None):
+                init.copy_(module.bias, torch.tensor(module.init_bias))
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=std)
+            if getattr(module, "init_weight", None):
+                init.copy_(module.weight, torch.tensor(module.init_weight))
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, SamoeCrossLayer):
             init.zeros_(module.bias)
-        elif isinstance(module, SamoeExpert):
-            init.normal_(module.down_proj.weight, mean=0.0, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
-        elif isinstance(module, SamoePointerHead):
-            module.zero_pair_weights(init.zeros_)
-        elif isinstance(module, SamoeAttention) and self.config.attention_init == "xavier":
-            bound = (6.0 / (4 * self.config.hidden_size)) ** 0.5  # Xavier of the fused (3 d, d) matrix that the released code keeps
-            for projection in (module.q_proj, module.k_proj, module.v_proj):
-                init.uniform_(projection.weight, -bound, bound)
 
 
 class SamoeModel(SamoePreTrainedModel):
-    """The body: visits of one city -> a state per visit that knows the past only. Candidates are encoded by `encode_locations`."""
+    """The body: visits of one city -> a state per visit that knows the past only. Candidates are encoded by
+    `encode_locations`.
+    """
 
     def __init__(self, config: SamoeConfig) -> None:
         super().__init__(config)
@@ -365,7 +392,9 @@ class SamoeModel(SamoePreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The affine map of the POI features: the nearest thing to an input embedding that a model without a vocabulary has."""
+        """The affine map of the POI features: the nearest thing to an input embedding that a model without a vocabulary
+        has.
+        """
         return self.visit_features.poi
 
     @merge_with_config_defaults
@@ -391,7 +420,8 @@ class SamoeModel(SamoePreTrainedModel):
             location_features: (N + 2, F) float, the city.
 
         Raises:
-            ValueError: if the city is missing, has the wrong number of columns, is batched (several cities), or the lengths differ.
+            ValueError: if the city is missing, has the wrong number of columns, is batched (several cities), or the
+            lengths differ.
         """
         visits, location_features = self._check_inputs(input_ids, location_features, time_ids, weekday_ids, stay_ids)
         if use_cache and past_key_values is None:
@@ -443,17 +473,7 @@ class SamoeModel(SamoePreTrainedModel):
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         if input_ids is None:
             raise ValueError("input_ids are needed: rows of location_features, as SamoeTokenizer makes them.")
-        if features is None:
-            raise ValueError("location_features are needed: a model knows no city; pass what SamoeTokenizer returns.")
-        if features.dim() != 2:
-            raise ValueError(
-                f"location_features must be (locations + 2, columns), got {tuple(features.shape)}: a batch holds one city only."
-            )
-        if features.shape[1] < self.config.num_location_features:
-            raise ValueError(
-                f"location_features has {features.shape[1]} columns, this model needs {self.config.num_location_features} "
-                f"({self.config.num_poi_features} POI columns); build the tokenizer from a City with the same feature scheme."
-            )
+        self._check_city(features)
         checked = []
         for name, value in zip(PER_VISIT_INPUTS, visits):
             if value is None:
@@ -462,6 +482,24 @@ class SamoeModel(SamoePreTrainedModel):
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, input_ids has {tuple(input_ids.shape)}.")
             checked.append(value)
         return checked, features
+
+    def _check_city(self, features: torch.Tensor | None) -> None:
+        """Raise a `ValueError` unless `features` is the table of one city with this model's columns (the two in km may
+        be there unused).
+        """
+        if features is None:
+            raise ValueError("location_features are needed: a model knows no city; pass what SamoeTokenizer returns.")
+        if features.dim() != 2:
+            raise ValueError(
+                f"location_features must be (locations + 2, columns), got {tuple(features.shape)}: "
+                "a batch holds one city only."
+            )
+        if not self.config.num_location_features <= features.shape[1] <= self.config.num_poi_features + 5:
+            raise ValueError(
+                f"location_features has {features.shape[1]} columns, this model needs "
+                f"{self.config.num_location_features} ({self.config.num_poi_features} POI columns); "
+                "build the tokenizer from a City with the same feature scheme."
+            )
 
 
 @dataclass
@@ -473,7 +511,9 @@ class _Rollout:
 
 
 class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
-    """Next location and time until then. Labels are aligned with the inputs and shifted inside, as in every causal LM of transformers."""
+    """Next location and time until then. Labels are aligned with the inputs and shifted inside, as in every causal LM
+    of transformers.
+    """
 
     # The loss divides by `num_items_in_batch`, so accumulation and several processes give the loss of one large batch.
     accepts_loss_kwargs = True
@@ -491,6 +531,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
 
     def encode_locations(self, location_features: torch.Tensor) -> LocationTable:
         """Encode a city once: (N + 2, F) -> `LocationTable`. Reuse it while neither the city nor the weights change."""
+        self.model._check_city(location_features)
         columns = self.config.num_poi_features
         km = location_features[:, columns + 3 : columns + 5].float() if self.config.uses_distances else None
         return LocationTable(
@@ -526,11 +567,13 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         Args:
             timestamps: (B, T) int64 seconds of local civil time; needed by the pointer head.
             location_table: `encode_locations(location_features)`, in place of `location_features`.
-            candidate_log_weights: (N + 2,) float added to the scores inside the normaliser only: training on sampled candidates.
-            arrival_times: (B, T) int64, local civil seconds at which the *next* visit begins (`arrival_time=True` models only); in training
-                it is read off the labels' own timestamps.
+            candidate_log_weights: (N + 2,) float added to the scores inside the normaliser only: training on sampled
+                candidates.
+            arrival_times: (B, T) int64, local civil seconds at which the *next* visit begins (`arrival_time=True`
+                models only); in training it is read off the labels' own timestamps.
             labels: (B, T) int64, -100 = ignored; position t is scored with labels at t + 1.
-            stay_labels: (B, T) int64 class of the time between visit t - 1 and visit t (so `stay_ids`); 0 and -100 are ignored.
+            stay_labels: (B, T) int64 class of the time between visit t - 1 and visit t (so `stay_ids`); 0 and -100 are
+                ignored.
             logits_to_keep: keep the last k positions only (0 = all).
         """
         if location_table is None:
@@ -571,8 +614,10 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
 
         query = self.query_proj(hidden)
         stay_logits = self.stay_head(query)
-        scores = self._candidate_scores(query, hidden, input_ids, location_table)
-        log_norm = torch.logsumexp(scores if candidate_log_weights is None else scores + candidate_log_weights.float(), dim=-1)
+        scores = self._candidate_scores(query, hidden, input_ids, location_table, pointer)
+        log_norm = torch.logsumexp(
+            scores if candidate_log_weights is None else scores + candidate_log_weights.float(), dim=-1
+        )
         gate = None
         if pointer is not None:
             top = (scores.detach().amax(-1) - log_norm.detach()).exp()
@@ -602,12 +647,17 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         )
 
     def _candidate_scores(
-        self, query: torch.Tensor, hidden: torch.Tensor, input_ids: torch.Tensor, table: LocationTable
+        self,
+        query: torch.Tensor,
+        hidden: torch.Tensor,
+        input_ids: torch.Tensor,
+        table: LocationTable,
+        pointer: PointerContext | None,
     ) -> torch.Tensor:
         """(B, T, N + 2) float32 scores of the dot-product head; columns that are no place are -inf."""
         scores = torch.matmul(query, table.embeddings.to(query.dtype).t()).float()
         if self.relative_head is not None:
-            scores = scores + self.relative_head(hidden, input_ids, table)
+            scores = scores + self.relative_head(hidden, input_ids, table, pointer)
         closed = [0] if self.config.use_eos else [0, 1]
         return scores.index_fill(-1, torch.tensor(closed, device=scores.device), float("-inf"))
 
@@ -620,22 +670,29 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def generate(self, inputs: torch.Tensor | None = None, *, return_timestamps: bool = False, **kwargs: Any) -> Any:
-        """Roll out future visits, as `GenerationMixin.generate`. The city is encoded once; the time of each new visit is the last one's plus a stay,
-        drawn from the stay head where `do_sample=True` and its most probable class otherwise.
+        """Roll out future visits, as `GenerationMixin.generate`. The city is encoded once; the time of each new visit
+        is the last one's plus a stay, drawn from the stay head where `do_sample=True` and its most probable class
+        otherwise.
 
         Args:
-            return_timestamps: return `(sequences, timestamps)`, both (B, T + new) int64; timestamps in seconds of local civil time.
+            return_timestamps: return `(sequences, timestamps)`, both (B, T + new) int64; timestamps in seconds of local
+                civil time.
 
         Raises:
             ValueError: for beam search (the beams of a person would need times of their own), or without `timestamps`.
         """
         settings = kwargs.get("generation_config") or self.generation_config
         if (kwargs.get("num_beams") or settings.num_beams or 1) > 1:
-            raise ValueError("beam search is not supported: beams differ in the times of their visits; use do_sample and num_return_sequences.")
+            raise ValueError(
+                "beam search is not supported: beams differ in the times of their visits; "
+                "use do_sample and num_return_sequences."
+            )
         if kwargs.get("timestamps") is None:
             raise ValueError("timestamps are needed to roll out visits; pass what SamoeTokenizer returns.")
         if self.config.arrival_time:
-            raise ValueError("a model with arrival_time=True cannot roll out visits: it is told when the next one begins.")
+            raise ValueError(
+                "a model with arrival_time=True cannot roll out visits: it is told when the next one begins."
+            )
         if kwargs.get("location_table") is None and kwargs.get("location_features") is not None:
             kwargs["location_table"] = self.encode_locations(kwargs.pop("location_features"))
         do_sample = kwargs.get("do_sample", settings.do_sample)
@@ -655,11 +712,15 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 model_inputs[name] = model_inputs[name][:, -length:]
         return model_inputs
 
-    def _update_model_kwargs_for_generation(self, outputs: SamoeOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def _update_model_kwargs_for_generation(
+        self, outputs: SamoeOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
         rollout = model_kwargs["rollout"]
         stay_logits = outputs.stay_logits[:, -1, 1:].float()  # class 0 is "unknown"
-        picked = torch.multinomial(stay_logits.softmax(-1), 1) if rollout.sample else stay_logits.argmax(-1, keepdim=True)
+        picked = (
+            torch.multinomial(stay_logits.softmax(-1), 1) if rollout.sample else stay_logits.argmax(-1, keepdim=True)
+        )
         arrival = model_kwargs["timestamps"][:, -1:] + stay_seconds(picked + 1, self.config)
         new = {
             "time_ids": arrival.div(HALF_HOUR, rounding_mode="floor") % NUM_SLOTS,
@@ -691,7 +752,9 @@ def stay_class(seconds: torch.Tensor, config: SamoeConfig) -> torch.Tensor:
 
 
 def stay_seconds(classes: torch.Tensor, config: SamoeConfig) -> torch.Tensor:
-    """Representative time of a class in seconds (int64): the middle of a logarithmic bin, the multiple of a half hour; 0 for class 0."""
+    """Representative time of a class in seconds (int64): the middle of a logarithmic bin, the multiple of a half hour;
+    0 for class 0.
+    """
     if config.stay_encoding == "half_hours":
         return classes * HALF_HOUR
     middle = 10 * (torch.exp2((classes.double() - 0.5) / 1.6) - 1) * 60
@@ -702,7 +765,9 @@ def _arrival_times(given: torch.Tensor | None, timestamps: torch.Tensor, *, give
     if given is not None:
         return given
     if not given_by_labels:
-        raise ValueError("arrival_times are needed: this model was trained with the arrival time of the next visit given.")
+        raise ValueError(
+            "arrival_times are needed: this model was trained with the arrival time of the next visit given."
+        )
     return torch.cat([timestamps[:, 1:], timestamps[:, -1:]], dim=1)  # the last position has no label
 
 
@@ -731,7 +796,9 @@ def _location_loss(
 def _stay_loss(
     stay_logits: torch.Tensor, stay_labels: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None
 ) -> torch.Tensor:
-    """Cross-entropy of the stay class; class 0 is ignored. Divided by the number of location labels, so that one count serves both terms."""
+    """Cross-entropy of the stay class; class 0 is ignored. Divided by the number of location labels, so that one count
+    serves both terms.
+    """
     target = F.pad(stay_labels[:, 1:], (0, 1), value=0)
     target = torch.where(target > 0, target, -100)
     total = F.cross_entropy(stay_logits.float().flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum")
@@ -747,4 +814,11 @@ def _mixture_log_probability(
     return (probability + 1e-9).log().masked_fill(scores == float("-inf"), float("-inf"))
 
 
-__all__ = ["LocationTable", "SamoeForNextLocation", "SamoeModel", "SamoeModelOutput", "SamoeOutput", "SamoePreTrainedModel"]
+__all__ = [
+    "LocationTable",
+    "SamoeForNextLocation",
+    "SamoeModel",
+    "SamoeModelOutput",
+    "SamoeOutput",
+    "SamoePreTrainedModel",
+]

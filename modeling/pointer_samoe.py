@@ -1,19 +1,19 @@
 """Copy (pointer) head of SAMoE's `extended` variant: a distribution over the visits of the person's own context.
 
-Not in the paper. It says "return to that very place" for places the model has no id for, which a dot product of smooth features cannot.
-For the state after visit i and a context visit j <= i,
+Not in the paper. It says "return to that very place" for places the model has no id for, which a dot product of smooth
+features cannot. For the state after visit i and a context visit j <= i,
 
     score_ij = (W_q z_i) . (W_k z_{j-1} + W_v e_j) / sqrt(d) + age(t_i - t_j) + offset(i - j) + w(z_i) . phi_ij
 
-where z is the final state, e the input embedding and phi the eight pair features listed in `SamoePointerHead`. The features that are
-products of a query part and a key part (time of day, day type) enter as extra dimensions of the dot product; only order, transition and
-distance need T x T values. What later queries need is appended to the key/value cache as one more layer, so beams reorder it too.
+where z is the final state, e the input embedding and phi the eight pair features listed in `SamoePointerHead`. The
+features that are products of a query part and a key part (time of day, day type) enter as extra dimensions of the dot
+product; only order, transition and distance need T x T values. What later queries need is appended to the key/value
+cache as one more layer, so beams reorder it too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,19 @@ from .configuration_samoe import SamoeConfig
 DISTANCE_SCALES_KM = (0.1, 0.3, 1.0, 3.0, 10.0)
 NUM_AGE_BINS = 32
 NUM_OFFSET_BINS = 16
+NUM_PAIR_FEATURES = 8
+# What each of several heads starts as: (e-folding age in visits, 0 = none; weights of pair features by index, see
+# `SamoePointerHead`).
+COUNT_TABLES: tuple[tuple[float, dict[int, float]], ...] = (
+    (0, {}),  # frequency
+    (10, {}),  # recent frequency
+    (40, {}),
+    (60, {0: 6.0}),  # successors of this place: Markov-1
+    (0, {2: 6.5, 5: 1.5}),  # successors of visits at this hour and kind of day
+    (60, {0: 4.0, 1: 4.0}),  # Markov-2
+    (40, {7: -4.0}),  # known places nearby
+    (0, {}),
+)
 DAY_SECONDS = 86_400
 HALF_HOUR = 1_800
 
@@ -49,15 +62,31 @@ def weekday_of(timestamps: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class PointerContext:
-    """alpha (B, T, K) float32: weights over the context visits, rows sum to 1. key_ids (B, K): their places. revisits (B, T), length (B, T)."""
+    """alpha (B, T, K) float32: weights over the context visits, rows sum to 1. key_ids (B, K): their places. allowed
+    (B, T, K) bool: the past. revisits (B, T): past visits to the present place. length (B, T): number of past visits.
+    """
 
     alpha: torch.Tensor
     key_ids: torch.Tensor
+    allowed: torch.Tensor
     revisits: torch.Tensor
     length: torch.Tensor
 
     def keep(self, which: slice | torch.Tensor) -> PointerContext:
-        return PointerContext(self.alpha[:, which], self.key_ids, self.revisits[:, which], self.length[:, which])
+        kept = (part[:, which] for part in (self.allowed, self.revisits, self.length))
+        return PointerContext(self.alpha[:, which], self.key_ids, *kept)
+
+    def activity(self, km: torch.Tensor) -> torch.Tensor:
+        """How near each candidate is to the person's past: mean over past visits of exp(-d / s) at three scales, as
+        logarithms, (B T, 3, N + 2).
+        """
+        places, inverse = torch.unique(self.key_ids, return_inverse=True)
+        share = self.allowed.float() / self.length.unsqueeze(-1)
+        index = inverse.unsqueeze(1).expand_as(share)
+        share = share.new_zeros(*share.shape[:2], len(places)).scatter_add(-1, index, share).flatten(0, 1)
+        kernels = distance_basis(km[places], km)[:, 1:4]
+        density = [share @ kernels[:, scale] for scale in range(kernels.shape[1])]
+        return (torch.stack(density, dim=1) + 1e-3).log()
 
     def probability_of(self, location_ids: torch.Tensor) -> torch.Tensor:
         """Copy probability of one place per position, (B, T) -> (B, T)."""
@@ -72,28 +101,42 @@ class PointerContext:
 class SamoePointerHead(nn.Module):
     """Scores over the context and the gate between copying and the dot-product head.
 
-    Pair features phi_ij (v = place, t = local time): v_{j-1} = v_i; the same and v_{j-2} = v_{i-1}; cosine of the hour-angle between t_i and
-    t_{j-1}; cosine of twice that angle; cosine between t_i and t_j; same day type (weekend or not) of t_{j-1} and t_i; v_j = v_i;
-    ln(1 + d(v_i, v_j) / 0.1 km) / 5. With the arrival time given, it takes the place of t_i and t_j that of t_{j-1}.
+    Pair features phi_ij (v = place, t = local time): v_{j-1} = v_i; the same and v_{j-2} = v_{i-1}; cosine of the
+    hour-angle between t_i and t_{j-1}; cosine of twice that angle; cosine between t_i and t_j; same day type (weekend
+    or not) of t_{j-1} and t_i; v_j = v_i; ln(1 + d(v_i, v_j) / 0.1 km) / 5. With the arrival time given, it takes the
+    place of t_i and t_j that of t_{j-1}.
     """
 
     def __init__(self, config: SamoeConfig) -> None:
         super().__init__()
         d = config.hidden_size
         self.layer_idx = config.num_hidden_layers  # the cache layer after the body's
-        self.scale = d**-0.5
+        self.num_heads = config.num_pointer_heads
+        self.scale = (d // self.num_heads) ** -0.5
         self.query_proj = nn.Linear(d, d)
         self.state_proj = nn.Linear(d, d)
         self.visit_proj = nn.Linear(d, d)
-        self.age_bias = nn.Embedding(NUM_AGE_BINS, 1)
-        self.offset_bias = nn.Embedding(NUM_OFFSET_BINS, 1)
-        self.pair_weights = nn.Linear(d, 8) if config.pointer_features else None
+        self.age_bias = nn.Embedding(NUM_AGE_BINS, self.num_heads)
+        self.offset_bias = nn.Embedding(NUM_OFFSET_BINS, self.num_heads)
+        self.pair_weights = nn.Linear(d, NUM_PAIR_FEATURES * self.num_heads) if config.pointer_features else None
+        self.head_weights = nn.Linear(d + 2, self.num_heads) if self.num_heads > 1 else None
         self.gate = nn.Linear(d + 5, 1)
+        self._mark_initial_values()
 
-    def zero_pair_weights(self, zeros: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def _mark_initial_values(self) -> None:
+        """Let several heads start as the components of a count mixture and what is state-dependent at zero: training
+        then starts from a sensible predictor and only has to improve it. A single head starts uniform."""
         if self.pair_weights is not None:
-            zeros(self.pair_weights.weight)
-            zeros(self.pair_weights.bias)
+            self.pair_weights.init_std = 0.0
+        if self.num_heads == 1:
+            return
+        tables = [COUNT_TABLES[head % len(COUNT_TABLES)] for head in range(self.num_heads)]
+        offsets = [2 ** ((index + 0.5) / 1.9) - 1 for index in range(NUM_OFFSET_BINS)]
+        self.offset_bias.init_weight = [
+            [-offset / visits if visits else 0.0 for visits, _ in tables] for offset in offsets
+        ]
+        if self.pair_weights is not None:
+            self.pair_weights.init_bias = [pairs.get(k, 0.0) for _, pairs in tables for k in range(NUM_PAIR_FEATURES)]
 
     def forward(
         self,
@@ -106,7 +149,9 @@ class SamoePointerHead(nn.Module):
         km: torch.Tensor | None,
         past_key_values: Cache | None,
     ) -> PointerContext:
-        """hidden, visits (B, T, d); input_ids, timestamps, arrival_times (B, T) int64; km (N + 2, 2) -> weights over all K visits so far."""
+        """hidden, visits (B, T, d); input_ids, timestamps, arrival_times (B, T) int64; km (N + 2, 2) -> weights over
+        all K visits so far.
+        """
         if timestamps is None:
             raise ValueError("timestamps are needed by the pointer head; pass what SamoeTokenizer returns.")
         state, keys, key_ids, key_times = self._remember(hidden, visits, input_ids, timestamps, past_key_values)
@@ -116,27 +161,44 @@ class SamoePointerHead(nn.Module):
         keys = keys + F.pad(state[:, :-1], (0, 0, 1, 0)) * before_valid
         query_index = torch.arange(num_keys - num_queries, num_keys, device=key_ids.device)
 
-        scores = torch.matmul(self.query_proj(hidden).float() * self.scale, keys.transpose(1, 2))
+        scores = torch.matmul(
+            self._heads(self.query_proj(hidden).float() * self.scale), self._heads(keys).transpose(-1, -2)
+        )
         minutes = (timestamps.unsqueeze(-1) - key_times.unsqueeze(1)).clamp(min=0).float() / 60
         age = (2 * torch.log2(1 + minutes / 30)).long().clamp(max=NUM_AGE_BINS - 1)
         offset = query_index.unsqueeze(-1) - torch.arange(num_keys, device=key_ids.device)
         offset_bin = (1.9 * torch.log2(1 + offset.clamp(min=0).float())).long().clamp(max=NUM_OFFSET_BINS - 1)
-        scores = scores + F.embedding(age, self.age_bias.weight).squeeze(-1) + self.offset_bias(offset_bin).squeeze(-1)
+        biases = F.embedding(age, self.age_bias.weight) + self.offset_bias(offset_bin)
+        scores = scores + biases.permute(0, 3, 1, 2)
         same_place = input_ids.unsqueeze(-1) == key_ids.unsqueeze(1)  # v_j = v_i
         if self.pair_weights is not None:
-            weights = self.pair_weights(hidden).float()
+            weights = self._heads(self.pair_weights(hidden).float())
             scores = scores + self._product_features(weights, timestamps, arrival_times, key_times, before_valid)
             scores = scores + self._table_features(weights, same_place, query_index, valid, input_ids, key_ids, km)
 
         allowed = (offset >= 0) & valid.unsqueeze(1)
-        allowed = allowed | ((offset == 0) & (input_ids == 0).unsqueeze(-1))  # a padded query looks at itself: no NaN, never used
-        alpha = scores.masked_fill(~allowed, float("-inf")).softmax(-1)
+        allowed = allowed | (
+            (offset == 0) & (input_ids == 0).unsqueeze(-1)
+        )  # a padded query looks at itself: no NaN, never used
+        alpha = scores.masked_fill(~allowed.unsqueeze(1), float("-inf")).softmax(-1)
         revisits = (same_place & allowed).sum(-1).float()
         length = allowed.sum(-1).float()
-        return PointerContext(alpha, key_ids, revisits, length)
+        if self.head_weights is None:
+            alpha = alpha.squeeze(1)
+        else:
+            known = torch.stack([length.log() / 3, torch.log1p(revisits) / 2], dim=-1).to(hidden.dtype)
+            weights = self.head_weights(torch.cat([hidden, known], dim=-1)).float().softmax(-1)
+            alpha = torch.einsum("bth,bhtk->btk", weights, alpha)
+        return PointerContext(alpha, key_ids, allowed, revisits, length)
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, heads * w) -> (B, heads, T, w)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def gate_logit(self, hidden: torch.Tensor, context: PointerContext, top_probability: torch.Tensor) -> torch.Tensor:
-        """Log-odds of copying, (B, T). `top_probability` (B, T): the largest probability of the dot-product head, without gradient."""
+        """Log-odds of copying, (B, T). `top_probability` (B, T): the largest probability of the dot-product head,
+        without gradient.
+        """
         alpha = context.alpha
         extra = [
             context.length.log() / 3,
@@ -149,9 +211,16 @@ class SamoePointerHead(nn.Module):
         return self.gate(features).float().squeeze(-1)
 
     def _remember(
-        self, hidden: torch.Tensor, visits: torch.Tensor, input_ids: torch.Tensor, timestamps: torch.Tensor, cache: Cache | None
+        self,
+        hidden: torch.Tensor,
+        visits: torch.Tensor,
+        input_ids: torch.Tensor,
+        timestamps: torch.Tensor,
+        cache: Cache | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """State part (B, K, d), visit part (B, K, d) of the keys, places and times (B, K) of the whole context, cached ones first."""
+        """State part (B, K, d), visit part (B, K, d) of the keys, places and times (B, K) of the whole context, cached
+        ones first.
+        """
         state, keys = self.state_proj(hidden).float(), self.visit_proj(visits).float()
         if cache is None:
             return state, keys, input_ids, timestamps
@@ -189,14 +258,10 @@ class SamoePointerHead(nn.Module):
             mask = before_valid.float()
         else:
             matched, mask = key_times, 1.0
-        query = [
-            weights[..., 2:3] * circle(anchor, 1),
-            weights[..., 3:4] * circle(anchor, 2),
-            weights[..., 5:6] * day_type(anchor),
-            weights[..., 4:5] * circle(timestamps, 1),
-        ]
+        now, anchored = circle(timestamps, 1), [circle(anchor, 1), circle(anchor, 2), day_type(anchor)]
+        query = [weights[..., k : k + 1] * part.unsqueeze(1) for k, part in zip((2, 3, 5, 4), (*anchored, now))]
         key = [circle(matched, 1) * mask, circle(matched, 2) * mask, day_type(matched) * mask, circle(key_times, 1)]
-        return torch.matmul(torch.cat(query, dim=-1), torch.cat(key, dim=-1).transpose(1, 2))
+        return torch.matmul(torch.cat(query, dim=-1), torch.cat(key, dim=-1).transpose(1, 2).unsqueeze(1))
 
     @staticmethod
     def _table_features(
@@ -208,7 +273,7 @@ class SamoePointerHead(nn.Module):
         key_ids: torch.Tensor,
         km: torch.Tensor,
     ) -> torch.Tensor:
-        """Features 1, 2, 7 and 8, (B, T, K)."""
+        """Features 1, 2, 7 and 8, (B, heads, T, K)."""
         after_same = F.pad(same_place[..., :-1], (1, 0))  # v_{j-1} = v_i
         previous_ids = F.pad(key_ids[:, :-1], (1, 0))[:, query_index]  # v_{i-1}
         previous_same = previous_ids.unsqueeze(-1) == key_ids.unsqueeze(1)
@@ -216,5 +281,4 @@ class SamoePointerHead(nn.Module):
         order_two = after_same & F.pad(previous_same, (2, 0))[..., :-2]
         distance = torch.linalg.vector_norm(km[input_ids].unsqueeze(2) - km[key_ids].unsqueeze(1), dim=-1)
         features = (after_same, order_two, same_place, torch.log1p(distance / 0.1) / 5)
-        columns = (0, 1, 6, 7)
-        return sum(weights[..., k : k + 1] * feature for k, feature in zip(columns, features))
+        return sum(weights[..., k : k + 1] * feature.unsqueeze(1) for k, feature in zip((0, 1, 6, 7), features))

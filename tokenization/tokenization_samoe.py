@@ -1,8 +1,10 @@
-"""SAMoE's tokenizer: one city. It turns visits into ids and tensors, and holds everything local that the weights do not.
+"""SAMoE's tokenizer: one city. It turns visits into ids and tensors, and holds everything local that the weights do
+not.
 
-Unusual: the vocabulary is the list of the city's locations (0 = padding, 1 = end of trajectory, k + 2 = location k), and calling it returns,
-beside the ids, `location_features`, the table by which the model knows the places. Records are read by their columns, so a pandas frame,
-an Arrow table, a dict of lists and a list of dicts all work. The text path ("id id id") stays alive for generic tools.
+Unusual: the vocabulary is the list of the city's locations (0 = padding, 1 = end of trajectory, k + 2 = location k),
+and calling it returns, beside the ids, `location_features`, the table by which the model knows the places. Records are
+read by their columns, so a pandas frame, an Arrow table, a dict of lists and a list of dicts all work. The text path
+("id id id") stays alive for generic tools.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ class SamoeTokenizer(PreTrainedTokenizer):
 
     Args:
         city_file, table_file: `city.json` and `city.safetensors`, as `save_pretrained` writes them.
-        city: any object with `name`, `timezone`, `location_ids`, `lat`, `lon`, `poi` (N, P), `poi_names`, `popularity` (N,); see `from_city`.
+        city: any object with `name`, `timezone`, `location_ids`, `lat`, `lon`, `poi` (N, P), `poi_names`, `popularity`
+            (N,); see `from_city`.
         stay_encoding, num_stay_bins: classes of the time between visits; must equal the model's config.
         use_eos: append the end-of-trajectory token to every trajectory.
         distances: whether `location_features` carries the two columns in km that distance terms need.
-        coordinate_norm: `locations` standardises x, y over the city's locations; `grid` over the full rectangle they span, as the released arrays do.
+        coordinate_norm: `locations` standardises x, y over the city's locations; `grid` over the full rectangle they
+            span, as the released arrays do.
 
     Raises:
         ValueError: without a city, or for a city file of another format version.
@@ -62,7 +66,9 @@ class SamoeTokenizer(PreTrainedTokenizer):
     ) -> None:
         if city is None:
             if city_file is None or table_file is None:
-                raise ValueError("a SamoeTokenizer is a city: use SamoeTokenizer.from_city(city) or from_pretrained(folder).")
+                raise ValueError(
+                    "a SamoeTokenizer is a city: use SamoeTokenizer.from_city(city) or from_pretrained(folder)."
+                )
             city = _read_city(city_file, table_file)
         if coordinate_norm not in ("locations", "grid"):
             raise ValueError(f"coordinate_norm must be 'locations' or 'grid', got {coordinate_norm!r}.")
@@ -125,7 +131,9 @@ class SamoeTokenizer(PreTrainedTokenizer):
 
     @property
     def location_features(self) -> torch.Tensor:
-        """(N + 2, P + 3 [+ 2]) float32: POI | x, y standardised | popularity level | east, north in km. Rows 0 and 1 are zero."""
+        """(N + 2, P + 3 [+ 2]) float32: POI | x, y standardised | popularity level | east, north in km. Rows 0 and 1
+        are zero.
+        """
         if self._features is None:
             self._features = torch.from_numpy(self._build_features())
         return self._features
@@ -154,14 +162,16 @@ class SamoeTokenizer(PreTrainedTokenizer):
         """All visits as flat arrays, people one after the other in the order of `users`, each person's visits by time.
 
         Args:
-            visits: anything with columns `user_id` (absent = one person), `time` and `location_id`; with `unknown="nearest"` also `lat`, `lon`.
-                Times are time-zone aware, or integers (epoch seconds UTC).
-            unknown: what to do with a location the city does not list: `error`, `nearest` (needs coordinates) or `drop`.
+            visits: anything with columns `user_id` (absent = one person), `time` and `location_id`; with
+                `unknown="nearest"` also `lat`, `lon`. Times are time-zone aware, or integers (epoch seconds UTC).
+            unknown: what to do with a location the city does not list: `error`, `nearest` (needs coordinates) or
+                `drop`.
             columns: other column names, as in `user_id="uid"`.
 
         Returns:
-            `input_ids`, `time_ids` (half hour of the day, 0..47), `weekday_ids` (1 = Monday), `stay_ids` (class of the time since the previous visit,
-            0 = none), `timestamps` (local civil seconds), `utc` (epoch seconds): int64 (n,); `offsets` (U + 1,), `users` (U,).
+            `input_ids`, `time_ids` (half hour of the day, 0..47), `weekday_ids` (1 = Monday), `stay_ids` (class of the
+            time since the previous visit, 0 = none), `timestamps` (local civil seconds), `utc` (epoch seconds): int64
+            (n,); `offsets` (U + 1,), `users` (U,).
 
         Raises:
             ValueError: for missing columns, no visits, unknown locations, or naive times; one sentence each.
@@ -174,6 +184,10 @@ class SamoeTokenizer(PreTrainedTokenizer):
             raise ValueError("there are no visits to encode: the frame is empty.")
         ids = self._location_rows(location, visits, unknown, columns)
         kept = ids >= 0
+        if not kept.any():
+            raise ValueError(
+                f"there are no visits left: none of the {len(ids)} is at a location of the city {self.name!r}."
+            )
         users, codes = np.unique(np.asarray(people)[kept], return_inverse=True)
         ids, utc = ids[kept], utc[kept]
         order = np.lexsort((ids, utc, codes))
@@ -212,7 +226,8 @@ class SamoeTokenizer(PreTrainedTokenizer):
             absent = names[rows < NUM_SPECIAL]
             raise ValueError(
                 f"column 'location_id': {int(missing.sum())} visits are at {len(absent)} locations that the city "
-                f"{self.name!r} does not list, first {absent[:5].tolist()}; add them to the City, or pass unknown='nearest' or 'drop'."
+                f"{self.name!r} does not list, first {absent[:5].tolist()}; "
+                "add them to the City, or pass unknown='nearest' or 'drop'."
             )
         lat = np.asarray(_column(visits, columns.get("lat", "lat")), np.float64)[missing]
         lon = np.asarray(_column(visits, columns.get("lon", "lon")), np.float64)[missing]
@@ -223,20 +238,26 @@ class SamoeTokenizer(PreTrainedTokenizer):
         """Token id of the listed location nearest to each point, (n,), (n,) -> (n,) int64."""
         places = self._to_km(self.lat, self.lon)
         points = self._to_km(np.asarray(lat), np.asarray(lon))
-        found = [((places[None] - block[:, None]) ** 2).sum(-1).argmin(1) for block in np.array_split(points, len(points) // 512 + 1)]
+        found = [
+            ((places[None] - block[:, None]) ** 2).sum(-1).argmin(1)
+            for block in np.array_split(points, len(points) // 512 + 1)
+        ]
         return np.concatenate(found) + NUM_SPECIAL
 
     def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> BatchEncoding:
         """Visits (or text) -> `BatchEncoding`.
 
         Args:
-            text: a frame of visits, one row of the batch per person in sorted order; or a string or list of strings of location ids.
-            padding, truncation, max_length, return_tensors: as everywhere in transformers. Truncation keeps the last visits.
+            text: a frame of visits, one row of the batch per person in sorted order; or a string or list of strings of
+                location ids.
+            padding, truncation, max_length, return_tensors: as everywhere in transformers. Truncation keeps the last
+                visits.
             unknown, user_id, time, location_id, lat, lon: see `encode_visits`.
 
         Returns:
-            `input_ids`, `attention_mask`, `time_ids`, `weekday_ids`, `stay_ids`, `timestamps` (B, T); with `return_tensors`, also
-            `location_features`, so that `model(**tokenizer(visits, return_tensors="pt"))` works in any city.
+            `input_ids`, `attention_mask`, `time_ids`, `weekday_ids`, `stay_ids`, `timestamps` (B, T); with
+            `return_tensors`, also `location_features`, so that `model(**tokenizer(visits, return_tensors="pt"))` works
+            in any city.
         """
         if text is None or isinstance(text, str) or (isinstance(text, (list, tuple)) and not _is_records(text)):
             return super().__call__(text, *args, **kwargs)
@@ -249,7 +270,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
         visits: Any,
         *,
         padding: bool | str = False,
-        truncation: bool = False,
+        truncation: bool | str = False,
         max_length: int | None = None,
         return_tensors: str | None = None,
         **kwargs: Any,
@@ -262,9 +283,11 @@ class SamoeTokenizer(PreTrainedTokenizer):
             if self.use_eos:
                 fields = {name: np.append(value, 1 if name == "input_ids" else 0) for name, value in fields.items()}
                 fields["timestamps"][-1] = fields["timestamps"][-2]
-            if truncation:
+            if truncation and truncation != "do_not_truncate":
                 fields = {name: value[-limit:] for name, value in fields.items()}
-            sequences.append({**{n: v.tolist() for n, v in fields.items()}, "attention_mask": [1] * len(fields["input_ids"])})
+            sequences.append(
+                {**{n: v.tolist() for n, v in fields.items()}, "attention_mask": [1] * len(fields["input_ids"])}
+            )
         batch = {name: [sequence[name] for sequence in sequences] for name in self.model_input_names}
         if padding is False and return_tensors is not None and len({len(ids) for ids in batch["input_ids"]}) > 1:
             raise ValueError("people have different numbers of visits: pass padding=True to make one tensor of them.")
@@ -291,7 +314,9 @@ class SamoeTokenizer(PreTrainedTokenizer):
     # Ids -> records
 
     def decode_visits(self, input_ids: Any, timestamps: Any = None) -> dict[str, list]:
-        """Token ids (T,) and local civil seconds (T,) -> columns `location_id`, `lat`, `lon` and, with times, `time` (aware datetimes in UTC)."""
+        """Token ids (T,) and local civil seconds (T,) -> columns `location_id`, `lat`, `lon` and, with times, `time`
+        (aware datetimes in UTC).
+        """
         ids = np.asarray(input_ids).reshape(-1)
         places = ids >= NUM_SPECIAL
         rows = ids[places] - NUM_SPECIAL
@@ -353,12 +378,20 @@ class SamoeTokenizer(PreTrainedTokenizer):
 
 
 def local_seconds(utc: np.ndarray, timezone_name: str) -> np.ndarray:
-    """UTC epoch seconds -> seconds of local civil time counted as if it were UTC, int64 (n,). Offsets change on quarter hours only."""
+    """UTC epoch seconds -> seconds of local civil time counted as if it were UTC, int64 (n,). Offsets change on quarter
+    hours only.
+    """
     zone = ZoneInfo(timezone_name)
     quarters, inverse = np.unique(utc // 900, return_inverse=True)
     hours, hour_inverse = np.unique(quarters // 4, return_inverse=True)
-    ends = [datetime.fromtimestamp(int(hour) * 3600, zone).utcoffset().total_seconds() for hour in np.append(hours, hours[-1:] + 1)]
-    steady = np.array([datetime.fromtimestamp(int(h + 1) * 3600, zone).utcoffset().total_seconds() for h in hours]) == ends[:-1]
+    ends = [
+        datetime.fromtimestamp(int(hour) * 3600, zone).utcoffset().total_seconds()
+        for hour in np.append(hours, hours[-1:] + 1)
+    ]
+    steady = (
+        np.array([datetime.fromtimestamp(int(h + 1) * 3600, zone).utcoffset().total_seconds() for h in hours])
+        == ends[:-1]
+    )
     offsets = np.asarray(ends[:-1])[hour_inverse]
     for position in np.flatnonzero(~steady[hour_inverse]):  # the few quarters of an hour in which the clock is changed
         offsets[position] = datetime.fromtimestamp(int(quarters[position]) * 900, zone).utcoffset().total_seconds()
@@ -384,6 +417,8 @@ def _column(visits: Any, name: str) -> Any:
     if isinstance(visits, (list, tuple)):
         return np.asarray([record[name] for record in visits], dtype=object)
     column = visits[name]
+    if hasattr(column, "to_pandas") and not hasattr(column, "dtype"):
+        return column.to_pandas()  # an Arrow column; numpy would lose its time zone
     return column if hasattr(column, "dtype") else np.asarray(column)
 
 
@@ -392,14 +427,21 @@ def _utc_seconds(times: Any) -> np.ndarray:
     if getattr(getattr(times, "dtype", None), "tz", None) is not None:  # a pandas column
         return times.to_numpy(dtype="datetime64[s]").astype(np.int64)
     values = np.asarray(times)
-    if values.dtype.kind in "iu":
+    if values.dtype.kind in "iu" or (
+        values.dtype.kind == "O" and len(values) and all(isinstance(v, (int, np.integer)) for v in values.tolist())
+    ):
         return values.astype(np.int64)
-    if values.dtype.kind == "O" and len(values) and all(isinstance(v, datetime) and v.tzinfo is not None for v in values.tolist()):
+    if (
+        values.dtype.kind == "O"
+        and len(values)
+        and all(isinstance(v, datetime) and v.tzinfo is not None for v in values.tolist())
+    ):
         return np.fromiter((int(v.timestamp()) for v in values.tolist()), np.int64, len(values))
     if len(values) == 0:
         return np.zeros(0, np.int64)
     raise ValueError(
-        f"column 'time' must hold time-zone-aware times or integer epoch seconds, found {values.dtype} such as {values[0]!r}; "
+        f"column 'time' must hold time-zone-aware times or integer epoch seconds, "
+        f"found {values.dtype} such as {values[0]!r}; "
         "use hf_mobility.data.validate_visits(frame, timezone=...) first."
     )
 
@@ -408,7 +450,9 @@ def _read_city(city_file: str, table_file: str) -> dict[str, Any]:
     with open(city_file, encoding="utf-8") as file:
         header = json.load(file)
     if header.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{city_file} has format version {header.get('format_version')}, this release reads {FORMAT_VERSION}.")
+        raise ValueError(
+            f"{city_file} has format version {header.get('format_version')}, this release reads {FORMAT_VERSION}."
+        )
     return {**header, **load_file(table_file)}
 
 

@@ -110,7 +110,7 @@ class _NeuralBaseline:
     def _build(self, places: int, users: int) -> _Network:
         raise NotImplementedError
 
-    def fit(self, task: NextLocationTask, *, seed: int = 0, epochs: int = 20, refit: bool = True) -> _NeuralBaseline:
+    def fit(self, task: NextLocationTask, *, seed: int = 0, epochs: int = 30, refit: bool = True) -> _NeuralBaseline:
         """Train on the visits of `task` that are no target and return self.
 
         Args:

@@ -1,7 +1,8 @@
 """A city: its list of locations with everything a model may know of them. An immutable value.
 
-Unusual: the POI columns follow one fixed scheme (`POI_COLUMNS`, 60 of them) that is computed from names and coordinates alone, so that a column means
-the same in every city and missing categories cost nothing but information. Popularity comes from *training* visits only and is coarse on purpose.
+Unusual: the POI columns follow one fixed scheme (`POI_COLUMNS`, 60 of them) that is computed from names and coordinates
+alone, so that a column means the same in every city and missing categories cost nothing but information. Popularity
+comes from *training* visits only and is coarse on purpose.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ POI_COLUMNS = (
 )
 NEVER_SEEN = 9
 LEVEL_SHARES = (0.01, 0.05, 0.10, 0.20, 0.40, 0.60, 0.80)
+_DTYPES = {"location_ids": str, "lat": np.float64, "lon": np.float64, "poi": np.float32, "popularity": np.int64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,11 @@ class City:
     popularity: np.ndarray
 
     def __post_init__(self) -> None:
+        for field, dtype in _DTYPES.items():  # own copies that nobody can write to: the content hash stays true
+            array = np.array(getattr(self, field), dtype=dtype)
+            array.setflags(write=False)
+            object.__setattr__(self, field, array)
+        object.__setattr__(self, "poi_names", tuple(self.poi_names))
         n = len(self.location_ids)
         if n < 2:
             raise DataError(f"a city needs at least two locations, got {n}: with one there is nothing to predict.")
@@ -108,8 +115,10 @@ class City:
 
         Args:
             timezone: IANA name of the local time zone.
-            pois: a table with `location_id`, `lat`, `lon` and optionally `category`, `category_group`: the city's map. Its rows come first.
-            popularity_from: `"visits"` counts `visits`; another canonical frame counts that one (give training visits here when `visits` lists
+            pois: a table with `location_id`, `lat`, `lon` and optionally `category`, `category_group`: the city's
+                map. Its rows come first.
+            popularity_from: `"visits"` counts `visits`; another canonical frame counts that one (give training visits
+                here when `visits` lists
                 the places of the whole file); `None` = nobody has been seen anywhere.
         """
         if "location_id" not in visits:
@@ -124,15 +133,16 @@ class City:
 
     @classmethod
     def from_pois(cls, pois: pd.DataFrame, *, timezone: str, name: str = "") -> City:
-        """A city known by its map only: `location_id`, `lat`, `lon`, optionally `category` and `category_group`. Nothing has been visited."""
+        """A city known by its map only: `location_id`, `lat`, `lon`, optionally `category` and `category_group`.
+        Nothing has been visited."""
         return cls._from_places(_poi_table(pois), timezone=timezone, name=name)
 
     @classmethod
     def from_grid(cls, grid: Any, *, timezone: str, name: str = "", visits: pd.DataFrame | None = None) -> City:
         """Every cell of a `SquareGrid` as a location (ids as `assign_cells` writes them), popularity from `visits`."""
         cells = np.arange(len(grid))
-        lat, lon = grid.centres(cells)
-        places = pd.DataFrame({"location_id": grid.names(cells), "lat": lat, "lon": lon})
+        lat, lon = grid.centre(cells)
+        places = pd.DataFrame({"location_id": grid.cell_id(cells), "lat": lat, "lon": lon})
         city = cls._from_places(places, timezone=timezone, name=name)
         return city if visits is None else city.with_popularity(visits)
 
@@ -222,7 +232,8 @@ class City:
         header = json.loads((folder / "city.json").read_text(encoding="utf-8"))
         if header.get("format_version") != FORMAT_VERSION:
             raise DataError(
-                f"{folder / 'city.json'} has format version {header.get('format_version')}, this release reads {FORMAT_VERSION}."
+                f"{folder / 'city.json'} has format version {header.get('format_version')}, "
+                f"this release reads {FORMAT_VERSION}."
             )
         arrays = load_file(folder / "city.safetensors")
         city = cls(
@@ -243,7 +254,8 @@ class City:
 
 
 def popularity_levels(counts: np.ndarray) -> np.ndarray:
-    """Visit counts (N,) -> levels (N,) int64 by rank among all N locations (paper, Table 6): top 1 % = 1, 1-5 % = 2, 5-10 %, 10-20 %, 20-40 %,
+    """Visit counts (N,) -> levels (N,) int64 by rank among all N locations (paper, Table 6): top 1 % = 1, 1-5 % = 2,
+    5-10 %, 10-20 %, 20-40 %,
     40-60 %, 60-80 % and the rest = 8; 9 where the count is zero. Ties keep the order of the list."""
     rank = np.empty(len(counts), np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))

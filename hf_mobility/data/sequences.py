@@ -1,6 +1,7 @@
 """Canonical visits -> the sequences and windows that a model is trained on.
 
-Unusual: a city's visits stay flat arrays with offsets; windows are only (start, stop) pairs into them, so that new random cuts cost nothing.
+Unusual: a city's visits stay flat arrays with offsets; windows are only (start, stop) pairs into them, so that new
+random cuts cost nothing.
 The tokenizer is an argument (any object with `encode_visits`); nothing here knows a model.
 """
 
@@ -21,7 +22,8 @@ FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 
 @dataclass(frozen=True)
 class CitySequences:
-    """All people of one city. `fields`: int64 arrays (n,) of `FIELDS`; person u owns rows `offsets[u]:offsets[u + 1]`; `users` (U,)."""
+    """All people of one city. `fields`: int64 arrays (n,) of `FIELDS`; person u owns rows `offsets[u]:offsets[u +
+    1]`; `users` (U,)."""
 
     fields: dict[str, np.ndarray]
     offsets: np.ndarray
@@ -41,14 +43,18 @@ class CitySequences:
         rows = np.concatenate([np.arange(self.offsets[u], self.offsets[u + 1]) for u in people])
         lengths = (self.offsets[1:] - self.offsets[:-1])[people]
         return CitySequences(
-            {name: value[rows] for name, value in self.fields.items()}, np.concatenate([[0], np.cumsum(lengths)]), self.users[people]
+            {name: value[rows] for name, value in self.fields.items()},
+            np.concatenate([[0], np.cumsum(lengths)]),
+            self.users[people],
         )
 
     def windows(self, length: int, rng: np.random.Generator | None = None) -> np.ndarray:
         """Cut every person into windows of `length` inputs and their targets, (W, 2) int64 of start and stop.
 
-        Neighbouring windows share one visit (the last target of one is the first input of the next), so each visit but a person's first is a
-        target exactly once. With `rng` the first cut is at a random place, else at `length`. People with one visit give no window.
+        Neighbouring windows share one visit (the last target of one is the first input of the next), so each visit
+        but a person's first is a
+        target exactly once. With `rng` the first cut is at a random place, else at `length`. People with one visit
+        give no window.
         """
         first = np.full(len(self.users), length) if rng is None else rng.integers(1, length + 1, len(self.users))
         pieces = []
@@ -60,9 +66,11 @@ class CitySequences:
 
 
 def visits_to_dataset(visits: pd.DataFrame, tokenizer: Any, *, max_length: int = 128) -> datasets.Dataset:
-    """Windows of at most `max_length` + 1 visits as a `datasets.Dataset` with the columns of `FIELDS` and `labels`: for a plain `Trainer`.
+    """Windows of at most `max_length` + 1 visits as a `datasets.Dataset` with the columns of `FIELDS` and `labels`:
+    for a plain `Trainer`.
 
-    One city per dataset. `labels` equal `input_ids` with -100 at the first visit, which has no past to be predicted from.
+    One city per dataset. `labels` equal `input_ids` with -100 at the first visit, which has no past to be predicted
+    from.
     """
     from datasets import Dataset
 
@@ -74,7 +82,8 @@ def visits_to_dataset(visits: pd.DataFrame, tokenizer: Any, *, max_length: int =
 
 
 def day_windows(sequences: CitySequences, *, days: int = 3, min_visits: int = 5) -> np.ndarray:
-    """The paper's windows: every `days` local days of a person, stride one day, at least `min_visits` visits; (W, 2) start and stop."""
+    """The paper's windows: every `days` local days of a person, stride one day, at least `min_visits` visits; (W, 2)
+    start and stop."""
     pieces = []
     for start, stop in zip(sequences.offsets[:-1], sequences.offsets[1:]):
         day = sequences.fields["timestamps"][start:stop] // 86_400

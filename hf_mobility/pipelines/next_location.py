@@ -35,7 +35,13 @@ class NextLocationPipeline:
     """
 
     def __init__(
-        self, model: Any, tokenizer: SamoeTokenizer, *, context: int = 128, tokens_per_batch: int = 4096, name: str = "SAMoE"
+        self,
+        model: Any,
+        tokenizer: SamoeTokenizer,
+        *,
+        context: int = 128,
+        tokens_per_batch: int = 4096,
+        name: str = "SAMoE",
     ) -> None:
         limit = model.config.max_position_embeddings
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
@@ -45,7 +51,8 @@ class NextLocationPipeline:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, city: Any = None, **kwargs: Any) -> NextLocationPipeline:
-        """Load a checkpoint, or an adapter folder as `adapt(...).save_pretrained` writes it, with the city saved beside it.
+        """Load a checkpoint, or an adapter folder as `adapt(...).save_pretrained` writes it, with the city saved
+        beside it.
 
         Args:
             city: another `City`; needed where the checkpoint holds none, and free to choose where it does.
@@ -56,7 +63,9 @@ class NextLocationPipeline:
 
         model = AutoModelForCausalLM.from_pretrained(str(name_or_path), **kwargs)
         if not isinstance(model, SamoeForNextLocation):
-            raise ValueError(f"{name_or_path} holds a {type(model).__name__}; NextLocationPipeline needs a SamoeForNextLocation.")
+            raise ValueError(
+                f"{name_or_path} holds a {type(model).__name__}; NextLocationPipeline needs a SamoeForNextLocation."
+            )
         if city is not None:
             tokenizer = SamoeTokenizer.from_city(city, model.config)
         else:
@@ -66,7 +75,9 @@ class NextLocationPipeline:
     def for_city(self, city: Any) -> NextLocationPipeline:
         """The same weights in another city."""
         tokenizer = SamoeTokenizer.from_city(city, self.model.config)
-        return NextLocationPipeline(self.model, tokenizer, context=self.context, tokens_per_batch=self.tokens_per_batch, name=self.name)
+        return NextLocationPipeline(
+            self.model, tokenizer, context=self.context, tokens_per_batch=self.tokens_per_batch, name=self.name
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Weights (or adapter) and city in one folder that `from_pretrained` and the Auto classes load."""
@@ -75,31 +86,45 @@ class NextLocationPipeline:
 
     @torch.no_grad()
     def predict(
-        self, visits: Any, *, top_k: int = 5, target_time: Any = None, unknown: str = "error", timezone: str | None = None, **columns: str
+        self,
+        visits: Any,
+        *,
+        top_k: int = 5,
+        target_time: Any = None,
+        unknown: str = "error",
+        timezone: str | None = None,
+        **columns: str,
     ) -> pd.DataFrame:
         """The next location of every person after their last visit.
 
         Args:
-            visits: a visits frame, `datasets.Dataset`, Arrow table or path; see `validate_visits` for columns and `timezone`.
+            visits: a visits frame, `datasets.Dataset`, Arrow table or path; see `validate_visits` for columns and
+                `timezone`.
             top_k: how many places per person, 1 .. number of locations.
-            target_time: only for models with `arrival_time=True`: when the next visit begins, one aware time for all or one per person (a mapping
+            target_time: only for models with `arrival_time=True`: when the next visit begins, one aware time for all
+                or one per person (a mapping
                 or Series by user_id).
             unknown: `error`, `nearest` or `drop`: what to do with locations the city does not list.
 
         Returns:
-            `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, `expected_stay` (seconds from the last arrival to
+            `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, `expected_stay`
+            (seconds from the last arrival to
             the next), sorted by user and rank.
 
         Raises:
             DataError: for faults in the frame, an unsuitable `top_k` or a missing `target_time`; one sentence each.
         """
         if not 1 <= top_k <= len(self.tokenizer.location_ids):
-            raise DataError(f"top_k must be between 1 and the city's {len(self.tokenizer.location_ids)} locations, got {top_k}.")
+            raise DataError(
+                f"top_k must be between 1 and the city's {len(self.tokenizer.location_ids)} locations, got {top_k}."
+            )
         frame = validate_visits(visits, timezone=timezone, **columns)
         frame = self._with_locations(frame)
         sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
         arrivals = self._arrivals(target_time, sequences.users)
-        spans = np.stack([np.maximum(sequences.offsets[:-1], sequences.offsets[1:] - self.context), sequences.offsets[1:]], axis=1)
+        spans = np.stack(
+            [np.maximum(sequences.offsets[:-1], sequences.offsets[1:] - self.context), sequences.offsets[1:]], axis=1
+        )
         parts = []
         for people in self._batches(spans):
             logits, stays = self._last(sequences, spans[people], arrivals[people] if arrivals is not None else None)
@@ -126,8 +151,10 @@ class NextLocationPipeline:
     def probabilities(self, task: NextLocationTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For the evaluator: (target rows (m,), probabilities (m, N)), each target from the visits before it.
 
-        Windows of `context` visits overlap by three quarters, so that a target sees between 3/4 of `context` and all of it (or everything, where
-        the person has fewer). Visits at places the city does not list are left out of the context; a target is scored all the same.
+        Windows of `context` visits overlap by three quarters, so that a target sees between 3/4 of `context` and all
+        of it (or everything, where
+        the person has fewer). Visits at places the city does not list are left out of the context; a target is scored
+        all the same.
         """
         listed = np.flatnonzero(task.location >= 0)
         sequences = CitySequences.from_visits(task.visits.iloc[listed], self.tokenizer)
@@ -143,20 +170,31 @@ class NextLocationPipeline:
     def _evaluation_windows(
         self, task: NextLocationTask, listed: np.ndarray, offsets: np.ndarray
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-        """Spans (W, 2) of context and, per span, the target rows with the position (in `listed`) of the visit before each."""
+        """Spans (W, 2) of context and, per span, the target rows with the position (in `listed`) of the visit before
+        each."""
         if (np.diff(offsets) == 0).any() or len(offsets) - 1 != task.users:
             raise DataError("some people have no visit at a place that the city lists; drop them before evaluating.")
         targets = np.flatnonzero(task.target)
         before = np.searchsorted(listed, targets) - 1  # the last listed visit before the target
         owner = task.user[targets]
         if (before < offsets[owner]).any():
-            raise DataError("some targets have no earlier visit at a listed place; there is nothing to predict them from.")
+            raise DataError(
+                "some targets have no earlier visit at a listed place; there is nothing to predict them from."
+            )
         stride = max(self.context // 4, 1)
         chunk = (before - offsets[owner]) // stride
         spans, queries = [], []
         for group in np.split(np.arange(len(targets)), np.flatnonzero(np.diff(owner) | np.diff(chunk)) + 1):
             stop = before[group[-1]] + 1
-            spans.append((max(offsets[owner[group[0]]], (chunk[group[0]] + 1) * stride + offsets[owner[group[0]]] - self.context), stop))
+            spans.append(
+                (
+                    max(
+                        offsets[owner[group[0]]],
+                        (chunk[group[0]] + 1) * stride + offsets[owner[group[0]]] - self.context,
+                    ),
+                    stop,
+                )
+            )
             queries.append((targets[group], before[group]))
         return np.asarray(spans), queries
 
@@ -176,7 +214,9 @@ class NextLocationPipeline:
         parts = [{name: sequences.fields[name][start:stop] for name in FIELDS} for start, stop in spans]
         return {name: torch.from_numpy(value) for name, value in pad_visits(parts).items()}
 
-    def _last(self, sequences: CitySequences, spans: np.ndarray, arrivals: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _last(
+        self, sequences: CitySequences, spans: np.ndarray, arrivals: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N + 2) scores after each person's last visit, (B,) expected seconds until the next."""
         batch = self._tensors(sequences, spans)
         last = batch["attention_mask"].sum(1) - 1
@@ -212,8 +252,14 @@ class NextLocationPipeline:
                 raise DataError("target_time was given, but this model was trained without it (arrival_time=False).")
             return None
         if target_time is None:
-            raise DataError("target_time is missing: this model was trained with the arrival time of the next visit given.")
-        times = pd.Series(target_time).reindex(users) if isinstance(target_time, (dict, pd.Series)) else pd.Series([target_time] * len(users))
+            raise DataError(
+                "target_time is missing: this model was trained with the arrival time of the next visit given."
+            )
+        times = (
+            pd.Series(target_time).reindex(users)
+            if isinstance(target_time, (dict, pd.Series))
+            else pd.Series([target_time] * len(users))
+        )
         stamps = pd.to_datetime(times)
         if stamps.isna().any() or stamps.dt.tz is None:
             raise DataError("target_time must be a time-zone-aware time for every user.")

@@ -1,7 +1,10 @@
-"""Adaptation to a new city: a LoRA adapter on a few percent of its visits, by a strength that the visits themselves choose.
+"""Adaptation to a new city: a LoRA adapter on a few percent of its visits, by a strength that the visits themselves
+choose.
 
-Unusual: the default first asks whether adapting helps at all. The people are split into halves; each strength is tuned on one half and scored on
-the other, both ways. On check-ins the answer is usually "nothing" or "weak", and tuning harder does harm; on another kind of data "strong"
+Unusual: the default first asks whether adapting helps at all. The people are split into halves; each strength is
+tuned on one half and scored on
+the other, both ways. On check-ins the answer is usually "nothing" or "weak", and tuning harder does harm; on another
+kind of data "strong"
 pays (docs/results.md). When nothing helps, the adapter is the identity and the report says so.
 """
 
@@ -21,6 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import PrinterCallback
 
 from ..data.city import popularity_levels
 from ..data.sequences import CitySequences
@@ -33,7 +37,17 @@ from .trainer import MobilityTrainer
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERYWHERE = (
     *ATTENTION,
-    *("up_proj", "down_proj", "query_proj", "state_proj", "visit_proj", "pair_weights", "gate", "distance", "same_place"),
+    *(
+        "up_proj",
+        "down_proj",
+        "query_proj",
+        "state_proj",
+        "visit_proj",
+        "pair_weights",
+        "gate",
+        "distance",
+        "same_place",
+    ),
     *("deep_up", "deep_down", "out_proj", "poi", "geo"),
 )
 MIN_USERS_FOR_FOLDS = 4
@@ -49,7 +63,9 @@ class Strength:
     rank: int = 8
 
     def lora_config(self) -> LoraConfig:
-        return LoraConfig(r=self.rank, lora_alpha=2 * self.rank, target_modules=list(self.target_modules), task_type="CAUSAL_LM")
+        return LoraConfig(
+            r=self.rank, lora_alpha=2 * self.rank, target_modules=list(self.target_modules), task_type="CAUSAL_LM"
+        )
 
 
 STRENGTHS: dict[str, Strength | None] = {
@@ -63,8 +79,10 @@ STRENGTHS: dict[str, Strength | None] = {
 class Adaptation:
     """What `adapt` returns.
 
-    model: PEFT model around a copy of the base. tokenizer: the city. strength: what was used. report: one row per strength tried, with
-    `nll_a`, `nll_b` (negative log-likelihood per visit on the half that was not tuned on), their mean, and `chosen`. reason: one sentence.
+    model: PEFT model around a copy of the base. tokenizer: the city. strength: what was used. report: one row per
+        strength tried, with
+    `nll_a`, `nll_b` (negative log-likelihood per visit on the half that was not tuned on), their mean, and `chosen`.
+    reason: one sentence.
     seconds: wall time.
     """
 
@@ -75,8 +93,21 @@ class Adaptation:
     reason: str
     seconds: float
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Adapter, city and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the pipeline load."""
+    def save_pretrained(self, folder: str | Path, *, base_model: str | None = None) -> None:
+        """Adapter, city and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the
+        pipeline load.
+
+        Args:
+            base_model: where the base is found at loading time (a Hub id or a path); by default, where it was loaded
+                from.
+
+        Raises:
+            ValueError: if the base was never saved, so that the adapter could not name it.
+        """
+        config = self.model.peft_config[self.model.active_adapter]
+        config.base_model_name_or_path = base_model or config.base_model_name_or_path
+        if not config.base_model_name_or_path:
+            raise ValueError("the base model has no name: save it and adapt from its folder, or pass base_model=.")
         self.model.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
         self.report.to_csv(Path(folder) / "adaptation.csv", index=False)
@@ -99,8 +130,10 @@ def adapt(
         model: a `SamoeForNextLocation` or where to load one from.
         city: a `City` (its popularity should come from these visits or from other training data).
         visits: canonical visits frame (see `validate_visits`).
-        strength: `auto` (the two-fold user check), `none`, `weak` (attention, one epoch) or `strong` (every linear layer, ten epochs).
-        seed: of the folds, the adapter's initialisation and the order of batches; the caller's generators are left as they were.
+        strength: `auto` (the two-fold user check), `none`, `weak` (attention, one epoch) or `strong` (every linear
+            layer, ten epochs).
+        seed: of the folds, the adapter's initialisation and the order of batches; the caller's generators are left as
+            they were.
 
     Raises:
         ValueError: for an unknown strength, or visits in which nobody has two.
@@ -119,7 +152,11 @@ def adapt(
 
 
 def _choose(
-    base: SamoeForNextLocation, tokenizer: SamoeTokenizer, sequences: CitySequences, strength: str, settings: dict[str, Any]
+    base: SamoeForNextLocation,
+    tokenizer: SamoeTokenizer,
+    sequences: CitySequences,
+    strength: str,
+    settings: dict[str, Any],
 ) -> tuple[pd.DataFrame, str, str]:
     """The report, the strength and why."""
     people = len(sequences.users)
@@ -127,7 +164,11 @@ def _choose(
     if strength != "auto":
         return empty, strength, f"strength {strength!r} was asked for."
     if people < MIN_USERS_FOR_FOLDS:
-        return empty, "weak", f"{people} people are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), so 'weak' was used."
+        return (
+            empty,
+            "weak",
+            f"{people} people are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), so 'weak' was used.",
+        )
     halves = np.array_split(np.random.default_rng(settings["seed"]).permutation(people), 2)
     rows = []
     for name, candidate in STRENGTHS.items():
@@ -143,8 +184,16 @@ def _choose(
     report["chosen"] = np.arange(len(report)) == best
     chosen, gain = str(report["strength"][best]), float(report["nll"][0] - report["nll"][best])
     if chosen == "none":
-        return report, chosen, "no strength predicted held-out people better than the base model, so the adapter is the identity."
-    return report, chosen, f"{chosen!r} predicted held-out people best, by {gain:.3f} nats per visit over no adaptation."
+        return (
+            report,
+            chosen,
+            "no strength predicted held-out people better than the base model, so the adapter is the identity.",
+        )
+    return (
+        report,
+        chosen,
+        f"{chosen!r} predicted held-out people best, by {gain:.3f} nats per visit over no adaptation.",
+    )
 
 
 def _with_own_popularity(city: TrainingCity) -> TrainingCity:
@@ -175,14 +224,19 @@ def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | N
         implementation = base.config._attn_implementation
         if base.device.type == "cpu":
             adapted.set_attn_implementation("eager")
-        MobilityTrainer(
+        trainer = MobilityTrainer(
             adapted,
             arguments,
             train_dataset=CityCorpus([city]),
             tokens_per_batch=settings["tokens_per_batch"],
             window=settings["window"],
             max_candidates=1500,
-        ).train()
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        # The Trainer leaves bf16 autocast wrapped around forward; a model that is handed out computes in its own
+        # precision.
+        adapted = trainer.accelerator.unwrap_model(adapted, keep_fp32_wrapper=False)
         adapted.set_attn_implementation(implementation)
     return adapted
 

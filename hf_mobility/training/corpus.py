@@ -1,7 +1,9 @@
 """Many cities as one training set: windows, batches of one city, and the collator that makes tensors of them.
 
-Unusual: batches are bounded by tokens (padding included), hold one city and people of similar length, and the windows are cut anew each epoch.
-Everything random is a function of (seed, epoch, batch), never of a global generator, so that a resumed run sees the very same batches.
+Unusual: batches are bounded by tokens (padding included), hold one city and people of similar length, and the windows
+are cut anew each epoch.
+Everything random is a function of (seed, epoch, batch), never of a global generator, so that a resumed run sees the
+very same batches.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ POPULARITY_SHARES = (0.05, 0.05, 0.20, 1.00)
 
 
 class WindowKey(NamedTuple):
-    """One training window: rows start..stop of a city, and the number of the batch it belongs to (the seed of its augmentation)."""
+    """One training window: rows start..stop of a city, and the number of the batch it belongs to (the seed of its
+    augmentation)."""
 
     city: int
     start: int
@@ -32,7 +35,8 @@ class WindowKey(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingCity:
-    """One city of a corpus: its people, its table (N + 2, F), and who was seen where (U, N) for popularity resampling."""
+    """One city of a corpus: its people, its table (N + 2, F), and who was seen where (U, N) for popularity
+    resampling."""
 
     name: str
     sequences: CitySequences
@@ -59,7 +63,9 @@ class CityCorpus(torch.utils.data.Dataset):
     @classmethod
     def from_visits(cls, pairs: list[tuple[Any, Any]], *, unknown: str = "error") -> CityCorpus:
         """From (canonical visits, tokenizer) pairs, one per city."""
-        return cls([TrainingCity.build(CitySequences.from_visits(visits, tok, unknown=unknown), tok) for visits, tok in pairs])
+        return cls(
+            [TrainingCity.build(CitySequences.from_visits(visits, tok, unknown=unknown), tok) for visits, tok in pairs]
+        )
 
     def __len__(self) -> int:
         """Number of targets: visits that have a past."""
@@ -73,7 +79,8 @@ class CityCorpus(torch.utils.data.Dataset):
 class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
     """Batches of one city each, at most `tokens_per_batch` tokens with padding; shuffled by (seed, epoch).
 
-    An epoch always has as many batches as the first one: a new cut that gives a few more or fewer loses or repeats some of the shuffled list.
+    An epoch always has as many batches as the first one: a new cut that gives a few more or fewer loses or repeats
+    some of the shuffled list.
     With several processes each takes every `world_size`-th window of the same batch.
     """
 
@@ -89,10 +96,17 @@ class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.corpus, self.tokens_per_batch, self.window, self.window_rule = corpus, tokens_per_batch, window, window_rule
+        self.corpus, self.tokens_per_batch, self.window, self.window_rule = (
+            corpus,
+            tokens_per_batch,
+            window,
+            window_rule,
+        )
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
         self.epoch = 0
-        self.batch_sampler = self  # where the Trainer looks for set_epoch, with and without a skipping wrapper around it
+        self.batch_sampler = (
+            self  # where the Trainer looks for set_epoch, with and without a skipping wrapper around it
+        )
         self._length = len(self._batches(0))
         if not self._length:
             raise ValueError("nobody in the training set has two visits, so there is nothing to predict.")
@@ -126,7 +140,8 @@ class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
         return [batches[position] for position in order]
 
     def _cut_by_tokens(self, windows: np.ndarray) -> list[np.ndarray]:
-        """Windows sorted by length -> runs whose padded size (number x longest) stays within the budget; at least one window each."""
+        """Windows sorted by length -> runs whose padded size (number x longest) stays within the budget; at least one
+        window each."""
         lengths = windows[:, 1] - windows[:, 0]
         parts, start = [], 0
         for position in range(1, len(windows) + 1):
@@ -140,9 +155,11 @@ class CityCollator:
     """Windows of one city -> tensors for `SamoeForNextLocation`.
 
     Args:
-        augment: rotate, reflect and scale the coordinates (scale 10 %) and count popularity from a random 5, 5, 20 or 100 % of the people. Distances
+        augment: rotate, reflect and scale the coordinates (scale 10 %) and count popularity from a random 5, 5, 20 or
+            100 % of the people. Distances
             in km are left alone. For pre-training; off for adaptation and evaluation.
-        max_candidates, sampled_candidates: a city with more places than `max_candidates` is scored on the places of the batch and
+        max_candidates, sampled_candidates: a city with more places than `max_candidates` is scored on the places of
+            the batch and
             `sampled_candidates` others, whose weight in the normaliser is corrected. `None` = always all places.
         seed: of the augmentation and the sampling, together with the batch's number.
 
@@ -151,7 +168,13 @@ class CityCollator:
     """
 
     def __init__(
-        self, corpus: CityCorpus, *, augment: bool = False, max_candidates: int | None = None, sampled_candidates: int = 800, seed: int = 0
+        self,
+        corpus: CityCorpus,
+        *,
+        augment: bool = False,
+        max_candidates: int | None = None,
+        sampled_candidates: int = 800,
+        seed: int = 0,
     ) -> None:
         self.corpus, self.augment, self.seed = corpus, augment, seed
         self.max_candidates, self.sampled_candidates = max_candidates, sampled_candidates

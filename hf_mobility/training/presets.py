@@ -25,14 +25,21 @@ _COMMON: dict[str, Any] = {
 }
 _PRESETS: dict[str, dict[str, Any]] = {
     "pretrain": {"learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 50, "num_train_epochs": 3},
-    "adapt": {"learning_rate": 3e-3, "weight_decay": 0.01, "warmup_steps": 5, "num_train_epochs": 1, "save_strategy": "no"},
+    "adapt": {
+        "learning_rate": 3e-3,
+        "weight_decay": 0.01,
+        "warmup_steps": 5,
+        "num_train_epochs": 1,
+        "save_strategy": "no",
+    },
 }
 
 
 def training_arguments(output_dir: str, *, preset: str = "pretrain", **overrides: Any) -> TrainingArguments:
     """`TrainingArguments` for `pretrain` or `adapt`; any of their fields may be overridden by keyword.
 
-    bf16 autocast is on by default: it is several times faster than fp32 on recent CPUs, and losses are computed in fp32 all the same.
+    bf16 autocast is on by default: it is several times faster than fp32 on recent CPUs, and losses are computed in
+    fp32 all the same.
 
     Raises:
         ValueError: for an unknown preset.

@@ -1,6 +1,7 @@
 """The Hugging Face Trainer over a `CityCorpus`: only where batches come from is different.
 
-Unusual: the data loader is not prepared by accelerate, because batches are cut by city and length for all processes at once and each process
+Unusual: the data loader is not prepared by accelerate, because batches are cut by city and length for all processes
+at once and each process
 takes its share of every batch (accelerate would hand out whole batches, of different cities, to different processes).
 """
 
@@ -20,7 +21,8 @@ class MobilityTrainer(Trainer):
 
     Args:
         train_dataset, eval_dataset: `CityCorpus`.
-        tokens_per_batch: tokens of a step, padding included, over all processes. (`per_device_train_batch_size` has no effect.)
+        tokens_per_batch: tokens of a step, padding included, over all processes. (`per_device_train_batch_size` has
+            no effect.)
         window: longest context in training.
         window_rule: another way to cut windows, e.g. `day_windows`; (sequences, generator) -> (W, 2).
         augment, max_candidates, sampled_candidates: see `CityCollator`.
@@ -45,9 +47,15 @@ class MobilityTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         if train_dataset is not None and not isinstance(train_dataset, CityCorpus):
-            raise TypeError(f"train_dataset must be a CityCorpus, got {type(train_dataset).__name__}; see CityCorpus.from_visits.")
+            raise TypeError(
+                f"train_dataset must be a CityCorpus, got {type(train_dataset).__name__}; see CityCorpus.from_visits."
+            )
         self.tokens_per_batch, self.window, self.window_rule = tokens_per_batch, window, window_rule
-        self._collating = {"augment": augment, "max_candidates": max_candidates, "sampled_candidates": sampled_candidates}
+        self._collating = {
+            "augment": augment,
+            "max_candidates": max_candidates,
+            "sampled_candidates": sampled_candidates,
+        }
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:

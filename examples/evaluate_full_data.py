@@ -1,0 +1,79 @@
+"""The rival that sees everything: the same network trained from scratch on 100 % of the target city.
+
+    HF_MOBILITY_DATA=... python examples/evaluate_full_data.py --output docs/results/full_data.csv
+
+The number of epochs is chosen on the last tenth of each person's training visits (never on targets); then the network is trained again on all of
+them for that long. Compare with the zero-shot rows of examples/evaluate_transfer.py, which see nothing of the city but its map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+
+import numpy as np
+import pandas as pd
+import torch
+from _open_data import TARGETS
+from evaluate_transfer import open_task
+from transformers import PrinterCallback, set_seed
+
+from hf_mobility import (
+    CityCorpus,
+    MobilityTrainer,
+    NextLocationPipeline,
+    SamoeConfig,
+    SamoeForNextLocation,
+    SamoeTokenizer,
+    evaluate,
+    make_task,
+    summarise,
+    training_arguments,
+)
+
+
+def train(visits: pd.DataFrame, city: object, config: SamoeConfig, *, epochs: int, seed: int) -> NextLocationPipeline:
+    set_seed(seed)
+    model, tokenizer = SamoeForNextLocation(config), SamoeTokenizer.from_city(city, config)
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = training_arguments(folder, num_train_epochs=epochs, warmup_steps=10, seed=seed, save_strategy="no")
+        corpus = CityCorpus.from_visits([(visits, tokenizer)])
+        trainer = MobilityTrainer(model, arguments, train_dataset=corpus, tokens_per_batch=1024, max_candidates=1500)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return NextLocationPipeline(model, tokenizer, name=f"SAMoE from scratch, 100 %, {epochs} epochs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cities", nargs="*", default=list(TARGETS))
+    parser.add_argument("--epochs", nargs="*", type=int, default=[8, 15, 30])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output")
+    options = parser.parse_args()
+
+    tables = []
+    for name in options.cities:
+        task = open_task(name)
+        visits = task.train_visits()
+        city = task.city.with_popularity(visits)
+        inner = make_task(visits, city, test_fraction=0.1, min_visits=2)
+        scores = []
+        for epochs in options.epochs:
+            pipe = train(inner.train_visits(), city, SamoeConfig(), epochs=epochs, seed=options.seed)
+            scores.append(float(evaluate(pipe, inner).metric("mrr").mean()))
+        best = options.epochs[int(np.argmax(scores))]
+        print(name, dict(zip(options.epochs, np.round(scores, 4))), "->", best, flush=True)
+        table = summarise(evaluate(train(visits, city, SamoeConfig(), epochs=best, seed=options.seed), task))
+        table.insert(0, "city", name)
+        print(table[["model", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll"]].round(4).to_string(), flush=True)
+        tables.append(table)
+        if options.output:
+            pd.concat(tables).to_csv(options.output, index=False)
+
+
+if __name__ == "__main__":
+    main()

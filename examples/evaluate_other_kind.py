@@ -1,0 +1,56 @@
+"""A model trained on check-ins, moved to taxi weeks: does the fold check choose to adapt, and does adapting pay?
+
+    HF_MOBILITY_DATA=... python examples/evaluate_other_kind.py checkpoints/samoe-small --output docs/results/other_kind.csv
+
+160 San Francisco cabs on a grid of 900 cells; the last 20 % of each cab's visits are the targets; 5 % = the training part of 8 cabs, 3 draws. The
+count mix is given 100 % of the training visits, for its counts and, in a second row, for its weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import pandas as pd
+from _other_kind import cab_visits
+from evaluate_transfer import mix_weights, named
+
+from hf_mobility import ContextMix, NextLocationPipeline, adapt, evaluate, make_task, summarise
+from hf_mobility.baselines.count import UserFrequency, UserMarkov
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--output")
+    options = parser.parse_args()
+
+    visits, city = cab_visits()
+    task = make_task(visits, city)
+    full = task.train_visits()
+    on_cabs = ContextMix.fit([make_task(full, city)])
+    rows = [
+        UserFrequency(),
+        UserMarkov(),
+        named(ContextMix(mix_weights([]), counts_from=full), "context mix, weights of check-ins, 100 %"),
+        named(ContextMix(on_cabs, counts_from=full), "context mix, weights and counts 100 %"),
+    ]
+    results = [evaluate(row, task) for row in rows]
+    for draw in range(options.draws):
+        few = task.train_visits(0.05, seed=draw)
+        here = city.with_popularity(few)
+        base = NextLocationPipeline.from_pretrained(options.checkpoint, city=here, name=f"SAMoE zero-shot, draw {draw}")
+        results.append(evaluate(base, task))
+        local = adapt(base.model, here, few, seed=draw)
+        print(f"draw {draw}: {len(few)} visits, {local.reason} ({local.seconds:.0f} s)\n{local.report.round(3)}", flush=True)
+        adapted = NextLocationPipeline(local.model, local.tokenizer, name=f"SAMoE + LoRA {local.strength} on 5 %, draw {draw}")
+        results.append(evaluate(adapted, task))
+    table = summarise(results)
+    table.insert(0, "city", city.name)
+    print(table[["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll", "ece"]].round(3).to_string(index=False))
+    if options.output:
+        pd.DataFrame(table).to_csv(options.output, index=False)
+
+
+if __name__ == "__main__":
+    main()

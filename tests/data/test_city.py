@@ -1,0 +1,316 @@
+"""A city is an immutable value; popularity, POI columns and constructors against hand-made figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from safetensors.numpy import load_file, save_file
+
+from hf_mobility import City, DataError, SamoeTokenizer, SquareGrid
+from hf_mobility.data.city import NEVER_SEEN, NUM_HASH_BINS, POI_COLUMNS, POI_GROUPS, poi_features, popularity_levels
+from hf_mobility.data.grid import assign_cells, haversine_km
+
+
+def make_city(**changes: Any) -> City:
+    values = {
+        "name": "Town",
+        "timezone": "Europe/Berlin",
+        "location_ids": np.array(["b", "a", "c"]),
+        "lat": np.array([48.0, 48.01, 48.02]),
+        "lon": np.array([11.0, 11.0, 11.1]),
+        "poi": np.arange(6).reshape(3, 2) / 8,
+        "poi_names": ("x", "y"),
+        "popularity": np.array([1, 8, 9]),
+    }
+    return City(**{**values, **changes})
+
+
+def make_visits(places: list[str], **columns: list) -> pd.DataFrame:
+    """One visit per entry, an hour apart; place k of the alphabet lies k hundredths of a degree north."""
+    north = [0.01 * (ord(place[0]) - ord("a")) for place in places]
+    return pd.DataFrame(
+        {
+            "user_id": 1,
+            "time": pd.date_range("2024-01-01", periods=len(places), freq="h", tz="UTC"),
+            "location_id": places,
+            "lat": 48 + np.array(north),
+            "lon": 11.0,
+            **columns,
+        }
+    )
+
+
+# An immutable value
+
+
+def test_a_city_cannot_be_changed() -> None:
+    city = make_city()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        city.name = "Village"
+    for field in ("location_ids", "lat", "lon", "poi", "popularity"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(city, field)[0] = 0
+
+
+def test_a_city_does_not_follow_the_callers_arrays() -> None:
+    lat = np.array([48.0, 48.01, 48.02])
+    city = make_city(lat=lat)
+    lat[0] = 0
+    assert city.lat[0] == 48.0 and lat.flags.writeable
+
+
+def test_types_are_those_of_the_contract() -> None:
+    city = make_city(
+        lat=[48, 48, 49], popularity=np.array([1, 2, 3], np.int8), location_ids=np.array([1, 2, 3], object)
+    )
+    assert city.location_ids.dtype.kind == "U" and city.location_ids.tolist() == ["1", "2", "3"]
+    assert (city.lat.dtype, city.lon.dtype, city.poi.dtype, city.popularity.dtype) == ("f8", "f8", "f4", "i8")
+
+
+def test_equal_cities_have_equal_hashes_and_any_difference_shows() -> None:
+    city, same = make_city(), make_city()
+    assert (
+        city == same and hash(city) == hash(same) and city.content_hash == same.content_hash and len({city, same}) == 1
+    )
+    changes = {
+        "name": "Village",
+        "timezone": "UTC",
+        "location_ids": np.array(["b", "a", "d"]),
+        "lat": np.array([48.0, 48.01, 48.021]),
+        "lon": np.array([11.0, 11.0, 11.2]),
+        "poi": np.zeros((3, 2)),
+        "poi_names": ("x", "z"),
+        "popularity": np.array([1, 8, 8]),
+    }
+    different = [make_city(**{field: value}) for field, value in changes.items()]
+    assert len({city, *different}) == 1 + len(changes) and city != "Town"
+
+
+def test_a_row_is_found_by_its_id() -> None:
+    city = make_city()
+    assert city.index_of(["a", "b", "c", "z", ""]).tolist() == [1, 0, 2, -1, -1]
+    assert city.index_of(np.array([], dtype=str)).shape == (0,) and city.index_of(["a"]).dtype == np.int64
+    assert make_city(location_ids=np.array([10, 9, 100])).index_of([9, 10, 1]).tolist() == [1, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"location_ids": np.array(["a", "a", "b"])}, r"1 location ids occur more than once, first \['a'\]"),
+        ({"lat": np.array([48.0, np.nan, 95.0])}, r"2 locations have no valid lat/lon, first \['a', 'c'\]"),
+        ({"lon": np.array([0.0, 181.0, np.inf])}, r"2 locations have no valid lat/lon"),
+        ({"poi": np.zeros((2, 2))}, "poi has 2 rows for 3 locations"),
+        ({"popularity": np.zeros(4)}, "popularity has 4 rows for 3 locations"),
+    ],
+)
+def test_a_bad_city_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        make_city(**changes)
+
+
+def test_a_city_of_one_place_is_refused() -> None:
+    with pytest.raises(DataError, match="a city needs at least two locations, got 1"):
+        City.from_visits(make_visits(["a", "a"]), timezone="UTC")
+
+
+# Files
+
+
+def test_a_saved_city_is_loaded_as_it_was(tmp_path: Path) -> None:
+    city = make_city(name="Zürich")
+    city.save(tmp_path / "new" / "folder")
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {"city.json", "city.safetensors"}
+    assert City.load(tmp_path / "new" / "folder") == city
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
+    make_city().save(tmp_path)
+    arrays = load_file(tmp_path / "city.safetensors")
+    save_file({**arrays, "popularity": arrays["popularity"] + 1}, tmp_path / "city.safetensors")
+    with pytest.raises(DataError, match="do not match their content_hash"):
+        City.load(tmp_path)
+
+
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
+    make_city().save(tmp_path)
+    header = json.loads((tmp_path / "city.json").read_text())
+    (tmp_path / "city.json").write_text(json.dumps({**header, "format_version": 7}))
+    with pytest.raises(DataError, match="format version 7, this release reads 1"):
+        City.load(tmp_path)
+
+
+def test_a_tokenizer_gives_its_city_back(tmp_path: Path) -> None:
+    city = make_city()  # eighths are exact at half precision
+    assert City.from_tokenizer(SamoeTokenizer.from_city(city)) == city
+    SamoeTokenizer.from_city(city).save_pretrained(tmp_path)
+    assert City.load(tmp_path) == city
+    city.save(tmp_path / "plain")
+    files = (str(tmp_path / "plain" / name) for name in ("city.json", "city.safetensors"))
+    assert City.from_tokenizer(SamoeTokenizer(*files)) == city
+
+
+# Constructors
+
+
+def test_places_of_visits_have_mean_coordinates_and_their_first_known_category() -> None:
+    visits = make_visits(
+        ["b", "a", "b", "b"], category=[None, "Bar", "Park", "Zoo"], category_group=[None, None, "Food", "Food"]
+    )
+    visits.loc[0, "lat"] = 48.04
+    city = City.from_visits(visits, timezone="Europe/Berlin", name="Town")
+    assert (city.name, city.timezone, city.poi_names) == ("Town", "Europe/Berlin", POI_COLUMNS)
+    assert city.location_ids.tolist() == ["a", "b"]
+    assert city.lat == pytest.approx([48.0, 48.02]) and city.lon == pytest.approx([11, 11])
+    assert city.poi[:, POI_COLUMNS.index("is Food")].tolist() == [0, 1]
+    assert (
+        city.poi[1, 11 + zlib.crc32(b"park") % NUM_HASH_BINS] == 1 and city.poi[1, 11 : 11 + NUM_HASH_BINS].sum() == 1
+    )
+    assert city.popularity.tolist() == popularity_levels(np.array([1, 3])).tolist()
+
+
+def test_popularity_may_come_from_other_visits_or_none() -> None:
+    visits = make_visits(["a", "b", "b", "c"])
+    training = make_visits(["c", "c", "a", "z"])  # z is not listed and does not count
+    city = City.from_visits(visits, timezone="UTC", popularity_from=training)
+    assert city.popularity.tolist() == popularity_levels(np.array([1, 0, 2])).tolist()
+    assert City.from_visits(visits, timezone="UTC", popularity_from=None).popularity.tolist() == [NEVER_SEEN] * 3
+    assert city.with_popularity(visits) == City.from_visits(visits, timezone="UTC")
+
+
+def test_a_map_adds_places_that_nobody_has_visited() -> None:
+    pois = pd.DataFrame(
+        {
+            "location_id": ["b", "d"],
+            "lat": [48.01, 48.03],
+            "lon": [11.0, 11.0],
+            "category_group": ["Residence", "Event"],
+        }
+    )
+    city = City.from_visits(make_visits(["a", "b"]), timezone="UTC", pois=pois)
+    assert city.location_ids.tolist() == ["a", "b", "d"]
+    assert city.popularity.tolist() == [*popularity_levels(np.array([1, 1, 0]))]
+    assert city.poi[1:, POI_COLUMNS.index("is Residence")].tolist() == [1, 0]
+    known = City.from_pois(pois, timezone="UTC")
+    assert known.location_ids.tolist() == ["b", "d"] and set(known.popularity) == {NEVER_SEEN}
+
+
+def test_missing_columns_are_named() -> None:
+    with pytest.raises(DataError, match="column 'location_id' is missing"):
+        City.from_visits(make_visits(["a", "b"]).drop(columns="location_id"), timezone="UTC")
+    with pytest.raises(DataError, match=r"the POI table lacks \['lat'\]"):
+        City.from_pois(pd.DataFrame({"location_id": ["a"], "lon": [1.0]}), timezone="UTC")
+
+
+def test_the_callers_frame_is_not_changed() -> None:
+    visits = make_visits(["b", "a"]).assign(location_id=[7, 3])
+    before = visits.copy(deep=True)
+    assert City.from_visits(visits, timezone="UTC").location_ids.tolist() == ["3", "7"]
+    pd.testing.assert_frame_equal(visits, before)
+
+
+def test_a_grid_is_a_city_of_its_cells() -> None:
+    grid = SquareGrid(48.0, 11.0, 48.2, 11.3, rows=2, cols=3)
+    points = make_visits(["a", "b", "b"]).assign(lat=[48.05, 48.15, 48.16], lon=[11.05, 11.25, 11.29])
+    visits = assign_cells(points, grid)
+    city = City.from_grid(grid, timezone="UTC", name="cells", visits=visits)
+    assert len(city) == 6 and city.location_ids.tolist() == [f"r{r}c{c}" for r in range(2) for c in range(3)]
+    assert city.lat == pytest.approx([48.05] * 3 + [48.15] * 3) and city.lon == pytest.approx([11.05, 11.15, 11.25] * 2)
+    assert (grid.cell(city.lat, city.lon) == np.arange(6)).all()
+    assert city.popularity.tolist() == popularity_levels(np.array([1, 0, 0, 0, 0, 2])).tolist()
+    assert set(City.from_grid(grid, timezone="UTC").popularity) == {NEVER_SEEN}
+    assert (city.index_of(visits["location_id"]) == [0, 5, 5]).all()
+
+
+# Popularity
+
+
+def test_levels_of_a_hand_made_ranking() -> None:
+    """One hundred places visited 100, 99, ..., 1 times: the shares of the paper's Table 6 are counts."""
+    levels = popularity_levels(np.arange(100, 0, -1))
+    wanted = [1] * 1 + [2] * 4 + [3] * 5 + [4] * 10 + [5] * 20 + [6] * 20 + [7] * 20 + [8] * 20
+    assert levels.tolist() == wanted and levels.dtype == np.int64
+    assert popularity_levels(np.array([5, 0, 7, 5])).tolist() == [5, 9, 1, 6]  # ranks 1, -, 0, 2 of four; ties in order
+
+
+@given(arrays(np.int64, st.integers(2, 300), elements=st.integers(0, 20)))
+def test_levels_equal_a_naive_computation(counts: np.ndarray) -> None:
+    order = sorted(range(len(counts)), key=lambda k: (-counts[k], k))
+    levels = popularity_levels(counts)
+    for rank, place in enumerate(order):
+        bounds = [1, 5, 10, 20, 40, 60, 80]  # per cent, in whole numbers
+        wanted = 1 + sum(100 * rank >= bound * len(counts) for bound in bounds)
+        assert levels[place] == (wanted if counts[place] else NEVER_SEEN)
+
+
+# POI columns
+
+
+def test_the_columns_of_three_places() -> None:
+    """Two restaurants 223 m apart and an unnamed place 3.3 km north of them."""
+    lat, lon = np.array([48.0, 48.002, 48.03]), np.array([11.0, 11.0, 11.0])
+    category = np.array(["Pizza Place", " PIZZA place ", None], dtype=object)
+    group = np.array(["Food", "Food", "No such group"], dtype=object)
+    features = poi_features(lat, lon, category, group)
+    assert features.shape == (3, 60) == (3, len(POI_COLUMNS)) and features.dtype == np.float32
+    rows = [dict(zip(POI_COLUMNS, row.tolist())) for row in features]
+
+    near, far = haversine_km(48.0, 11.0, 48.002, 11.0), haversine_km(48.002, 11.0, 48.03, 11.0)
+    assert near < 0.3 and 1 < far < 5
+    pizza = f"category hash {zlib.crc32(b'pizza place') % NUM_HASH_BINS}"
+    common = {
+        "is Food": 1,
+        pizza: 1,
+        "log density 0.3 km": math.log(1 + 2) / 4,
+        "log density 1.0 km": math.log(1 + 2) / 4,
+        "log density 5.0 km": math.log(1 + 3) / 4,
+        "density rank 0.3 km": 0.75,  # ranks 2.5 and 2.5 of three, from 0 to 1
+        "density rank 1.0 km": 0.75,
+        "density rank 5.0 km": 0.5,  # all equal
+        "share of Food within 0.5 km": 1,
+    }
+    lonely = {
+        "is unknown group": 1,
+        "log density 0.3 km": math.log(1 + 1) / 4,
+        "log density 1.0 km": math.log(1 + 1) / 4,
+        "log density 5.0 km": math.log(1 + 3) / 4,
+        "density rank 0.3 km": 0,
+        "density rank 1.0 km": 0,
+        "density rank 5.0 km": 0.5,
+        "share of unknown group within 0.5 km": 1,
+    }
+    for row, wanted in zip(rows, (common, common, lonely)):
+        assert row == pytest.approx({**dict.fromkeys(POI_COLUMNS, 0), **wanted}, abs=1e-6)
+
+
+def test_shares_count_neighbours_and_the_place_itself() -> None:
+    lat, lon = np.array([48.0, 48.002, 48.004, 48.05]), np.full(4, 11.0)
+    groups = np.array(["Food", "Food", "Residence", "Event"], dtype=object)
+    shares = poi_features(lat, lon, np.full(4, None), groups)[:, -11:]
+    names = [*POI_GROUPS, "unknown group"]
+    food, home, event = (shares[:, names.index(name)] for name in ("Food", "Residence", "Event"))
+    assert food == pytest.approx([2 / 3, 2 / 3, 2 / 3, 0]) and home == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    assert event.tolist() == [0, 0, 0, 1] and shares.sum(1) == pytest.approx(np.ones(4))
+
+
+def test_columns_do_not_depend_on_the_order_of_places() -> None:
+    rng = np.random.default_rng(0)
+    lat, lon = 48 + rng.random(40) / 20, 11 + rng.random(40) / 20
+    category = rng.choice(["Bar", "Park", None], 40)
+    group = rng.choice([*POI_GROUPS, None], 40)
+    order = rng.permutation(40)
+    np.testing.assert_allclose(
+        poi_features(lat[order], lon[order], category[order], group[order]),
+        poi_features(lat, lon, category, group)[order],
+        atol=1e-6,
+    )

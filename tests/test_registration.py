@@ -1,0 +1,59 @@
+"""Registration with transformers and PEFT, each in a new process: it must not depend on what was imported first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CONFIG = "from hf_mobility import SamoeConfig\nconfig = SamoeConfig.from_preset('tiny')\n"
+ALL = CONFIG + (
+    "from transformers import AutoConfig, AutoModel, AutoModelForCausalLM\n"
+    "assert type(AutoConfig.for_model('mobility_samoe')) is SamoeConfig\n"
+    "assert type(AutoModel.from_config(config)).__name__ == 'SamoeModel'\n"
+    "assert type(AutoModelForCausalLM.from_config(config)).__name__ == 'SamoeForNextLocation'\n"
+)
+TOKENIZER = (
+    "from transformers import AutoTokenizer\n"
+    "from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING\n"
+    "from hf_mobility import SamoeConfig, SamoeTokenizer\n"
+    "assert TOKENIZER_MAPPING[SamoeConfig] is SamoeTokenizer\n"
+)
+PEFT = (
+    "from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as table\n"
+    "assert table['mobility_samoe'] == ['q_proj', 'k_proj', 'v_proj', 'o_proj'], table.get('mobility_samoe')\n"
+)
+CASES = {
+    "hf_mobility first": "import hf_mobility\n" + ALL,
+    "the Auto classes first": "from transformers import AutoModel, AutoModelForCausalLM\nimport hf_mobility\n" + ALL,
+    "another model first": "import hf_mobility\nfrom transformers import GPT2Model\n" + ALL,
+    "another model before hf_mobility": "from transformers import GPT2Model\nimport hf_mobility\n" + ALL,
+    "our model file first": "from hf_mobility.modeling.modeling_samoe import SamoeForNextLocation\n" + ALL,
+    "AutoConfig only": "import sys\nimport hf_mobility\nfrom transformers import AutoConfig\n"
+    "assert AutoConfig.for_model('mobility_samoe', hidden_size=8).hidden_size == 8\n"
+    "assert 'hf_mobility.modeling.modeling_samoe' not in sys.modules\n",
+    "AutoTokenizer only": "import hf_mobility\n" + TOKENIZER,
+    "PEFT after hf_mobility": "import hf_mobility\n" + PEFT,
+    "PEFT before hf_mobility": "import peft\nimport hf_mobility\n" + PEFT + ALL,
+    "nothing but the package": "import sys\nimport hf_mobility\n"
+    "assert not {'torch', 'transformers', 'peft', 'datasets', 'pandas'} & set(sys.modules)\n",
+}
+
+
+ALSO = ("another model before hf_mobility", "our model file first", "PEFT before hf_mobility", "the Auto classes first")
+
+
+@pytest.mark.parametrize(
+    "code", [pytest.param(CASES[name], id=name, marks=[pytest.mark.slow] * (name in ALSO)) for name in CASES]
+)
+def test_registration_works_whatever_is_imported_first(code: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]

@@ -1,0 +1,571 @@
+"""SAMoE's tokenizer: every form of input gives the same ids, local times equal pandas', files give the same tensors
+back.
+"""
+
+from __future__ import annotations
+
+import copy
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, DataCollatorWithPadding
+
+from hf_mobility import City, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
+from hf_mobility.tokenization.tokenization_samoe import local_seconds
+
+FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
+PLACES = [f"p{k}" for k in range(8)]
+LAT = 48 + 0.01 * np.arange(8)
+LON = 11 + 0.02 * (np.arange(8) ** 2 % 5)
+
+
+def make_city(timezone: str = "Europe/Berlin", **changes: Any) -> City:
+    rng = np.random.default_rng(1)
+    values = {
+        "name": "Town",
+        "timezone": timezone,
+        "location_ids": np.array(PLACES),
+        "lat": LAT,
+        "lon": LON,
+        "poi": rng.random((8, 5)),
+        "poi_names": tuple("abcde"),
+        "popularity": np.arange(1, 9),
+    }
+    return City(**{**values, **changes})
+
+
+def make_visits(lengths: tuple[int, ...] = (6, 3, 4), seed: int = 0) -> pd.DataFrame:
+    """Canonical visits of people 5, 6, 7, ...; minutes to days apart."""
+    rng = np.random.default_rng(seed)
+    n = sum(lengths)
+    rows = rng.integers(0, 8, n)
+    return pd.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(5, 5 + len(lengths)), lengths),
+            "time": pd.to_datetime(1_711_800_000 + rng.integers(60, 100_000, n).cumsum(), unit="s", utc=True).as_unit(
+                "us"
+            ),
+            "location_id": np.array(PLACES, dtype=object)[rows],
+            "lat": LAT[rows],
+            "lon": LON[rows],
+        }
+    )
+
+
+CITY = make_city()
+CONFIG = SamoeConfig.from_preset("tiny", num_poi_features=5)
+TOKENIZER = SamoeTokenizer.from_city(CITY, CONFIG)
+
+
+def assert_equal_encodings(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    for name in (*FIELDS, "utc", "offsets"):
+        assert first[name].dtype == np.int64 and np.array_equal(first[name], second[name]), name
+    assert first["users"].tolist() == second["users"].tolist()
+
+
+# Forms of input
+
+
+def all_forms(frame: pd.DataFrame) -> dict[str, Any]:
+    epoch = frame.assign(time=frame["time"].map(pd.Timestamp.timestamp).astype("int64"))
+    return {
+        "frame": frame,
+        "frame, seconds": frame.assign(time=frame["time"].dt.as_unit("s")),
+        "frame, nanoseconds": frame.assign(time=frame["time"].dt.as_unit("ns")),
+        "frame, another zone": frame.assign(time=frame["time"].dt.tz_convert("Asia/Tokyo")),
+        "frame, other index": frame.set_index(np.arange(len(frame))[::-1] * 7),
+        "frame, epoch seconds": epoch,
+        "frame, categories": frame.astype({"location_id": "category"}),
+        "frame, string dtype": frame.astype({"location_id": "string"}),
+        "dict of lists": frame.to_dict("list"),
+        "dict of arrays": {name: epoch[name].to_numpy() for name in epoch},
+        "list of dicts": frame.to_dict("records"),
+        "list of dicts, epoch seconds": epoch.to_dict("records"),
+        "arrow": pa.Table.from_pandas(frame),
+        "arrow, epoch seconds": pa.Table.from_pandas(epoch),
+        "dataset": datasets.Dataset.from_pandas(frame),
+        "dataset, epoch seconds": datasets.Dataset.from_pandas(epoch),
+        "dataset, numpy format": datasets.Dataset.from_pandas(epoch).with_format("numpy"),
+    }
+
+
+@pytest.mark.parametrize("form", all_forms(make_visits()))
+def test_every_form_of_input_gives_the_same_ids(form: str) -> None:
+    frame = make_visits()
+    assert_equal_encodings(TOKENIZER.encode_visits(all_forms(frame)[form]), TOKENIZER.encode_visits(frame))
+
+
+def test_a_data_frame_equals_its_parquet_file(tmp_path: Path) -> None:
+    frame = make_visits()
+    frame.to_parquet(tmp_path / "visits.parquet")
+    assert_equal_encodings(
+        TOKENIZER.encode_visits(pd.read_parquet(tmp_path / "visits.parquet")), TOKENIZER.encode_visits(frame)
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffled_rows_give_the_same_result(seed: int) -> None:
+    frame = make_visits()
+    shuffled = frame.sample(frac=1, random_state=seed)
+    assert_equal_encodings(TOKENIZER.encode_visits(shuffled), TOKENIZER.encode_visits(frame))
+
+
+def test_ids_are_rows_of_the_city_and_people_are_sorted() -> None:
+    frame = make_visits()
+    encoded = TOKENIZER.encode_visits(frame)
+    assert encoded["input_ids"].tolist() == [int(name[1:]) + 2 for name in frame["location_id"]]
+    assert encoded["offsets"].tolist() == [0, 6, 9, 13] and encoded["users"].tolist() == [5, 6, 7]
+    assert encoded["utc"].tolist() == [int(t.timestamp()) for t in frame["time"]]
+
+
+def test_people_may_have_text_names_and_columns_other_names() -> None:
+    frame = make_visits()
+    renamed = frame.assign(user_id=[f"u{k}" for k in frame["user_id"]]).rename(
+        columns={"user_id": "uid", "time": "when", "location_id": "place"}
+    )
+    encoded = TOKENIZER.encode_visits(renamed, user_id="uid", time="when", location_id="place")
+    assert encoded["users"].tolist() == ["u5", "u6", "u7"]
+    assert np.array_equal(encoded["input_ids"], TOKENIZER.encode_visits(frame)["input_ids"])
+
+
+def test_without_a_user_column_there_is_one_person() -> None:
+    frame = make_visits((5,))
+    assert_equal_encodings(
+        TOKENIZER.encode_visits(frame.drop(columns="user_id")) | {"users": np.array([5])},
+        TOKENIZER.encode_visits(frame),
+    )
+
+
+@pytest.mark.parametrize("form", ["frame", "dict of lists", "list of dicts", "arrow"])
+def test_the_callers_data_are_not_changed(form: str) -> None:
+    frame = make_visits()
+    given = all_forms(frame)[form]
+    before = copy.deepcopy(given)
+    TOKENIZER(given, padding=True, return_tensors="pt", unknown="nearest")
+    assert given.equals(before) if hasattr(given, "equals") else given == before
+
+
+# Time
+
+ZONES = [
+    "Europe/Berlin",
+    "Asia/Kolkata",
+    "America/St_Johns",
+    "Australia/Lord_Howe",
+    "Asia/Kathmandu",
+    "UTC",
+    "America/Caracas",
+]
+SWITCHES = [1_711_846_800, 1_729_990_800, 1_710_054_000, 1_730_613_600, 1_712_415_600, 1_728_142_200, 1_197_183_600]
+
+
+def times_around_switches(zone: str, seed: int = 0) -> np.ndarray:
+    """Seconds around the changes of the clock in several zones, and anywhere in sixty years."""
+    rng = np.random.default_rng(seed)
+    near = np.concatenate([switch + rng.integers(-7200, 7200, 200) for switch in SWITCHES])
+    return np.concatenate([near, rng.integers(0, 2_000_000_000, 500)])
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_local_times_equal_those_of_pandas(zone: str) -> None:
+    utc = np.sort(times_around_switches(zone))
+    frame = pd.DataFrame({"time": pd.to_datetime(utc, unit="s", utc=True), "location_id": "p0"})
+    encoded = SamoeTokenizer.from_city(make_city(zone)).encode_visits(frame)
+    local = frame["time"].dt.tz_convert(zone).dt
+    assert encoded["time_ids"].tolist() == (local.hour * 2 + local.minute // 30).tolist()
+    assert encoded["weekday_ids"].tolist() == (local.day_of_week + 1).tolist()
+    naive = local.tz_localize(None)
+    assert encoded["timestamps"].tolist() == ((naive - pd.Timestamp(0)) // pd.Timedelta(seconds=1)).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2**31), min_size=1, max_size=20), st.sampled_from(ZONES))
+def test_local_seconds_equal_those_of_the_standard_library(seconds: list[int], zone: str) -> None:
+    found = local_seconds(np.array(seconds), zone)
+    wanted = [s + int(datetime.fromtimestamp(s, ZoneInfo(zone)).utcoffset().total_seconds()) for s in seconds]
+    assert found.tolist() == wanted
+
+
+def test_days_with_23_and_25_hours() -> None:
+    """Berlin, 31 March 2024: after 01:30 comes 03:00. 27 October: 02:30 comes twice."""
+    times = pd.to_datetime(
+        ["2024-03-31 00:30", "2024-03-31 01:00", "2024-10-27 00:30", "2024-10-27 01:30", "2024-10-27 02:30"], utc=True
+    )
+    encoded = TOKENIZER.encode_visits({"time": times, "location_id": ["p0"] * 5})
+    assert encoded["time_ids"].tolist() == [3, 6, 5, 5, 7]
+    assert encoded["weekday_ids"].tolist() == [7] * 5
+
+
+# Stays
+
+
+def test_logarithmic_stays_are_gaps_in_real_time() -> None:
+    """The gap over the change of the clock is that of a stop watch."""
+    minutes = [0, 5, 30, 60, 600, 100_000]
+    times = pd.to_datetime("2024-03-31 00:30", utc=True) + pd.to_timedelta(np.cumsum([0, *minutes]), unit="min")
+    encoded = TOKENIZER.encode_visits({"time": times, "location_id": ["p0"] * 7})
+    wanted = [0] + [min(24, int(np.floor(1.6 * np.log2(1 + m / 10))) + 1) for m in minutes]
+    assert encoded["stay_ids"].tolist() == wanted
+
+
+def test_half_hour_stays_are_differences_of_slots() -> None:
+    tokenizer = SamoeTokenizer.from_city(make_city("UTC"), stay_encoding="half_hours", num_stay_bins=96)
+    times = pd.to_datetime(
+        ["2024-01-01 10:29", "2024-01-01 10:31", "2024-01-01 10:59", "2024-01-02 00:01", "2024-01-09 00:01"]
+    )
+    encoded = tokenizer.encode_visits({"time": times.tz_localize("UTC"), "location_id": ["p0"] * 5})
+    assert encoded["stay_ids"].tolist() == [0, 1, 0, 48 - 21, 95]
+
+
+def test_nobodys_first_visit_has_a_stay() -> None:
+    frame = make_visits()
+    encoded = TOKENIZER.encode_visits(frame)
+    assert (encoded["stay_ids"] == 0).nonzero()[0].tolist() == [0, 6, 9]
+
+
+# What is refused
+
+
+def test_unknown_locations_are_an_error_by_default() -> None:
+    frame = make_visits().assign(location_id=lambda f: f["location_id"].where(f.index > 2, "elsewhere"))
+    with pytest.raises(
+        ValueError, match=r"3 visits are at 1 locations that the city 'Town' does not list, first \['elsewhere'\]"
+    ):
+        TOKENIZER(frame)
+
+
+def test_unknown_locations_may_be_dropped() -> None:
+    frame = make_visits()
+    strange = frame["location_id"].where(frame.index > 2, "elsewhere")
+    assert_equal_encodings(
+        TOKENIZER.encode_visits(frame.assign(location_id=strange), unknown="drop"),
+        TOKENIZER.encode_visits(frame[frame.index > 2]),
+    )
+
+
+def test_people_whose_visits_are_all_dropped_disappear() -> None:
+    frame = make_visits().assign(location_id=lambda f: f["location_id"].where(f["user_id"] != 6, "elsewhere"))
+    assert TOKENIZER.encode_visits(frame, unknown="drop")["users"].tolist() == [5, 7]
+    with pytest.raises(
+        ValueError, match="there are no visits left: none of the 13 is at a location of the city 'Town'"
+    ):
+        TOKENIZER(frame.assign(location_id="elsewhere"), unknown="drop", padding=True, return_tensors="pt")
+
+
+def test_unknown_locations_may_become_the_nearest_listed_one() -> None:
+    frame = make_visits()
+    moved = frame.assign(lat=frame["lat"] + 0.001, lon=frame["lon"] - 0.001, location_id="elsewhere")
+    encoded = TOKENIZER.encode_visits(moved, unknown="nearest")
+    assert np.array_equal(encoded["input_ids"], TOKENIZER.encode_visits(frame)["input_ids"])
+
+
+def test_nearest_equals_a_loop_over_great_circles() -> None:
+    rng = np.random.default_rng(0)
+    lat, lon = rng.uniform(47.9, 48.2, 600), rng.uniform(10.9, 11.2, 600)
+    from hf_mobility.data.grid import haversine_km
+
+    wanted = haversine_km(lat[:, None], lon[:, None], LAT, LON).argmin(1) + 2
+    assert (TOKENIZER.nearest(lat, lon) == wanted).mean() > 0.99  # a plane against a sphere: ties only
+
+
+@pytest.mark.parametrize("reserved", ["<pad>", "<eos>"])
+def test_special_tokens_are_no_locations(reserved: str) -> None:
+    with pytest.raises(ValueError, match="does not list"):
+        TOKENIZER(make_visits().assign(location_id=reserved))
+
+
+@pytest.mark.parametrize(
+    "naive",
+    [
+        make_visits()["time"].dt.tz_localize(None),
+        make_visits()["time"].dt.strftime("%Y-%m-%d %H:%M"),
+        [t.replace(tzinfo=None) for t in make_visits()["time"].dt.to_pydatetime()],
+    ],
+    ids=["datetime64", "text", "datetime"],
+)
+def test_naive_times_are_refused(naive: Any) -> None:
+    with pytest.raises(ValueError, match=r"column 'time' must hold time-zone-aware times or integer epoch seconds"):
+        TOKENIZER({"time": naive, "location_id": make_visits()["location_id"]})
+
+
+@pytest.mark.parametrize("form", ["frame", "dict of lists", "list of dicts", "arrow", "dataset"])
+@pytest.mark.parametrize("column", ["time", "location_id"])
+def test_a_missing_column_is_named(form: str, column: str) -> None:
+    frame = make_visits().drop(columns=column)
+    given = {
+        "frame": lambda: frame,
+        "dict of lists": lambda: frame.to_dict("list"),
+        "list of dicts": lambda: frame.to_dict("records"),
+        "arrow": lambda: pa.Table.from_pandas(frame),
+        "dataset": lambda: datasets.Dataset.from_pandas(frame),
+    }[form]()
+    with pytest.raises(ValueError, match=f"no column '{column}'"):
+        TOKENIZER(given)
+
+
+@pytest.mark.parametrize("nothing", [make_visits().iloc[:0], {"time": [], "location_id": []}], ids=["frame", "dict"])
+def test_no_visits_are_refused(nothing: Any) -> None:
+    with pytest.raises(ValueError, match="there are no visits"):
+        TOKENIZER(nothing)
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown must be 'error', 'nearest' or 'drop'"):
+        TOKENIZER(make_visits(), unknown="guess")
+    with pytest.raises(ValueError, match="coordinate_norm must be"):
+        SamoeTokenizer.from_city(CITY, coordinate_norm="box")
+    with pytest.raises(ValueError, match="a SamoeTokenizer is a city"):
+        SamoeTokenizer()
+
+
+# Batches
+
+
+def test_two_people_of_different_lengths_need_padding() -> None:
+    with pytest.raises(ValueError, match="pass padding=True"):
+        TOKENIZER(make_visits(), return_tensors="pt")
+    assert [len(ids) for ids in TOKENIZER(make_visits())["input_ids"]] == [6, 3, 4]
+    assert TOKENIZER(make_visits((4, 4)), return_tensors="pt")["input_ids"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("padding", [True, "longest", "max_length"])
+@pytest.mark.parametrize("tensors", ["pt", "np", None])
+def test_padding_fills_every_field_alike(side: str, padding: bool | str, tensors: str | None) -> None:
+    tokenizer = SamoeTokenizer.from_city(CITY, CONFIG, padding_side=side)
+    plain = tokenizer(make_visits())
+    length = 9 if padding == "max_length" else 6
+    batch = tokenizer(
+        make_visits(), padding=padding, max_length=9 if padding == "max_length" else None, return_tensors=tensors
+    )
+    for name in (*FIELDS, "attention_mask"):
+        rows = np.asarray(batch[name])
+        assert rows.shape == (3, length), name
+        for row, wanted in zip(rows.tolist(), plain[name]):
+            fill = [0] * (length - len(wanted))
+            assert row == (fill + wanted if side == "left" else wanted + fill), name
+    if tensors == "pt":
+        assert all(batch[name].dtype == torch.int64 for name in FIELDS)
+
+
+def test_by_default_padding_is_on_the_left() -> None:
+    mask = TOKENIZER(make_visits(), padding=True, return_tensors="pt")["attention_mask"]
+    assert mask[1].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_truncation_keeps_the_last_visits() -> None:
+    plain = TOKENIZER(make_visits())
+    for limit in (1, 3, 5, 100):
+        batch = TOKENIZER(make_visits(), truncation=True, max_length=limit)
+        for name in (*FIELDS, "attention_mask"):
+            assert batch[name] == [row[-limit:] for row in plain[name]]
+    assert TOKENIZER(make_visits(), max_length=3)["input_ids"] == plain["input_ids"]  # not asked to
+    assert TOKENIZER(make_visits(), truncation="do_not_truncate", max_length=3)["input_ids"] == plain["input_ids"]
+
+
+def test_the_longest_context_is_the_models() -> None:
+    frame = make_visits((150,))
+    assert len(TOKENIZER(frame, truncation=True)["input_ids"][0]) == 128
+    released = SamoeConfig.from_preset("tiny", variant="released", num_poi_features=5)
+    assert len(SamoeTokenizer.from_city(CITY, released)(frame, truncation=True)["input_ids"][0]) == 144
+
+
+def test_an_end_of_trajectory_is_appended_where_the_model_uses_it() -> None:
+    tokenizer = SamoeTokenizer.from_city(CITY, CONFIG, use_eos=True)
+    plain, ended = TOKENIZER(make_visits()), tokenizer(make_visits())
+    assert ended["input_ids"] == [[*row, 1] for row in plain["input_ids"]]
+    assert ended["time_ids"] == [[*row, 0] for row in plain["time_ids"]]
+    assert ended["timestamps"] == [row + row[-1:] for row in plain["timestamps"]]
+    assert ended["attention_mask"] == [[*row, 1] for row in plain["attention_mask"]]
+    assert tokenizer("p0 p1")["input_ids"] == [2, 3, 1] and TOKENIZER("p0 p1")["input_ids"] == [2, 3]
+
+
+@pytest.mark.parametrize("variant", ["extended", "released", "paper"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_a_tokenizer_returns_is_what_a_model_takes(variant: str, side: str) -> None:
+    config = SamoeConfig.from_preset("tiny", variant=variant, num_poi_features=5, num_popularity_levels=10)
+    model, tokenizer = SamoeForNextLocation(config).eval(), SamoeTokenizer.from_city(CITY, config, padding_side=side)
+    with torch.no_grad():
+        logits = model(**tokenizer(make_visits(), padding=True, return_tensors="pt")).logits
+        alone = model(**tokenizer(make_visits().query("user_id == 6"), return_tensors="pt")).logits
+    assert logits.shape == (3, 6 + config.use_eos, 10)
+    rows = slice(-alone.shape[1], None) if side == "left" else slice(0, alone.shape[1])
+    torch.testing.assert_close(logits[1:2, rows], alone, atol=1e-6, rtol=1e-5)
+
+
+def test_the_collator_of_transformers_pads_the_same() -> None:
+    rows = TOKENIZER(make_visits())
+    items = [{name: values[b] for name, values in rows.items()} for b in range(3)]
+    found = DataCollatorWithPadding(TOKENIZER)(items)
+    wanted = TOKENIZER(make_visits(), padding=True, return_tensors="pt")
+    assert all(torch.equal(found[name], wanted[name]) for name in (*FIELDS, "attention_mask"))
+    wider = DataCollatorWithPadding(TOKENIZER, pad_to_multiple_of=8)(items)
+    assert all(wider[name].shape == (3, 8) for name in FIELDS)
+
+
+def test_datasets_map_works() -> None:
+    """One row per person, made by `map` from the flat table, and back to tensors by the collator."""
+    flat = datasets.Dataset.from_pandas(make_visits())
+    rows = flat.map(
+        lambda batch: dict(TOKENIZER(batch)), batched=True, batch_size=None, remove_columns=flat.column_names
+    )
+    assert len(rows) == 3 and rows[1]["input_ids"] == TOKENIZER(make_visits())["input_ids"][1]
+
+
+def test_only_keyword_arguments_follow_visits() -> None:
+    with pytest.raises(ValueError, match="only keyword arguments"):
+        TOKENIZER(make_visits(), True)
+
+
+# Text
+
+
+def test_the_text_path() -> None:
+    assert TOKENIZER("p3 p0 p7")["input_ids"] == [5, 2, 9]
+    assert TOKENIZER.tokenize("p3 p0") == ["p3", "p0"]
+    assert TOKENIZER.decode([5, 2, 9]) == "p3 p0 p7"
+    assert TOKENIZER.decode([0, 0, 5, 1], skip_special_tokens=True) == "p3"
+    assert TOKENIZER.decode([0, 5]) == "<pad> p3"
+    batch = TOKENIZER(["p3 p0 p7", "p1"], padding=True, return_tensors="pt")
+    assert batch["input_ids"].tolist() == [[5, 2, 9], [0, 0, 3]]
+    assert TOKENIZER.batch_decode(batch["input_ids"], skip_special_tokens=True) == ["p3 p0 p7", "p1"]
+    assert TOKENIZER("p0 p1 p2 p3", truncation=True, max_length=2)["input_ids"] == [4, 5]
+    with pytest.raises(ValueError, match="'nowhere' is no location"):
+        TOKENIZER("p1 nowhere")
+
+
+def test_the_vocabulary() -> None:
+    vocabulary = TOKENIZER.get_vocab()
+    assert vocabulary == {"<pad>": 0, "<eos>": 1, **{name: k + 2 for k, name in enumerate(PLACES)}}
+    assert TOKENIZER.vocab_size == len(TOKENIZER) == 10
+    assert (TOKENIZER.pad_token_id, TOKENIZER.eos_token_id) == (0, 1)
+    assert TOKENIZER.all_special_tokens == ["<eos>", "<pad>"]
+    assert TOKENIZER.convert_ids_to_tokens(list(range(10))) == sorted(vocabulary, key=vocabulary.get)
+    assert TOKENIZER.convert_tokens_to_ids(["p7", "<pad>"]) == [9, 0]
+
+
+# Back to records
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata", "America/St_Johns"])
+def test_decoded_visits_are_the_visits(zone: str) -> None:
+    tokenizer = SamoeTokenizer.from_city(make_city(zone))
+    frame = make_visits((40,))
+    batch = tokenizer(frame, padding="max_length", max_length=45, return_tensors="pt")
+    columns = tokenizer.decode_visits(batch["input_ids"][0], batch["timestamps"][0])
+    assert columns["location_id"] == frame["location_id"].tolist()
+    assert columns["lat"] == frame["lat"].tolist() and columns["lon"] == frame["lon"].tolist()
+    assert all(moment.tzinfo is timezone.utc for moment in columns["time"])
+    assert columns["time"] == [moment.to_pydatetime() for moment in frame["time"].dt.floor("s")]
+    again = tokenizer(columns, return_tensors="pt")
+    assert torch.equal(again["timestamps"][0], batch["timestamps"][0, -40:])
+    assert "time" not in tokenizer.decode_visits(batch["input_ids"][0])
+
+
+def test_an_hour_that_comes_twice_is_read_as_the_first() -> None:
+    second = 1_729_990_800 + 600  # ten minutes after Berlin's clocks went back
+    local = local_seconds(np.array([second]), "Europe/Berlin")
+    assert TOKENIZER.decode_visits([2], local)["time"] == [datetime.fromtimestamp(second - 3600, timezone.utc)]
+
+
+# The table of places
+
+
+def test_location_features_hold_the_city() -> None:
+    table = TOKENIZER.location_features
+    assert table.shape == (10, 10) and table.dtype == torch.float32 and (table[:2] == 0).all()
+    assert torch.equal(table[2:, :5], torch.from_numpy(CITY.poi.astype(np.float16).astype(np.float32)))
+    assert torch.equal(table[2:, 7], torch.arange(1, 9).float())
+    xy, km = table[2:, 5:7].double(), table[2:, 8:].double()
+    torch.testing.assert_close(xy.mean(0), torch.zeros(2).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(xy.std(0, correction=0), torch.ones(2).double(), atol=1e-6, rtol=0)
+    east, north = (LON - LON.mean()) * 111.195 * np.cos(np.radians(LAT.mean())), (LAT - LAT.mean()) * 111.195
+    np.testing.assert_allclose(km.numpy(), np.stack([east, north], axis=1), atol=1e-5)
+
+
+def test_distances_between_rows_are_great_circles() -> None:
+    from hf_mobility.data.grid import haversine_km
+
+    km = TOKENIZER.location_features[2:, 8:].double()
+    wanted = haversine_km(LAT[:, None], LON[:, None], LAT, LON)
+    np.testing.assert_allclose(torch.cdist(km, km).numpy(), wanted, atol=0.02)
+
+
+def test_coordinates_may_be_standardised_over_the_rectangle() -> None:
+    """Evenly filled, the rectangle has variance width^2 / 12, so its edges lie at the square root of 3."""
+    tokenizer = SamoeTokenizer.from_city(CITY, CONFIG, coordinate_norm="grid")
+    xy = tokenizer.location_features[2:, 5:7]
+    torch.testing.assert_close(xy.amax(0), torch.full((2,), 3**0.5))
+    torch.testing.assert_close(xy.amin(0), torch.full((2,), -(3**0.5)))
+
+
+def test_places_on_one_line_give_finite_features() -> None:
+    tokenizer = SamoeTokenizer.from_city(make_city(lat=np.full(8, 48.0)), CONFIG)
+    assert torch.isfinite(tokenizer.location_features).all() and (tokenizer.location_features[:, 6] == 0).all()
+
+
+def test_a_model_without_distances_gets_two_columns_fewer() -> None:
+    paper = SamoeConfig.from_preset("tiny", variant="paper", num_poi_features=5)
+    tokenizer = SamoeTokenizer.from_city(CITY, paper)
+    assert tokenizer.location_features.shape[1] == paper.num_location_features == 8
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_eos": True, "coordinate_norm": "grid", "padding_side": "right"}], ids=str
+)
+def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path, options: dict[str, Any]) -> None:
+    city = make_city("Asia/Kolkata", name="Ünï", location_ids=np.array(["ä b", *PLACES[1:]]))
+    tokenizer = SamoeTokenizer.from_city(
+        city, SamoeConfig.from_preset("tiny", variant="paper", num_poi_features=5), **options
+    )
+    tokenizer.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"city.json", "city.safetensors", "tokenizer_config.json"}
+    frame = make_visits().assign(location_id=lambda f: f["location_id"].replace("p0", "ä b"))
+    for loaded in (SamoeTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        assert type(loaded) is SamoeTokenizer
+        assert torch.equal(loaded.location_features, tokenizer.location_features)
+        assert loaded.get_vocab() == tokenizer.get_vocab() and loaded.name == "Ünï"
+        for name in (
+            "timezone",
+            "stay_encoding",
+            "num_stay_bins",
+            "use_eos",
+            "distances",
+            "coordinate_norm",
+            "padding_side",
+        ):
+            assert getattr(loaded, name) == getattr(tokenizer, name), name
+        assert loaded.model_max_length == tokenizer.model_max_length and loaded.poi_names == tokenizer.poi_names
+        found, wanted = (t(frame, padding=True, return_tensors="pt") for t in (loaded, tokenizer))
+        assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert City.load(tmp_path) == City.from_tokenizer(tokenizer)
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    TOKENIZER.save_pretrained(tmp_path / "a")
+    SamoeTokenizer.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    for name in ("city.json", "city.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_city_of_another_format_version_is_refused(tmp_path: Path) -> None:
+    TOKENIZER.save_pretrained(tmp_path)
+    path = tmp_path / "city.json"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"format_version": 1', '"format_version": 2'), encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match="format version 2, this release reads 1"):
+        SamoeTokenizer.from_pretrained(tmp_path)

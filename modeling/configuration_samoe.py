@@ -159,7 +159,7 @@ class SamoeConfig(PreTrainedConfig):
 
     @property
     def num_location_features(self) -> int:
-        """Columns of `location_features`: POI, x, y, popularity level, and east/north in km where distances are used."""
+        """Columns of `location_features`: POI, x, y, popularity level; east, north in km where distances are used."""
         return self.num_poi_features + 3 + 2 * int(self.uses_distances)
 
     @property

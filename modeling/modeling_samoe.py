@@ -358,8 +358,9 @@ class SamoePreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
-            if getattr(module, "init_bound", None):
-                init.uniform_(module.weight, -module.init_bound, module.init_bound)
+            bound = getattr(module, "init_bound", None)
+            if bound is not None:
+                init.uniform_(module.weight, -bound, bound)
             else:
                 init.normal_(module.weight, mean=0.0, std=getattr(module, "init_std", std))
             if module.bias is not None:
@@ -779,7 +780,7 @@ def _location_loss(
     labels: torch.Tensor,
     num_items: torch.Tensor | int | None,
 ) -> torch.Tensor:
-    """-ln p(label), summed over labels and divided by their number; only the label's column of the mixture is computed."""
+    """-ln p(label), summed over labels, divided by their number; only the label's column of the mixture is computed."""
     target = F.pad(labels[:, 1:], (0, 1), value=-100)
     counted = target != -100
     place = target.clamp(min=0)

@@ -44,7 +44,7 @@ HALF_HOUR = 1_800
 
 
 def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
-    """Six functions of the distance in km, (M, 2), (N, 2) -> (M, 6, N): exp(-d / s) at five scales and ln(1 + d) / 4."""
+    """Six functions of the distance in km, (M, 2), (N, 2) -> (M, 6, N): exp(-d / s) at five scales, ln(1 + d) / 4."""
     distance = torch.cdist(from_km.float(), to_km.float(), compute_mode="donot_use_mm_for_euclid_dist")
     basis = [torch.exp(distance * (-1.0 / scale)) for scale in DISTANCE_SCALES_KM]
     return torch.stack([*basis, torch.log1p(distance) / 4], dim=1)
@@ -177,9 +177,8 @@ class SamoePointerHead(nn.Module):
             scores = scores + self._table_features(weights, same_place, query_index, valid, input_ids, key_ids, km)
 
         allowed = (offset >= 0) & valid.unsqueeze(1)
-        allowed = allowed | (
-            (offset == 0) & (input_ids == 0).unsqueeze(-1)
-        )  # a padded query looks at itself: no NaN, never used
+        # A padded query looks at itself, so that no row is empty (NaN); nobody reads it.
+        allowed = allowed | ((offset == 0) & (input_ids == 0).unsqueeze(-1))
         alpha = scores.masked_fill(~allowed.unsqueeze(1), float("-inf")).softmax(-1)
         revisits = (same_place & allowed).sum(-1).float()
         length = allowed.sum(-1).float()

@@ -22,7 +22,7 @@ def make_config(variant: str = "extended", **overrides: Any) -> SamoeConfig:
 
 @torch.no_grad()
 def make_model(variant: str = "extended", *, seed: int = 0, **overrides: Any) -> SamoeForNextLocation:
-    """A tiny model in evaluation mode; biases, zero-initialised weights and norms included, all parameters are drawn."""
+    """A tiny model in evaluation mode; all parameters are drawn, biases, norms and zero-initialised ones too."""
     model = SamoeForNextLocation(make_config(variant, **overrides)).eval()
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():

@@ -20,7 +20,7 @@ STEPS = 6
 def step_by_step(
     model: Any, city: torch.Tensor, visits: dict[str, torch.Tensor], steps: int
 ) -> dict[str, torch.Tensor]:
-    """Greedy, without a cache: everything is computed anew for every visit; time fields are derived from the arrival."""
+    """Greedy, without a cache: all is computed anew for every visit; time fields are derived from the arrival."""
     for _ in range(steps):
         output = model(**visits, location_features=city, use_cache=False)
         place = output.logits[:, -1].argmax(-1, keepdim=True)

@@ -292,7 +292,7 @@ def test_one_model_serves_cities_of_different_sizes(build: SimpleNamespace, vari
 
 
 def test_unvisited_places_change_the_copy_free_scores_of_others_by_nothing(build: SimpleNamespace) -> None:
-    """Without a normaliser (no pointer head) a candidate's score does not depend on which other candidates there are."""
+    """Without a normaliser (no pointer head) a candidate's score does not depend on the other candidates."""
     model, city, visits = build.all("released")
     more = torch.cat([city, build.city(model.config, 5, seed=9)[2:]])
     build.assert_same(

@@ -112,9 +112,9 @@ class SamoeConfig(PreTrainedConfig):
     stay_loss_weight: float | int = 0.1
     pointer_head: bool = True
     pointer_features: bool = True
-    num_pointer_heads: int = 1
+    num_pointer_heads: int = 8
     relative_features: bool = True
-    activity_features: bool = False
+    activity_features: bool | None = None
     arrival_time: bool = False
     use_poi: bool = True
     use_popularity: bool = True
@@ -131,6 +131,8 @@ class SamoeConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        if self.activity_features is None:
+            self.activity_features = self.pointer_head and self.relative_features
         super().__post_init__(**kwargs)
 
     def validate_samoe(self) -> None:

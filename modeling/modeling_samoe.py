@@ -31,9 +31,9 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
-from .pointer_samoe import HALF_HOUR, PointerContext, SamoePointerHead, distance_basis, weekday_of
+from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis
+from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
-NUM_SLOTS = 48  # half hours of a day
 NUM_WEEKDAYS = 8  # 0 = padding, 1 = Monday .. 7 = Sunday
 PER_VISIT_INPUTS = ("time_ids", "weekday_ids", "stay_ids", "timestamps")
 CITY_INPUTS = ("location_features", "location_table", "candidate_log_weights")
@@ -265,7 +265,7 @@ class SamoeFeatureEmbedding(nn.Module):
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         dtype = self.poi.weight.dtype
         poi, geo = features[..., : self.num_poi], features[..., self.num_poi : self.num_poi + 2]
-        level = features[..., self.num_poi + 2].long()
+        level = features[..., self.num_poi + 2].long().clamp(max=self.pop.num_embeddings - 1)
         poi = poi if self.use_poi else torch.zeros_like(poi)
         level = level if self.use_popularity else torch.zeros_like(level)
         return self.poi(poi.to(dtype)), self.geo(geo.to(dtype)), self.pop(level)
@@ -537,7 +537,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         km = location_features[:, columns + 3 : columns + 5].float() if self.config.uses_distances else None
         return LocationTable(
             embeddings=self.location_encoder(location_features, self.model.visit_features),
-            levels=location_features[:, columns + 2].long(),
+            levels=location_features[:, columns + 2].long().clamp(max=self.config.num_popularity_levels - 1),
             km=km,
             features=location_features,
         )
@@ -595,7 +595,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         )
         hidden = outputs.last_hidden_state
         if self.arrival_embedding is not None:
-            arrival_times = _arrival_times(arrival_times, timestamps, given_by_labels=labels is not None)
+            arrival_times = next_arrivals(arrival_times, timestamps, given_by_labels=labels is not None)
             hidden = hidden + self._embed_arrival(arrival_times, timestamps)
         pointer = None
         if self.pointer_head is not None:
@@ -740,36 +740,6 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         city = {name: kwargs.pop(name) for name in CITY_INPUTS if name in kwargs}  # not batch-first: never repeated
         input_ids, kwargs = GenerationMixin._expand_inputs_for_generation(None, expand_size=expand_size, **kwargs)
         return input_ids, {**kwargs, **city}
-
-
-def stay_class(seconds: torch.Tensor, config: SamoeConfig) -> torch.Tensor:
-    """Class of the time between two visits: 0 is kept for "unknown", the last class is open."""
-    minutes = seconds.clamp(min=0).double() / 60
-    if config.stay_encoding == "half_hours":
-        classes = (minutes / 30).round().long()
-    else:
-        classes = (1.6 * torch.log2(1 + minutes / 10)).floor().long() + 1
-    return classes.clamp(max=config.num_stay_bins - 1)
-
-
-def stay_seconds(classes: torch.Tensor, config: SamoeConfig) -> torch.Tensor:
-    """Representative time of a class in seconds (int64): the middle of a logarithmic bin, the multiple of a half hour;
-    0 for class 0.
-    """
-    if config.stay_encoding == "half_hours":
-        return classes * HALF_HOUR
-    middle = 10 * (torch.exp2((classes.double() - 0.5) / 1.6) - 1) * 60
-    return torch.where(classes > 0, middle.round().long(), 0)
-
-
-def _arrival_times(given: torch.Tensor | None, timestamps: torch.Tensor, *, given_by_labels: bool) -> torch.Tensor:
-    if given is not None:
-        return given
-    if not given_by_labels:
-        raise ValueError(
-            "arrival_times are needed: this model was trained with the arrival time of the next visit given."
-        )
-    return torch.cat([timestamps[:, 1:], timestamps[:, -1:]], dim=1)  # the last position has no label
 
 
 def _location_loss(

@@ -8,12 +8,11 @@ features cannot. For the state after visit i and a context visit j <= i,
 where z is the final state, e the input embedding and phi the eight pair features listed in `SamoePointerHead`. The
 features that are products of a query part and a key part (time of day, day type) enter as extra dimensions of the dot
 product; only order, transition and distance need T x T values. What later queries need is appended to the key/value
-cache as one more layer, so beams reorder it too.
+cache as one more layer.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +21,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from .configuration_samoe import SamoeConfig
+from .times_samoe import DAY_SECONDS, hour_angle, weekday_of
 
 DISTANCE_SCALES_KM = (0.1, 0.3, 1.0, 3.0, 10.0)
 NUM_AGE_BINS = 32
@@ -39,8 +39,6 @@ COUNT_TABLES: tuple[tuple[float, dict[int, float]], ...] = (
     (40, {7: -4.0}),  # known places nearby
     (0, {}),
 )
-DAY_SECONDS = 86_400
-HALF_HOUR = 1_800
 
 
 def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
@@ -48,16 +46,6 @@ def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
     distance = torch.cdist(from_km.float(), to_km.float(), compute_mode="donot_use_mm_for_euclid_dist")
     basis = [torch.exp(distance * (-1.0 / scale)) for scale in DISTANCE_SCALES_KM]
     return torch.stack([*basis, torch.log1p(distance) / 4], dim=1)
-
-
-def hour_angle(timestamps: torch.Tensor) -> torch.Tensor:
-    """Angle of the local time of day on the 24-hour circle, in radians (float32)."""
-    return (timestamps % DAY_SECONDS).float() * (2 * math.pi / DAY_SECONDS)
-
-
-def weekday_of(timestamps: torch.Tensor) -> torch.Tensor:
-    """1 = Monday .. 7 = Sunday of local civil seconds (1970-01-01 was a Thursday)."""
-    return (timestamps.div(DAY_SECONDS, rounding_mode="floor") + 3) % 7 + 1
 
 
 @dataclass

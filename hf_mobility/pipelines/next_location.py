@@ -17,7 +17,8 @@ import torch
 from ..data.frames import DataError, validate_visits
 from ..data.sequences import FIELDS, CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
-from ..modeling.modeling_samoe import SamoeForNextLocation, stay_seconds
+from ..modeling.modeling_samoe import SamoeForNextLocation
+from ..modeling.times_samoe import stay_seconds
 from ..tokenization.tokenization_samoe import NUM_SPECIAL, SamoeTokenizer
 
 RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
@@ -128,8 +129,8 @@ class NextLocationPipeline:
         parts = []
         for people in self._batches(spans):
             logits, stays = self._last(sequences, spans[people], arrivals[people] if arrivals is not None else None)
-            probability, ids = logits.softmax(-1).topk(top_k, dim=-1)
-            rows = ids.numpy() - NUM_SPECIAL
+            probability, ids = logits[:, NUM_SPECIAL:].softmax(-1).topk(top_k, dim=-1)
+            rows = ids.numpy()
             parts.append(
                 pd.DataFrame(
                     {
@@ -154,18 +155,30 @@ class NextLocationPipeline:
         Windows of `context` visits overlap by three quarters, so that a target sees between 3/4 of `context` and all
         of it (or everything, where
         the person has fewer). Visits at places the city does not list are left out of the context; a target is scored
-        all the same.
+        all the same. Probabilities are those of places: an end of the trajectory is not among them.
+
+        Raises:
+            DataError: if the task is in another city, or a target has no earlier visit at a listed place.
         """
+        if not np.array_equal(np.asarray(task.city.location_ids).astype(str), self.tokenizer.location_ids):
+            raise DataError(
+                f"the task's places are not those of the pipeline's city {self.tokenizer.name!r}; "
+                "use for_city(task.city)."
+            )
         listed = np.flatnonzero(task.location >= 0)
-        sequences = CitySequences.from_visits(task.visits.iloc[listed], self.tokenizer)
+        sequences = CitySequences.from_visits(
+            task.visits.iloc[listed].assign(user_id=task.user[listed]), self.tokenizer
+        )
+        # The tokenizer orders visits of the same second by place; here the order of the task's rows counts.
+        sequences.fields["input_ids"] = task.location[listed] + NUM_SPECIAL
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
         for windows in self._batches(spans):
             batch = self._tensors(sequences, spans[windows])
             logits = self._forward(**batch).logits
             for line, window in enumerate(windows):
                 rows, positions = queries[window]
-                p = logits[line, torch.from_numpy(positions - spans[window, 0])].softmax(-1)
-                yield rows, p[:, NUM_SPECIAL:].numpy()
+                p = logits[line, torch.from_numpy(positions - spans[window, 0]), NUM_SPECIAL:].float().softmax(-1)
+                yield rows, p.numpy()
 
     def _evaluation_windows(
         self, task: NextLocationTask, listed: np.ndarray, offsets: np.ndarray
@@ -220,10 +233,11 @@ class NextLocationPipeline:
         """(B, N + 2) scores after each person's last visit, (B,) expected seconds until the next."""
         batch = self._tensors(sequences, spans)
         last = batch["attention_mask"].sum(1) - 1
-        if arrivals is not None:
-            batch["arrival_times"] = torch.from_numpy(arrivals).unsqueeze(1).expand_as(batch["input_ids"])
-        output = self._forward(**batch)
         people = torch.arange(len(spans))
+        if arrivals is not None:  # of earlier visits, the time of the one after: as in training
+            batch["arrival_times"] = batch["timestamps"].roll(-1, dims=1)
+            batch["arrival_times"][people, last] = torch.from_numpy(arrivals)
+        output = self._forward(**batch)
         stay = output.stay_logits[people, last].float()
         stay[:, 0] = float("-inf")  # "unknown" is no answer
         config = self.model.config
@@ -260,8 +274,12 @@ class NextLocationPipeline:
             if isinstance(target_time, (dict, pd.Series))
             else pd.Series([target_time] * len(users))
         )
-        stamps = pd.to_datetime(times)
-        if stamps.isna().any() or stamps.dt.tz is None:
-            raise DataError("target_time must be a time-zone-aware time for every user.")
-        local = stamps.dt.tz_convert(self.tokenizer.timezone).dt.tz_localize(None)
+        stamps = times.map(pd.Timestamp)  # each may have a zone of its own
+        bad = users[np.array([stamp is pd.NaT or stamp.tzinfo is None for stamp in stamps])]
+        if len(bad):
+            raise DataError(
+                f"target_time must be a time-zone-aware time for every user; it is not for {len(bad)} of {len(users)}, "
+                f"first {bad[:5].tolist()}."
+            )
+        local = pd.to_datetime(stamps, utc=True).dt.tz_convert(self.tokenizer.timezone).dt.tz_localize(None)
         return local.to_numpy("datetime64[s]").astype(np.int64)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hf_mobility import City, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
-from hf_mobility.modeling.modeling_samoe import stay_class, stay_seconds
+from hf_mobility.modeling.times_samoe import stay_class, stay_seconds
 
 VARIANTS = ("extended", "released", "paper")
 
@@ -50,6 +50,8 @@ def test_initialisation_follows_the_released_code(attention_init: str) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight"):
             assert (parameter == 1).all(), name
+        elif name in ("pointer_head.pair_weights.bias", "pointer_head.offset_bias.weight"):
+            continue  # they start as count tables, see below
         elif name.endswith("bias") or "pair_weights" in name:
             assert (parameter == 0).all(), name
         elif parameter.numel() > 1000:
@@ -59,6 +61,23 @@ def test_initialisation_follows_the_released_code(attention_init: str) -> None:
             elif attention_init == "xavier" and name.split(".")[-2] in ("q_proj", "k_proj", "v_proj"):
                 wanted = xavier
             assert parameter.std().item() == pytest.approx(wanted, rel=0.1), name
+
+
+def test_several_pointer_heads_start_as_count_tables() -> None:
+    with torch.random.fork_rng():
+        head = SamoeForNextLocation(SamoeConfig.from_preset("tiny")).pointer_head
+    pairs = head.pair_weights.bias.view(8, 8)
+    expected = torch.zeros(8, 8)
+    expected[3, 0] = 6.0  # Markov-1
+    expected[4, 2], expected[4, 5] = 6.5, 1.5  # same hour, same kind of day
+    expected[5, 0], expected[5, 1] = 4.0, 4.0  # Markov-2
+    expected[6, 7] = -4.0  # nearby
+    assert torch.equal(pairs, expected)
+    offsets = torch.tensor([2 ** ((index + 0.5) / 1.9) - 1 for index in range(16)])
+    folding = (0, 10, 40, 60, 0, 60, 40, 0)  # in visits
+    for index, visits in enumerate(folding):
+        decay = -offsets / visits if visits else torch.zeros(16)
+        torch.testing.assert_close(head.offset_bias.weight[:, index], decay)
 
 
 # Routing

@@ -57,13 +57,13 @@ def test_a_value_of_the_wrong_type_is_refused(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"hidden_size": 18, "num_attention_heads": 2}, "divisible by 4"),
+        ({"hidden_size": 18, "num_attention_heads": 2, "num_pointer_heads": 1}, "divisible by 4"),
         ({"hidden_size": 128, "num_attention_heads": 3}, "divisible"),
         ({"stay_encoding": "hours"}, "stay_encoding must be one of"),
         ({"selector": "top-1"}, "selector must be one of"),
         ({"location_encoder": "none"}, "location_encoder must be one of"),
         ({"attention_init": "zeros"}, "attention_init must be one of"),
-        ({"pointer_head": False, "arrival_time": True}, "arrival_time"),
+        ({"pointer_head": False, "arrival_time": True}, "arrival_time=True needs"),
         ({"num_pointer_heads": 3}, "num_pointer_heads"),
         ({"activity_features": True, "relative_features": False}, "activity_features=True needs"),
     ],
@@ -197,6 +197,9 @@ def test_a_body_saved_alone_can_be_given_heads(build: SimpleNamespace, tmp_path:
     assert all(torch.isfinite(parameter).all() for parameter in whole.parameters())
 
 
+COUNT_TABLES = ("pointer_head.pair_weights.bias", "pointer_head.offset_bias.weight")
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_whatever_a_checkpoint_lacks_is_initialised_as_in_a_new_model(
     build: SimpleNamespace, tmp_path: Path, variant: str
@@ -217,8 +220,8 @@ def test_whatever_a_checkpoint_lacks_is_initialised_as_in_a_new_model(
         for name, value in loaded.state_dict().items():
             if name not in missing:
                 assert torch.equal(value, weights[name]), name
-            elif (fresh[name] == fresh[name].flatten()[0]).all():
-                assert torch.equal(value, fresh[name]), name  # zeros and ones
+            elif (fresh[name] == fresh[name].flatten()[0]).all() or name in COUNT_TABLES:
+                assert torch.equal(value, fresh[name]), name  # zeros, ones and count tables
             elif value.numel() > 100:
                 assert value.std().item() == pytest.approx(fresh[name].std().item(), rel=0.35), name
             else:
@@ -254,7 +257,8 @@ def test_saved_code_runs_without_hf_mobility(build: SimpleNamespace, tmp_path: P
     folder = tmp_path / "model"
     logits = saved(folder, build.model(num_poi_features=60, num_popularity_levels=10))
     copied = {path.name for path in folder.glob("*.py")}
-    assert copied == {"configuration_samoe.py", "modeling_samoe.py", "pointer_samoe.py", "tokenization_samoe.py"}
+    siblings = {f"{name}_samoe.py" for name in ("configuration", "modeling", "pointer", "times", "tokenization")}
+    assert copied == siblings
     config = json.loads((folder / "config.json").read_text())
     assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_samoe.SamoeForNextLocation"
     assert config["auto_map"]["AutoConfig"] == "configuration_samoe.SamoeConfig"

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from transformers import GenerationConfig
 
-from hf_mobility.modeling.modeling_samoe import stay_class, stay_seconds
+from hf_mobility.modeling.times_samoe import stay_class, stay_seconds
 
 VARIANTS = ("extended", "released", "paper")
 STEPS = 6

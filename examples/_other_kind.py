@@ -13,14 +13,16 @@ CAB_TIMEZONE = "Etc/GMT+7"  # the files are in local summer time, seven hours be
 
 
 def cab_visits(num_cabs: int = 160, seed: int = 0) -> tuple[pd.DataFrame, City]:
-    """Hourly cells of a random `num_cabs` San Francisco cabs; unknown hours are dropped, hours in the same cell are one visit."""
+    """Hourly cells of a random `num_cabs` San Francisco cabs; unknown hours are dropped, hours in a row in the same
+    cell are one visit."""
     weeks = pd.read_parquet(data_folder() / "derived_weekly_grid_sf_cabs.parquet")
     cabs = np.random.default_rng(seed).permutation(weeks["user_id"].unique())[:num_cabs]
     weeks = weeks[weeks["user_id"].isin(cabs)]
+    first_hours = np.repeat(weeks["week_start_local"].to_numpy("datetime64[h]"), 168)
     hours = pd.DataFrame(
         {
             "user_id": np.repeat(weeks["user_id"].to_numpy(), 168),
-            "time": np.repeat(weeks["week_start_local"].to_numpy("datetime64[h]"), 168) + np.tile(np.arange(168), len(weeks)),
+            "time": first_hours + np.tile(np.arange(168), len(weeks)),
             "cell": np.concatenate(weeks["cells"].to_list()),
         }
     )
@@ -29,4 +31,5 @@ def cab_visits(num_cabs: int = 160, seed: int = 0) -> tuple[pd.DataFrame, City]:
     visits = hours[moved]
     lat, lon = CAB_GRID.centre(visits["cell"].to_numpy())
     frame = visits.assign(location_id=CAB_GRID.cell_id(visits["cell"].to_numpy()), lat=lat, lon=lon)
-    return validate_visits(frame, timezone=CAB_TIMEZONE), City.from_grid(CAB_GRID, timezone=CAB_TIMEZONE, name="sf_cabs")
+    city = City.from_grid(CAB_GRID, timezone=CAB_TIMEZONE, name="sf_cabs")
+    return validate_visits(frame, timezone=CAB_TIMEZONE), city

@@ -10,7 +10,16 @@ from __future__ import annotations
 
 import argparse
 
-from hf_mobility import City, NextLocationPipeline, adapt, evaluate, make_task, simulate_city, summarise, validate_visits
+from hf_mobility import (
+    City,
+    NextLocationPipeline,
+    adapt,
+    evaluate,
+    make_task,
+    simulate_city,
+    summarise,
+    validate_visits,
+)
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 
 
@@ -19,6 +28,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("visits", nargs="?", help="Parquet or CSV")
     parser.add_argument("--simulate", action="store_true", help="a simulated city instead of a file")
+    parser.add_argument("--users", type=int, default=200, help="people of the simulated city")
     parser.add_argument("--timezone", default="UTC", help="IANA name of the city's time zone")
     parser.add_argument("--fraction", type=float, default=0.05, help="share of people whose training visits are used")
     parser.add_argument("--strength", default="auto", choices=["auto", "none", "weak", "strong"])
@@ -29,7 +39,7 @@ def main() -> None:
         parser.error("give either a file of visits or --simulate")
 
     if options.simulate:
-        made = simulate_city(200, num_days=56, observe=0.3, seed=options.seed)
+        made = simulate_city(options.users, num_days=56, observe=0.3, seed=options.seed)
         visits, timezone = made.visits, made.timezone
     else:
         visits, timezone = validate_visits(options.visits, timezone=options.timezone), options.timezone
@@ -39,7 +49,9 @@ def main() -> None:
     city = city.with_popularity(few)
 
     local = adapt(options.checkpoint, city, few, strength=options.strength, seed=options.seed)
-    print(local.report.to_string(index=False) if len(local.report) else "", local.reason, f"{local.seconds:.1f} s", sep="\n")
+    if len(local.report):
+        print(local.report.to_string(index=False))
+    print(local.reason, f"{local.seconds:.1f} s", sep="\n")
     local.save_pretrained(options.output)
 
     rows = [

@@ -2,8 +2,8 @@
 
     make demo        (or: python examples/demo.py --output runs/demo)
 
-Uses the shipped checkpoint where it is present; else it trains a tiny model on simulated cities first. Where HF_MOBILITY_DATA holds the open
-check-ins, the same steps run on a real city as well.
+Uses the shipped checkpoint where it is present; else it trains a tiny model on simulated cities first. Where
+HF_MOBILITY_DATA holds the open check-ins, the same steps run on a real city as well.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from _open_data import CITIES, data_folder, open_checkins
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from transformers.utils import logging
 
 from hf_mobility import (
@@ -42,10 +43,11 @@ CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "samoe-sma
 SHOWN = ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]
 
 
-def simulated() -> tuple[pd.DataFrame, City]:
+def simulated(num_users: int) -> tuple[pd.DataFrame, City]:
     """A city whose people, homes and habits are made up, observed as sparsely as check-ins are."""
-    made = simulate_city(150, num_days=56, num_locations=500, observe=0.3, seed=7, name="Simville")
-    return made.visits, City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois, popularity_from=None)
+    made = simulate_city(num_users, num_days=56, num_locations=500, observe=0.3, seed=7, name="Simville")
+    city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois, popularity_from=None)
+    return made.visits, city
 
 
 def real(name: str) -> tuple[pd.DataFrame, City]:
@@ -53,13 +55,14 @@ def real(name: str) -> tuple[pd.DataFrame, City]:
     return visits, City.from_visits(visits, timezone=CITIES[name].timezone, name=name, popularity_from=None)
 
 
-def tiny_checkpoint(folder: Path) -> Path:
+def tiny_checkpoint(folder: Path, num_users: int) -> Path:
     """A stand-in for the shipped checkpoint: a tiny model after one pass over three simulated cities."""
     config = SamoeConfig.from_preset("tiny")
     pairs = []
-    for made in simulate_cities(3, num_users=100, num_days=28, seed=1):
+    for made in simulate_cities(3, num_users=num_users, num_days=28, seed=1):
         city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois)
         pairs.append((made.visits, SamoeTokenizer.from_city(city, config)))
+    set_seed(0)
     model = SamoeForNextLocation(config)
     corpus = CityCorpus.from_visits(pairs)
     arguments = training_arguments(str(folder), num_train_epochs=1, save_strategy="no")
@@ -68,10 +71,10 @@ def tiny_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def mix_weights() -> Any:
+def mix_weights(num_users: int) -> Any:
     """The context mix is tuned on other simulated cities, never on the one it is tested in."""
     tasks = []
-    for made in simulate_cities(2, num_users=100, num_days=42, observe=0.3, seed=11):
+    for made in simulate_cities(2, num_users=num_users, num_days=42, observe=0.3, seed=11):
         tasks.append(make_task(made.visits, City.from_visits(made.visits, timezone=made.timezone, name=made.name)))
     return ContextMix.fit(tasks)
 
@@ -98,8 +101,8 @@ def run(visits: pd.DataFrame, city: City, checkpoint: Path, weights: Any, folder
     return table
 
 
-def task_rows(visits: pd.DataFrame, task: Any) -> pd.Series:
-    """Which rows of `visits` are targets of the task."""
+def task_rows(visits: pd.DataFrame, task: Any) -> np.ndarray:
+    """Which rows of `visits` are targets of the task, bool (n,)."""
     hidden = task.visits[task.target]
     keys = ["user_id", "time", "location_id"]
     return pd.MultiIndex.from_frame(visits[keys]).isin(pd.MultiIndex.from_frame(hidden[keys]))
@@ -109,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--users", type=int, default=150, help="people of the simulated cities")
     parser.add_argument("--real", nargs="*", default=["calgary"], help="real cities, if HF_MOBILITY_DATA has them")
     options = parser.parse_args()
     logging.disable_progress_bar()
@@ -117,10 +121,10 @@ def main() -> None:
     checkpoint = options.checkpoint
     if not (checkpoint / "model.safetensors").is_file():
         print(f"no checkpoint at {checkpoint}: training a tiny one on simulated cities")
-        checkpoint = tiny_checkpoint(options.output / "tiny")
-    weights = mix_weights()
+        checkpoint = tiny_checkpoint(options.output / "tiny", options.users)
+    weights = mix_weights(options.users)
     folder = options.output / "simville"
-    run(*simulated(), checkpoint, weights, folder)
+    run(*simulated(options.users), checkpoint, weights, folder)
     for name in options.real:
         if (data_folder() / CITIES[name].file).is_file():
             run(*real(name), checkpoint, weights, options.output / name)
@@ -129,8 +133,8 @@ def main() -> None:
 
     # What was saved is a plain adapter folder: the Auto classes load it, city included.
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    print(f"\nsaved {folder} (adapter, city, results.csv, map.png); loaded again: {type(model).__name__} in {tokenizer.name},")
-    print(f"{len(tokenizer.location_ids)} places. Done in {time.perf_counter() - start:.0f} s.")
+    print(f"\nsaved {folder} (adapter, city, results.csv, map.png); loaded again: {type(model).__name__} in")
+    print(f"{tokenizer.name}, {len(tokenizer.location_ids)} places. Done in {time.perf_counter() - start:.0f} s.")
 
 
 if __name__ == "__main__":

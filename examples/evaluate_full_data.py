@@ -2,8 +2,9 @@
 
     HF_MOBILITY_DATA=... python examples/evaluate_full_data.py --output docs/results/full_data.csv
 
-The number of epochs is chosen on the last tenth of each person's training visits (never on targets); then the network is trained again on all of
-them for that long. Compare with the zero-shot rows of examples/evaluate_transfer.py, which see nothing of the city but its map.
+The number of epochs is chosen on the last tenth of each person's training visits (never on targets); then the network
+is trained again on all of them for that long. Compare with the zero-shot rows of examples/evaluate_transfer.py, which
+see nothing of the city but its map.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _open_data import TARGETS
+from _tables import save_table
 from evaluate_transfer import open_task
 from transformers import PrinterCallback, set_seed
 
@@ -30,6 +32,8 @@ from hf_mobility import (
     summarise,
     training_arguments,
 )
+
+SHOWN = ["model", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll"]
 
 
 def train(visits: pd.DataFrame, city: object, config: SamoeConfig, *, epochs: int, seed: int) -> NextLocationPipeline:
@@ -69,10 +73,10 @@ def main() -> None:
         print(name, dict(zip(options.epochs, np.round(scores, 4))), "->", best, flush=True)
         table = summarise(evaluate(train(visits, city, SamoeConfig(), epochs=best, seed=options.seed), task))
         table.insert(0, "city", name)
-        print(table[["model", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll"]].round(4).to_string(), flush=True)
+        print(table[SHOWN].round(4).to_string(), flush=True)
         tables.append(table)
         if options.output:
-            pd.concat(tables).to_csv(options.output, index=False)
+            save_table(pd.concat(tables), options.output)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
 """A model trained on check-ins, moved to taxi weeks: does the fold check choose to adapt, and does adapting pay?
 
-    HF_MOBILITY_DATA=... python examples/evaluate_other_kind.py checkpoints/samoe-small --output docs/results/other_kind.csv
+    HF_MOBILITY_DATA=... python examples/evaluate_other_kind.py checkpoints/samoe-small --output other_kind.csv
 
-160 San Francisco cabs on a grid of 900 cells; the last 20 % of each cab's visits are the targets; 5 % = the training part of 8 cabs, 3 draws. The
-count mix is given 100 % of the training visits, for its counts and, in a second row, for its weights.
+160 San Francisco cabs on a grid of 900 cells; the last 20 % of each cab's visits are the targets; 5 % = the training
+part of 8 cabs, 3 draws. The count mix is given 100 % of the training visits, for its counts and, in a second row, for
+its weights.
 """
 
 from __future__ import annotations
 
 import argparse
 
-import pandas as pd
 from _other_kind import cab_visits
+from _tables import save_table
 from evaluate_transfer import mix_weights, named
 
 from hf_mobility import ContextMix, NextLocationPipeline, adapt, evaluate, make_task, summarise
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
+
+SHOWN = ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll", "ece"]
 
 
 def main() -> None:
@@ -42,14 +45,15 @@ def main() -> None:
         base = NextLocationPipeline.from_pretrained(options.checkpoint, city=here, name=f"SAMoE zero-shot, draw {draw}")
         results.append(evaluate(base, task))
         local = adapt(base.model, here, few, seed=draw)
-        print(f"draw {draw}: {len(few)} visits, {local.reason} ({local.seconds:.0f} s)\n{local.report.round(3)}", flush=True)
-        adapted = NextLocationPipeline(local.model, local.tokenizer, name=f"SAMoE + LoRA {local.strength} on 5 %, draw {draw}")
-        results.append(evaluate(adapted, task))
+        print(f"draw {draw}: {len(few)} visits, {local.reason} ({local.seconds:.0f} s)")
+        print(local.report.round(3), flush=True)
+        name = f"SAMoE + LoRA {local.strength} on 5 %, draw {draw}"
+        results.append(evaluate(NextLocationPipeline(local.model, local.tokenizer, name=name), task))
     table = summarise(results)
     table.insert(0, "city", city.name)
-    print(table[["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll", "ece"]].round(3).to_string(index=False))
+    print(table[SHOWN].round(3).to_string(index=False))
     if options.output:
-        pd.DataFrame(table).to_csv(options.output, index=False)
+        save_table(table, options.output)
 
 
 if __name__ == "__main__":

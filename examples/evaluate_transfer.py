@@ -14,16 +14,17 @@ them.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from _open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
+from _tables import save_table
 
 from hf_mobility import City, ContextMix, NextLocationPipeline, adapt, evaluate, make_task, paired_difference, summarise
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
-from hf_mobility.evaluation.ranking import new_place_mask
+from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
 
 
 def open_task(name: str, visits: pd.DataFrame | None = None) -> Any:
@@ -32,16 +33,15 @@ def open_task(name: str, visits: pd.DataFrame | None = None) -> Any:
     return make_task(visits, City.from_visits(visits, timezone=CITIES[name].timezone, name=name, popularity_from=None))
 
 
-def mix_weights(cities: list[str]) -> Any:
-    """Weights of the context mix, from source cities that are not evaluated, without the people of the evaluated
-    ones."""
+def mix_weights(cities: list[str], *, user_fraction: float = 1.0) -> Any:
+    """Weights of the context mix for counts of a share of the people, from sources that are not evaluated."""
     sources = {name: open_checkins(name) for name in source_cities() if name not in cities}
     cleaned = drop_shared_users(sources, {name: open_checkins(name) for name in cities})
-    tasks = [
-        make_task(visits, City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name))
-        for name, visits in cleaned.items()
-    ]
-    return ContextMix.fit(tasks)
+    tasks = []
+    for name, visits in cleaned.items():
+        city = City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name)
+        tasks.append(make_task(visits, city))
+    return ContextMix.fit(tasks, user_fraction=user_fraction)
 
 
 def named(predictor: Any, name: str) -> Any:
@@ -49,66 +49,49 @@ def named(predictor: Any, name: str) -> Any:
     return predictor
 
 
-def city_table(
-    name: str, checkpoint: str, weights: Any, *, draws: int, adaptations: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:
-    task = open_task(name)
-    full = task.train_visits()
+def compare(
+    task: Any, checkpoint: str, weights: dict[float, Any], fractions: list[float], *, draws: int, strengths: list[str]
+) -> tuple[list[RankingResult], list[dict]]:
+    """All rows of one city, baselines first, and a report of every adaptation."""
     base = NextLocationPipeline.from_pretrained(checkpoint, city=task.city)
-    results = [
-        evaluate(named(UserFrequency(), "user frequency"), task),
-        evaluate(named(UserMarkov(), "user Markov-1"), task),
-        evaluate(named(ContextMix(weights, counts_from=full), "context mix, 100 %"), task),
+    full = task.train_visits()
+    rows: list[Any] = [
+        UserFrequency(full),
+        UserMarkov(full),
+        named(ContextMix(weights[1.0], counts_from=full), "context mix, 100 %"),
     ]
-    chosen = []
-    results.append(evaluate(named(base.for_city(task.city), "SAMoE zero-shot, 0 %"), task))
-    for draw in range(draws):
-        few = task.train_visits(0.05, seed=draw)
-        city = task.city.with_popularity(few)
-        results.append(evaluate(named(ContextMix(weights, counts_from=few), f"context mix, 5 % draw {draw}"), task))
-        results.append(evaluate(named(base.for_city(city), f"SAMoE zero-shot, 5 % popularity draw {draw}"), task))
-        for strength in adaptations:
-            local = adapt(base.model, city, few, strength=strength, seed=draw)
-            chosen.append(
-                {
-                    "city": name,
-                    "draw": draw,
-                    "asked": strength,
-                    "used": local.strength,
-                    "seconds": local.seconds,
-                    "reason": local.reason,
-                }
-            )
-            results.append(
-                evaluate(
-                    NextLocationPipeline(
-                        local.model, local.tokenizer, name=f"SAMoE + LoRA {strength}, 5 % draw {draw}"
-                    ),
-                    task,
+    ours, reports = [named(base.for_city(task.city), "SAMoE zero-shot, 0 %")], []
+    for fraction in fractions:
+        for draw in range(draws if fraction < 1 else 1):
+            few = task.train_visits(fraction, seed=draw)
+            city = task.city.with_popularity(few)
+            label = f"{fraction:.0%} draw {draw}".replace("%", " %")
+            rows.append(named(ContextMix(weights[fraction], counts_from=few), f"context mix, {label}"))
+            ours.append(named(base.for_city(city), f"SAMoE zero-shot, popularity of {label}"))
+            for strength in strengths:
+                local = adapt(base.model, city, few, strength=strength, seed=draw)
+                known = {"fraction": fraction, "draw": draw, "people": few["user_id"].nunique(), "visits": len(few)}
+                scores = dict(zip("nll of " + local.report["strength"].astype(str), local.report["nll"]))
+                reports.append(
+                    {**known, **scores, "asked": strength, "used": local.strength, "seconds": round(local.seconds, 1)}
                 )
-            )
-    new = new_place_mask(task)
-    table = summarise(results, subsets={"new places": new, "known places": ~new})
-    table.insert(0, "city", name)
+                ours.append(
+                    NextLocationPipeline(local.model, local.tokenizer, name=f"SAMoE + LoRA {strength}, {label}")
+                )
+    return [evaluate(row, task) for row in rows + ours], reports
+
+
+def differences(results: list[RankingResult]) -> pd.DataFrame:
+    """Each row of ours against the mix of the same draw and against the mix of 100 %, paired by person."""
     by_name = {result.name: result for result in results}
-    pairs = []
-    for ours in (n for n in by_name if n.startswith("SAMoE") and ("draw 0" in n or "0 %" in n)):
-        for rival in ("context mix, 5 % draw 0", "context mix, 100 %"):
-            for metric in ("acc@1", "mrr"):
-                if rival in by_name:
-                    mean, low, high = paired_difference(by_name[ours], by_name[rival], metric=metric)
-                    pairs.append(
-                        {
-                            "city": name,
-                            "ours": ours,
-                            "rival": rival,
-                            "metric": metric,
-                            "mean": mean,
-                            "low": low,
-                            "high": high,
-                        }
-                    )
-    return table, pd.DataFrame(pairs), chosen
+    rows = []
+    for name in (name for name in by_name if name.startswith("SAMoE")):
+        draw = name.partition(", ")[2].removeprefix("popularity of ")
+        for rival in dict.fromkeys((f"context mix, {draw}", "context mix, 100 %")):
+            for metric in ("acc@1", "mrr") if rival in by_name else ():
+                mean, low, high = paired_difference(by_name[name], by_name[rival], metric=metric)
+                rows.append({"ours": name, "rival": rival, "metric": metric, "mean": mean, "low": low, "high": high})
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
@@ -116,25 +99,36 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--cities", nargs="*", default=list(TARGETS))
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--fractions", nargs="*", type=float, default=[0.05], help="shares of the people to adapt on")
     parser.add_argument("--adapt", nargs="*", default=["auto"], help="strengths to try: auto none weak strong")
-    parser.add_argument("--output", help="folder for transfer.csv, transfer_pairs.csv and adaptations.csv")
+    parser.add_argument("--output", help="folder for the tables")
+    parser.add_argument("--name", default="transfer", help="first part of the tables' file names")
     options = parser.parse_args()
 
-    weights = mix_weights(options.cities)
-    tables, pairs, chosen = [], [], []
+    fractions = sorted(set(options.fractions))
+    weights = {fraction: mix_weights(options.cities, user_fraction=fraction) for fraction in {*fractions, 1.0}}
+    tables: dict[str, list[pd.DataFrame]] = {"": [], "_pairs": [], "_adaptations": []}
     for name in options.cities:
-        table, differences, reports = city_table(
-            name, options.checkpoint, weights, draws=options.draws, adaptations=options.adapt
+        task = open_task(name)
+        new = new_place_mask(task)
+        results, reports = compare(
+            task, options.checkpoint, weights, fractions, draws=options.draws, strengths=options.adapt
         )
-        tables.append(table), pairs.append(differences), chosen.extend(reports)
-        print(table.round(4).to_string(), differences.round(4).to_string(), *reports, sep="\n", flush=True)
-    everything = pd.concat(tables, ignore_index=True)
-    if options.output:
-        folder = Path(options.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        everything.to_csv(folder / "transfer.csv", index=False)
-        pd.concat(pairs).to_csv(folder / "transfer_pairs.csv", index=False)
-        pd.DataFrame(chosen).to_csv(folder / "adaptations.csv", index=False)
+        summary = summarise(results, subsets={"new places": new, "known places": ~new})
+        for kind, table in (("", summary), ("_pairs", differences(results)), ("_adaptations", pd.DataFrame(reports))):
+            table.insert(0, "city", name)
+            tables[kind].append(table)
+        shown = summary[summary["subset"] == "all"][["model", "acc@1", "acc@5", "acc@10", "mrr", "nll", "ece"]]
+        print(
+            name,
+            shown.round(4).to_string(index=False),
+            *(t[-1].round(4).to_string(index=False) for k, t in tables.items() if k),
+            sep="\n",
+        )
+        sys.stdout.flush()
+        if options.output:
+            for kind, parts in tables.items():
+                save_table(pd.concat(parts), Path(options.output) / f"{options.name}{kind}.csv")
 
 
 if __name__ == "__main__":

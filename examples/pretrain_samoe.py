@@ -52,8 +52,8 @@ def open_cities(min_visits: int = 10) -> list[tuple[pd.DataFrame, City]]:
     return pairs
 
 
-def simulated_cities(number: int, seed: int) -> list[tuple[pd.DataFrame, City]]:
-    cities = simulate_cities(number, num_users=300, seed=seed)
+def simulated_cities(number: int, num_users: int, seed: int) -> list[tuple[pd.DataFrame, City]]:
+    cities = simulate_cities(number, num_users=num_users, seed=seed)
     return [(c.visits, City.from_visits(c.visits, timezone=c.timezone, name=c.name, pois=c.pois)) for c in cities]
 
 
@@ -68,12 +68,13 @@ def main() -> None:
     parser.add_argument(
         "--simulate", type=int, default=0, metavar="CITIES", help="simulated cities instead of the open check-ins"
     )
+    parser.add_argument("--users", type=int, default=300, help="people of each simulated city")
     parser.add_argument(
         "--without", nargs="*", default=[], metavar="CITY", help="leave these source cities out (for cross-validation)"
     )
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--tokens-per-batch", type=int, default=2048)
+    parser.add_argument("--tokens-per-batch", type=int, default=1024)
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--no-augment", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
@@ -82,7 +83,7 @@ def main() -> None:
     options = parser.parse_args()
 
     set_seed(options.seed)
-    pairs = simulated_cities(options.simulate, options.seed) if options.simulate else open_cities()
+    pairs = simulated_cities(options.simulate, options.users, options.seed) if options.simulate else open_cities()
     pairs = [(visits, city) for visits, city in pairs if city.name not in options.without]
     config = SamoeConfig.from_preset(options.size, variant=options.variant, **dict(map(_value, options.set)))
     tokenizers = [SamoeTokenizer.from_city(city, config) for _, city in pairs]
@@ -115,8 +116,10 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=options.resume or None)
     if trainer.is_world_process_zero():
         print(f"trained in {time.time() - start:.0f} s")
+        model.config.use_cache = True  # the Trainer turned it off
         model.save_pretrained(options.output)
-        # A checkpoint is loadable in one line only with a city beside it. The open check-ins carry no licence, so a simulated one is saved.
+        # A checkpoint is loadable in one line only with a city beside it. The open check-ins carry no licence, so a
+        # simulated one is saved.
         made = simulate_city(200, num_days=56, observe=0.3, seed=3)
         city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois)
         SamoeTokenizer.from_city(city, config).save_pretrained(options.output)

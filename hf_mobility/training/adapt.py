@@ -37,18 +37,8 @@ from .trainer import MobilityTrainer
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERYWHERE = (
     *ATTENTION,
-    *(
-        "up_proj",
-        "down_proj",
-        "query_proj",
-        "state_proj",
-        "visit_proj",
-        "pair_weights",
-        "gate",
-        "distance",
-        "same_place",
-    ),
-    *("deep_up", "deep_down", "out_proj", "poi", "geo"),
+    *("up_proj", "down_proj", "query_proj", "state_proj", "visit_proj", "pair_weights", "head_weights", "gate"),
+    *("distance", "same_place", "activity", "deep_up", "deep_down", "out_proj", "poi", "geo"),
 )
 MIN_USERS_FOR_FOLDS = 4
 
@@ -127,7 +117,7 @@ def adapt(
     """Fit a LoRA adapter for `city` on canonical `visits`; the base model is left untouched.
 
     Args:
-        model: a `SamoeForNextLocation` or where to load one from.
+        model: a `SamoeForNextLocation` (not a PEFT model around one) or where to load one from.
         city: a `City` (its popularity should come from these visits or from other training data).
         visits: canonical visits frame (see `validate_visits`).
         strength: `auto` (the two-fold user check), `none`, `weak` (attention, one epoch) or `strong` (every linear
@@ -136,10 +126,13 @@ def adapt(
             they were.
 
     Raises:
-        ValueError: for an unknown strength, or visits in which nobody has two.
+        ValueError: for an unknown strength, or visits in which nobody has two (unless the strength is `none`).
+        TypeError: for another kind of model.
     """
     if strength != "auto" and strength not in STRENGTHS:
         raise ValueError(f"strength must be 'auto' or one of {sorted(STRENGTHS)}, got {strength!r}.")
+    if not isinstance(model, (SamoeForNextLocation, str, Path)):
+        raise TypeError(f"model must be a SamoeForNextLocation or where to load one from, got {type(model).__name__}.")
     start = time.perf_counter()
     base = model if isinstance(model, SamoeForNextLocation) else SamoeForNextLocation.from_pretrained(str(model))
     tokenizer = SamoeTokenizer.from_city(city, base.config)
@@ -159,17 +152,19 @@ def _choose(
     settings: dict[str, Any],
 ) -> tuple[pd.DataFrame, str, str]:
     """The report, the strength and why."""
-    people = len(sequences.users)
+    people = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
     empty = pd.DataFrame({"strength": [], "nll_a": [], "nll_b": [], "nll": [], "chosen": []})
     if strength != "auto":
         return empty, strength, f"strength {strength!r} was asked for."
-    if people < MIN_USERS_FOR_FOLDS:
+    if len(people) < MIN_USERS_FOR_FOLDS:
         return (
             empty,
             "weak",
-            f"{people} people are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), so 'weak' was used.",
+            f"{len(people)} people with two visits are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), "
+            "so 'weak' was used.",
         )
-    halves = np.array_split(np.random.default_rng(settings["seed"]).permutation(people), 2)
+    order = np.random.default_rng(settings["seed"]).permutation(len(people))
+    halves = np.array_split(people[order], 2)
     rows = []
     for name, candidate in STRENGTHS.items():
         losses = []
@@ -180,7 +175,7 @@ def _choose(
             losses.append(mean_nll(tuned, held_out, window=settings["window"]))
         rows.append({"strength": name, "nll_a": losses[0], "nll_b": losses[1], "nll": float(np.mean(losses))})
     report = pd.DataFrame(rows)
-    best = int(report["nll"].idxmin())
+    best = int(np.argmin(report["nll"]))
     report["chosen"] = np.arange(len(report)) == best
     chosen, gain = str(report["strength"][best]), float(report["nll"][0] - report["nll"][best])
     if chosen == "none":
@@ -207,9 +202,8 @@ def _with_own_popularity(city: TrainingCity) -> TrainingCity:
 def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | None, settings: dict[str, Any]) -> Any:
     """A PEFT model around a copy of `base`, tuned on one city; the identity adapter for `None`."""
     torch.manual_seed(settings["seed"])
-    identity = strength is None
     adapted = get_peft_model(copy.deepcopy(base), (strength or Strength(ATTENTION, epochs=0)).lora_config())
-    if identity:
+    if strength is None:
         return adapted
     with tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(

@@ -1,0 +1,150 @@
+"""What each part of SAMoE is worth: the same short training with one part changed, judged on cities left out.
+
+    HF_MOBILITY_DATA=... python examples/ablate_samoe.py --epochs 1 --output docs/results/ablation.csv
+
+Trained on eight source cities, evaluated on four others with the popularity of a random 5 % of their people; the
+target cities of docs/results.md take no part. Differences are paired by person against the full model of seed 0; the
+rows of its other seeds show how much is noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from _open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
+from _tables import save_table
+from transformers import PrinterCallback, set_seed
+
+from hf_mobility import (
+    City,
+    CityCorpus,
+    ContextMix,
+    MobilityTrainer,
+    NextLocationPipeline,
+    SamoeConfig,
+    SamoeForNextLocation,
+    SamoeTokenizer,
+    evaluate,
+    make_task,
+    paired_difference,
+    training_arguments,
+)
+from hf_mobility.data.sequences import day_windows
+from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
+
+HELD_OUT = ("boston", "los_angeles", "monterrey", "gowalla_dallas")
+# name -> (variant, config values, keyword arguments of the trainer)
+VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "full": ("extended", {}, {}),
+    "no pointer head": ("extended", {"pointer_head": False}, {}),
+    "one pointer head": ("extended", {"num_pointer_heads": 1}, {}),
+    "pointer without pair features": ("extended", {"pointer_features": False}, {}),
+    "no activity space": ("extended", {"activity_features": False}, {}),
+    "no relative features": ("extended", {"relative_features": False}, {}),
+    "no POI": ("extended", {"use_poi": False}, {}),
+    "no popularity": ("extended", {"use_popularity": False}, {}),
+    "one FFN (d -> 4 d)": ("extended", {"mixture": False}, {}),
+    "one FFN of equal active size (d -> 16 d)": ("extended", {"mixture": False, "intermediate_size": 2048}, {}),
+    "no augmentation": ("extended", {}, {"augment": False}),
+    "released (vanilla)": ("released", {"num_poi_features": 60}, {}),
+    "paper (vanilla)": ("paper", {"num_poi_features": 60}, {}),
+}
+
+
+def load() -> tuple[list[tuple[pd.DataFrame, City]], dict[str, Any]]:
+    """Training pairs (visits, city) and the held-out tasks."""
+    sources = {name: open_checkins(name) for name in source_cities()}
+    held_out = {name: sources.pop(name) for name in HELD_OUT}
+    targets = {name: open_checkins(name) for name in TARGETS}
+    pairs = []
+    for name, visits in drop_shared_users(sources, {**held_out, **targets}).items():
+        visits = visits[visits.groupby("user_id")["user_id"].transform("size") >= 10].reset_index(drop=True)
+        city = City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name, popularity_from=visits)
+        pairs.append((visits, city))
+    tasks = {}
+    for name, visits in held_out.items():
+        city = City.from_visits(visits, timezone=CITIES[name].timezone, name=name, popularity_from=None)
+        tasks[name] = make_task(visits, city)
+    return pairs, tasks
+
+
+def train(pairs: list[tuple[pd.DataFrame, City]], name: str, *, epochs: float, seed: int) -> Any:
+    variant, values, keywords = VARIANTS[name]
+    set_seed(seed)
+    config = SamoeConfig.from_preset("small", variant=variant, **values)
+    corpus = CityCorpus.from_visits([(visits, SamoeTokenizer.from_city(city, config)) for visits, city in pairs])
+    model = SamoeForNextLocation(config)
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
+    rule = None if variant == "extended" else (lambda sequences, rng: day_windows(sequences))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = training_arguments(folder, num_train_epochs=epochs, seed=seed, save_strategy="no")
+        keywords = {"augment": True, "tokens_per_batch": 1024, "max_candidates": 1500, "window_rule": rule, **keywords}
+        trainer = MobilityTrainer(model, arguments, train_dataset=corpus, **keywords)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+
+def score(model: Any, task: Any) -> RankingResult:
+    city = task.city.with_popularity(task.train_visits(0.05, seed=0))
+    tokenizer = SamoeTokenizer.from_city(city, model.config)
+    # The published form was trained on three days: about twenty visits.
+    context = 128 if model.config.pointer_head or model.config.relative_features else 20
+    return evaluate(NextLocationPipeline(model, tokenizer, context=context), task)
+
+
+def row(name: str, seed: int, results: dict[str, RankingResult], tasks: dict[str, Any], full: dict | None) -> dict:
+    """Means over the held-out cities."""
+    out: dict[str, Any] = {"variant": name, "seed": seed}
+    for metric in ("acc@1", "acc@5", "acc@10", "mrr", "nll"):
+        out[metric] = np.mean([result.metric(metric).mean() for result in results.values()])
+    new = {city: new_place_mask(task) for city, task in tasks.items()}
+    out["mrr known places"] = np.mean([r.metric("mrr")[~new[city]].mean() for city, r in results.items()])
+    out["acc@10 new places"] = np.mean([r.metric("acc@10")[new[city]].mean() for city, r in results.items()])
+    if full is not None:
+        gaps = [paired_difference(results[city], full[city], metric="mrr") for city in results]
+        out["mrr minus full"] = np.mean([gap.mean for gap in gaps])
+        out["cities clearly below full"] = sum(gap.high < 0 for gap in gaps)
+        out["cities clearly above full"] = sum(gap.low > 0 for gap in gaps)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="seeds of the full model; the variants are run with seed 0"
+    )
+    parser.add_argument("--output")
+    options = parser.parse_args()
+
+    pairs, tasks = load()
+    mix = ContextMix.fit([make_task(visits, city) for visits, city in pairs], user_fraction=0.05)
+    few = {name: task.train_visits(0.05, seed=0) for name, task in tasks.items()}
+    results = {name: evaluate(ContextMix(mix, counts_from=few[name]), task) for name, task in tasks.items()}
+    rows, full = [row("context mix, 5 %", 0, results, tasks, None)], None
+    for name in options.variants:
+        for seed in range(options.seeds if name == "full" else 1):
+            start = time.process_time()
+            model = train(pairs, name, epochs=options.epochs, seed=seed)
+            seconds = time.process_time() - start
+            results = {city: score(model, task) for city, task in tasks.items()}
+            full = results if full is None and name == "full" else full
+            line = row(name, seed, results, tasks, full)
+            rows.append({**line, "parameters": model.num_parameters(), "training CPU s": round(seconds)})
+            print(pd.Series(rows[-1]).to_dict(), flush=True)
+            if options.output:
+                save_table(pd.DataFrame(rows), options.output)
+    print(pd.DataFrame(rows).round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

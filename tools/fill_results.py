@@ -1,0 +1,208 @@
+"""Fill the tables of the README, the results page and the checkpoint card: `python tools/fill_results.py`.
+
+Unusual: nobody types a figure. A table stands between `<!-- begin NAME -->` and `<!-- end -->`; a name whose CSV is
+absent is left as it is. Rows
+of several draws are averaged, and their spread is given as ±.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+CITY_NAMES = {"calgary": "Calgary", "chicago": "Chicago", "washington_dc": "Washington", "gowalla_austin": "Austin"}
+NEURAL = {"GRU (100 %)": "GRU with location ids, 100 %", "Transformer (100 %)": "transformer with location ids, 100 %"}
+
+
+def read(name: str) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / f"{name}.csv", comment="#")
+
+
+def over_draws(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per city, subset and model without its draw."""
+    table = table.assign(model=table["model"].str.replace(r",? draw \d+", "", regex=True))
+    grouped = table.groupby(["city", "subset", "model"], sort=False)
+    means = grouped[["n", "users", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll", "ece"]].mean()
+    return means.assign(draws=grouped.size(), spread=grouped["mrr"].std().fillna(0.0)).reset_index()
+
+
+def transfer_rows(subset: str) -> pd.DataFrame:
+    table = over_draws(read("transfer"))
+    neural = read("baselines")
+    neural = neural[neural["model"].isin(NEURAL)].replace({"model": NEURAL})
+    parts = [table, over_draws(neural)]
+    if (RESULTS / "full_data.csv").is_file():
+        scratch = over_draws(read("full_data"))
+        parts.append(scratch.assign(model="SAMoE from scratch, 100 %"))
+    everything = pd.concat(parts, ignore_index=True)
+    return everything[everything["subset"] == subset]
+
+
+def markdown(rows: list[list[str]], header: list[str]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def wide(subset: str, columns: tuple[str, ...]) -> str:
+    """One row per model, one column per city; baselines first, ours last and bold."""
+    table = transfer_rows(subset)
+    models = list(dict.fromkeys(table["model"]))
+    ours = [model for model in models if model.startswith("SAMoE") and "scratch" not in model]
+    rows = []
+    for model in [model for model in models if model not in ours] + ours:
+        cells, values = [], []
+        for city in CITY_NAMES:
+            found = table[(table["city"] == city) & (table["model"] == model)]
+            cells.append("/".join(f"{found[c].iloc[0]:.3f}" for c in columns) if len(found) else "–")
+            values.append([found[c].iloc[0] for c in columns] if len(found) else None)
+        whole = None not in values
+        mean = "/".join(f"{sum(v[i] for v in values) / len(values):.3f}" for i in range(len(columns))) if whole else "–"
+        rows.append([f"**{model}**" if model in ours else model, *cells, mean])
+    return markdown(rows, ["/".join(columns), *CITY_NAMES.values(), "mean"])
+
+
+def detail() -> str:
+    table = transfer_rows("all")
+    rows = []
+    for city, title in CITY_NAMES.items():
+        for _, row in table[table["city"] == city].iterrows():
+            interval = f"{row['mrr']:.3f} [{row['mrr_low']:.3f}, {row['mrr_high']:.3f}]"
+            spread = f"±{row['spread']:.4f} over {row['draws']}" if row["draws"] > 1 else ""
+            scores = [f"{row[c]:.3f}" for c in ("acc@1", "acc@5", "acc@10")]
+            rows.append([title, row["model"], *scores, interval, spread, f"{row['nll']:.3f}", f"{row['ece']:.3f}"])
+    return markdown(rows, ["city", "model", "Acc@1", "Acc@5", "Acc@10", "MRR [95 %]", "draws", "log-loss", "ECE"])
+
+
+def pairs() -> str:
+    table = read("transfer_pairs")
+    table["ours"] = table["ours"].str.replace(r",? draw \d+", "", regex=True)
+    table["rival"] = table["rival"].str.replace(r" draw \d+", "", regex=True)
+    keys = ["city", "ours", "rival", "metric"]
+    means = table.groupby(keys, sort=False)[["mean", "low", "high"]].mean().reset_index()
+    rows = []
+    for (ours, rival, metric), group in means.groupby(["ours", "rival", "metric"], sort=False):
+        cells = []
+        for city in CITY_NAMES:
+            found = group[group["city"] == city].iloc[0]
+            text = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+            cells.append(f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text)
+        rows.append([ours, rival, metric, *cells])
+    return markdown(rows, ["ours", "minus", "metric", *CITY_NAMES.values()])
+
+
+def adaptations(name: str = "transfer") -> str:
+    table = read(f"{name}_adaptations")
+    rows = []
+    for (city, fraction), group in table.groupby(["city", "fraction"], sort=False):
+        used = ", ".join(group["used"])
+        visits = f"{group['visits'].min()}–{group['visits'].max()}" if len(group) > 1 else str(group["visits"].iloc[0])
+        rows.append(
+            [
+                CITY_NAMES.get(city, city),
+                f"{fraction:.0%}".replace("%", " %"),
+                visits,
+                used,
+                f"{group['seconds'].max():.0f} s",
+            ]
+        )
+    return markdown(rows, ["city", "people", "visits", "strength chosen, per draw", "longest"])
+
+
+def curve() -> str:
+    table = over_draws(read("curve"))
+    table = table[(table["subset"] == "all") & table["model"].str.contains("LoRA|zero-shot, 0|mix")]
+    rows = []
+    for model in dict.fromkeys(table["model"]):
+        cells = []
+        for city in CITY_NAMES:
+            found = table[(table["city"] == city) & (table["model"] == model)]
+            cells.append(f"{found['acc@1'].iloc[0]:.3f}/{found['mrr'].iloc[0]:.3f}" if len(found) else "–")
+        rows.append([model, *cells])
+    return markdown(rows, ["Acc@1/MRR", *CITY_NAMES.values()])
+
+
+def other_kind() -> str:
+    table = read("other_kind")
+    table = over_draws(table)
+    rows = []
+    for _, row in table.iterrows():
+        scores = [f"{row[c]:.3f}" for c in ("acc@1", "acc@5", "acc@10", "mrr", "nll", "ece")]
+        rows.append([row["model"], *scores, f"±{row['spread']:.4f} over {row['draws']}" if row["draws"] > 1 else ""])
+    return markdown(
+        rows, ["160 San Francisco cabs", "Acc@1", "Acc@5", "Acc@10", "MRR", "log-loss", "ECE", "draws (sd of MRR)"]
+    )
+
+
+def ablation() -> str:
+    table = read("ablation")
+    rows = []
+    for _, row in table.iterrows():
+        scores = [f"{row[c]:.3f}" for c in ("acc@1", "acc@10", "mrr", "nll", "mrr known places", "acc@10 new places")]
+        gap = "" if pd.isna(row["mrr minus full"]) else f"{row['mrr minus full']:+.4f}"
+        clear = "" if gap == "" else f"{row['cities clearly below full']:.0f} / {row['cities clearly above full']:.0f}"
+        parameters = "" if pd.isna(row["parameters"]) else f"{row['parameters'] / 1e6:.2f} M"
+        rows.append([f"{row['variant']}, seed {row['seed']:.0f}", *scores, gap, clear, parameters])
+    header = [
+        "variant",
+        "Acc@1",
+        "Acc@10",
+        "MRR",
+        "log-loss",
+        "MRR known",
+        "Acc@10 new",
+        "MRR minus full",
+        "cities below / above",
+        "size",
+    ]
+    return markdown(rows, header)
+
+
+def speed() -> str:
+    table = pd.read_csv(ROOT / "benchmarks" / "samoe_speed.csv", comment="#")
+    rows = [
+        [r["pair"], f"{r['first, ms']:.0f}", f"{r['second, ms']:.0f}", f"{r['ratio']:.2f}"] for _, r in table.iterrows()
+    ]
+    return markdown(rows, ["pair (first / second)", "first, ms", "second, ms", "ratio"])
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "transfer": lambda: wide("all", ("acc@1", "mrr")),
+    "new places": lambda: wide("new places", ("acc@10", "mrr")),
+    "known places": lambda: wide("known places", ("acc@1", "mrr")),
+    "detail": detail,
+    "pairs": pairs,
+    "adaptations": adaptations,
+    "curve": curve,
+    "curve adaptations": lambda: adaptations("curve"),
+    "other kind": other_kind,
+    "ablation": ablation,
+    "speed": speed,
+}
+MARK = re.compile(r"<!-- begin (?P<name>[\w ]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
+
+
+def fill(text: str) -> str:
+    def block(found: re.Match[str]) -> str:
+        try:
+            table = BLOCKS[found["name"]]()
+        except FileNotFoundError as missing:
+            print(f"{found['name']}: {missing}")
+            return found[0]
+        return f"<!-- begin {found['name']} -->\n{table}\n<!-- end -->"
+
+    return MARK.sub(block, text)
+
+
+def main() -> None:
+    card = ROOT / "checkpoints" / "samoe-small" / "README.md"
+    for page in (ROOT / "README.md", ROOT / "docs" / "results.md", card):
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,7 @@ _NAMES = {
     "paired_difference": "evaluation.ranking",
 }
 
-__all__ = ["__version__", *_NAMES]  # noqa: PLE0604 - the names are loaded lazily
+__all__ = ["__version__", *_NAMES]
 
 if TYPE_CHECKING:
     from .baselines.mix import ContextMix as ContextMix

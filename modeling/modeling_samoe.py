@@ -377,6 +377,10 @@ class SamoePreTrainedModel(PreTrainedModel):
         elif isinstance(module, SamoeCrossLayer):
             init.zeros_(module.bias)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Nothing to resize, places are an input; PEFT asks for it where a tokenizer lies beside an adapter."""
+        return self.get_input_embeddings()
+
 
 class SamoeModel(SamoePreTrainedModel):
     """The body: visits of one city -> a state per visit that knows the past only. Candidates are encoded by

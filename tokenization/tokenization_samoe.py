@@ -20,6 +20,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BatchEncoding, PreTrainedTokenizer
 
+from .records_samoe import column, has_column, is_records, local_seconds, utc_seconds
+
 FORMAT_VERSION = 1
 NUM_SPECIAL = 2
 KM_PER_DEGREE = 111.195
@@ -176,10 +178,10 @@ class SamoeTokenizer(PreTrainedTokenizer):
         Raises:
             ValueError: for missing columns, no visits, unknown locations, or naive times; one sentence each.
         """
-        location = _column(visits, columns.get("location_id", "location_id"))
-        utc = _utc_seconds(_column(visits, columns.get("time", "time")))
+        location = column(visits, columns.get("location_id", "location_id"))
+        utc = utc_seconds(column(visits, columns.get("time", "time")))
         user_column = columns.get("user_id", "user_id")
-        people = _column(visits, user_column) if _has_column(visits, user_column) else np.zeros(len(utc), np.int64)
+        people = column(visits, user_column) if has_column(visits, user_column) else np.zeros(len(utc), np.int64)
         if len(utc) == 0:
             raise ValueError("there are no visits to encode: the frame is empty.")
         ids = self._location_rows(location, visits, unknown, columns)
@@ -229,8 +231,8 @@ class SamoeTokenizer(PreTrainedTokenizer):
                 f"{self.name!r} does not list, first {absent[:5].tolist()}; "
                 "add them to the City, or pass unknown='nearest' or 'drop'."
             )
-        lat = np.asarray(_column(visits, columns.get("lat", "lat")), np.float64)[missing]
-        lon = np.asarray(_column(visits, columns.get("lon", "lon")), np.float64)[missing]
+        lat = np.asarray(column(visits, columns.get("lat", "lat")), np.float64)[missing]
+        lon = np.asarray(column(visits, columns.get("lon", "lon")), np.float64)[missing]
         ids[missing] = self.nearest(lat, lon)
         return ids
 
@@ -259,7 +261,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
             `return_tensors`, also `location_features`, so that `model(**tokenizer(visits, return_tensors="pt"))` works
             in any city.
         """
-        if text is None or isinstance(text, str) or (isinstance(text, (list, tuple)) and not _is_records(text)):
+        if text is None or isinstance(text, str) or (isinstance(text, (list, tuple)) and not is_records(text)):
             return super().__call__(text, *args, **kwargs)
         if args:
             raise ValueError("only keyword arguments may follow the visits.")
@@ -375,75 +377,6 @@ class SamoeTokenizer(PreTrainedTokenizer):
             json.dump(header, file, ensure_ascii=False, indent=0)
         save_file({"lat": self.lat, "lon": self.lon, "poi": self.poi, "popularity": self.popularity}, paths[1])
         return tuple(paths)
-
-
-def local_seconds(utc: np.ndarray, timezone_name: str) -> np.ndarray:
-    """UTC epoch seconds -> seconds of local civil time counted as if it were UTC, int64 (n,). Offsets change on quarter
-    hours only.
-    """
-    zone = ZoneInfo(timezone_name)
-    quarters, inverse = np.unique(utc // 900, return_inverse=True)
-    hours, hour_inverse = np.unique(quarters // 4, return_inverse=True)
-    ends = [
-        datetime.fromtimestamp(int(hour) * 3600, zone).utcoffset().total_seconds()
-        for hour in np.append(hours, hours[-1:] + 1)
-    ]
-    steady = (
-        np.array([datetime.fromtimestamp(int(h + 1) * 3600, zone).utcoffset().total_seconds() for h in hours])
-        == ends[:-1]
-    )
-    offsets = np.asarray(ends[:-1])[hour_inverse]
-    for position in np.flatnonzero(~steady[hour_inverse]):  # the few quarters of an hour in which the clock is changed
-        offsets[position] = datetime.fromtimestamp(int(quarters[position]) * 900, zone).utcoffset().total_seconds()
-    return utc + offsets[inverse].astype(np.int64)
-
-
-def _is_records(items: Any) -> bool:
-    return len(items) > 0 and isinstance(items[0], dict)
-
-
-def _has_column(visits: Any, name: str) -> bool:
-    if isinstance(visits, (list, tuple)):
-        return name in visits[0]
-    names = getattr(visits, "column_names", None)
-    return name in (names if names is not None else visits)
-
-
-def _column(visits: Any, name: str) -> Any:
-    if isinstance(visits, (list, tuple)) and not visits:
-        raise ValueError("there are no visits to encode: the list is empty.")
-    if not _has_column(visits, name):
-        raise ValueError(f"the visits have no column {name!r}; name it by keyword, as in {name}='my_column'.")
-    if isinstance(visits, (list, tuple)):
-        return np.asarray([record[name] for record in visits], dtype=object)
-    column = visits[name]
-    if hasattr(column, "to_pandas") and not hasattr(column, "dtype"):
-        return column.to_pandas()  # an Arrow column; numpy would lose its time zone
-    return column if hasattr(column, "dtype") else np.asarray(column)
-
-
-def _utc_seconds(times: Any) -> np.ndarray:
-    """Time-zone-aware datetimes or integer epoch seconds -> int64 epoch seconds UTC."""
-    if getattr(getattr(times, "dtype", None), "tz", None) is not None:  # a pandas column
-        return times.to_numpy(dtype="datetime64[s]").astype(np.int64)
-    values = np.asarray(times)
-    if values.dtype.kind in "iu" or (
-        values.dtype.kind == "O" and len(values) and all(isinstance(v, (int, np.integer)) for v in values.tolist())
-    ):
-        return values.astype(np.int64)
-    if (
-        values.dtype.kind == "O"
-        and len(values)
-        and all(isinstance(v, datetime) and v.tzinfo is not None for v in values.tolist())
-    ):
-        return np.fromiter((int(v.timestamp()) for v in values.tolist()), np.int64, len(values))
-    if len(values) == 0:
-        return np.zeros(0, np.int64)
-    raise ValueError(
-        f"column 'time' must hold time-zone-aware times or integer epoch seconds, "
-        f"found {values.dtype} such as {values[0]!r}; "
-        "use hf_mobility.data.validate_visits(frame, timezone=...) first."
-    )
 
 
 def _read_city(city_file: str, table_file: str) -> dict[str, Any]:

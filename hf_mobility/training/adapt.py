@@ -205,11 +205,14 @@ def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | N
     adapted = get_peft_model(copy.deepcopy(base), (strength or Strength(ATTENTION, epochs=0)).lora_config())
     if strength is None:
         return adapted
+    corpus, batching = CityCorpus([city]), {key: settings[key] for key in ("tokens_per_batch", "window")}
+    steps = int(len(CityBatchSampler(corpus, seed=settings["seed"], **batching)) * strength.epochs)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(
             scratch,
             preset="adapt",
             num_train_epochs=strength.epochs,
+            warmup_steps=min(5, steps // 10),  # a warm-up as long as the training would leave the model as it was
             learning_rate=strength.learning_rate,
             seed=settings["seed"],
             use_cpu=base.device.type == "cpu",
@@ -221,10 +224,9 @@ def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | N
         trainer = MobilityTrainer(
             adapted,
             arguments,
-            train_dataset=CityCorpus([city]),
-            tokens_per_batch=settings["tokens_per_batch"],
-            window=settings["window"],
+            train_dataset=corpus,
             max_candidates=1500,
+            **batching,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -80,8 +80,8 @@ class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
     """Batches of one city each, at most `tokens_per_batch` tokens with padding; shuffled by (seed, epoch).
 
     An epoch always has as many batches as the first one: a new cut that gives a few more or fewer loses or repeats
-    some of the shuffled list.
-    With several processes each takes every `world_size`-th window of the same batch.
+    some of the shuffled list. With several processes each takes every `world_size`-th window of the same batch; where
+    there are fewer windows than processes, the others get a window of one visit, which has no target.
     """
 
     def __init__(
@@ -121,7 +121,9 @@ class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
         batches = self._batches(self.epoch)
         for number in range(self._length):
             city, windows = batches[number % len(batches)]
-            mine = windows[self.rank :: self.world_size] if len(windows) >= self.world_size else windows[:1]
+            mine = windows[self.rank :: self.world_size]
+            if not len(mine):
+                mine = windows[:1, :1] + [0, 1]
             batch_seed = self.epoch * self._length + number if self.shuffle else number
             yield [WindowKey(city, int(start), int(stop), batch_seed) for start, stop in mine]
 

@@ -46,5 +46,6 @@ def training_arguments(output_dir: str, *, preset: str = "pretrain", **overrides
     """
     if preset not in _PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose one of {sorted(_PRESETS)}.")
-    device = {"bf16": True, "dataloader_pin_memory": torch.cuda.is_available()}
+    accelerator = torch.accelerator.is_available()
+    device = {"bf16": True, "use_cpu": not accelerator, "dataloader_pin_memory": accelerator}
     return TrainingArguments(output_dir=output_dir, **{**_COMMON, **device, **_PRESETS[preset], **overrides})

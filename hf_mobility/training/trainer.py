@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.sequences import WindowRule
 from .corpus import CityBatchSampler, CityCollator, CityCorpus
@@ -24,12 +25,15 @@ class MobilityTrainer(Trainer):
         tokens_per_batch: tokens of a step, padding included, over all processes. (`per_device_train_batch_size` has
             no effect.)
         window: longest context in training.
-        window_rule: another way to cut windows, e.g. `day_windows`; (sequences, generator) -> (W, 2).
+        window_rule: another way to cut windows, (sequences, generator) -> (W, 2), e.g. `lambda sequences, rng:
+            day_windows(sequences)`.
         augment, max_candidates, sampled_candidates: see `CityCollator`.
         Everything else is the Trainer's.
 
+    `eval_loss` is the mean per visit (the plain Trainer's is per batch, whatever a batch's size).
+
     Raises:
-        TypeError: if `train_dataset` is no `CityCorpus`.
+        TypeError: if `train_dataset` or `eval_dataset` is no `CityCorpus`.
     """
 
     def __init__(
@@ -46,30 +50,46 @@ class MobilityTrainer(Trainer):
         sampled_candidates: int = 800,
         **kwargs: Any,
     ) -> None:
-        if train_dataset is not None and not isinstance(train_dataset, CityCorpus):
-            raise TypeError(
-                f"train_dataset must be a CityCorpus, got {type(train_dataset).__name__}; see CityCorpus.from_visits."
-            )
+        if train_dataset is not None:
+            _check_corpus(train_dataset, "train_dataset")
         self.tokens_per_batch, self.window, self.window_rule = tokens_per_batch, window, window_rule
         self._collating = {
             "augment": augment,
             "max_candidates": max_candidates,
             "sampled_candidates": sampled_candidates,
         }
+        self._evaluated: list[torch.Tensor] = []
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         if self.train_dataset is None:
             raise ValueError("MobilityTrainer: training needs a train_dataset (a CityCorpus).")
-        return self._loader(self.train_dataset, shuffle=True, **self._collating)
+        return self._loader(_check_corpus(self.train_dataset, "train_dataset"), shuffle=True, **self._collating)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(dataset, str):
+        if isinstance(dataset, str) and isinstance(self.eval_dataset, dict):
             dataset = self.eval_dataset[dataset]
         if dataset is None:
             raise ValueError("MobilityTrainer: evaluation needs an eval_dataset (a CityCorpus).")
-        return self._loader(dataset, shuffle=False)
+        return self._loader(_check_corpus(dataset, "eval_dataset"), shuffle=False)
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
+        if loss is not None:
+            counted = (inputs["labels"][:, 1:] != -100).sum().to(loss.device)
+            counted = self.accelerator.gather(counted).sum()  # of the batch's shares on all processes
+            self._evaluated.append(counted)
+            loss = loss * counted
+        return loss, logits, labels
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        self._evaluated = []
+        output = super().evaluation_loop(*args, **kwargs)
+        name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        if output.metrics is not None and name in output.metrics:
+            output.metrics[name] /= float(torch.stack(self._evaluated).float().mean())
+        return output
 
     def _loader(self, corpus: CityCorpus, *, shuffle: bool, **collating: Any) -> torch.utils.data.DataLoader:
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -90,3 +110,9 @@ class MobilityTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
+
+
+def _check_corpus(dataset: Any, name: str) -> CityCorpus:
+    if not isinstance(dataset, CityCorpus):
+        raise TypeError(f"{name} must be a CityCorpus, got {type(dataset).__name__}; see CityCorpus.from_visits.")
+    return dataset

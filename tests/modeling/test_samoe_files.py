@@ -257,7 +257,9 @@ def test_saved_code_runs_without_hf_mobility(build: SimpleNamespace, tmp_path: P
     folder = tmp_path / "model"
     logits = saved(folder, build.model(num_poi_features=60, num_popularity_levels=10))
     copied = {path.name for path in folder.glob("*.py")}
-    siblings = {f"{name}_samoe.py" for name in ("configuration", "modeling", "pointer", "times", "tokenization")}
+    siblings = {
+        f"{name}_samoe.py" for name in ("configuration", "modeling", "pointer", "times", "tokenization", "records")
+    }
     assert copied == siblings
     config = json.loads((folder / "config.json").read_text())
     assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_samoe.SamoeForNextLocation"

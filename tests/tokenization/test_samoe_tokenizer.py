@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from hf_mobility import City, SamoeConfig, SamoeTokenizer
 from hf_mobility.data.grid import haversine_km
-from hf_mobility.tokenization.tokenization_samoe import local_seconds
+from hf_mobility.tokenization.records_samoe import local_seconds
 
 FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 PLACES = [f"p{k}" for k in range(8)]

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from hf_mobility import City, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
 from hf_mobility.data.grid import haversine_km
-from hf_mobility.tokenization.tokenization_samoe import local_seconds
+from hf_mobility.tokenization.records_samoe import local_seconds
 
 FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 PLACES = [f"p{k}" for k in range(8)]

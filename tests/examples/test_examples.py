@@ -1,0 +1,216 @@
+"""The examples run from end to end on small simulated cities, and their helpers do what they say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hf_mobility import ContextMix, NextLocationPipeline, SamoeConfig, evaluate, make_task
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ACCURACY = ["acc@1", "acc@5", "acc@10", "mrr"]
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import an example by name, as its neighbours do."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module
+
+
+@pytest.fixture
+def run_example(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run an example as a script, in this process."""
+
+    def run(name: str, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def world(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A checkpoint with a city, and the task of twenty people."""
+    visits, city = toy.city(20, num_days=14)
+    model = toy.model(spread=None)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    return SimpleNamespace(visits=visits, city=city, checkpoint=str(folder), task=make_task(visits, city))
+
+
+def test_a_model_is_pretrained_and_then_adapted_to_a_city(
+    run_example: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, adapted = tmp_path / "tiny", tmp_path / "city"
+    small = ["--simulate", "2", "--users", "12", "--size", "tiny", "--epochs", "0.2", "--set", "num_pointer_heads=2"]
+    run_example("pretrain_samoe.py", *small, "--output", str(checkpoint))
+    assert "2 cities" in capsys.readouterr().out
+    assert json.loads((checkpoint / "config.json").read_text())["num_pointer_heads"] == 2
+    assert len((checkpoint / "sources.txt").read_text().splitlines()) == 2
+    assert NextLocationPipeline.from_pretrained(checkpoint).tokenizer.name == "Simville"
+
+    city = ["--simulate", "--users", "20", "--fraction", "0.2", "--output", str(adapted)]
+    run_example("adapt_city.py", str(checkpoint), *city)
+    printed = capsys.readouterr().out
+    for text in ("none", "weak", "strong", "UserFrequency", "UserMarkov", "nothing tuned", "adapted ("):
+        assert text in printed
+    loaded = NextLocationPipeline.from_pretrained(adapted)
+    assert loaded.tokenizer.timezone == "Europe/Berlin"
+    assert pd.read_csv(adapted / "adaptation.csv")["strength"].tolist() == ["none", "weak", "strong"]
+
+
+def test_a_city_is_adapted_to_from_a_file(
+    run_example: Callable[..., None], world: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.visits.to_parquet(tmp_path / "visits.parquet")
+    options = ["--timezone", "Europe/Berlin", "--strength", "none", "--output", str(tmp_path / "city")]
+    run_example("adapt_city.py", world.checkpoint, str(tmp_path / "visits.parquet"), *options)
+    assert "strength 'none' was asked for" in capsys.readouterr().out
+    assert (tmp_path / "city" / "city.json").is_file()
+    with pytest.raises(SystemExit):
+        run_example("adapt_city.py", world.checkpoint, "--output", str(tmp_path / "neither"))
+    assert "give either a file of visits or --simulate" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_runs_without_checkpoint_and_without_real_data(
+    tmp_path: Path, run_python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    pytest.importorskip("matplotlib", reason="the demo draws a map")
+    home = tmp_path / "home"
+    home.mkdir()
+    nothing = str(tmp_path / "nothing")
+    options = ["--users", "30", "--checkpoint", nothing, "--output", str(tmp_path / "demo")]
+    result = run_python(str(EXAMPLES / "demo.py"), *options, home=home, HF_MOBILITY_DATA=nothing)
+    assert "training a tiny one on simulated cities" in result.stdout
+    assert "calgary: HF_MOBILITY_DATA has no check-ins of it" in result.stdout
+    folder = tmp_path / "demo" / "simville"
+    table = pd.read_csv(folder / "results.csv")
+    assert table["model"].tolist()[:3] == ["UserFrequency", "UserMarkov", "ContextMix"]
+    assert len(table) == 5
+    assert table[ACCURACY].to_numpy().min() > 0
+    assert (folder / "map.png").stat().st_size > 10_000
+    assert NextLocationPipeline.from_pretrained(folder).tokenizer.name == "Simville"
+
+
+def test_the_demo_draws_only_what_came_before_the_targets(
+    example: Callable[[str], ModuleType], world: SimpleNamespace
+) -> None:
+    targets = example("demo").task_rows(world.visits, world.task)
+    counts = world.visits.groupby("user_id")["user_id"].transform("size")
+    position = world.visits.groupby("user_id").cumcount()
+    expected = (counts >= 10) & (position >= np.floor(0.8 * counts + 1e-9))
+    np.testing.assert_array_equal(targets, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("mixture=false", False),
+        ("x=True", True),
+        ("x=none", None),
+        ("x=0.5", 0.5),
+        ("x=3", 3),
+        ("selector=hard", "hard"),
+    ],
+)
+def test_config_values_are_read_from_the_command_line(
+    example: Callable[[str], ModuleType], text: str, value: object
+) -> None:
+    name, read = example("pretrain_samoe")._value(text)
+    assert (name, read) == (text.partition("=")[0], value)
+    assert type(read) is type(value)
+
+
+def test_the_transfer_comparison_has_baselines_first_and_a_row_per_draw_and_strength(
+    example: Callable[[str], ModuleType], world: SimpleNamespace
+) -> None:
+    module = example("evaluate_transfer")
+    weights = dict.fromkeys((0.2, 1.0), ContextMix.fit([world.task]))
+    results, reports = module.compare(world.task, world.checkpoint, weights, [0.2], draws=2, strengths=["none"])
+    names = [result.name for result in results]
+    ours = [name for name in names if name.startswith("SAMoE")]
+    assert names[-len(ours) :] == ours
+    assert len(set(names)) == len(names)
+    assert len(ours) == 1 + 2 * 2
+    assert [report["draw"] for report in reports] == [0, 1]
+    assert all(report["used"] == "none" and report["people"] == 4 for report in reports)
+    by_name = dict(zip(names, results))
+    drawn = [by_name[name] for name in ours if name.endswith("draw 1")]
+    assert len(drawn) == 2  # nothing was tuned, so popularity and the identity adapter agree
+    np.testing.assert_allclose(drawn[0].probability, drawn[1].probability, atol=1e-6)
+
+    table = module.differences(results)
+    assert set(table["ours"]) == set(ours)
+    for row in table.to_dict("records"):
+        first, second = (by_name[row[who]].metric(row["metric"]) for who in ("ours", "rival"))
+        assert row["mean"] == pytest.approx(float(np.mean(first - second)), abs=1e-9)
+        assert row["low"] <= row["mean"] <= row["high"]
+
+
+def test_the_rival_trained_from_scratch_is_a_function_of_its_seed(
+    example: Callable[[str], ModuleType], world: SimpleNamespace
+) -> None:
+    train = example("evaluate_full_data").train
+    config = SamoeConfig.from_preset("tiny")
+    visits = world.task.train_visits()
+    pipes = [train(visits, world.city, config, epochs=2, seed=seed) for seed in (0, 0, 1)]
+    scores = [evaluate(pipe, world.task).probability for pipe in pipes]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert np.abs(scores[0] - scores[2]).max() > 1e-4
+    assert pipes[0].name.endswith("2 epochs")
+
+
+def test_the_baselines_table_averages_over_draws(example: Callable[[str], ModuleType], world: SimpleNamespace) -> None:
+    module = example("evaluate_baselines")
+    weights = dict.fromkeys((0.0, 0.05, 1.0), ContextMix.fit([world.task]))
+    tables = pd.concat(module.count_rows(world.task, weights, bootstrap=0))
+    rows = tables[tables["subset"] == "all"].set_index("model")
+    assert rows["draws"].to_dict()["ContextMix (counts of 5 %)"] == 3
+    draws = [world.task.train_visits(0.05, seed) for seed in (0, 1, 2)]
+    scores = [evaluate(ContextMix(weights[0.05], few), world.task).metric("mrr").mean() for few in draws]
+    assert rows.loc["ContextMix (counts of 5 %)", "mrr"] == pytest.approx(np.mean(scores))
+
+
+# Taxi weeks
+
+
+@pytest.mark.data
+def test_hours_in_the_same_cell_are_one_visit(example: Callable[[str], ModuleType]) -> None:
+    """One cab, hour by hour, in a loop."""
+    module = example("_other_kind")
+    path = example("_open_data").data_folder() / "derived_weekly_grid_sf_cabs.parquet"
+    if not path.exists():
+        pytest.skip("the taxi weeks are not in HF_MOBILITY_DATA")
+    visits, city = module.cab_visits(num_cabs=3)
+    assert visits["user_id"].nunique() == 3
+    assert len(city) == 900
+    cab = visits["user_id"].iloc[0]
+    weeks = pd.read_parquet(path)
+    expected: list[tuple[pd.Timestamp, str]] = []
+    last: Any = None
+    for week in weeks[weeks["user_id"] == cab].sort_values("week_start_local").itertuples():
+        for hour, cell in enumerate(week.cells):
+            if cell < 0:
+                continue  # nobody knows; the cab may be where it was
+            if cell != last:
+                local = pd.Timestamp(week.week_start_local) + pd.Timedelta(hours=hour)
+                name = f"r{cell // 30}c{cell % 30}"
+                expected.append((local.tz_localize("America/Los_Angeles").tz_convert("UTC"), name))
+            last = cell
+    own = visits[visits["user_id"] == cab]
+    assert list(zip(own["time"], own["location_id"])) == expected
+    assert (city.index_of(own["location_id"]) >= 0).all()

@@ -1,0 +1,318 @@
+"""Frames in, frames out: predictions are the model's own numbers, whatever the order, type or batches of the input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from hf_mobility import City, DataError, NextLocationPipeline, SamoeTokenizer, evaluate, make_task
+
+COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
+EXACT = {"atol": 1e-6, "rtol": 1e-5}
+
+
+# What comes out
+
+
+def test_there_are_top_k_rows_per_person_in_order_of_user_and_rank(world: SimpleNamespace) -> None:
+    table = world.pipe.predict(world.visits, top_k=4)
+    users = np.unique(world.visits["user_id"])
+    assert table.columns.tolist() == COLUMNS
+    assert table["user_id"].tolist() == np.repeat(users, 4).tolist()
+    assert table["rank"].tolist() == [1, 2, 3, 4] * len(users)
+    assert (table.groupby("user_id")["probability"].diff().dropna() <= 0).all()
+    assert not table.duplicated(["user_id", "location_id"]).any()
+    assert isinstance(table.index, pd.RangeIndex)
+    assert table["user_id"].dtype == world.visits["user_id"].dtype
+
+
+def test_probabilities_are_the_models_own(world: SimpleNamespace) -> None:
+    places = len(world.city)
+    table = world.pipe.predict(world.visits, top_k=places)
+    found = world.matrix(world.pipe, table)
+    for position in range(len(found)):
+        expected = world.by_hand(world.pipe, world.of(world.visits, position))
+        np.testing.assert_allclose(found[position], expected, atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert np.ptp(found, axis=0).max() > 0.01, "everybody gets the same answer: the test would see little"
+
+
+def test_coordinates_are_those_of_the_place(world: SimpleNamespace) -> None:
+    table = world.pipe.predict(world.visits, top_k=3)
+    rows = world.city.index_of(table["location_id"])
+    np.testing.assert_array_equal(table["lat"], world.city.lat[rows])
+    np.testing.assert_array_equal(table["lon"], world.city.lon[rows])
+
+
+@torch.no_grad()
+def test_the_expected_stay_is_the_mean_of_the_stay_classes(world: SimpleNamespace) -> None:
+    table = world.pipe.predict(world.visits, top_k=2)
+    assert (table["expected_stay"] > 0).all()
+    assert (table.groupby("user_id")["expected_stay"].nunique() == 1).all()
+    classes = np.arange(1, world.model.config.num_stay_bins)
+    seconds = 600 * (2 ** ((classes - 0.5) / 1.6) - 1)  # the middle of class floor(1.6 log2(1 + minutes / 10)) + 1
+    for position in (0, 5):
+        inputs = world.pipe.tokenizer(world.of(world.visits, position), return_tensors="pt")
+        share = world.model(**inputs).stay_logits[0, -1, 1:].softmax(-1).numpy()
+        own = table["expected_stay"].iloc[2 * position]
+        assert own == pytest.approx(float(share @ seconds), rel=1e-4)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 61])
+def test_top_k_must_lie_within_the_city(world: SimpleNamespace, top_k: int) -> None:
+    assert len(world.city) == 60
+    with pytest.raises(DataError, match=f"top_k must be between 1 and the city's 60 locations, got {top_k}"):
+        world.pipe.predict(world.visits, top_k=top_k)
+
+
+# Who and where
+
+
+def test_a_person_nobody_has_seen_and_a_person_with_one_visit_are_predicted(world: SimpleNamespace) -> None:
+    stranger = world.of(world.visits, 3).assign(user_id=10_000)
+    beginner = world.of(world.visits, 4).head(1).assign(user_id=10_001)
+    table = world.pipe.predict(pd.concat([stranger, beginner, world.visits]), top_k=2)
+    both = table[table["user_id"] >= 10_000]
+    assert both["user_id"].tolist() == [10_000, 10_000, 10_001, 10_001]
+    original = table[table["user_id"] == world.of(world.visits, 3)["user_id"].iloc[0]]
+    np.testing.assert_allclose(both["probability"][:2], original["probability"], **EXACT)  # an id is no feature
+    expected = world.by_hand(world.pipe, beginner).topk(2).values
+    np.testing.assert_allclose(both["probability"][2:], expected, **EXACT)
+
+
+def test_user_ids_may_be_text(world: SimpleNamespace) -> None:
+    table = world.pipe.predict(world.visits.assign(user_id="u" + world.visits["user_id"].astype(str)))
+    assert sorted(table["user_id"].unique()) == sorted("u" + str(user) for user in world.visits["user_id"].unique())
+
+
+def test_the_same_weights_predict_in_a_city_never_seen(world: SimpleNamespace, toy: SimpleNamespace) -> None:
+    visits, city = toy.city(6, seed=2, num_locations=80)
+    world.pipe.predict(world.visits)  # the first city's table is remembered, and must not be used
+    other = world.pipe.for_city(city)
+    table = other.predict(visits, top_k=len(city))
+    assert set(table["location_id"]) == set(city.location_ids)
+    np.testing.assert_allclose(world.matrix(other, table)[2], world.by_hand(other, world.of(visits, 2)), atol=1e-6)
+    assert (other.context, other.tokens_per_batch, other.name) == (128, 4096, "SAMoE")
+    assert other.model is world.pipe.model
+
+
+def test_a_city_with_other_columns_is_refused(world: SimpleNamespace) -> None:
+    narrow = SimpleNamespace(**{name: getattr(world.city, name) for name in ("name", "timezone", "location_ids")})
+    narrow.lat, narrow.lon, narrow.poi_names = world.city.lat, world.city.lon, ("a",)
+    narrow.poi, narrow.popularity = world.city.poi[:, :1], world.city.popularity
+    with pytest.raises(ValueError, match="1 POI columns, the model needs 60"):
+        world.pipe.for_city(narrow)
+
+
+def test_in_a_city_of_one_place_that_place_is_certain(world: SimpleNamespace) -> None:
+    fields = ("location_ids", "lat", "lon", "poi", "popularity")
+    one = SimpleNamespace(name="hamlet", timezone="UTC", poi_names=world.city.poi_names)
+    for name in fields:
+        setattr(one, name, getattr(world.city, name)[:1])
+    with pytest.raises(DataError, match="at least two locations"):
+        City(**vars(one))
+    visits = world.visits.head(3).assign(location_id=one.location_ids[0])
+    table = world.pipe.for_city(one).predict(visits, top_k=1)
+    assert table["probability"].tolist() == [1.0]
+
+
+# Input
+
+
+def test_shuffled_rows_give_the_same_result_and_the_callers_frame_is_not_changed(world: SimpleNamespace) -> None:
+    shuffled = world.visits.sample(frac=1, random_state=0)
+    before = shuffled.copy(deep=True)
+    pd.testing.assert_frame_equal(world.pipe.predict(shuffled), world.pipe.predict(world.visits))
+    pd.testing.assert_frame_equal(shuffled, before)
+
+
+def test_datasets_arrow_tables_and_files_are_accepted(world: SimpleNamespace, tmp_path: Path) -> None:
+    expected = world.pipe.predict(world.visits)
+    world.visits.to_parquet(tmp_path / "visits.parquet")
+    world.visits.to_csv(tmp_path / "visits.csv", index=False)
+    table = pa.Table.from_pandas(world.visits)
+    for given in (table, Dataset.from_pandas(world.visits), tmp_path / "visits.parquet", str(tmp_path / "visits.csv")):
+        pd.testing.assert_frame_equal(world.pipe.predict(given), expected)
+
+
+def test_columns_may_have_other_names(world: SimpleNamespace) -> None:
+    renamed = world.visits.rename(columns={"user_id": "uid", "location_id": "venue", "time": "when"})
+    table = world.pipe.predict(renamed, user_id="uid", location_id="venue", time="when")
+    pd.testing.assert_frame_equal(table, world.pipe.predict(world.visits))
+
+
+def test_without_location_ids_the_nearest_place_counts(world: SimpleNamespace) -> None:
+    table = world.pipe.predict(world.visits.drop(columns="location_id"))
+    pd.testing.assert_frame_equal(table, world.pipe.predict(world.visits))
+
+
+def test_unknown_places_are_an_error_the_nearest_place_or_dropped(world: SimpleNamespace) -> None:
+    own = world.of(world.visits, 0).reset_index(drop=True)
+    foreign = own.assign(location_id=own["location_id"].where(own.index != 2, "atlantis"))
+    with pytest.raises(ValueError, match=r"'location_id': 1 visits are at 1 locations .* does not list.*atlantis"):
+        world.pipe.predict(foreign)
+    pd.testing.assert_frame_equal(world.pipe.predict(foreign, unknown="nearest"), world.pipe.predict(own))
+    dropped = world.pipe.predict(foreign, unknown="drop")
+    pd.testing.assert_frame_equal(dropped, world.pipe.predict(own.drop(index=2)))
+    with pytest.raises(ValueError, match="unknown must be 'error', 'nearest' or 'drop', got 'ignore'"):
+        world.pipe.predict(foreign, unknown="ignore")
+
+
+def test_a_person_without_any_listed_visit_is_left_out_when_dropping(world: SimpleNamespace) -> None:
+    lost = world.of(world.visits, 0).assign(location_id="atlantis")
+    both = world.pipe.predict(pd.concat([lost, world.of(world.visits, 1)]), unknown="drop")
+    assert both["user_id"].unique().tolist() == world.of(world.visits, 1)["user_id"].unique().tolist()
+    with pytest.raises(ValueError, match="there are no visits left"):
+        world.pipe.predict(lost, unknown="drop")
+
+
+def test_faulty_frames_are_answered_by_one_sentence(world: SimpleNamespace) -> None:
+    visits = world.visits
+    with pytest.raises(DataError, match=r"lacks the column\(s\) time"):
+        world.pipe.predict(visits.drop(columns="time"))
+    with pytest.raises(DataError, match=r"'lat': 1 of .* missing, NaN or infinite"):
+        world.pipe.predict(visits.assign(lat=visits["lat"].where(visits.index != 7)))
+    tokyo = visits.assign(lat=139.7, lon=35.7)
+    with pytest.raises(DataError, match="'lat' and 'lon' look swapped"):
+        world.pipe.predict(tokyo)
+    with pytest.raises(DataError, match="no rows"):
+        world.pipe.predict(visits.head(0))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet"):
+        world.pipe.predict("nowhere.parquet")
+
+
+def test_naive_times_need_a_time_zone(world: SimpleNamespace) -> None:
+    naive = world.visits.assign(time=world.visits["time"].dt.tz_convert(world.city.timezone).dt.tz_localize(None))
+    with pytest.raises(DataError, match="without a time zone"):
+        world.pipe.predict(naive)
+    table = world.pipe.predict(naive, timezone=world.city.timezone)
+    pd.testing.assert_frame_equal(table, world.pipe.predict(world.visits))
+
+
+# Context and batches
+
+
+@pytest.mark.parametrize("context", [1, 4])
+def test_only_the_last_visits_within_the_context_count(world: SimpleNamespace, context: int) -> None:
+    pipe = NextLocationPipeline(world.model, world.pipe.tokenizer, context=context)
+    found = world.matrix(pipe, pipe.predict(world.visits, top_k=60))
+    for position in (0, 6):
+        expected = world.by_hand(pipe, world.of(world.visits, position), slice(-context, None))
+        np.testing.assert_allclose(found[position], expected, atol=1e-6)
+    assert np.abs(found - world.matrix(world.pipe, world.pipe.predict(world.visits, top_k=60))).max() > 1e-3
+
+
+def test_a_context_longer_than_any_history_is_the_whole_history(world: SimpleNamespace) -> None:
+    longest = int(world.visits.groupby("user_id").size().max())
+    tables = [
+        NextLocationPipeline(world.model, world.pipe.tokenizer, context=context).predict(world.visits)
+        for context in (longest, 1_000)
+    ]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_the_context_never_exceeds_the_models_positions(toy: SimpleNamespace, world: SimpleNamespace) -> None:
+    model = toy.model(max_position_embeddings=12)
+    pipe = NextLocationPipeline(model, SamoeTokenizer.from_city(world.city, model.config))
+    assert pipe.context == 12
+    assert len(pipe.predict(world.visits, top_k=1)) == 12
+
+
+def test_batches_do_not_matter(world: SimpleNamespace) -> None:
+    small = NextLocationPipeline(world.model, world.pipe.tokenizer, tokens_per_batch=1)
+    one_by_one = small.predict(world.visits)
+    together = world.pipe.predict(world.visits)
+    pd.testing.assert_frame_equal(one_by_one, together, check_exact=False, **EXACT)
+
+
+# The arrival time given
+
+
+def next_times(visits: pd.DataFrame) -> pd.Series:
+    return visits.groupby("user_id")["time"].last()
+
+
+@torch.no_grad()
+def test_a_given_arrival_time_is_used_as_in_training(world: SimpleNamespace, timed: NextLocationPipeline) -> None:
+    """In training the arrival time of the next visit is read off that visit."""
+    last = world.visits.groupby("user_id").cumcount(ascending=False) == 0
+    times = next_times(world.visits)
+    found = world.matrix(timed, timed.predict(world.visits[~last], top_k=60, target_time=times))
+    for position in range(len(found)):
+        inputs = timed.tokenizer(world.of(world.visits, position), return_tensors="pt")
+        expected = timed.model(**inputs, labels=inputs["input_ids"]).logits[0, -2, 2:].softmax(-1)
+        np.testing.assert_allclose(found[position], expected, atol=1e-6)
+
+
+def test_the_arrival_time_may_be_one_for_all_or_one_per_person(
+    world: SimpleNamespace, timed: NextLocationPipeline
+) -> None:
+    moment = world.visits["time"].max() + pd.Timedelta("3h")
+    for_all = timed.predict(world.visits, target_time=moment)
+    users = world.visits["user_id"].unique()
+    zones = ["UTC", "Asia/Tokyo", "America/New_York"]  # the same instant, however it is written
+    mapping = {user: moment.tz_convert(zones[i % 3]) for i, user in enumerate(users)}
+    for given in (mapping, pd.Series(mapping), moment.isoformat(), moment.to_pydatetime()):
+        pd.testing.assert_frame_equal(timed.predict(world.visits, target_time=given), for_all)
+    later = timed.predict(world.visits, target_time=moment + pd.Timedelta("6h"))
+    assert np.abs(later["probability"] - for_all["probability"]).max() > 1e-4
+
+
+def test_the_arrival_time_is_refused_where_it_is_missing_naive_or_of_no_use(
+    world: SimpleNamespace, timed: NextLocationPipeline
+) -> None:
+    moment = world.visits["time"].max()
+    with pytest.raises(DataError, match="target_time was given, but this model was trained without it"):
+        world.pipe.predict(world.visits, target_time=moment)
+    with pytest.raises(DataError, match="target_time is missing"):
+        timed.predict(world.visits)
+    with pytest.raises(DataError, match="time-zone-aware time for every user; it is not for 12 of 12"):
+        timed.predict(world.visits, target_time=moment.tz_localize(None))
+    with pytest.raises(DataError, match="it is not for 1 of 12"):
+        timed.predict(world.visits, target_time=next_times(world.visits).iloc[1:])
+
+
+def test_a_model_that_needs_the_arrival_time_is_not_evaluated_without_it(
+    world: SimpleNamespace, timed: NextLocationPipeline
+) -> None:
+    with pytest.raises(ValueError, match="arrival_times are needed"):
+        evaluate(timed, make_task(world.visits, world.city, min_visits=5))
+
+
+# Files
+
+
+def test_a_saved_pipeline_loads_and_predicts_the_same(
+    world: SimpleNamespace, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    world.pipe.save_pretrained(tmp_path)
+    loaded = NextLocationPipeline.from_pretrained(tmp_path, context=20, tokens_per_batch=64, name="again")
+    assert (loaded.context, loaded.tokens_per_batch, loaded.name) == (20, 64, "again")
+    loaded = NextLocationPipeline.from_pretrained(str(tmp_path))
+    pd.testing.assert_frame_equal(loaded.predict(world.visits), world.pipe.predict(world.visits))
+    assert loaded.tokenizer.name == "city 1"
+    visits, city = toy.city(5, seed=2)
+    elsewhere = NextLocationPipeline.from_pretrained(tmp_path, city=city)
+    pd.testing.assert_frame_equal(elsewhere.predict(visits), world.pipe.for_city(city).predict(visits))
+
+
+def test_a_model_of_another_kind_is_named(tmp_path: Path) -> None:
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=10, n_positions=8)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds a GPT2LMHeadModel; NextLocationPipeline needs a SamoeForNextLocation"):
+        NextLocationPipeline.from_pretrained(tmp_path)
+
+
+def test_predicting_needs_no_gradient_and_leaves_the_weights_alone(world: SimpleNamespace) -> None:
+    before: dict[str, Any] = {name: value.clone() for name, value in world.model.state_dict().items()}
+    world.pipe.predict(world.visits)
+    assert all(parameter.grad is None for parameter in world.model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in world.model.state_dict().items())

@@ -1,0 +1,294 @@
+"""Adaptation: the base stays as it is, and held-out people choose the strength."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+
+from hf_mobility import Adaptation, SamoeForNextLocation, SamoeTokenizer, adapt
+from hf_mobility.data.sequences import CitySequences
+from hf_mobility.training.adapt import STRENGTHS, mean_nll
+from hf_mobility.training.corpus import TrainingCity
+
+module = sys.modules["hf_mobility.training.adapt"]  # `hf_mobility.adapt` is the function
+STRONG = STRENGTHS["strong"]
+pytestmark = pytest.mark.usefixtures("short_strong")
+
+
+def trained(adaptation: Adaptation) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in adaptation.model.named_parameters() if "lora_" in name}
+
+
+# The base
+
+
+def test_the_base_model_is_left_untouched(local: SimpleNamespace, toy: SimpleNamespace) -> None:
+    base = toy.model()
+    weights = {name: value.clone() for name, value in base.state_dict().items()}
+    attributes, config, modules = dict(vars(base)), base.config.to_dict(), [name for name, _ in base.named_modules()]
+    implementation = base.config._attn_implementation
+    adapted = adapt(base, local.city, local.visits, strength="strong", **local.small).model
+    assert isinstance(adapted, PeftModel)
+    assert adapted.get_base_model() is not base
+    assert weights.keys() == base.state_dict().keys()
+    assert all(torch.equal(value, weights[name]) for name, value in base.state_dict().items())
+    assert vars(base).keys() == attributes.keys()
+    assert base.config.to_dict() == config
+    assert [name for name, _ in base.named_modules()] == modules
+    assert base.config._attn_implementation == implementation == adapted.config._attn_implementation
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in base.parameters())
+
+
+def test_a_base_in_training_mode_stays_in_it_and_the_result_is_ready_to_predict(
+    local: SimpleNamespace, toy: SimpleNamespace
+) -> None:
+    base = toy.model().train()
+    adapted = adapt(base, local.city, local.visits, strength="weak", **local.small).model
+    assert base.training
+    assert not adapted.training
+
+
+def test_the_base_may_be_given_by_its_folder(local: SimpleNamespace, tmp_path: Path) -> None:
+    local.base.save_pretrained(tmp_path)
+    by_folder = adapt(tmp_path, local.city, local.visits, strength="weak", **local.small)
+    by_model = adapt(local.base, local.city, local.visits, strength="weak", **local.small)
+    assert all(torch.equal(value, trained(by_model)[name]) for name, value in trained(by_folder).items())
+
+
+def test_the_callers_frame_is_not_changed(local: SimpleNamespace) -> None:
+    before = local.visits.copy(deep=True)
+    adapt(local.base, local.city, local.visits, strength="weak", **local.small)
+    pd.testing.assert_frame_equal(local.visits, before)
+
+
+# Strengths
+
+
+def test_no_strength_is_the_identity(local: SimpleNamespace) -> None:
+    made = adapt(local.base, local.city, local.visits, strength="none", **local.small)
+    assert made.strength == "none"
+    tokenizer = SamoeTokenizer.from_city(local.city, local.base.config)
+    own = local.logits(made.model, made.tokenizer, local.visits)
+    assert torch.equal(own, local.logits(local.base, tokenizer, local.visits))
+
+
+@pytest.mark.parametrize(("strength", "others"), [("weak", ()), ("strong", ("gate", "distance", "deep_up", "poi"))])
+def test_only_lora_parameters_of_the_named_layers_change(
+    local: SimpleNamespace, strength: str, others: tuple[str, ...]
+) -> None:
+    made = adapt(local.base, local.city, local.visits, strength=strength, **local.small)
+    start = local.base.state_dict()
+    changed = set()
+    for name, value in made.model.get_base_model().state_dict().items():
+        if "lora_" not in name:
+            assert torch.equal(value, start[name.replace(".base_layer", "")]), name
+        elif "lora_B" in name and value.any():  # it starts at zero
+            changed.add(name.split(".lora_B")[0].rpartition(".")[2])
+    attention = {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert changed == attention if strength == "weak" else changed >= attention | set(others)
+    named = {name.split(".lora_")[0].rpartition(".")[2] for name in trained(made)}
+    assert named <= set(STRENGTHS[strength].target_modules)
+    own = local.logits(made.model, made.tokenizer, local.visits)
+    assert not torch.allclose(own, local.logits(local.base, made.tokenizer, local.visits))
+
+
+def test_the_strong_strength_reaches_every_head(local: SimpleNamespace) -> None:
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in local.base.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.split(".")[0] != "model"
+    }
+    assert linear - set(STRENGTHS["strong"].target_modules) <= {"stay_head", "head_weights", "activity"}
+
+
+def test_adapting_on_a_city_improves_its_own_likelihood(
+    local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module.STRENGTHS, "strong", STRONG)
+    made = adapt(local.base, local.city, local.visits, strength="strong", **local.small)
+    city = TrainingCity.build(CitySequences.from_visits(local.visits, made.tokenizer), made.tokenizer)
+    assert mean_nll(made.model, city) < mean_nll(local.base, city) - 0.05
+
+
+def test_the_model_handed_out_computes_in_its_own_precision(local: SimpleNamespace) -> None:
+    made = adapt(local.base, local.city, local.visits, strength="weak", **local.small)
+    assert all(value.dtype == torch.float32 for value in made.model.state_dict().values())
+    hidden = made.model.get_base_model().model(
+        **{
+            k: v
+            for k, v in made.tokenizer(local.visits, padding=True, return_tensors="pt").items()
+            if k != "timestamps"
+        }
+    )
+    assert hidden.last_hidden_state.dtype == torch.float32
+    alone = local.visits[local.visits["user_id"] == local.visits["user_id"][0]]
+    whole = local.logits(made.model, made.tokenizer, local.visits)[0, -len(alone) :]
+    # Autocast would be off by hundredths between a batch and one person.
+    torch.testing.assert_close(local.logits(made.model, made.tokenizer, alone)[0], whole, atol=1e-4, rtol=1e-4)
+
+
+def test_an_unknown_strength_is_named(local: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match=r"strength must be 'auto' or one of \['none', 'strong', 'weak'\], got 'wild'"):
+        adapt(local.base, local.city, local.visits, strength="wild")
+
+
+def test_a_peft_model_is_no_base(local: SimpleNamespace, automatic: Adaptation) -> None:
+    with pytest.raises(TypeError, match="must be a SamoeForNextLocation or where to load one from, got PeftModel"):
+        adapt(automatic.model, local.city, local.visits)
+
+
+def test_visits_in_which_nobody_has_two_are_refused(local: SimpleNamespace) -> None:
+    single = local.visits.groupby("user_id").head(1).reset_index(drop=True)
+    for strength in ("auto", "weak"):
+        with pytest.raises(ValueError, match="nobody in the training set has two visits"):
+            adapt(local.base, local.city, single, strength=strength)
+
+
+def test_unknown_places_are_an_error_unless_dropped(local: SimpleNamespace) -> None:
+    visits = local.visits.assign(location_id=local.visits["location_id"].where(local.visits.index != 4, "elsewhere"))
+    with pytest.raises(ValueError, match="elsewhere"):
+        adapt(local.base, local.city, visits, strength="weak")
+    kept = adapt(local.base, local.city, visits, strength="weak", unknown="drop", **local.small)
+    same = adapt(local.base, local.city, visits.drop(index=4), strength="weak", **local.small)
+    assert all(torch.equal(value, trained(same)[name]) for name, value in trained(kept).items())
+
+
+# The check of strengths by held-out people
+
+
+@torch.no_grad()
+def nll_by_person(model: SamoeForNextLocation, city: Any, visits: pd.DataFrame, window: int = 16) -> float:
+    """Mean of -ln p over visits with a past; each sees what lies before it in its window of the person's history."""
+    tokenizer = SamoeTokenizer.from_city(city, model.config)
+    losses = []
+    for _, own in visits.groupby("user_id"):
+        for start in range(0, len(own) - 1, window):
+            inputs = tokenizer(own.iloc[start : start + window + 1], return_tensors="pt")
+            if start:  # the first stay of a window is that of the whole history
+                inputs["stay_ids"][0, 0] = tokenizer(own, return_tensors="pt")["stay_ids"][0, start]
+            found = model(**inputs).logits[0, :-1].log_softmax(-1)
+            losses += (-found.gather(-1, inputs["input_ids"][0, 1:, None])).flatten().tolist()
+    return float(np.mean(losses))
+
+
+def test_the_report_has_one_row_per_strength_and_chooses_the_smallest_mean(automatic: Adaptation) -> None:
+    report = automatic.report
+    assert report.columns.tolist() == ["strength", "nll_a", "nll_b", "nll", "chosen"]
+    assert report["strength"].tolist() == ["none", "weak", "strong"]
+    np.testing.assert_allclose(report["nll"], (report["nll_a"] + report["nll_b"]) / 2)
+    assert report["chosen"].sum() == 1
+    assert report["strength"][report["nll"].argmin()] == report["strength"][report["chosen"]].item()
+    assert automatic.strength == report["strength"][report["chosen"]].item()
+    assert automatic.strength in automatic.reason
+    assert automatic.seconds > 0
+
+
+def test_the_scores_without_adaptation_are_those_of_the_base_on_the_held_out_half(
+    local: SimpleNamespace, automatic: Adaptation
+) -> None:
+    """Recomputed person by person; popularity is counted from the other half only."""
+    users = np.unique(local.visits["user_id"])
+    first, second = np.array_split(np.random.default_rng(5).permutation(len(users)), 2)
+    row = automatic.report.set_index("strength").loc["none"]
+    for tuned, scored, found in ((first, second, row["nll_a"]), (second, first, row["nll_b"])):
+        tuned_on = local.visits[local.visits["user_id"].isin(users[tuned])]
+        scored_on = local.visits[local.visits["user_id"].isin(users[scored])]
+        expected = nll_by_person(local.base, local.city.with_popularity(tuned_on), scored_on)
+        assert found == pytest.approx(expected, abs=2e-5)
+        leaky = nll_by_person(local.base, local.city.with_popularity(local.visits), scored_on)
+        assert abs(leaky - expected) > 1e-3, "the test would not see popularity of the held-out half"
+
+
+def test_held_out_people_change_no_tuned_model(local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tuned on one half is the same whatever the other half did."""
+
+    def tuned_models(visits: pd.DataFrame) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        seen = []
+
+        def score(model: Any, city: TrainingCity, **options: Any) -> float:
+            adapters = {n: v.detach().clone() for n, v in model.named_parameters() if "lora_" in n}
+            seen.append((city.location_features, adapters))
+            return 1.0
+
+        monkeypatch.setattr(module, "mean_nll", score)
+        adapt(local.base, local.city, visits, seed=5, **local.small)
+        return seen
+
+    users = np.unique(local.visits["user_id"])
+    second = users[np.array_split(np.random.default_rng(5).permutation(len(users)), 2)[1]]
+    held_out = local.visits["user_id"].isin(second)
+    places = local.visits["location_id"].where(~held_out, local.city.location_ids[0])
+    before, after = tuned_models(local.visits), tuned_models(local.visits.assign(location_id=places))
+    assert len(before) == len(after) == 6  # three strengths, two directions; the even ones are tuned on the first half
+    for position in (0, 2, 4):
+        assert torch.equal(before[position][0], after[position][0])
+        adapters = after[position][1]
+        assert all(torch.equal(value, adapters[name]) for name, value in before[position][1].items())
+    assert not torch.equal(before[1][0], after[1][0])
+
+
+def test_when_nothing_helps_the_adapter_is_the_identity(
+    local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([1.0, 1.0, 1.5, 0.5, 1.2, 1.2])  # 'weak' ties with 'none': the weaker wins
+    monkeypatch.setattr(module, "mean_nll", lambda *_, **__: next(scores))
+    made = adapt(local.base, local.city, local.visits, **local.small)
+    assert made.strength == "none"
+    assert "identity" in made.reason
+    own = local.logits(made.model, made.tokenizer, local.visits)
+    assert torch.equal(own, local.logits(local.base, made.tokenizer, local.visits))
+
+
+def test_fewer_than_four_people_get_the_weak_strength_and_are_told_so(local: SimpleNamespace) -> None:
+    users = np.unique(local.visits["user_id"])
+    three = local.visits[local.visits["user_id"].isin(users[:3])]
+    made = adapt(local.base, local.city, three, **local.small)
+    assert made.strength == "weak"
+    assert "3 people with two visits are too few" in made.reason
+    assert made.report.empty
+
+
+def test_people_with_one_visit_do_not_count_as_people_to_check_on(local: SimpleNamespace) -> None:
+    users = np.unique(local.visits["user_id"])
+    position = local.visits.groupby("user_id").cumcount()
+    few = local.visits[local.visits["user_id"].isin(users[:3]) | (position == 0)].reset_index(drop=True)
+    assert adapt(local.base, local.city, few, **local.small).strength == "weak"
+    enough = local.visits[local.visits["user_id"].isin(users[:4]) | (position == 0)].reset_index(drop=True)
+    assert len(adapt(local.base, local.city, enough, **local.small).report) == 3
+
+
+# Randomness
+
+
+def test_the_callers_generators_are_left_as_they_were(local: SimpleNamespace) -> None:
+    random.seed(1)
+    np.random.seed(2)  # noqa: NPY002 - the legacy state is what is tested
+    torch.manual_seed(3)
+    expected = (random.random(), np.random.random(), torch.rand(3))  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(2)  # noqa: NPY002
+    torch.manual_seed(3)
+    adapt(local.base, local.city, local.visits, strength="weak", seed=7, **local.small)
+    assert random.random() == expected[0]
+    assert np.random.random() == expected[1]  # noqa: NPY002
+    assert torch.equal(torch.rand(3), expected[2])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(local: SimpleNamespace, tmp_path: Path) -> None:
+    local.base.save_pretrained(tmp_path / "base")
+    files = []
+    for number, seed in enumerate((1, 1, 2)):
+        torch.rand(number)  # the state of the global generator plays no part
+        made = adapt(tmp_path / "base", local.city, local.visits, strength="weak", seed=seed, **local.small)
+        made.save_pretrained(tmp_path / str(number))
+        files.append((tmp_path / str(number) / "adapter_model.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]

@@ -31,7 +31,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
-from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis
+from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis, mark
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
 NUM_WEEKDAYS = 8  # 0 = padding, 1 = Monday .. 7 = Sunday
@@ -121,7 +121,7 @@ class SamoeAttention(nn.Module):
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
         if config.attention_init == "xavier":  # of the fused (3 d, d) matrix that the released code keeps
             for projection in (self.q_proj, self.k_proj, self.v_proj):
-                projection.init_bound = (6.0 / (4 * config.hidden_size)) ** 0.5
+                mark(projection, init_bound=(6.0 / (4 * config.hidden_size)) ** 0.5)
 
     def forward(
         self,
@@ -162,7 +162,7 @@ class SamoeExpert(nn.Module):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.down_proj.init_std = config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
+        mark(self.down_proj, init_std=config.initializer_range / (2 * config.num_hidden_layers) ** 0.5)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.down_proj(F.gelu(self.up_proj(hidden_states), approximate="tanh"))
@@ -406,14 +406,14 @@ class SamoeModel(SamoePreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
-        time_ids: torch.LongTensor | None = None,
-        weekday_ids: torch.LongTensor | None = None,
-        stay_ids: torch.LongTensor | None = None,
+        time_ids: torch.Tensor | None = None,
+        weekday_ids: torch.Tensor | None = None,
+        stay_ids: torch.Tensor | None = None,
         location_features: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> SamoeModelOutput:
@@ -549,21 +549,21 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
-        time_ids: torch.LongTensor | None = None,
-        weekday_ids: torch.LongTensor | None = None,
-        stay_ids: torch.LongTensor | None = None,
-        timestamps: torch.LongTensor | None = None,
+        time_ids: torch.Tensor | None = None,
+        weekday_ids: torch.Tensor | None = None,
+        stay_ids: torch.Tensor | None = None,
+        timestamps: torch.Tensor | None = None,
         location_features: torch.Tensor | None = None,
         location_table: LocationTable | None = None,
         candidate_log_weights: torch.Tensor | None = None,
-        arrival_times: torch.LongTensor | None = None,
-        labels: torch.LongTensor | None = None,
-        stay_labels: torch.LongTensor | None = None,
+        arrival_times: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        stay_labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> SamoeOutput:
@@ -709,7 +709,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name != "rollout"})
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[arg-type]
         model_inputs.pop("rollout", None)
         length = model_inputs["input_ids"].shape[1]
         for name in PER_VISIT_INPUTS:

@@ -14,6 +14,7 @@ cache as one more layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,12 @@ COUNT_TABLES: tuple[tuple[float, dict[int, float]], ...] = (
     (40, {7: -4.0}),  # known places nearby
     (0, {}),
 )
+
+
+def mark(module: nn.Module, **values: Any) -> None:
+    """Set the marks (`init_std`, `init_bound`, `init_weight`, `init_bias`) that `_init_weights` reads."""
+    for name, value in values.items():
+        setattr(module, name, value)
 
 
 def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
@@ -115,16 +122,15 @@ class SamoePointerHead(nn.Module):
         """Let several heads start as the components of a count mixture and what is state-dependent at zero: training
         then starts from a sensible predictor and only has to improve it. A single head starts uniform."""
         if self.pair_weights is not None:
-            self.pair_weights.init_std = 0.0
+            mark(self.pair_weights, init_std=0.0)
         if self.num_heads == 1:
             return
         tables = [COUNT_TABLES[head % len(COUNT_TABLES)] for head in range(self.num_heads)]
         offsets = [2 ** ((index + 0.5) / 1.9) - 1 for index in range(NUM_OFFSET_BINS)]
-        self.offset_bias.init_weight = [
-            [-offset / visits if visits else 0.0 for visits, _ in tables] for offset in offsets
-        ]
+        recency = [[-offset / visits if visits else 0.0 for visits, _ in tables] for offset in offsets]
+        mark(self.offset_bias, init_weight=recency)
         if self.pair_weights is not None:
-            self.pair_weights.init_bias = [pairs.get(k, 0.0) for _, pairs in tables for k in range(NUM_PAIR_FEATURES)]
+            mark(self.pair_weights, init_bias=[w.get(k, 0.0) for _, w in tables for k in range(NUM_PAIR_FEATURES)])
 
     def forward(
         self,
@@ -244,7 +250,7 @@ class SamoePointerHead(nn.Module):
             matched = F.pad(key_times[:, :-1], (1, 0))
             mask = before_valid.float()
         else:
-            matched, mask = key_times, 1.0
+            matched, mask = key_times, torch.ones_like(before_valid, dtype=torch.float32)
         now, anchored = circle(timestamps, 1), [circle(anchor, 1), circle(anchor, 2), day_type(anchor)]
         query = [weights[..., k : k + 1] * part.unsqueeze(1) for k, part in zip((2, 3, 5, 4), (*anchored, now))]
         key = [circle(matched, 1) * mask, circle(matched, 2) * mask, day_type(matched) * mask, circle(key_times, 1)]
@@ -268,4 +274,5 @@ class SamoePointerHead(nn.Module):
         order_two = after_same & F.pad(previous_same, (2, 0))[..., :-2]
         distance = torch.linalg.vector_norm(km[input_ids].unsqueeze(2) - km[key_ids].unsqueeze(1), dim=-1)
         features = (after_same, order_two, same_place, torch.log1p(distance / 0.1) / 5)
-        return sum(weights[..., k : k + 1] * feature.unsqueeze(1) for k, feature in zip((0, 1, 6, 7), features))
+        terms = [weights[..., k : k + 1] * feature.unsqueeze(1) for k, feature in zip((0, 1, 6, 7), features)]
+        return sum(terms[1:], start=terms[0])

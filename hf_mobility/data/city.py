@@ -70,7 +70,7 @@ class City:
 
     def __post_init__(self) -> None:
         for field, dtype in _DTYPES.items():  # own copies that nobody can write to: the content hash stays true
-            array = np.array(getattr(self, field), dtype=dtype)
+            array: np.ndarray = np.array(getattr(self, field), dtype=dtype)
             array.setflags(write=False)
             object.__setattr__(self, field, array)
         object.__setattr__(self, "poi_names", tuple(self.poi_names))

@@ -107,7 +107,7 @@ def main() -> None:
         ),
         train_dataset=corpus,
         tokens_per_batch=options.tokens_per_batch,
-        window=min(options.window, config.max_position_embeddings or options.window),
+        window=min(options.window, (config.max_position_embeddings or options.window + 1) - 1),
         window_rule=(lambda sequences, rng: day_windows(sequences)) if short_windows else None,
         augment=not options.no_augment,
         max_candidates=1500,

@@ -1,8 +1,7 @@
 """Fill the tables of the README, the results page and the checkpoint card: `python tools/fill_results.py`.
 
 Unusual: nobody types a figure. A table stands between `<!-- begin NAME -->` and `<!-- end -->`; a name whose CSV is
-absent is left as it is. Rows
-of several draws are averaged, and their spread is given as ±.
+absent is left as it is. Rows of several draws are averaged, and their spread is given as ±.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 CITY_NAMES = {"calgary": "Calgary", "chicago": "Chicago", "washington_dc": "Washington", "gowalla_austin": "Austin"}
+TITLES = {"acc@1/mrr": "Acc@1/MRR", "acc@10/mrr": "Acc@10/MRR"}
 NEURAL = {"GRU (100 %)": "GRU with location ids, 100 %", "Transformer (100 %)": "transformer with location ids, 100 %"}
 
 
@@ -63,7 +63,7 @@ def wide(subset: str, columns: tuple[str, ...]) -> str:
         whole = None not in values
         mean = "/".join(f"{sum(v[i] for v in values) / len(values):.3f}" for i in range(len(columns))) if whole else "–"
         rows.append([f"**{model}**" if model in ours else model, *cells, mean])
-    return markdown(rows, ["/".join(columns), *CITY_NAMES.values(), "mean"])
+    return markdown(rows, [TITLES["/".join(columns)], *CITY_NAMES.values(), "mean"])
 
 
 def detail() -> str:
@@ -88,7 +88,11 @@ def pairs() -> str:
     for (ours, rival, metric), group in means.groupby(["ours", "rival", "metric"], sort=False):
         cells = []
         for city in CITY_NAMES:
-            found = group[group["city"] == city].iloc[0]
+            here = group[group["city"] == city]
+            if here.empty:
+                cells.append("–")
+                continue
+            found = here.iloc[0]
             text = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
             cells.append(f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text)
         rows.append([ours, rival, metric, *cells])

@@ -81,15 +81,18 @@ def visits_to_dataset(visits: pd.DataFrame, tokenizer: Any, *, max_length: int =
     return Dataset.from_dict(columns)
 
 
-def day_windows(sequences: CitySequences, *, days: int = 3, min_visits: int = 5) -> np.ndarray:
-    """The paper's windows: every `days` local days of a person, stride one day, at least `min_visits` visits; (W, 2)
-    start and stop."""
+def day_windows(sequences: CitySequences, *, days: int = 3, min_visits: int = 5, max_visits: int = 144) -> np.ndarray:
+    """The paper's windows: every `days` local days of a person, stride one day; (W, 2) start and stop.
+
+    Windows with fewer than `min_visits` are left out, of longer ones the last `max_visits` are kept (144 half hours).
+    """
     pieces = []
     for start, stop in zip(sequences.offsets[:-1], sequences.offsets[1:]):
         day = sequences.fields["timestamps"][start:stop] // 86_400
         first_days = np.unique(day)
         begins = np.searchsorted(day, first_days)
         ends = np.searchsorted(day, first_days + days)
+        begins = np.maximum(begins, ends - max_visits)
         pieces.append(np.stack([begins, ends], axis=1)[ends - begins >= min_visits] + start)
     return np.concatenate(pieces)
 

@@ -34,6 +34,7 @@ class MobilityTrainer(Trainer):
 
     Raises:
         TypeError: if `train_dataset` or `eval_dataset` is no `CityCorpus`.
+        ValueError: for several GPUs in one process (`DataParallel` would split the city's table).
     """
 
     def __init__(
@@ -60,6 +61,11 @@ class MobilityTrainer(Trainer):
         }
         self._evaluated: list[torch.Tensor] = []
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"{self.args.n_gpu} GPUs in one process would split the city's table: "
+                "launch with torchrun or accelerate."
+            )
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         if self.train_dataset is None:

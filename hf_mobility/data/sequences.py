@@ -97,10 +97,11 @@ def day_windows(sequences: CitySequences, *, days: int = 3, min_visits: int = 5,
     return np.concatenate(pieces)
 
 
-def pad_visits(sequences: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Right-padded int64 arrays (B, T) of every field of `FIELDS`, and `attention_mask`."""
+def pad_visits(sequences: Sequence[Mapping[str, np.ndarray]], *, left: bool = False) -> dict[str, np.ndarray]:
+    """Int64 arrays (B, T) of every field of `FIELDS`, padded on the right (or left), and `attention_mask`."""
     lengths = np.asarray([len(sequence["input_ids"]) for sequence in sequences])
     mask = np.arange(lengths.max()) < lengths[:, None]
+    mask = mask[:, ::-1] if left else mask
     batch = {"attention_mask": mask.astype(np.int64)}
     for name in FIELDS:
         batch[name] = np.zeros(mask.shape, np.int64)

@@ -48,6 +48,7 @@ class NextLocationPipeline:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.context = min(context, limit) if limit else context
         self.tokens_per_batch = tokens_per_batch
+        self._stride = max(self.context // 4, 1)  # targets of one evaluation window
         self._table: Any = None
 
     @classmethod
@@ -173,11 +174,11 @@ class NextLocationPipeline:
         sequences.fields["input_ids"] = task.location[listed] + NUM_SPECIAL
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
         for windows in self._batches(spans):
-            batch = self._tensors(sequences, spans[windows])
-            logits = self._forward(**batch).logits
+            # Every target stands in the last quarter of its window: no other position is scored.
+            logits = self._forward(self._tensors(sequences, spans[windows]), keep=self._stride).logits
             for line, window in enumerate(windows):
                 rows, positions = queries[window]
-                p = logits[line, torch.from_numpy(positions - spans[window, 0]), NUM_SPECIAL:].float().softmax(-1)
+                p = logits[line, torch.from_numpy(positions - spans[window, 1]), NUM_SPECIAL:].float().softmax(-1)
                 yield rows, p.numpy()
 
     def _evaluation_windows(
@@ -194,8 +195,7 @@ class NextLocationPipeline:
             raise DataError(
                 "some targets have no earlier visit at a listed place; there is nothing to predict them from."
             )
-        stride = max(self.context // 4, 1)
-        chunk = (before - offsets[owner]) // stride
+        chunk = (before - offsets[owner]) // self._stride
         spans, queries = [], []
         for group in np.split(np.arange(len(targets)), np.flatnonzero(np.diff(owner) | np.diff(chunk)) + 1):
             stop = before[group[-1]] + 1
@@ -203,7 +203,7 @@ class NextLocationPipeline:
                 (
                     max(
                         offsets[owner[group[0]]],
-                        (chunk[group[0]] + 1) * stride + offsets[owner[group[0]]] - self.context,
+                        (chunk[group[0]] + 1) * self._stride + offsets[owner[group[0]]] - self.context,
                     ),
                     stop,
                 )
@@ -225,30 +225,30 @@ class NextLocationPipeline:
 
     def _tensors(self, sequences: CitySequences, spans: np.ndarray) -> dict[str, torch.Tensor]:
         parts = [{name: sequences.fields[name][start:stop] for name in FIELDS} for start, stop in spans]
-        return {name: torch.from_numpy(value) for name, value in pad_visits(parts).items()}
+        return {name: torch.from_numpy(value) for name, value in pad_visits(parts, left=True).items()}
 
     def _last(
         self, sequences: CitySequences, spans: np.ndarray, arrivals: np.ndarray | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N + 2) scores after each person's last visit, (B,) expected seconds until the next."""
         batch = self._tensors(sequences, spans)
-        last = batch["attention_mask"].sum(1) - 1
-        people = torch.arange(len(spans))
         if arrivals is not None:  # of earlier visits, the time of the one after: as in training
             batch["arrival_times"] = batch["timestamps"].roll(-1, dims=1)
-            batch["arrival_times"][people, last] = torch.from_numpy(arrivals)
-        output = self._forward(**batch)
-        stay = output.stay_logits[people, last].float()
+            batch["arrival_times"][:, -1] = torch.from_numpy(arrivals)
+        output = self._forward(batch, keep=1)
+        stay = output.stay_logits[:, -1].float()
         stay[:, 0] = float("-inf")  # "unknown" is no answer
         config = self.model.config
         seconds = stay_seconds(torch.arange(config.num_stay_bins), config).float()
-        return output.logits[people, last].float(), stay.softmax(-1) @ seconds
+        return output.logits[:, -1].float(), stay.softmax(-1) @ seconds
 
-    def _forward(self, **batch: torch.Tensor) -> Any:
+    def _forward(self, batch: dict[str, torch.Tensor], *, keep: int) -> Any:
+        """The model's output at the last `keep` positions of a left-padded batch, on the CPU."""
         device = self.model.device
         if self._table is None:
             self._table = self.model.encode_locations(self.tokenizer.location_features.to(device))
-        output = self.model(**{name: value.to(device) for name, value in batch.items()}, location_table=self._table)
+        inputs = {name: value.to(device) for name, value in batch.items()}
+        output = self.model(**inputs, location_table=self._table, logits_to_keep=keep)
         output.logits, output.stay_logits = output.logits.cpu(), output.stay_logits.cpu()
         return output
 

@@ -8,14 +8,14 @@ id space, the Gowalla cities another, and the same person in a source and in a t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from hf_mobility.data.frames import validate_visits
+from hf_mobility import City, validate_visits
 
 
 class CheckinCity(NamedTuple):
@@ -99,3 +99,16 @@ def drop_shared_users(
 def _frequent_users(visits: pd.DataFrame, min_visits: int) -> np.ndarray:
     counts = visits["user_id"].value_counts()
     return counts.index[counts >= min_visits].to_numpy()
+
+
+def source_pairs(leave_out: Sequence[str] = (), *, min_visits: int = 10) -> list[tuple[pd.DataFrame, City]]:
+    """(visits, city) of every source city but those in `leave_out`: all venues of the file, people with at least
+    `min_visits` visits, nobody who also occurs in a target city or in one that is left out."""
+    hidden = {name: open_checkins(name) for name in (*TARGETS, *leave_out)}
+    sources = {name: open_checkins(name) for name in source_cities() if name not in leave_out}
+    pairs = []
+    for name, visits in drop_shared_users(sources, hidden).items():
+        frequent = visits[visits.groupby("user_id")["user_id"].transform("size") >= min_visits].reset_index(drop=True)
+        city = City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name, popularity_from=frequent)
+        pairs.append((frequent, city))
+    return pairs

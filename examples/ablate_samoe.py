@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from _open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
+from _open_data import CITIES, open_checkins, source_pairs
 from _tables import save_table
 from transformers import PrinterCallback, set_seed
 
@@ -59,19 +59,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 def load() -> tuple[list[tuple[pd.DataFrame, City]], dict[str, Any]]:
     """Training pairs (visits, city) and the held-out tasks."""
-    sources = {name: open_checkins(name) for name in source_cities()}
-    held_out = {name: sources.pop(name) for name in HELD_OUT}
-    targets = {name: open_checkins(name) for name in TARGETS}
-    pairs = []
-    for name, visits in drop_shared_users(sources, {**held_out, **targets}).items():
-        visits = visits[visits.groupby("user_id")["user_id"].transform("size") >= 10].reset_index(drop=True)
-        city = City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name, popularity_from=visits)
-        pairs.append((visits, city))
     tasks = {}
-    for name, visits in held_out.items():
+    for name in HELD_OUT:
+        visits = open_checkins(name)
         city = City.from_visits(visits, timezone=CITIES[name].timezone, name=name, popularity_from=None)
         tasks[name] = make_task(visits, city)
-    return pairs, tasks
+    return source_pairs(HELD_OUT), tasks
 
 
 def train(pairs: list[tuple[pd.DataFrame, City]], name: str, *, epochs: float, seed: int) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
+from _open_data import CITIES, TARGETS, open_checkins, source_pairs
 from _tables import save_table
 
 from hf_mobility import City, ContextMix, NextLocationPipeline, adapt, evaluate, make_task, paired_difference, summarise
@@ -35,13 +35,8 @@ def open_task(name: str, visits: pd.DataFrame | None = None) -> Any:
 
 def mix_weights(cities: list[str], *, user_fraction: float = 1.0) -> Any:
     """Weights of the context mix for counts of a share of the people, from sources that are not evaluated."""
-    sources = {name: open_checkins(name) for name in source_cities() if name not in cities}
-    cleaned = drop_shared_users(sources, {name: open_checkins(name) for name in cities})
-    tasks = []
-    for name, visits in cleaned.items():
-        city = City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name)
-        tasks.append(make_task(visits, city))
-    return ContextMix.fit(tasks, user_fraction=user_fraction)
+    sources = source_pairs([name for name in cities if name not in TARGETS])
+    return ContextMix.fit([make_task(visits, city) for visits, city in sources], user_fraction=user_fraction)
 
 
 def named(predictor: Any, name: str) -> Any:

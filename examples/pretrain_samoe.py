@@ -34,22 +34,10 @@ from hf_mobility import (
 from hf_mobility.data.sequences import day_windows
 
 
-def open_cities(min_visits: int = 10) -> list[tuple[pd.DataFrame, City]]:
-    """The source cities of the open check-ins: people with at least `min_visits` visits, nobody who also occurs in a
-    target city."""
-    from _open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
+def _open_cities(without: list[str]) -> list[tuple[pd.DataFrame, City]]:
+    from _open_data import source_pairs
 
-    sources = {name: open_checkins(name) for name in source_cities()}
-    pairs = []
-    for name, visits in drop_shared_users(sources, {name: open_checkins(name) for name in TARGETS}).items():
-        frequent = visits[visits.groupby("user_id")["user_id"].transform("size") >= min_visits].reset_index(drop=True)
-        pairs.append(
-            (
-                frequent,
-                City.from_visits(sources[name], timezone=CITIES[name].timezone, name=name, popularity_from=frequent),
-            )
-        )
-    return pairs
+    return source_pairs(without)
 
 
 def simulated_cities(number: int, num_users: int, seed: int) -> list[tuple[pd.DataFrame, City]]:
@@ -83,8 +71,11 @@ def main() -> None:
     options = parser.parse_args()
 
     set_seed(options.seed)
-    pairs = simulated_cities(options.simulate, options.users, options.seed) if options.simulate else open_cities()
-    pairs = [(visits, city) for visits, city in pairs if city.name not in options.without]
+    pairs = (
+        simulated_cities(options.simulate, options.users, options.seed)
+        if options.simulate
+        else _open_cities(options.without)
+    )
     config = SamoeConfig.from_preset(options.size, variant=options.variant, **dict(map(_value, options.set)))
     tokenizers = [SamoeTokenizer.from_city(city, config) for _, city in pairs]
     corpus = CityCorpus.from_visits([(visits, tok) for (visits, _), tok in zip(pairs, tokenizers)])

@@ -61,7 +61,7 @@ class Strength:
 STRENGTHS: dict[str, Strength | None] = {
     "none": None,
     "weak": Strength(ATTENTION, epochs=1),
-    "strong": Strength(EVERYWHERE, epochs=10),
+    "strong": Strength(EVERYWHERE, epochs=10, learning_rate=1e-3),
 }
 
 

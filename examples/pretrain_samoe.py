@@ -81,7 +81,7 @@ def main() -> None:
     corpus = CityCorpus.from_visits([(visits, tok) for (visits, _), tok in zip(pairs, tokenizers)])
     model = SamoeForNextLocation(config)
     if not torch.cuda.is_available():
-        model.set_attn_implementation("eager")  # on CPUs the backward pass of SDPA is three times slower at this width
+        model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
     print(f"{len(pairs)} cities, {len(corpus)} targets, {sum(p.numel() for p in model.parameters()):,} parameters")
 
     short_windows = options.variant != "extended"

@@ -155,7 +155,8 @@ class NextLocationPipeline:
 
         Windows of `context` visits overlap by three quarters, so that a target sees between 3/4 of `context` and all
         of it (or everything, where the person has fewer). Visits at places the city does not list are left out of the
-        context; a target is scored all the same. Probabilities are those of places: an end of the trajectory is not among them.
+        context; a target is scored all the same. Probabilities are those of places: an end of the trajectory is not
+        among them.
 
         Raises:
             DataError: if the task is in another city, or a target has no earlier visit at a listed place.

@@ -2,10 +2,9 @@
 choose.
 
 Unusual: the default first asks whether adapting helps at all. The people are split into halves; each strength is
-tuned on one half and scored on
-the other, both ways. On check-ins the answer is usually "nothing" or "weak", and tuning harder does harm; on another
-kind of data "strong"
-pays (docs/results.md). When nothing helps, the adapter is the identity and the report says so.
+tuned on one half and scored on the other, both ways, and must gain more than one standard error over people. On
+check-ins the answer is usually "nothing"; on another kind of data "strong" pays (docs/results.md). When nothing helps,
+the adapter is the identity and the report says so.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from transformers import PrinterCallback
 
@@ -69,10 +69,10 @@ STRENGTHS: dict[str, Strength | None] = {
 class Adaptation:
     """What `adapt` returns.
 
-    model: PEFT model around a copy of the base. tokenizer: the city. strength: what was used. report: one row per
-        strength tried, with
-    `nll_a`, `nll_b` (negative log-likelihood per visit on the half that was not tuned on), their mean, and `chosen`.
-    reason: one sentence.
+    model: PEFT model around a copy of the base. tokenizer: the city. strength: what was used. reason: one sentence.
+    report: one row per strength tried: `nll_a`, `nll_b` (negative log-likelihood per visit on the half that was not
+        tuned on), `nll` (their mean), `gain` over no adaptation (nats per visit of all people), `gain_se` (its
+        standard error over people) and `chosen`.
     seconds: wall time.
     """
 
@@ -153,7 +153,7 @@ def _choose(
 ) -> tuple[pd.DataFrame, str, str]:
     """The report, the strength and why."""
     people = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
-    empty = pd.DataFrame({"strength": [], "nll_a": [], "nll_b": [], "nll": [], "chosen": []})
+    empty = pd.DataFrame({"strength": [], "nll_a": [], "nll_b": [], "nll": [], "gain": [], "gain_se": [], "chosen": []})
     if strength != "auto":
         return empty, strength, f"strength {strength!r} was asked for."
     if len(people) < MIN_USERS_FOR_FOLDS:
@@ -165,30 +165,56 @@ def _choose(
         )
     order = np.random.default_rng(settings["seed"]).permutation(len(people))
     halves = np.array_split(people[order], 2)
-    rows = []
-    for name, candidate in STRENGTHS.items():
-        losses = []
-        for tuned_on, scored_on in (halves, halves[::-1]):
-            training = _with_own_popularity(TrainingCity.build(sequences.subset(tuned_on), tokenizer))
-            held_out = replace(training, sequences=sequences.subset(scored_on))
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in STRENGTHS}
+    for tuned_on, scored_on in (halves, halves[::-1]):
+        training = _with_own_popularity(TrainingCity.build(sequences.subset(tuned_on), tokenizer))
+        held_out = replace(training, sequences=sequences.subset(scored_on))
+        for name, candidate in STRENGTHS.items():
             tuned = _tune(base, training, candidate, settings)
-            losses.append(mean_nll(tuned, held_out, window=settings["window"]))
-        rows.append({"strength": name, "nll_a": losses[0], "nll_b": losses[1], "nll": float(np.mean(losses))})
-    report = pd.DataFrame(rows)
-    best = int(np.argmin(report["nll"]))
-    report["chosen"] = np.arange(len(report)) == best
-    chosen, gain = str(report["strength"][best]), float(report["nll"][0] - report["nll"][best])
+            scores[name].append(nll_by_person(tuned, held_out, window=settings["window"]))
+    report = _compare(scores)
+    chosen = str(report["strength"][report["chosen"]].item())
+    best = report.set_index("strength").loc[chosen]
     if chosen == "none":
         return (
             report,
             chosen,
-            "no strength predicted held-out people better than the base model, so the adapter is the identity.",
+            "no strength predicted held-out people better than the base model by more than the standard error over "
+            "people, so the adapter is the identity.",
         )
     return (
         report,
         chosen,
-        f"{chosen!r} predicted held-out people best, by {gain:.3f} nats per visit over no adaptation.",
+        f"{chosen!r} predicted held-out people best, by {best['gain']:.3f} nats per visit over no adaptation "
+        f"(standard error over people {best['gain_se']:.3f}).",
     )
+
+
+def _compare(scores: dict[str, list[np.ndarray]]) -> pd.DataFrame:
+    """One row per strength from (people, 2) sums and counts of both halves. Chosen is the largest gain less its
+    standard error; `none`, which has neither, is chosen where no other is above zero."""
+    rows = []
+    reference = np.concatenate(scores["none"])
+    for name, halves in scores.items():
+        by_half = [half[:, 0].sum() / half[:, 1].sum() for half in halves]
+        difference, visits = reference[:, 0] - np.concatenate(halves)[:, 0], reference[:, 1]
+        gain = difference.sum() / visits.sum()
+        # Of a ratio of sums, people being the independent units.
+        spread = difference - gain * visits
+        error = np.sqrt(len(visits) / (len(visits) - 1) * np.square(spread).sum()) / visits.sum()
+        rows.append(
+            {
+                "strength": name,
+                "nll_a": by_half[0],
+                "nll_b": by_half[1],
+                "nll": float(np.mean(by_half)),
+                "gain": gain,
+                "gain_se": error,
+            }
+        )
+    report = pd.DataFrame(rows)
+    report["chosen"] = np.arange(len(report)) == int(np.argmax(report["gain"] - report["gain_se"]))
+    return report
 
 
 def _with_own_popularity(city: TrainingCity) -> TrainingCity:
@@ -238,19 +264,23 @@ def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | N
 
 
 @torch.no_grad()
-def mean_nll(model: Any, city: TrainingCity, *, window: int = 128, tokens_per_batch: int = 4096) -> float:
-    """Negative log-likelihood per visit (nats) of all visits that have a past, over all places of the city."""
+def nll_by_person(model: Any, city: TrainingCity, *, window: int = 128, tokens_per_batch: int = 4096) -> np.ndarray:
+    """(people, 2) float64: the summed negative log-likelihood (nats) of a person's visits that have a past, over all
+    places of the city, and their number."""
     corpus = CityCorpus([city])
     sampler = CityBatchSampler(corpus, tokens_per_batch=tokens_per_batch, window=window, shuffle=False)
     collator = CityCollator(corpus)
     model.eval()
-    total = visits = 0.0
+    found = np.zeros((len(city.sequences.users), 2))
     for keys in sampler:
         batch = {name: value.to(model.device) for name, value in collator([corpus[key] for key in keys]).items()}
-        count = int((batch["labels"] != -100).sum())
-        total += float(model(**batch).location_loss) * count
-        visits += count
-    return total / visits
+        target = batch.pop("labels")[:, 1:]
+        logits = model(**{name: value for name, value in batch.items() if name != "stay_labels"}).logits[:, :-1]
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+        person = np.searchsorted(city.sequences.offsets, [key.start for key in keys], side="right") - 1
+        np.add.at(found, (person, 0), loss.double().sum(1).cpu().numpy())
+        np.add.at(found, (person, 1), (target != -100).sum(1).cpu().numpy())
+    return found
 
 
 @contextmanager

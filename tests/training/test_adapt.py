@@ -16,7 +16,7 @@ from peft import PeftModel
 
 from hf_mobility import Adaptation, SamoeForNextLocation, SamoeTokenizer, adapt
 from hf_mobility.data.sequences import CitySequences
-from hf_mobility.training.adapt import STRENGTHS, mean_nll
+from hf_mobility.training.adapt import STRENGTHS, nll_by_person
 from hf_mobility.training.corpus import TrainingCity
 
 module = sys.modules["hf_mobility.training.adapt"]  # `hf_mobility.adapt` is the function
@@ -116,7 +116,8 @@ def test_adapting_on_a_city_improves_its_own_likelihood(
     monkeypatch.setitem(module.STRENGTHS, "strong", STRONG)
     made = adapt(local.base, local.city, local.visits, strength="strong", **local.small)
     city = TrainingCity.build(CitySequences.from_visits(local.visits, made.tokenizer), made.tokenizer)
-    assert mean_nll(made.model, city) < mean_nll(local.base, city) - 0.05
+    before, after = (nll_by_person(model, city).sum(0) for model in (local.base, made.model))
+    assert after[0] / after[1] < before[0] / before[1] - 0.05
 
 
 def test_the_model_handed_out_computes_in_its_own_precision(local: SimpleNamespace) -> None:
@@ -166,7 +167,7 @@ def test_unknown_places_are_an_error_unless_dropped(local: SimpleNamespace) -> N
 
 
 @torch.no_grad()
-def nll_by_person(model: SamoeForNextLocation, city: Any, visits: pd.DataFrame, window: int = 16) -> float:
+def expected_nll(model: SamoeForNextLocation, city: Any, visits: pd.DataFrame, window: int = 16) -> float:
     """Mean of -ln p over visits with a past; each sees what lies before it in its window of the person's history."""
     tokenizer = SamoeTokenizer.from_city(city, model.config)
     losses = []
@@ -180,13 +181,14 @@ def nll_by_person(model: SamoeForNextLocation, city: Any, visits: pd.DataFrame, 
     return float(np.mean(losses))
 
 
-def test_the_report_has_one_row_per_strength_and_chooses_the_smallest_mean(automatic: Adaptation) -> None:
+def test_the_report_has_one_row_per_strength_and_chooses_by_gain_less_its_error(automatic: Adaptation) -> None:
     report = automatic.report
-    assert report.columns.tolist() == ["strength", "nll_a", "nll_b", "nll", "chosen"]
+    assert report.columns.tolist() == ["strength", "nll_a", "nll_b", "nll", "gain", "gain_se", "chosen"]
     assert report["strength"].tolist() == ["none", "weak", "strong"]
     np.testing.assert_allclose(report["nll"], (report["nll_a"] + report["nll_b"]) / 2)
     assert report["chosen"].sum() == 1
-    assert report["strength"][report["nll"].argmin()] == report["strength"][report["chosen"]].item()
+    assert (report["gain"] - report["gain_se"]).argmax() == report["chosen"].argmax()
+    assert report.loc[0, ["gain", "gain_se"]].tolist() == [0, 0]
     assert automatic.strength == report["strength"][report["chosen"]].item()
     assert automatic.strength in automatic.reason
     assert automatic.seconds > 0
@@ -202,9 +204,9 @@ def test_the_scores_without_adaptation_are_those_of_the_base_on_the_held_out_hal
     for tuned, scored, found in ((first, second, row["nll_a"]), (second, first, row["nll_b"])):
         tuned_on = local.visits[local.visits["user_id"].isin(users[tuned])]
         scored_on = local.visits[local.visits["user_id"].isin(users[scored])]
-        expected = nll_by_person(local.base, local.city.with_popularity(tuned_on), scored_on)
+        expected = expected_nll(local.base, local.city.with_popularity(tuned_on), scored_on)
         assert found == pytest.approx(expected, abs=2e-5)
-        leaky = nll_by_person(local.base, local.city.with_popularity(local.visits), scored_on)
+        leaky = expected_nll(local.base, local.city.with_popularity(local.visits), scored_on)
         assert abs(leaky - expected) > 1e-3, "the test would not see popularity of the held-out half"
 
 
@@ -214,12 +216,12 @@ def test_held_out_people_change_no_tuned_model(local: SimpleNamespace, monkeypat
     def tuned_models(visits: pd.DataFrame) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         seen = []
 
-        def score(model: Any, city: TrainingCity, **options: Any) -> float:
+        def score(model: Any, city: TrainingCity, **options: Any) -> np.ndarray:
             adapters = {n: v.detach().clone() for n, v in model.named_parameters() if "lora_" in n}
             seen.append((city.location_features, adapters))
-            return 1.0
+            return np.ones((len(city.sequences.users), 2))
 
-        monkeypatch.setattr(module, "mean_nll", score)
+        monkeypatch.setattr(module, "nll_by_person", score)
         adapt(local.base, local.city, visits, seed=5, **local.small)
         return seen
 
@@ -228,24 +230,46 @@ def test_held_out_people_change_no_tuned_model(local: SimpleNamespace, monkeypat
     held_out = local.visits["user_id"].isin(second)
     places = local.visits["location_id"].where(~held_out, local.city.location_ids[0])
     before, after = tuned_models(local.visits), tuned_models(local.visits.assign(location_id=places))
-    assert len(before) == len(after) == 6  # three strengths, two directions; the even ones are tuned on the first half
-    for position in (0, 2, 4):
+    assert len(before) == len(after) == 6  # two directions of three strengths; the first are tuned on the first half
+    for position in (0, 1, 2):
         assert torch.equal(before[position][0], after[position][0])
         adapters = after[position][1]
         assert all(torch.equal(value, adapters[name]) for name, value in before[position][1].items())
-    assert not torch.equal(before[1][0], after[1][0])
+    assert not torch.equal(before[3][0], after[3][0])
 
 
-def test_when_nothing_helps_the_adapter_is_the_identity(
-    local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+def people(*nats: float) -> np.ndarray:
+    """Scores of people with ten visits each."""
+    return np.array([[value * 10, 10.0] for value in nats])
+
+
+@pytest.mark.parametrize(
+    ("strong", "chosen"),
+    [
+        ((0.9, 0.9, 0.9, 0.9), "strong"),  # a small gain, but everybody's
+        ((0.2, 1.1, 1.1, 1.1), "none"),  # a larger mean gain that is one person's
+        ((1.0, 1.0, 1.0, 1.0), "none"),  # a tie: the weaker wins
+        ((1.3, 1.3, 1.3, 1.3), "none"),
+    ],
+)
+def test_a_gain_counts_only_beyond_its_standard_error_over_people(
+    local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, strong: tuple[float, ...], chosen: str
 ) -> None:
-    scores = iter([1.0, 1.0, 1.5, 0.5, 1.2, 1.2])  # 'weak' ties with 'none': the weaker wins
-    monkeypatch.setattr(module, "mean_nll", lambda *_, **__: next(scores))
+    base = people(1.0, 1.0)
+    scores = iter([base, base, people(*strong[:2]), base, base, people(*strong[2:])])
+    monkeypatch.setattr(module, "nll_by_person", lambda *_, **__: next(scores))
     made = adapt(local.base, local.city, local.visits, **local.small)
-    assert made.strength == "none"
-    assert "identity" in made.reason
-    own = local.logits(made.model, made.tokenizer, local.visits)
-    assert torch.equal(own, local.logits(local.base, made.tokenizer, local.visits))
+    assert made.strength == chosen
+    own, before = (local.logits(model, made.tokenizer, local.visits) for model in (made.model, local.base))
+    assert torch.equal(own, before) == (chosen == "none") == ("identity" in made.reason)
+
+
+def test_the_standard_error_is_that_of_a_ratio_of_sums() -> None:
+    """By hand: three people with 1, 2 and 3 visits who gain 3, 2 and 1 nats in all."""
+    none, weak = np.array([[5.0, 1], [5, 2], [5, 3]]), np.array([[2.0, 1], [3, 2], [4, 3]])
+    report = module._compare({"none": [none[:1], none[1:]], "weak": [weak[:1], weak[1:]]})
+    assert report["gain"][1] == pytest.approx(1.0)  # 6 nats over 6 visits
+    assert report["gain_se"][1] == pytest.approx(np.sqrt(3 / 2 * (2**2 + 0**2 + 2**2)) / 6)
 
 
 def test_fewer_than_four_people_get_the_weak_strength_and_are_told_so(local: SimpleNamespace) -> None:

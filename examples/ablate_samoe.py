@@ -10,30 +10,24 @@ rows of its other seeds show how much is noise.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from _open_data import CITIES, open_checkins, source_pairs
 from _tables import save_table
-from transformers import PrinterCallback, set_seed
+from _training import train_samoe
 
 from hf_mobility import (
     City,
-    CityCorpus,
     ContextMix,
-    MobilityTrainer,
     NextLocationPipeline,
     SamoeConfig,
-    SamoeForNextLocation,
     SamoeTokenizer,
     evaluate,
     make_task,
     paired_difference,
-    training_arguments,
 )
 from hf_mobility.data.sequences import day_windows
 from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
@@ -69,20 +63,9 @@ def load() -> tuple[list[tuple[pd.DataFrame, City]], dict[str, Any]]:
 
 def train(pairs: list[tuple[pd.DataFrame, City]], name: str, *, epochs: float, seed: int) -> Any:
     variant, values, keywords = VARIANTS[name]
-    set_seed(seed)
     config = SamoeConfig.from_preset("small", variant=variant, **values)
-    corpus = CityCorpus.from_visits([(visits, SamoeTokenizer.from_city(city, config)) for visits, city in pairs])
-    model = SamoeForNextLocation(config)
-    if not torch.cuda.is_available():
-        model.set_attn_implementation("eager")
     rule = None if variant == "extended" else (lambda sequences, rng: day_windows(sequences))
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(folder, num_train_epochs=epochs, seed=seed, save_strategy="no")
-        keywords = {"augment": True, "tokens_per_batch": 1024, "max_candidates": 1500, "window_rule": rule, **keywords}
-        trainer = MobilityTrainer(model, arguments, train_dataset=corpus, **keywords)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return train_samoe(pairs, config, epochs=epochs, seed=seed, **{"augment": True, "window_rule": rule, **keywords})
 
 
 def score(model: Any, task: Any) -> RankingResult:

@@ -10,44 +10,22 @@ see nothing of the city but its map.
 from __future__ import annotations
 
 import argparse
-import tempfile
 
 import numpy as np
 import pandas as pd
-import torch
 from _open_data import TARGETS
 from _tables import save_table
+from _training import train_samoe
 from evaluate_transfer import open_task
-from transformers import PrinterCallback, set_seed
 
-from hf_mobility import (
-    CityCorpus,
-    MobilityTrainer,
-    NextLocationPipeline,
-    SamoeConfig,
-    SamoeForNextLocation,
-    SamoeTokenizer,
-    evaluate,
-    make_task,
-    summarise,
-    training_arguments,
-)
+from hf_mobility import City, NextLocationPipeline, SamoeConfig, SamoeTokenizer, evaluate, make_task, summarise
 
 SHOWN = ["model", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll"]
 
 
-def train(visits: pd.DataFrame, city: object, config: SamoeConfig, *, epochs: int, seed: int) -> NextLocationPipeline:
-    set_seed(seed)
-    model, tokenizer = SamoeForNextLocation(config), SamoeTokenizer.from_city(city, config)
-    if not torch.cuda.is_available():
-        model.set_attn_implementation("eager")
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(folder, num_train_epochs=epochs, warmup_steps=10, seed=seed, save_strategy="no")
-        corpus = CityCorpus.from_visits([(visits, tokenizer)])
-        trainer = MobilityTrainer(model, arguments, train_dataset=corpus, tokens_per_batch=1024, max_candidates=1500)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+def train(visits: pd.DataFrame, city: City, config: SamoeConfig, *, epochs: int, seed: int) -> NextLocationPipeline:
+    model = train_samoe([(visits, city)], config, epochs=epochs, seed=seed, warmup_steps=10)
+    tokenizer = SamoeTokenizer.from_city(city, config)
     return NextLocationPipeline(model, tokenizer, name=f"SAMoE from scratch, 100 %, {epochs} epochs")
 
 

@@ -50,9 +50,13 @@ def mark(module: nn.Module, **values: Any) -> None:
 
 def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
     """Six functions of the distance in km, (M, 2), (N, 2) -> (M, 6, N): exp(-d / s) at five scales, ln(1 + d) / 4."""
-    distance = torch.cdist(from_km.float(), to_km.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance = _km_between(from_km, to_km)
     basis = [torch.exp(distance * (-1.0 / scale)) for scale in DISTANCE_SCALES_KM]
     return torch.stack([*basis, torch.log1p(distance) / 4], dim=1)
+
+
+def _km_between(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(from_km.float(), to_km.float(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @dataclass
@@ -79,8 +83,8 @@ class PointerContext:
         share = self.allowed.float() / self.length.unsqueeze(-1)
         index = inverse.unsqueeze(1).expand_as(share)
         share = share.new_zeros(*share.shape[:2], len(places)).scatter_add(-1, index, share).flatten(0, 1)
-        kernels = distance_basis(km[places], km)[:, 1:4]
-        density = [share @ kernels[:, scale] for scale in range(kernels.shape[1])]
+        distance = _km_between(km[places], km)
+        density = [share @ torch.exp(distance * (-1.0 / scale)) for scale in DISTANCE_SCALES_KM[1:4]]
         return (torch.stack(density, dim=1) + 1e-3).log()
 
     def probability_of(self, location_ids: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,40 @@
+"""One SAMoE trained from scratch, as the comparisons do it: quietly, and handed back in its own precision."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PrinterCallback, set_seed
+
+from hf_mobility import City, CityCorpus, MobilityTrainer, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
+from hf_mobility import training_arguments as arguments_of
+
+
+def train_samoe(
+    pairs: list[tuple[pd.DataFrame, City]],
+    config: SamoeConfig,
+    *,
+    epochs: float,
+    seed: int,
+    warmup_steps: int = 50,
+    tokens_per_batch: int = 1024,
+    **keywords: Any,
+) -> SamoeForNextLocation:
+    """Trained on (canonical visits, city) pairs; other keywords go to `MobilityTrainer`."""
+    set_seed(seed)
+    corpus = CityCorpus.from_visits([(visits, SamoeTokenizer.from_city(city, config)) for visits, city in pairs])
+    model = SamoeForNextLocation(config)
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = arguments_of(
+            folder, num_train_epochs=epochs, warmup_steps=warmup_steps, seed=seed, save_strategy="no"
+        )
+        keywords = {"tokens_per_batch": tokens_per_batch, "max_candidates": 1500, **keywords}
+        trainer = MobilityTrainer(model, arguments, train_dataset=corpus, **keywords)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import PrinterCallback
 
 from ..data.city import popularity_levels
@@ -40,17 +41,21 @@ EVERYWHERE = (
     *("up_proj", "down_proj", "query_proj", "state_proj", "visit_proj", "pair_weights", "head_weights", "gate"),
     *("distance", "same_place", "activity", "deep_up", "deep_down", "out_proj", "poi", "geo"),
 )
-MIN_USERS_FOR_FOLDS = 4
+MIN_USERS_FOR_FOLDS, MAX_USERS_FOR_FOLDS = 4, 200
 
 
 @dataclass(frozen=True)
 class Strength:
-    """How hard to tune: which linear layers carry LoRA, for how long, how fast."""
+    """How hard to tune: which linear layers carry LoRA, for how long (epochs, but at most `max_steps` batches), how
+    fast, and which part of the way from the base to the tuned weights is kept (`shrink`; Wortsman et al., arXiv
+    2109.01903). Half of the way keeps what was learned and loses what was learned of a few people only."""
 
     target_modules: tuple[str, ...]
     epochs: float
     learning_rate: float = 3e-3
     rank: int = 8
+    max_steps: int = 250
+    shrink: float = 1.0
 
     def lora_config(self) -> LoraConfig:
         return LoraConfig(
@@ -61,7 +66,7 @@ class Strength:
 STRENGTHS: dict[str, Strength | None] = {
     "none": None,
     "weak": Strength(ATTENTION, epochs=1),
-    "strong": Strength(EVERYWHERE, epochs=10, learning_rate=1e-3),
+    "strong": Strength(EVERYWHERE, epochs=10, learning_rate=1e-3, shrink=0.5),
 }
 
 
@@ -163,7 +168,7 @@ def _choose(
             f"{len(people)} people with two visits are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), "
             "so 'weak' was used.",
         )
-    order = np.random.default_rng(settings["seed"]).permutation(len(people))
+    order = np.random.default_rng(settings["seed"]).permutation(len(people))[:MAX_USERS_FOR_FOLDS]
     halves = np.array_split(people[order], 2)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in STRENGTHS}
     for tuned_on, scored_on in (halves, halves[::-1]):
@@ -232,13 +237,15 @@ def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | N
     if strength is None:
         return adapted
     corpus, batching = CityCorpus([city]), {key: settings[key] for key in ("tokens_per_batch", "window")}
-    steps = int(len(CityBatchSampler(corpus, seed=settings["seed"], **batching)) * strength.epochs)
+    steps_per_epoch = len(CityBatchSampler(corpus, seed=settings["seed"], **batching))
+    epochs = min(strength.epochs, strength.max_steps / steps_per_epoch)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(
             scratch,
             preset="adapt",
-            num_train_epochs=strength.epochs,
-            warmup_steps=min(5, steps // 10),  # a warm-up as long as the training would leave the model as it was
+            num_train_epochs=epochs,
+            # A warm-up as long as the training would leave the model as it was.
+            warmup_steps=min(5, int(epochs * steps_per_epoch) // 10),
             learning_rate=strength.learning_rate,
             seed=settings["seed"],
             use_cpu=base.device.type == "cpu",
@@ -260,7 +267,17 @@ def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | N
         # precision.
         adapted = trainer.accelerator.unwrap_model(adapted, keep_fp32_wrapper=False)
         adapted.set_attn_implementation(implementation)
+    _shrink(adapted, strength.shrink)
     return adapted
+
+
+def _shrink(adapted: Any, factor: float) -> None:
+    """Scale what the adapter adds, in the layers and in the configuration that is saved."""
+    name = adapted.active_adapter
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            module.set_scale(name, factor)
+    adapted.peft_config[name].lora_alpha *= factor
 
 
 @torch.no_grad()

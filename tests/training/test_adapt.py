@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,6 +163,23 @@ def test_unknown_places_are_an_error_unless_dropped(local: SimpleNamespace) -> N
     kept = adapt(local.base, local.city, visits, strength="weak", unknown="drop", **local.small)
     same = adapt(local.base, local.city, visits.drop(index=4), strength="weak", **local.small)
     assert all(torch.equal(value, trained(same)[name]) for name, value in trained(kept).items())
+
+
+def test_a_shrunk_adapter_adds_that_part_of_what_was_learned(
+    local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole, half = (replace(STRONG, epochs=2, shrink=factor) for factor in (1.0, 0.5))
+    made = {}
+    for name, strength in (("whole", whole), ("half", half)):
+        monkeypatch.setitem(module.STRENGTHS, "strong", strength)
+        made[name] = adapt(local.base, local.city, local.visits, strength="strong", **local.small)
+    start = local.base.state_dict()
+    merged = {name: copy.deepcopy(found.model).merge_and_unload().state_dict() for name, found in made.items()}
+    for name, value in merged["half"].items():
+        torch.testing.assert_close(value - start[name], (merged["whole"][name] - start[name]) / 2, atol=1e-6, rtol=1e-4)
+    made["half"].save_pretrained(tmp_path, base_model=str(tmp_path))
+    again = PeftModel.from_pretrained(copy.deepcopy(local.base), tmp_path).merge_and_unload().state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in merged["half"].items())
 
 
 # The check of strengths by held-out people

@@ -1,24 +1,46 @@
-"""Baselines that every model is shown next to: count tables, the learned count mixture, and two single-city networks.
+"""Baselines that every model is shown next to: count tables, the learned count mixture, two single-city networks, and
+generators of weeks.
 
-The networks need torch and are imported on first use only.
+The networks need torch and EPR needs scipy's optimisers; they are imported on first use only.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
+from hf_mobility.baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
 from hf_mobility.baselines.mix import ContextMix, MixWeights
 
 if TYPE_CHECKING:
+    from hf_mobility.baselines.generators_epr import ExplorationReturn
+    from hf_mobility.baselines.hourly_transformer import HourlyTransformer
     from hf_mobility.baselines.neural import GRUBaseline, TransformerBaseline
 
-__all__ = ["ContextMix", "GRUBaseline", "MixWeights", "TransformerBaseline", "UserFrequency", "UserMarkov"]
+__all__ = [
+    "Conditions",
+    "ContextMix",
+    "ExplorationReturn",
+    "GRUBaseline",
+    "HourlyMarkov",
+    "HourlyTransformer",
+    "MixWeights",
+    "ResampledWeeks",
+    "TransformerBaseline",
+    "UserFrequency",
+    "UserMarkov",
+]
+
+_LATER = {
+    "ExplorationReturn": "generators_epr",
+    "GRUBaseline": "neural",
+    "HourlyTransformer": "hourly_transformer",
+    "TransformerBaseline": "neural",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("GRUBaseline", "TransformerBaseline"):
-        from hf_mobility.baselines import neural
-
-        return getattr(neural, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -1,7 +1,10 @@
-"""Evaluation: one ranking protocol for count tables and networks, and tables that show the baselines first."""
+"""Evaluation: one ranking protocol for count tables and networks, the fidelity of generated weeks, and tables that show
+the baselines first.
+"""
 
 from __future__ import annotations
 
+from hf_mobility.evaluation.fidelity import fidelity, fidelity_report, hide_hours
 from hf_mobility.evaluation.ranking import (
     PairedDifference,
     RankingResult,
@@ -11,4 +14,14 @@ from hf_mobility.evaluation.ranking import (
     summarise,
 )
 
-__all__ = ["PairedDifference", "RankingResult", "evaluate", "new_place_mask", "paired_difference", "summarise"]
+__all__ = [
+    "PairedDifference",
+    "RankingResult",
+    "evaluate",
+    "fidelity",
+    "fidelity_report",
+    "hide_hours",
+    "new_place_mask",
+    "paired_difference",
+    "summarise",
+]

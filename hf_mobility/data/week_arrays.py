@@ -1,0 +1,156 @@
+"""Weeks as plain arrays: cell ids (N, L), one row per week, one column per hour (or shorter slot), -1 = unknown hour.
+
+What evaluation and the generator baselines both need to know about such an array, without a loop over weeks. A column
+is called an hour throughout, whatever `slots_per_day` says; column 0 begins at local midnight of `first_weekday`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .frames import DataError
+
+__all__ = [
+    "Places",
+    "check_weeks",
+    "day_type",
+    "first_hour_of_cell",
+    "home_and_commute",
+    "most_common_cell",
+    "place_hours",
+    "split_days",
+]
+
+_SHOWN = 5  # offenders named in a message
+HOME_HOURS = (0, 8)  # hours 0..7 of every day
+COMMUTE_HOURS = (10, 18)  # hours 10..17 of Monday to Friday
+
+
+class Places(NamedTuple):
+    """The distinct known cells of each week, ascending by week and cell; three aligned int64 arrays (m,).
+
+    Fields:
+        owner: row of the week.
+        cell: the cell.
+        hours: number of hours of the week spent there.
+    """
+
+    owner: np.ndarray
+    cell: np.ndarray
+    hours: np.ndarray
+
+
+def check_weeks(
+    cells: Any, *, name: str = "cells", num_cells: int | None = None, length: int | None = None
+) -> np.ndarray:
+    """The weeks as an int32 array (N, L), or one sentence on what is wrong with them.
+
+    Args:
+        cells: integer array (N, L).
+        name: of the argument, for the message.
+        num_cells: ids must be below it, if given.
+        length: L must equal it, if given.
+
+    Raises:
+        DataError: no integer array of two axes, no week, fewer than two hours, another length, or ids out of range.
+    """
+    cells = np.asarray(cells)
+    if cells.ndim != 2 or not np.issubdtype(cells.dtype, np.integer):
+        raise DataError(
+            f"{name} is {cells.dtype} of shape {cells.shape}; give an integer array (weeks, hours), -1 = unknown hour."
+        )
+    if cells.shape[0] < 1 or cells.shape[1] < 2:
+        raise DataError(f"{name} has shape {cells.shape}; at least one week of at least two hours is needed.")
+    if length is not None and cells.shape[1] != length:
+        raise DataError(
+            f"{name} has {cells.shape[1]} hours a week where {length} are needed; give weeks of one length."
+        )
+    wrong = cells < -1
+    if num_cells is not None:
+        wrong |= cells >= num_cells
+    if wrong.any():
+        rows = np.flatnonzero(wrong.any(axis=1))
+        limit = f"-1 (unknown) to {num_cells - 1}" if num_cells is not None else "-1 (unknown) or more"
+        raise DataError(
+            f"{name}: {int(wrong.sum())} cell ids are not in {limit} (first: {cells[wrong][:_SHOWN].tolist()}, "
+            f"first rows: {rows[:_SHOWN].tolist()}); map the weeks to the cells of lat and lon first."
+        )
+    return cells.astype(np.int32, copy=False)
+
+
+def place_hours(cells: np.ndarray) -> Places:
+    """Hours spent in each distinct cell of each week, from (N, L) with -1 for unknown hours."""
+    ordered = np.sort(cells, axis=1)
+    starts = np.ones(ordered.shape, dtype=bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    at = np.flatnonzero(starts)
+    cell = ordered.ravel()[at].astype(np.int64)
+    hours = np.diff(np.append(at, ordered.size))
+    known = cell >= 0
+    return Places(at[known] // cells.shape[1], cell[known], hours[known])
+
+
+def most_common_cell(cells: np.ndarray) -> np.ndarray:
+    """int64 (N,): the cell with most hours of each row, on ties the one visited first; -1 where no hour is known."""
+    first = first_hour_of_cell(cells) + np.arange(len(cells))[:, None] * cells.shape[1]
+    hours = np.bincount(first[cells >= 0], minlength=cells.size).reshape(cells.shape)
+    best = hours.argmax(axis=1)  # of equal ones the first, and hours are counted where a cell was visited first
+    return np.where(hours.any(axis=1), cells[np.arange(len(cells)), best], -1).astype(np.int64)
+
+
+def home_and_commute(
+    cells: np.ndarray, *, slots_per_day: int = 24, first_weekday: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Home and commute cell of each week, two int64 arrays (N,).
+
+    Home is the commonest cell in hours 0..7 of all days, commute the commonest in hours 10..17 of Monday to Friday, or
+    of all days where the columns are no whole weeks (the conditions of M-STAR). Where those hours are unknown, home is
+    the commonest cell of the week and commute is home; both are -1 in a week without a known hour.
+
+    Args:
+        cells: (N, L), column 0 at midnight.
+        slots_per_day: columns per day.
+        first_weekday: of column 0, 0 = Monday.
+    """
+    slot = np.arange(cells.shape[1]) % slots_per_day
+    hour = slot * 24 / slots_per_day
+    weekday = (first_weekday + np.arange(cells.shape[1]) // slots_per_day) % 7
+    home = most_common_cell(np.where((hour >= HOME_HOURS[0]) & (hour < HOME_HOURS[1]), cells, -1))
+    home = np.where(home < 0, most_common_cell(cells), home)
+    at_work = (hour >= COMMUTE_HOURS[0]) & (hour < COMMUTE_HOURS[1])
+    if cells.shape[1] % (7 * slots_per_day) == 0:
+        at_work &= weekday < 5
+    commute = most_common_cell(np.where(at_work, cells, -1))
+    return home, np.where(commute < 0, home, commute)
+
+
+def first_hour_of_cell(cells: np.ndarray) -> np.ndarray:
+    """int64 (N, L): the first hour of the row with the same cell. Where that is the hour itself, it is a first visit.
+
+    Unknown hours count as one cell of their own: mask them out.
+    """
+    order = np.argsort(cells, axis=1, kind="stable")
+    ordered = np.take_along_axis(cells, order, axis=1)
+    starts = np.ones(ordered.shape, dtype=bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    group = np.maximum.accumulate(np.where(starts, np.arange(cells.shape[1]), 0), axis=1)
+    out = np.empty_like(order)
+    np.put_along_axis(out, order, np.take_along_axis(order, group, axis=1), axis=1)
+    return out
+
+
+def split_days(cells: np.ndarray, slots_per_day: int) -> np.ndarray:
+    """The days of all weeks below each other, (N * L / slots_per_day, slots_per_day)."""
+    if slots_per_day < 2 or cells.shape[1] % slots_per_day:
+        raise DataError(
+            f"Weeks of {cells.shape[1]} slots do not divide into days of slots_per_day={slots_per_day}; "
+            "give the number of slots of one day."
+        )
+    return cells.reshape(-1, slots_per_day)
+
+
+def day_type(length: int, *, slots_per_day: int = 24, first_weekday: int = 0) -> np.ndarray:
+    """int64 (length,): 1 in the slots of Saturday and Sunday, else 0."""
+    return ((first_weekday + np.arange(length) // slots_per_day) % 7 >= 5).astype(np.int64)

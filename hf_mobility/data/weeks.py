@@ -1,0 +1,281 @@
+"""Tables of weeks (or days) of cells: reading them, moving them onto another grid, and splitting them fairly.
+
+A week is one row of L cells, -1 = unknown. Two forms are read: a list column of cells, or one column per slot
+(`h0`, `h1`, ...). Unusual: tables found in the wild number their cells as they like; `WeekTable.on_grid` renumbers them
+by coordinates. Splits never put one person (or one and the same sequence) on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .frames import DataError
+from .grid import SquareGrid
+
+__all__ = ["WeekTable", "read_weeks", "split_by_sequence", "split_weeks_by_user"]
+
+_SLOT_COLUMN = re.compile(r"(?:h|hour_?|slot_?)?(\d{1,4})", re.IGNORECASE)
+_USERS = ("user_id", "user", "uid")
+_STARTS = ("start", "week_start_local", "week_start", "date")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class WeekTable:
+    """Weeks of cells as plain arrays.
+
+    cells: (N, L) int32, -1 = unknown. user_id: (N,), or None for a set without people. start: (N,) datetime64[D] local
+    day of the first slot, or None. extra: the other columns of the file, N rows. grid: the grid that the cells belong
+    to, if the file says so. lat, lon: (C,) float64 of the cells, from the grid or a second file, else None. timezone:
+    IANA name, if the file says so.
+    """
+
+    cells: np.ndarray
+    user_id: np.ndarray | None
+    start: np.ndarray | None
+    extra: pd.DataFrame
+    grid: SquareGrid | None = None
+    lat: np.ndarray | None = None
+    lon: np.ndarray | None = None
+    timezone: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def known(self) -> np.ndarray:
+        """(N,) float64: share of known slots of each week."""
+        return (self.cells >= 0).mean(axis=1)
+
+    def take(self, rows: Any) -> WeekTable:
+        """Only these rows (indices or a mask), in the order given."""
+        return replace(
+            self,
+            cells=self.cells[rows],
+            user_id=None if self.user_id is None else self.user_id[rows],
+            start=None if self.start is None else self.start[rows],
+            extra=self.extra.iloc[np.arange(len(self))[rows]].reset_index(drop=True),
+        )
+
+    def on_grid(self, grid: SquareGrid) -> WeekTable:
+        """The same weeks with the cells of `grid` that hold the present cells' centres; -1 outside.
+
+        Raises:
+            DataError: the coordinates of the present cells are not known.
+        """
+        if self.lat is None or self.lon is None:
+            raise DataError(
+                "The coordinates of the cells are not known: read the table with cells=, their lat and lon."
+            )
+        new = np.append(grid.cell(self.lat, self.lon), -1)  # the last entry is for -1
+        lat, lon = grid.centre(np.arange(len(grid)))
+        return replace(self, cells=new[self.cells].astype(np.int32), grid=grid, lat=lat, lon=lon)
+
+
+def read_weeks(
+    table: Any, *, cells: Any = None, user_id: str | None = None, start: str | None = None, num_slots: int | None = None
+) -> WeekTable:
+    """Read weeks (or days) of cells.
+
+    Args:
+        table: path to a `.parquet`, `.csv` or `.csv.gz` file, or a DataFrame, with either a list column `cells` or one
+            column per slot: `h0`, `h1`, ... (also `hour_0`, `slot_0`, `0`). A Parquet file's own metadata `grid`
+            ("30x30 ..."), `box_lat`, `box_lon` and `tz` are used where they are there: rows count from the south,
+            columns from the west.
+        cells: coordinates of the cells: a path or DataFrame with `cell` (0..C-1), `lat`, `lon`; for files without a
+            grid.
+        user_id, start: names of these columns; by default `user_id`, `user`, `uid` and `start`, `week_start_local`,
+            `week_start`, `date` where they are there.
+        num_slots: required number of slots L.
+
+    Returns:
+        A `WeekTable`; missing values and negative cells are -1.
+
+    Raises:
+        DataError: no column of cells, rows of different lengths, cells that are no integers or outside the grid.
+        FileNotFoundError: a path that does not exist.
+    """
+    frame, metadata = _load(table)
+    if len(frame) == 0:
+        raise DataError("The table has no rows; at least one week is needed.")
+    values, used = _cells(frame)
+    if num_slots is not None and values.shape[1] != num_slots:
+        raise DataError(f"The table has {values.shape[1]} slots a row, not {num_slots}.")
+    users, starts = _pick(frame, user_id, _USERS), _pick(frame, start, _STARTS)
+    grid, zone = _grid_of(metadata), _zone_of(metadata)
+    lat, lon = grid.centre(np.arange(len(grid))) if grid is not None else (None, None)
+    if cells is not None:
+        lat, lon = _coordinates(cells)
+    _check_range(values, None if lat is None else len(lat))
+    others = [name for name in frame.columns if name not in {*used, users, starts}]
+    return WeekTable(
+        cells=values,
+        user_id=None if users is None else frame[users].to_numpy(),
+        start=None if starts is None else pd.to_datetime(frame[starts]).to_numpy().astype("datetime64[D]"),
+        extra=frame[others].reset_index(drop=True),
+        grid=grid if cells is None else None,
+        lat=lat,
+        lon=lon,
+        timezone=zone,
+    )
+
+
+def split_weeks_by_user(
+    user_id: Any, *, fractions: Sequence[float] = (0.5, 0.2, 0.3), seed: int = 0
+) -> tuple[np.ndarray, ...]:
+    """Row numbers of each part, int64 and ascending; all weeks of a person are in one part.
+
+    Fractions are of people, not of weeks. The same people, fractions and seed give the same parts as
+    `hf_mobility.data.tasks.split_by_user` on their visits.
+
+    Raises:
+        ValueError: fractions that are not positive or do not sum to 1.
+        DataError: missing ids, or fewer people than parts.
+    """
+    users = np.asarray(user_id)
+    missing = np.flatnonzero(pd.isna(users))
+    if len(missing):
+        raise DataError(
+            f"user_id: {len(missing)} of {len(users)} weeks have none (first rows {missing[:_SHOWN].tolist()}); "
+            "drop them, or use split_by_sequence."
+        )
+    return _split_groups(np.unique(users, return_inverse=True)[1].reshape(-1), fractions, seed, what="people")
+
+
+def split_by_sequence(
+    cells: Any, *, fractions: Sequence[float] = (0.5, 0.2, 0.3), seed: int = 0
+) -> tuple[np.ndarray, ...]:
+    """Row numbers of each part for sets without people: equal sequences are in one part.
+
+    Fractions are of distinct sequences. The same person may still be on both sides: say so with any result.
+
+    Raises:
+        ValueError: fractions that are not positive or do not sum to 1.
+        DataError: fewer distinct sequences than parts.
+    """
+    rows = np.ascontiguousarray(cells)
+    if rows.ndim != 2:
+        raise DataError(f"cells must be an array (N, L), not of shape {rows.shape}.")
+    group = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1) if len(rows) else np.zeros(0, np.int64)
+    return _split_groups(group, fractions, seed, what="distinct sequences")
+
+
+def _split_groups(group: np.ndarray, fractions: Sequence[float], seed: int, *, what: str) -> tuple[np.ndarray, ...]:
+    if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"fractions must be positive and sum to 1; they are {tuple(fractions)}.")
+    count, parts = int(group.max(initial=-1)) + 1, len(fractions)
+    if count < parts:
+        raise DataError(f"{count} {what} cannot be split into {parts} parts.")
+    # Small inputs: every part keeps one group that rounding would take away.
+    bounds = np.rint(np.cumsum(fractions) * count).astype(np.int64)
+    for i in range(parts):
+        bounds[i] = np.clip(bounds[i], (bounds[i - 1] if i else 0) + 1, count - parts + i + 1)
+    part = np.empty(count, np.int64)
+    part[np.random.default_rng(seed).permutation(count)] = np.searchsorted(bounds, np.arange(count), side="right")
+    return tuple(np.flatnonzero(part[group] == i) for i in range(parts))
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def _load(table: Any) -> tuple[pd.DataFrame, dict[str, str]]:
+    if isinstance(table, pd.DataFrame):
+        return table, {}
+    path = Path(table)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+        return pd.read_parquet(path), {key.decode(): text.decode() for key, text in metadata.items()}
+    if path.suffix == ".csv" or path.name.endswith(".csv.gz"):
+        return pd.read_csv(path), {}
+    raise DataError(f"Cannot read {path.name}: the known file types are .parquet, .csv and .csv.gz.")
+
+
+def _cells(frame: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """(N, L) int32 and the columns they came from."""
+    if "cells" in frame:
+        lengths = frame["cells"].map(len).to_numpy()
+        odd = np.flatnonzero(lengths != lengths[0])
+        if len(odd):
+            raise DataError(
+                f"Column 'cells': {len(odd)} of {len(frame)} rows have not the {lengths[0]} slots of the first one "
+                f"(first rows {odd[:_SHOWN].tolist()}); all weeks need the same number."
+            )
+        flat = np.concatenate(frame["cells"].to_list())
+        return _whole(flat, "cells").reshape(len(frame), -1), ["cells"]
+    matches = {name: _SLOT_COLUMN.fullmatch(str(name)) for name in frame.columns}
+    slots = {int(match[1]): name for name, match in matches.items() if match}
+    if not slots or sorted(slots) != list(range(len(slots))):
+        has = ", ".join(map(str, frame.columns[:12]))
+        raise DataError(
+            f"The table has neither a list column 'cells' nor columns h0, h1, ... without a gap; it has {has}."
+        )
+    names = [slots[slot] for slot in range(len(slots))]
+    values = frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
+    return _whole(values.reshape(-1), f"{names[0]}..{names[-1]}").reshape(values.shape), names
+
+
+def _whole(values: np.ndarray, name: str) -> np.ndarray:
+    """int32; missing and negative values become -1."""
+    if values.dtype.kind not in "iuf":
+        raise DataError(f"Column(s) {name!r} hold {values.dtype} values; cells must be integers.")
+    numbers = np.where(np.isnan(values), -1, values) if values.dtype.kind == "f" else values
+    odd = np.flatnonzero(numbers != np.floor(numbers))
+    if len(odd) or numbers.max(initial=0) >= 2**31:
+        shown = values[odd[:_SHOWN]].tolist() or [float(numbers.max())]
+        raise DataError(f"Column(s) {name!r}: {max(len(odd), 1)} values are no cell numbers, first {shown}.")
+    return np.maximum(numbers, -1).astype(np.int32)
+
+
+def _pick(frame: pd.DataFrame, given: str | None, usual: Sequence[str]) -> str | None:
+    if given is not None and given not in frame:
+        raise DataError(f"The table has no column {given!r}; it has {', '.join(map(str, frame.columns[:12]))}.")
+    return given or next((name for name in usual if name in frame), None)
+
+
+def _coordinates(cells: Any) -> tuple[np.ndarray, np.ndarray]:
+    frame, _ = _load(cells)
+    missing = [name for name in ("cell", "lat", "lon") if name not in frame]
+    if missing:
+        raise DataError(f"The table of cells lacks the column(s) {', '.join(missing)}.")
+    frame = frame.sort_values("cell")
+    if not np.array_equal(frame["cell"].to_numpy(), np.arange(len(frame))):
+        raise DataError(f"The table of cells must list the cells 0..{len(frame) - 1} once each.")
+    return frame["lat"].to_numpy(np.float64), frame["lon"].to_numpy(np.float64)
+
+
+def _check_range(values: np.ndarray, count: int | None) -> None:
+    strange = np.flatnonzero((values >= count).any(axis=1)) if count is not None else np.zeros(0, np.int64)
+    if len(strange):
+        raise DataError(
+            f"{len(strange)} of {len(values)} weeks hold cells above {count} - 1 (first rows "
+            f"{strange[:_SHOWN].tolist()}); the table and its cells do not belong together."
+        )
+
+
+def _grid_of(metadata: dict[str, str]) -> SquareGrid | None:
+    shape = re.match(r"\s*(\d+)\s*x\s*(\d+)", metadata.get("grid", ""))
+    edges = [re.findall(r"-?\d+(?:\.\d+)?", metadata.get(name, "")) for name in ("box_lat", "box_lon")]
+    if shape is None or any(len(pair) != 2 for pair in edges):
+        return None
+    (south, north), (west, east) = ([float(edge) for edge in pair] for pair in edges)
+    return SquareGrid(south, west, north, east, int(shape[1]), int(shape[2]))
+
+
+def _zone_of(metadata: dict[str, str]) -> str | None:
+    """IANA name; a fixed offset such as "UTC-7" becomes "Etc/GMT+7", whose sign is the other way round."""
+    text = metadata.get("tz", "")
+    offset = re.fullmatch(r"UTC([+-])(\d{1,2})", text)
+    if offset is None:
+        return text or None
+    return "Etc/GMT" + {"+": "-", "-": "+"}[offset[1]] + offset[2]

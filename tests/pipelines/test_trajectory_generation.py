@@ -1,0 +1,267 @@
+"""Generation and completion of weeks: conditions, seeds, batches and frames with a stand-in model, then with the tiny
+real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hf_mobility.data import DataError, simulate_city
+from hf_mobility.data.exports import matsim_plans, od_matrix
+from hf_mobility.modeling.configuration_mstar import MstarConfig
+from hf_mobility.pipelines.trajectory_generation import RESULT_COLUMNS, TrajectoryGenerationPipeline
+from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
+
+TOWN = simulate_city(40, num_days=7, seed=2)
+BOX = (47.9, 10.9, 48.1, 11.1)
+
+
+class StandIn:
+    """Draws each hour from home, second place and a random cell; notes what it was asked."""
+
+    def __init__(self, num_hours: int = 168, num_attributes: int = 4) -> None:
+        codec = SimpleNamespace(cells_per_resolution=[4, 16], level_lengths=[1, num_hours])
+        self.config = SimpleNamespace(codec_config=codec, num_attributes=num_attributes)
+        self.device, self.calls, self.spoils = torch.device("cpu"), [], False
+
+    def eval(self) -> StandIn:
+        return self
+
+    def generate(
+        self,
+        home_ids: torch.Tensor,
+        commute_ids: torch.Tensor,
+        attribute_ids: torch.Tensor,
+        *,
+        generator: torch.Generator,
+        prefix_ids: torch.Tensor | None = None,
+        prefix_mask: torch.Tensor | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        self.calls.append({"home_ids": home_ids, "commute_ids": commute_ids, "attribute_ids": attribute_ids, **options})
+        hours = self.config.codec_config.level_lengths[-1]
+        draws = torch.rand(len(home_ids), hours, 2, generator=generator)
+        choice = torch.stack([home_ids, commute_ids], 1).repeat_interleave(hours, 1).reshape(len(home_ids), 2, hours)
+        cells = torch.where(draws[..., 0] < 0.5, choice[:, 0], choice[:, 1])
+        cells = torch.where(draws[..., 0] > 0.9, (draws[..., 1] * 16).long(), cells)
+        if prefix_mask is not None and not self.spoils:
+            cells = torch.where(prefix_mask.bool(), prefix_ids[:, -1], cells)
+        return cells
+
+
+def make_tokenizer(num_hours: int = 168) -> MstarTokenizer:
+    return MstarTokenizer.from_grid(BOX, timezone=TOWN.timezone, rows=4, columns=4, factors=(2, 1), num_hours=num_hours)
+
+
+@pytest.fixture
+def pipe() -> TrajectoryGenerationPipeline:
+    tokenizer = make_tokenizer()
+    tokenizer.fit_conditions(tokenizer.weeks(TOWN.visits), num_attributes=4)
+    return TrajectoryGenerationPipeline(StandIn(), tokenizer, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def real() -> TrajectoryGenerationPipeline:
+    """The tiny model, untrained, over days of 24 hours."""
+    module = pytest.importorskip("hf_mobility.modeling.modeling_mstar", reason="the model is not there yet")
+    tokenizer = make_tokenizer(24)
+    tokenizer.fit_conditions(tokenizer.weeks(TOWN.visits), num_attributes=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = module.MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny"))
+    return TrajectoryGenerationPipeline(model, tokenizer, batch_size=8)
+
+
+def given_ids(pipe: TrajectoryGenerationPipeline) -> dict[str, np.ndarray]:
+    names = ("home_ids", "commute_ids", "attribute_ids")
+    return {name: torch.cat([call[name] for call in pipe.model.calls]).numpy() for name in names}
+
+
+# Generation
+
+
+def test_conditions_are_those_that_the_tokenizer_draws(pipe: TrajectoryGenerationPipeline) -> None:
+    pipe.generate(50, seed=3, to="weeks")
+    wanted = pipe.tokenizer.sample_conditions(50, seed=3)
+    found = given_ids(pipe)
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    assert [len(call["home_ids"]) for call in pipe.model.calls] == [16, 16, 16, 2]
+
+
+def test_the_frame_is_the_array_in_long_form(pipe: TrajectoryGenerationPipeline) -> None:
+    cells = pipe.generate(20, seed=1, to="weeks")
+    frame = pipe.generate(20, seed=1, start="2024-03-25")
+    assert cells.shape == (20, 168) and cells.dtype == np.int32
+    assert list(frame) == RESULT_COLUMNS and len(frame) == 20 * 168
+    assert np.array_equal(frame["cell"].to_numpy().reshape(20, 168), cells)
+    assert frame["trajectory_id"].tolist() == np.repeat(np.arange(20), 168).tolist()
+    assert np.array_equal(frame["slot"], np.tile(np.arange(168), 20))
+    np.testing.assert_array_equal(pipe.tokenizer.cells_at(frame["lat"], frame["lon"]), frame["cell"])
+    local = frame["time"].dt.tz_convert(TOWN.timezone)
+    assert local.iloc[0] == pd.Timestamp("2024-03-25", tz=TOWN.timezone)
+    hours = local.dt.hour.to_numpy().reshape(20, 168)
+    assert (hours[:, :144] == np.arange(144) % 24).all()
+    assert hours[0, 144:148].tolist() == [0, 1, 3, 3]  # Sunday 31 March 2024 has no 02:00 in Berlin
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 1000])
+def test_the_seed_decides_and_the_batch_size_does_not(pipe: TrajectoryGenerationPipeline, size: int) -> None:
+    wanted = pipe.generate(50, seed=5, to="weeks")
+    assert np.array_equal(pipe.generate(50, seed=5, to="weeks"), wanted)
+    assert not np.array_equal(pipe.generate(50, seed=6, to="weeks"), wanted)
+    assert np.array_equal(pipe.generate(50, seed=5, to="weeks", batch_size=size), wanted)
+
+
+def test_batches_come_one_at_a_time(pipe: TrajectoryGenerationPipeline) -> None:
+    batches = pipe.batches(40, seed=2)
+    assert not pipe.model.calls
+    first = next(batches)
+    assert first.shape == (16, 168) and len(pipe.model.calls) == 1
+    rest = np.concatenate([first, *batches])
+    assert np.array_equal(rest, pipe.generate(40, seed=2, to="weeks"))
+
+
+def test_progress_and_options_are_passed_on(pipe: TrajectoryGenerationPipeline) -> None:
+    seen: list[tuple[int, int]] = []
+    pipe.generate(20, progress=lambda done, n: seen.append((done, n)), top_k=7, smoothing_window=0)
+    assert seen == [(16, 20), (20, 20)]
+    assert all((call["top_k"], call["smoothing_window"]) == (7, 0) for call in pipe.model.calls)
+
+
+def test_given_conditions_replace_drawn_ones(pipe: TrajectoryGenerationPipeline) -> None:
+    home, work, kind = np.arange(16), np.full(16, 3), np.arange(16) % 4
+    pipe.generate(16, home_ids=home, commute_ids=work, attribute_ids=kind)
+    found = given_ids(pipe)
+    assert np.array_equal(found["home_ids"], home) and np.array_equal(found["attribute_ids"], kind)
+    pipe.model.calls.clear()
+    pipe.generate(16, seed=4, attribute_ids=kind)
+    found, drawn = given_ids(pipe), pipe.tokenizer.sample_conditions(16, seed=4)
+    assert np.array_equal(found["home_ids"], drawn["home_ids"]) and np.array_equal(found["attribute_ids"], kind)
+    unfitted = TrajectoryGenerationPipeline(StandIn(), make_tokenizer())
+    unfitted.generate(16, home_ids=home, commute_ids=work, attribute_ids=np.zeros(16, int))
+    with pytest.raises(DataError, match="call fit_conditions"):
+        unfitted.generate(16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "n must be at least 1"),
+        ({"to": "csv"}, "to must be 'frame' or 'weeks'"),
+        ({"home_ids": [1, 2]}, "home_ids and commute_ids are given together or not at all"),
+        ({"home_ids": [1], "commute_ids": [1, 2]}, "home_ids must be 2 integers in 0..15"),
+        ({"home_ids": [1, 16], "commute_ids": [1, 2]}, "home_ids must be 2 integers in 0..15"),
+        ({"attribute_ids": [0, 4]}, r"attribute_ids must be 2 integers in 0..3"),
+        ({"start": "2024-01-03"}, "start must be a Monday"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(
+    pipe: TrajectoryGenerationPipeline, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        pipe.generate(**{"n": 2, **options})
+
+
+def test_a_city_that_is_not_the_models_is_refused() -> None:
+    with pytest.raises(DataError, match="The model's hours are 168, the city's are 24"):
+        TrajectoryGenerationPipeline(StandIn(), make_tokenizer(24))
+    other = MstarTokenizer.from_grid(BOX, timezone="UTC", rows=5, columns=4, factors=(2, 1))
+    with pytest.raises(DataError, match=r"cells per resolution are \[4, 16\], the city's are \[6, 20\]"):
+        TrajectoryGenerationPipeline(StandIn(), other)
+    tokenizer = make_tokenizer()
+    tokenizer.fit_conditions(tokenizer.weeks(TOWN.visits), num_attributes=4)
+    with pytest.raises(DataError, match="The city has 4 movement attributes, the model knows 3"):
+        TrajectoryGenerationPipeline(StandIn(num_attributes=3), tokenizer)
+
+
+# Completion
+
+
+def make_gaps(cells: np.ndarray, share: float = 0.4) -> np.ndarray:
+    return np.where(np.random.default_rng(0).random(cells.shape) < share, -1, cells)
+
+
+def test_known_hours_stay_and_unknown_ones_are_filled(pipe: TrajectoryGenerationPipeline) -> None:
+    cells = make_gaps(pipe.generate(20, to="weeks"))
+    before = cells.copy()
+    full = pipe.complete(cells, to="weeks")
+    assert (full >= 0).all() and np.array_equal(full[cells >= 0], cells[cells >= 0])
+    assert np.array_equal(cells, before)
+    told = pipe.tokenizer(cells)
+    pipe.model.calls.clear()
+    pipe.complete(cells)
+    found = given_ids(pipe)
+    assert all(np.array_equal(found[name], told[name]) for name in found)
+
+
+def test_a_frame_of_records_keeps_its_people_and_dates(pipe: TrajectoryGenerationPipeline) -> None:
+    visits = TOWN.visits.drop(columns="duration")
+    weeks = pipe.tokenizer.weeks(visits)
+    frame = pipe.complete(visits)
+    assert list(frame) == [*RESULT_COLUMNS, "user_id", "known"]
+    assert frame["user_id"].tolist() == np.repeat(weeks.user_id, 168).tolist()
+    assert np.array_equal(frame["known"].to_numpy().reshape(-1, 168), weeks.cells >= 0)
+    assert str(frame["time"].dt.tz_localize(None).iloc[0]) == f"{weeks.start[0]} 00:00:00"
+    again = pipe.complete(weeks)
+    pd.testing.assert_frame_equal(frame, again)
+
+
+def test_given_conditions_are_cut_into_the_same_batches(pipe: TrajectoryGenerationPipeline) -> None:
+    cells = make_gaps(pipe.generate(20, to="weeks"))
+    pipe.model.calls.clear()
+    ids = {"home_ids": np.arange(20) % 16, "commute_ids": np.arange(20) % 7, "attribute_ids": np.arange(20) % 4}
+    pipe.complete(cells, **ids)
+    found = given_ids(pipe)
+    assert all(np.array_equal(found[name], ids[name]) for name in ids)
+
+
+def test_weeks_that_cannot_be_completed_are_refused(pipe: TrajectoryGenerationPipeline) -> None:
+    with pytest.raises(DataError, match="weeks of this tokenizer have 168 hours, got 24"):
+        pipe.complete(np.zeros((2, 24), int))
+    with pytest.raises(DataError, match=r"1 of 2 weeks have no known hour \(first weeks \[1\]\)"):
+        pipe.complete(np.array([[0] * 168, [-1] * 168]))
+    with pytest.raises(DataError, match="given together or not at all"):
+        pipe.complete(np.zeros((2, 168), int), home_ids=[1, 2])
+    with pytest.raises(DataError, match="home_ids must be 2 integers"):
+        pipe.complete(np.zeros((2, 168), int), home_ids=[1], commute_ids=[1, 2])
+    pipe.model.spoils = True
+    with pytest.raises(RuntimeError, match="hours that were known"):
+        pipe.complete(np.full((2, 168), 15))
+
+
+# Onwards, and the real model
+
+
+def test_generated_weeks_go_on_into_the_exports(pipe: TrajectoryGenerationPipeline, tmp_path: Path) -> None:
+    frame = pipe.generate(30)
+    table = od_matrix(frame, threshold=1)
+    assert table["count"].sum() == (np.diff(frame["cell"].to_numpy().reshape(30, 168)) != 0).sum()
+    assert matsim_plans(frame, tmp_path / "plans.xml.gz")["persons"] == 30
+
+
+def test_the_real_model_generates_reproducibly_for_any_batch_size(real: TrajectoryGenerationPipeline) -> None:
+    first = real.generate(20, seed=1, to="weeks")
+    assert first.shape == (20, 24) and first.min() >= 0 and first.max() < 16
+    assert np.array_equal(first, real.generate(20, seed=1, to="weeks"))
+    assert not np.array_equal(first, real.generate(20, seed=2, to="weeks"))
+    assert np.array_equal(first, real.generate(20, seed=1, to="weeks", batch_size=3))
+
+
+def test_the_real_model_keeps_known_hours(real: TrajectoryGenerationPipeline) -> None:
+    weeks = real.tokenizer.weeks(TOWN.visits).cells[:20]
+    gaps = make_gaps(weeks)
+    full = real.complete(gaps, to="weeks", seed=3)
+    assert (full >= 0).all() and np.array_equal(full[gaps >= 0], gaps[gaps >= 0])
+
+
+def test_a_saved_pipeline_generates_the_same(real: TrajectoryGenerationPipeline, tmp_path: Path) -> None:
+    real.save_pretrained(tmp_path)
+    loaded = TrajectoryGenerationPipeline.from_pretrained(tmp_path, batch_size=8)
+    pd.testing.assert_frame_equal(loaded.generate(9, seed=4), real.generate(9, seed=4))

@@ -1,0 +1,266 @@
+"""M-STAR's tokenizer called: views, masks, conditions by hand, long tables and back, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
+
+BOX = (47.9, 10.9, 48.1, 11.2)
+ZONE = "Europe/Berlin"
+
+
+def make_tokenizer(**changes: Any) -> MstarTokenizer:
+    return MstarTokenizer.from_grid(BOX, **{"timezone": ZONE, "rows": 6, "columns": 5, "factors": (4, 2, 1), **changes})
+
+
+TOKENIZER = make_tokenizer()
+
+
+def make_records(people: int = 3, count: int = 60, *, seed: int = 0, days: int = 20) -> pd.DataFrame:
+    """Random records of some people from Sunday 25 February 2024 on, some outside the grid."""
+    rng = np.random.default_rng(seed)
+    n = people * count
+    times = pd.Timestamp("2024-02-25", tz="UTC") + pd.to_timedelta(rng.integers(0, days * 86_400, n), unit="s")
+    return pd.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(people), count),
+            "time": times.as_unit("us"),
+            "lat": rng.choice([47.93, 47.98, 48.03, 48.15], n, p=[0.4, 0.3, 0.2, 0.1]),
+            "lon": rng.choice([10.95, 11.01, 11.15], n),
+        }
+    ).sort_values(["user_id", "time"], ignore_index=True)
+
+
+def make_cells(n: int = 12, *, seed: int = 0, unknown: float = 0.2) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    walk = np.cumsum(rng.random((n, 168)) < 0.15, axis=1)
+    cells = rng.integers(0, 30, (n, 8))[np.arange(n)[:, None], walk % rng.integers(1, 9, (n, 1))]
+    return np.where(rng.random((n, 168)) < unknown, -1, cells).astype(np.int32)
+
+
+# Calls
+
+
+@pytest.mark.parametrize("tensors", [None, "np", "pt"])
+def test_a_call_gives_every_resolution_a_mask_and_conditions(tensors: str | None) -> None:
+    cells = make_cells()
+    batch = TOKENIZER(cells, return_tensors=tensors)
+    assert list(batch) == TOKENIZER.model_input_names
+    for n, hour in np.ndindex(cells.shape):
+        known = cells[n, hour] >= 0
+        assert batch["attention_mask"][n, hour] == known
+        wanted = TOKENIZER.cell_map[cells[n, hour]].tolist() if known else [0, 0, 0]
+        assert batch["input_ids"][n, :, hour].tolist() == wanted
+    for name in batch:
+        assert batch[name].dtype == (torch.int64 if tensors == "pt" else np.int64), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0, 0.95))
+def test_home_and_second_place_are_what_one_counts_by_hand(seed: int, unknown: float) -> None:
+    cells = make_cells(3, seed=seed, unknown=unknown)
+    cells[:, 0] = np.maximum(cells[:, 0], 0)
+    home, commute = TOKENIZER.home_and_commute(cells)
+    for week, home_id, commute_id in zip(cells.tolist(), home.tolist(), commute.tolist()):
+        night = [c for slot, c in enumerate(week) if slot % 24 < 8 and c >= 0]
+        work = [c for slot, c in enumerate(week) if 10 <= slot % 24 < 18 and slot < 120 and c >= 0]
+        # Counter.most_common lists equal counts in the order of their first appearance.
+        wanted = Counter(night or [c for c in week if c >= 0]).most_common(1)[0][0]
+        assert home_id == wanted
+        assert commute_id == (Counter(work).most_common(1)[0][0] if work else wanted)
+
+
+def test_hours_that_tell_home_can_be_chosen_and_are_saved(tmp_path: Any) -> None:
+    cells = np.zeros((1, 168), np.int32)
+    cells[:, 6::24], cells[:, 7::24] = 5, 5
+    cells[:, 0::24] = 9
+    tokenizer = make_tokenizer(home_hours=(6, 8), commute_days=(5, 7))
+    cells[:, 120:] = 7
+    tokenizer.save_pretrained(tmp_path)
+    for each in (tokenizer, MstarTokenizer.from_pretrained(tmp_path)):
+        home, commute = each.home_and_commute(cells)
+        assert (home.tolist(), commute.tolist()) == ([5], [7])
+
+
+def test_given_conditions_are_used_as_they_are() -> None:
+    cells = make_cells(4)
+    batch = TOKENIZER(
+        cells, home_ids=[1, 2, 3, 4], commute_ids=np.array([5, 6, 7, 8]), attribute_ids=torch.zeros(4).long()
+    )
+    assert batch["home_ids"].tolist() == [1, 2, 3, 4] and batch["commute_ids"].tolist() == [5, 6, 7, 8]
+    assert list(TOKENIZER(cells, conditions=False)) == ["input_ids", "attention_mask"]
+
+
+def test_frames_weeks_tensors_and_single_weeks_are_called_alike() -> None:
+    frame = make_records(count=400)
+    weeks = TOKENIZER.weeks(frame, min_known=0.2)
+    wanted = TOKENIZER(weeks.cells)
+    for data, options in (
+        (frame, {"min_known": 0.2}),
+        (weeks, {}),
+        (torch.from_numpy(weeks.cells), {}),
+        (weeks.cells.tolist(), {}),
+    ):
+        found = TOKENIZER(data, **options)
+        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    assert np.array_equal(TOKENIZER(weeks.cells[0])["input_ids"], wanted["input_ids"][:1])
+
+
+# Long tables
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([0.0, 0.3, 0.9]))
+def test_a_long_table_becomes_the_same_weeks_again(seed: int, unknown: float) -> None:
+    cells = make_cells(5, seed=seed, unknown=unknown)
+    cells[:, 3] = np.maximum(cells[:, 3], 0)
+    table = TOKENIZER.to_frame(cells, start="2024-02-26")
+    assert np.array_equal(TOKENIZER.weeks(table, min_known=0).cells, cells)
+    aware = pd.Series(table["time"]).dt.tz_localize(ZONE)
+    by_time = TOKENIZER.weeks(
+        {"user_id": table["trajectory_id"], "time": aware, "lat": table["lat"], "lon": table["lon"]}, min_known=0
+    )
+    assert np.array_equal(by_time.cells, cells) and set(by_time.start.astype(str)) == {"2024-02-26"}
+
+
+def test_a_long_table_has_slots_local_times_and_centres() -> None:
+    table = TOKENIZER.to_frame(make_cells(2, unknown=0), start=["2024-01-01", "2024-01-15"], trajectory_id=["a", "b"])
+    frame = pd.DataFrame(table)
+    assert list(frame) == ["trajectory_id", "slot", "time", "cell", "lat", "lon"] and len(frame) == 336
+    assert frame.loc[168 + 25, "time"] == pd.Timestamp("2024-01-16 01:00") and frame.loc[168, "trajectory_id"] == "b"
+    assert np.array_equal(TOKENIZER.cells_at(frame["lat"], frame["lon"]), frame["cell"])
+
+
+def test_users_with_a_start_column_and_cells_by_name_are_read_as_weeks() -> None:
+    frame = pd.DataFrame(
+        {
+            "user_id": ["b", "b", "a", "b"],
+            "start": pd.to_datetime(["2024-01-08", "2024-01-01", "2024-01-01", "2024-01-01"]),
+            "slot": [0, 5, 6, 7],
+            "location_id": ["r0c1", "r5c4", "r2c0", "r0c0"],
+        }
+    )
+    found = TOKENIZER.weeks(frame, min_known=0)
+    assert found.user_id.tolist() == ["a", "b", "b"]
+    assert found.start.astype(str).tolist() == ["2024-01-01", "2024-01-01", "2024-01-08"]
+    assert np.argwhere(found.cells >= 0).tolist() == [[0, 6], [1, 5], [1, 7], [2, 0]]
+    assert found.cells[found.cells >= 0].tolist() == [10, 29, 0, 1]
+
+
+# What is refused
+
+WEEK = np.zeros((2, 168), np.int64)
+TIMES = pd.to_datetime(["2024-03-05 07:10", "2024-03-05 09:10"]).tz_localize("UTC")
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (WEEK[:, :100], {}, "weeks of this tokenizer have 168 hours, got 100"),
+        (WEEK[:0], {}, r"\(N, 168\) with N >= 1, got shape \(0, 168\)"),
+        (WEEK + 30, {}, r"2 of 2 weeks hold cells outside -1..29 \(first weeks \[0, 1\]\)"),
+        (WEEK - 2, {}, "2 of 2 weeks hold cells outside"),
+        (WEEK * 1.0, {}, "cells must be integers, -1 for unknown hours, got float64"),
+        (WEEK - 1, {}, "2 of 2 weeks have no known hour"),
+        (WEEK, {"home_ids": [0, 0]}, "home_ids and commute_ids are given together or not at all"),
+        (WEEK, {"home_ids": [0], "commute_ids": [0, 0]}, "home_ids must be 2 integers in 0..29"),
+        (WEEK, {"home_ids": [0, 0], "commute_ids": [0, 30]}, "commute_ids must be 2 integers in 0..29"),
+        (WEEK, {"attribute_ids": [0, 1]}, "attribute_ids must be 2 integers in 0..0"),
+        (WEEK, {"conditions": False, "attribute_ids": [0, 0]}, "conditions=False contradicts"),
+        (WEEK, {"return_tensors": "tf"}, "return_tensors must be None, 'np' or 'pt'"),
+        (WEEK, {"min_known": 0.1}, r"unknown argument\(s\) \['min_known'\]"),
+    ],
+)
+def test_weeks_that_do_not_fit_are_refused(data: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TOKENIZER(data, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time": TIMES.tz_localize(None)}, "column 'time' must hold time-zone-aware times"),
+        ({"time": TIMES.tz_localize(None).astype(str)}, "column 'time' must hold time-zone-aware times"),
+        ({"time": [1_700_000_000_000, 1]}, "column 'time': 1 of 2 values are no epoch seconds"),
+        (
+            {"lat": [48.0, np.nan]},
+            r"column 'lat': 1 of 2 values are missing or outside -90..90 degrees \(first rows \[1\]\)",
+        ),
+        ({"lon": [400.0, 11.0]}, "column 'lon': 1 of 2 values"),
+        ({"lat": [10.0, 10.0]}, r"none of the 1 weeks has 84 of its 168 hours known \(the best has 0\)"),
+        ({"cell": [3, 30]}, "column 'cell': 1 of 2 values are no cell of this grid of 30 cells"),
+        ({"cell": ["r0c1", "r0c5"]}, "column 'cell': 1 of 2 values are no cell"),
+        ({"duration": [-1.0, 5.0]}, "column 'duration': 1 of 2 values are negative or infinite"),
+        ({"user_id": ["a", None]}, r"column 'user_id': 1 of 2 rows name nobody \(first rows \[1\]\)"),
+        ({"user_id": [1.0, np.nan]}, r"column 'user_id': 1 of 2 rows name nobody"),
+        ({"user_id": np.array(["a", 1], dtype=object)}, "column 'user_id' mixes types"),
+        ({"slot": [0, 168]}, r"column 'slot': 1 of 2 values are outside 0..167 \(first rows \[1\]\)"),
+    ],
+)
+def test_records_that_cannot_be_used_are_refused_in_one_sentence(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TOKENIZER.weeks({"time": TIMES, "lat": [48.0, 48.0], "lon": [11.0, 11.0], **changes})
+
+
+def test_missing_columns_and_empty_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="no column 'time'"):
+        TOKENIZER.weeks({"lat": [48.0], "lon": [11.0]})
+    with pytest.raises(ValueError, match="the records have no place"):
+        TOKENIZER.weeks({"time": TIMES, "lat": [48.0, 48.0]})
+    with pytest.raises(ValueError, match="the frame is empty"):
+        TOKENIZER.weeks(make_records().iloc[:0])
+    with pytest.raises(ValueError, match="N >= 1"):
+        TOKENIZER([])
+    with pytest.raises(ValueError, match=r"unknown argument\(s\) \['uid'\]"):
+        TOKENIZER.weeks(make_records(), uid="user_id")
+    with pytest.raises(ValueError, match="kind must be one of"):
+        TOKENIZER.weeks(make_records(), kind="gps")
+    with pytest.raises(ValueError, match="no whole number of days"):
+        make_tokenizer(num_hours=30).weeks(make_records())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"factors": (4, 3, 1)}, "factors must fall from coarse to fine"),
+        ({"factors": (4, 2)}, "and end with 1"),
+        ({"timezone": "Berlin"}, "unknown time zone 'Berlin'"),
+        ({"rows": 0}, "a grid has 1 to 200000 cells"),
+        ({"interval_minutes": 7}, "interval_minutes a divisor of 1440"),
+        ({"home_hours": (8, 8)}, "home_hours must be"),
+        ({"lat": [1.0], "lon": [2.0]}, "give either box="),
+    ],
+)
+def test_wrong_grids_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_tokenizer(**changes)
+
+
+def test_wrong_boxes_and_cities_are_refused() -> None:
+    with pytest.raises(ValueError, match="is empty or off the globe"):
+        MstarTokenizer.from_grid((48.1, 10.9, 47.9, 11.2), timezone=ZONE)
+    with pytest.raises(ValueError, match="a MstarTokenizer is a city"):
+        MstarTokenizer()
+    loose = SimpleNamespace(lat=[48.0, 48.1], lon=[11.0, 11.1], cell_map=[[0, 0], [0, 1]], timezone=ZONE)
+    tokenizer = MstarTokenizer(city=loose)
+    assert tokenizer(WEEK)["input_ids"].shape == (2, 2, 168)
+    with pytest.raises(ValueError, match="a list of cells without a box"):
+        tokenizer.weeks(make_records())
+    with pytest.raises(ValueError, match="must describe the same cells"):
+        MstarTokenizer(
+            city=SimpleNamespace(lat=[48.0, 48.1], lon=[11.0, 11.1], cell_map=[[0, 1], [0, 0]], timezone=ZONE)
+        )
+    with pytest.raises(ValueError, match="start must be a Monday"):
+        TOKENIZER.to_frame(WEEK, start="2024-01-02")
+    with pytest.raises(ValueError, match="only keyword arguments"):
+        TOKENIZER(WEEK, True)

@@ -1,0 +1,210 @@
+"""One city as M-STAR sees it: nested grids, a time zone and the slots of a week; records -> weeks -> long tables.
+
+Unusual: it is the part of `MstarTokenizer` that knows nothing of transformers' tokenizers, split off to keep both
+readable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import torch
+
+from .grid_mstar import cells_at, checked_box, checked_points
+from .records_mstar import parse_cells, weeks_of
+from .records_samoe import column, has_column
+from .weeks_mstar import OUTSIDE, Weeks, WeekShape
+
+FIELDS = ("name", "timezone", "num_hours", "interval_minutes", "box", "rows", "columns", "lat", "lon", "cell_map")
+
+
+class GridCity:
+    """Plain fields of a city and what follows from them alone.
+
+    name, timezone: str. num_hours L, interval_minutes: slots of a window. lat, lon: (C,) float64 degrees of the cells'
+    centres. cell_map: (C, R) int32, coarse to fine; the last column counts the cells. box: (south, west, north, east)
+    with `rows` and `columns`, or None for a list of cells.
+    """
+
+    def _take_city(self, city: dict[str, Any]) -> None:
+        self.name, self.timezone = str(city.get("name", "")), str(city["timezone"])
+        self.num_hours, self.interval_minutes = int(city.get("num_hours", 168)), int(city.get("interval_minutes", 60))
+        self.lat, self.lon = checked_points(city["lat"], city["lon"])
+        self.cell_map = np.asarray(city["cell_map"], np.int32)
+        box = city.get("box")
+        self.box = checked_box(box) if box is not None else None
+        self.rows, self.columns = (int(city[name]) if box is not None else None for name in ("rows", "columns"))
+        self._check_city()
+
+    def _check_city(self) -> None:
+        cells = len(self.lat)
+        if self.num_hours < 1 or self.interval_minutes < 1 or 1440 % self.interval_minutes:
+            raise ValueError(
+                "num_hours must be at least 1 and interval_minutes a divisor of 1440, got "
+                f"{self.num_hours} and {self.interval_minutes}."
+            )
+        shaped = self.cell_map.ndim == 2 and len(self.cell_map) == cells == len(self.lon) and cells > 0
+        if not shaped or not np.array_equal(self.cell_map[:, -1], np.arange(cells)) or self.cell_map.min() < 0:
+            raise ValueError(
+                f"lat, lon (C,) and cell_map (C, R) must describe the same cells and the last column of cell_map count "
+                f"them, got shapes {self.lat.shape}, {self.lon.shape} and {self.cell_map.shape}."
+            )
+        if self.box is not None and self.rows * self.columns != cells:
+            raise ValueError(f"a grid of {self.rows} x {self.columns} cells cannot have {cells} cell centres.")
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(
+                f"unknown time zone {self.timezone!r}; give an IANA name such as 'Europe/Berlin'."
+            ) from error
+
+    @property
+    def num_cells(self) -> int:
+        """Cells C of the finest grid."""
+        return len(self.lat)
+
+    @property
+    def cells_per_resolution(self) -> list[int]:
+        """Cells of each resolution, coarse to fine: what `MstarCodecConfig` takes under the same name."""
+        return (self.cell_map.max(axis=0) + 1).tolist()
+
+    # Records -> weeks
+
+    def cells_at(self, lat: Any, lon: Any) -> np.ndarray:
+        """Finest cell of each point, int64; -1 outside the grid.
+
+        Raises:
+            ValueError: missing coordinates, or a city that is only a list of cells.
+        """
+        if self.box is None:
+            raise ValueError("this city is a list of cells without a box: give a column 'cell' instead of lat and lon.")
+        return cells_at(*checked_points(lat, lon), self.box, self.rows, self.columns)
+
+    def weeks(
+        self,
+        frame: Any,
+        *,
+        kind: str = "auto",
+        max_stay_hours: float = 24.0,
+        fill_hours: float = 0.0,
+        min_known: float = 0.5,
+        **columns: str,
+    ) -> Weeks:
+        """Cut records into local weeks of one cell per hour.
+
+        Args:
+            frame: columns by name, whatever holds them (pandas, Arrow, `datasets`, dict of lists, list of dicts). The
+                place of a row is its column `cell`, else `lat` and `lon`, else `location_id` as a cell number or a name
+                `r<row>c<column>`. Times are time-zone aware, or integers (epoch seconds UTC). Without a column
+                `user_id` all rows are one person's.
+            kind: `visits` - a person is at a place from `time` until their next visit, at most `max_stay_hours`, or
+                for `duration` seconds where that column knows it; an hour takes the cell with most of its time.
+                `points` - an hour takes the cell with most of its records. `weeks` - rows are hours already: `slot`
+                0..L-1, grouped by `trajectory_id`, or by `user_id` and (if there) `start`. `auto` - `weeks` with a
+                column `slot`, `visits` with `location_id`, `category` or `duration`, else `points`. On ties the earlier
+                cell wins.
+            max_stay_hours: longer silence is rather a missing record than a stay; the last visit has no other end.
+            fill_hours: fill unknown hours between two known ones in the same cell, where they are at most so many (14
+                bridges a night); 0 = leave them unknown. Not for `weeks`.
+            min_known: least share of known hours of a week that is kept; at least one hour.
+            columns: other column names, as in `user_id="uid"`.
+
+        Returns:
+            `cells` (N, L) int32 with -1 = unknown, `user_id` (N,), `start` (N,) datetime64[D] of the local Monday;
+            `report` with `rows`, `users`, `rows_outside` (the grid), `rows_in_repeated_hours` (points only),
+            `hours_filled`, `weeks_found`, `weeks_dropped`, `users_dropped`.
+            Clock changes: the doubled hour takes what happened in the first one, the missing hour is unknown.
+
+        Raises:
+            ValueError: columns that are missing or hold naive times, missing coordinates or cells outside the grid; an
+                empty frame; no week that is known well enough.
+        """
+        shape = WeekShape(self.num_hours, self.interval_minutes * 60, self.timezone)
+        return weeks_of(
+            frame,
+            kind=kind,
+            names=columns,
+            locate=self._locate,
+            shape=shape,
+            max_stay_hours=max_stay_hours,
+            fill_hours=fill_hours,
+            min_known=min_known,
+        )
+
+    def _locate(self, frame: Any, names: dict[str, str]) -> np.ndarray:
+        """Cell of each row; -1 = unknown, -2 = outside the grid."""
+        by_point = has_column(frame, names["lat"]) and has_column(frame, names["lon"])
+        if not has_column(frame, names["cell"]) and by_point:
+            cell = self.cells_at(column(frame, names["lat"]), column(frame, names["lon"]))
+            return np.where(cell < 0, OUTSIDE, cell)
+        name = next((names[n] for n in ("cell", "location_id") if has_column(frame, names[n])), None)
+        if name is None:
+            raise ValueError("the records have no place: give columns 'lat' and 'lon', or 'cell', or 'location_id'.")
+        return parse_cells(column(frame, name), name, columns=self.columns, num_cells=self.num_cells)
+
+    def as_cells(self, data: Any, **options: Any) -> np.ndarray:
+        """Any input but text -> (N, L) int32 finest cells, -1 = unknown, checked; `options` as in `weeks`.
+
+        Raises:
+            ValueError: weeks of another length, cells outside the grid, values that are no integers.
+        """
+        if isinstance(data, Weeks):
+            data = data.cells
+        if not isinstance(data, (np.ndarray, torch.Tensor, list, tuple)) or (len(data) and isinstance(data[0], dict)):
+            return self.weeks(data, **options).cells
+        if options:
+            raise ValueError(f"unknown argument(s) {sorted(options)}: arrays of cells take no options of records.")
+        cells = np.asarray(data.cpu() if isinstance(data, torch.Tensor) else data)
+        cells = cells[None] if cells.ndim == 1 and cells.size else cells
+        if cells.ndim != 2 or len(cells) == 0:
+            raise ValueError(f"weeks are an array (N, {self.num_hours}) with N >= 1, got shape {cells.shape}.")
+        if cells.shape[1] != self.num_hours:
+            raise ValueError(f"weeks of this tokenizer have {self.num_hours} hours, got {cells.shape[1]}.")
+        if cells.dtype.kind not in "iu":
+            raise ValueError(f"cells must be integers, -1 for unknown hours, got {cells.dtype}.")
+        strange = np.flatnonzero(((cells < -1) | (cells >= self.num_cells)).any(axis=1))
+        if len(strange):
+            raise ValueError(
+                f"{len(strange)} of {len(cells)} weeks hold cells outside -1..{self.num_cells - 1} (first weeks "
+                f"{strange[:5].tolist()}); they belong to another grid."
+            )
+        return cells.astype(np.int32)
+
+    # Weeks -> columns
+
+    def to_frame(self, cells: Any, *, start: Any = "2024-01-01", trajectory_id: Any = None) -> dict[str, np.ndarray]:
+        """Weeks of finest cells -> columns of a long table, one row per known hour (a dict of arrays, no pandas).
+
+        Args:
+            cells: (N, L), -1 = unknown.
+            start: local date of the first hour, one or (N,); a Monday where windows are whole weeks.
+            trajectory_id: (N,) names; 0..N-1 by default.
+
+        Returns:
+            `trajectory_id`, `slot` int32, `time` datetime64[s] (local clock, naive), `cell` int32, `lat`, `lon` float64
+            degrees of the cell's centre.
+
+        Raises:
+            ValueError: for cells as in `__call__`, a start that is no Monday, or ids of another number.
+        """
+        cells = self.as_cells(cells)
+        days = np.broadcast_to(np.asarray(start, dtype="datetime64[D]"), len(cells))
+        whole_weeks = self.num_hours * self.interval_minutes % (7 * 1440) == 0
+        if whole_weeks and ((days.astype(np.int64) - 4) % 7 != 0).any():
+            raise ValueError(f"start must be a Monday, the weeks begin there; got {days[:1].astype(str).tolist()[0]}.")
+        ids = np.arange(len(cells)) if trajectory_id is None else np.asarray(trajectory_id)
+        if ids.shape != (len(cells),):
+            raise ValueError(f"trajectory_id must name each of the {len(cells)} weeks, got shape {ids.shape}.")
+        row, slot = np.nonzero(cells >= 0)
+        cell = cells[row, slot]
+        offset = (slot * (self.interval_minutes * 60)).astype("timedelta64[s]")
+        return {
+            "trajectory_id": ids[row],
+            "slot": slot.astype(np.int32),
+            "time": days[row].astype("datetime64[s]") + offset,
+            "cell": cell,
+            "lat": self.lat[cell],
+            "lon": self.lon[cell],
+        }

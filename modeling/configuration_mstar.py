@@ -1,0 +1,336 @@
+"""Configurations of M-STAR (arXiv 2512.07314): the multi-scale codec of weeks, and the next-scale transformer over its
+codes.
+
+Unusual: levels are listed coarse to fine, and `level_resolutions` says which spatial resolution each of them reads (the
+paper's off-by-one mapping is just another list). `variant="released"` is what the authors' code does; `corrected`, the
+default, is what trains (docs/results.md).
+
+(No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
+"""
+
+from typing import Any, cast
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+WEEK_LEVELS = [1, 7, 14, 28, 56, 84, 112, 168]
+
+CODEC_VARIANTS: dict[str, dict[str, Any]] = {
+    "released": {
+        "codebook_update": "gradient",
+        "code_loss": "last",
+        "code_loss_weight": 1.0,
+        "residual": "continuous",
+        "search": "cosine",
+        "refiner_norm": False,
+    },
+    "corrected": {},
+}
+CODEC_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "num_cells": 16,
+        "cells_per_resolution": [4, 16],
+        "level_lengths": [1, 4, 24],
+        "level_resolutions": [0, 0, 1],
+        "hidden_size": 16,
+        "codebook_size": 32,
+        "num_attention_heads": 2,
+    },
+    "small": {"hidden_size": 64, "codebook_size": 512, "num_attention_heads": 4},
+    "base": {},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "released": {
+        "attention_dropout": 0.2,
+        "attribute_init": 1.0,
+        "within_level_steps": 1,
+        "code_noise": 0.0,
+        "decoding": "argmax",
+    },
+    "corrected": {},
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "small": {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "base": {},
+}
+
+
+@strict
+class MstarCodecConfig(PreTrainedConfig):
+    """Values of the MST-Tokenizer. Defaults are variant `corrected`, size `base` (the paper's Beijing shape).
+
+    Args:
+        num_cells: cells C of the finest grid; equals the last of `cells_per_resolution`.
+        cells_per_resolution: rows of the embedding table of each spatial resolution, coarse to fine.
+        level_lengths: codes T_k of each level, coarse to fine; the last is the number of hours L.
+        level_resolutions: index into `cells_per_resolution` that each level reads. `None` spreads the resolutions
+            evenly, coarse to fine, which is the paper's table. The released code is off by one:
+            `[3, 0, 0, 1, 1, 2, 2, 3]`.
+        hidden_size: width D of features and codes; divisible by `num_attention_heads`.
+        codebook_size: codes V, shared by all levels.
+        codebook_update: `ema` = moving average of the features that chose a code, unused codes restarted from
+            residuals; `gradient` = trained by the code loss (released; it collapses).
+        ema_decay, restart_share: of the moving average; a code below this share of the mean use is restarted.
+        code_loss: `all` levels (summed) or the `last` only (released).
+        code_loss_weight: weight of that sum divided by the number of levels (`all`), or of the one term (`last`).
+        commitment_weight: weight of the commitment sum divided by the number of levels.
+        residual: what a level corrects: the `quantized` reconstruction so far or the `continuous` features (released).
+        search: nearest code by `euclidean` distance or by `cosine` (released).
+        straight_through: where the reconstruction gradient goes: the `mean` of all levels' features or the `finest`.
+        refiner_norm: whether the norm inside each Phi is applied (released: present, but never applied).
+    """
+
+    model_type = "mobility_mstar_codec"
+
+    num_cells: int = 900
+    cells_per_resolution: list[int] | None = None
+    level_lengths: list[int] | None = None
+    level_resolutions: list[int] | None = None
+    hidden_size: int = 256
+    intermediate_size: int | None = None
+    num_attention_heads: int = 8
+    num_encoder_layers: int = 2
+    num_decoder_layers: int = 2
+    dropout: float | int = 0.1
+    codebook_size: int = 4096
+    codebook_update: str = "ema"
+    ema_decay: float | int = 0.98
+    restart_share: float | int = 0.02
+    code_loss: str = "all"
+    code_loss_weight: float | int = 2.0
+    commitment_weight: float | int = 0.1
+    residual: str = "quantized"
+    search: str = "euclidean"
+    straight_through: str = "mean"
+    refiner_norm: bool = True
+    layer_norm_eps: float | int = 1e-5
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        if self.cells_per_resolution is None:
+            self.cells_per_resolution = [16, 64, 225, self.num_cells]
+        if self.level_lengths is None:
+            self.level_lengths = list(WEEK_LEVELS)
+        if self.level_resolutions is None:
+            levels, resolutions = len(self.level_lengths), len(self.cells_per_resolution)
+            self.level_resolutions = [level * resolutions // levels for level in range(levels)]
+        super().__post_init__(**kwargs)
+
+    def validate_mstar_codec(self) -> None:
+        """Raise a `ValueError` for values that contradict one another."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size must be divisible by num_attention_heads, got {self.hidden_size} and "
+                f"{self.num_attention_heads}."
+            )
+        if self.cells_per_resolution[-1] != self.num_cells:
+            raise ValueError(
+                f"the last of cells_per_resolution is the finest grid and must equal num_cells={self.num_cells}, got "
+                f"{self.cells_per_resolution}."
+            )
+        if sorted(self.level_lengths) != self.level_lengths or min(self.level_lengths) < 1:
+            raise ValueError(f"level_lengths must be positive and grow from coarse to fine, got {self.level_lengths}.")
+        if len(self.level_resolutions) != len(self.level_lengths) or not all(
+            0 <= index < len(self.cells_per_resolution) for index in self.level_resolutions
+        ):
+            raise ValueError(
+                f"level_resolutions needs one index below {len(self.cells_per_resolution)} for each of the "
+                f"{len(self.level_lengths)} levels, got {self.level_resolutions}."
+            )
+        for name, allowed in (
+            ("codebook_update", ("ema", "gradient")),
+            ("code_loss", ("all", "last")),
+            ("residual", ("quantized", "continuous")),
+            ("search", ("euclidean", "cosine")),
+            ("straight_through", ("mean", "finest")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+
+    @property
+    def num_hours(self) -> int:
+        """Time steps L of one trajectory."""
+        return self.level_lengths[-1]
+
+    @property
+    def num_codes_per_week(self) -> int:
+        """Codes of one trajectory over all levels, sum of T_k (470 in the paper's shape)."""
+        return sum(self.level_lengths)
+
+    @classmethod
+    def from_preset(cls, size: str = "base", *, variant: str = "corrected", **overrides: Any) -> "MstarCodecConfig":
+        """A named size (`tiny`, `small`, `base`) in a named variant (`released`, `corrected`).
+
+        Raises:
+            ValueError: if the size or the variant is not known.
+        """
+        values = _preset(CODEC_SIZES, CODEC_VARIANTS, size, variant)
+        if variant == "released" and size != "tiny":
+            values["level_resolutions"] = [3, 0, 0, 1, 1, 2, 2, 3]
+        return cls(**{**values, **overrides})
+
+
+@strict
+class MstarConfig(PreTrainedConfig):
+    """Values of the STAR-Transformer and of its frozen codec. Defaults are variant `corrected`, size `base`.
+
+    Args:
+        codec_config: a `MstarCodecConfig`, or its values as a dict.
+        hidden_size: width; even (half for home, half for the second place) and divisible by `num_attention_heads`.
+        num_attributes: classes of the movement attribute.
+        dropout, attention_dropout: in training. The latter is 0.2 in the released code; it multiplies the time of a
+            training step on a CPU. `drop_path`: of the last layer's branches, growing linearly from 0.
+        attribute_init: standard deviation of the attribute embedding (released code: 1.0, by accident).
+        condition_dropout: share of training weeks whose condition is hidden, which guidance needs. Not in the paper.
+        code_noise: share of input codes that training replaces at random, so that finer levels learn to correct
+            coarser ones; the targets follow the replaced codes (needs the codec in training). Not in the paper.
+        within_level_steps: passes per level: 1 = all positions of a level drawn independently (paper); more = drawn in
+            that many groups, most certain first, each pass seeing the codes drawn before. An int, or one per level.
+            Training shows random parts of a level whenever any value exceeds 1.
+        top_k: codes that may be drawn; `None` = all.
+        temperature: per level, or one value, or `None` = the paper's confidence rule (offset - slope * confidence).
+        temperature_offset, temperature_slope: of that rule.
+        guidance: weight of the condition, 1 = none (needs `condition_dropout`).
+        smoothing_window: moving average over time before decoding, 0 = off.
+        decoding: `argmax` per hour (paper), or the best (`viterbi`) or a drawn (`sample`) path when staying and moving
+            have the learned probabilities of `fit_transition`.
+        emission_scale: factor of the codec's scores in such a path; the larger, the less the path overrules them.
+    """
+
+    model_type = "mobility_mstar"
+    sub_configs = {"codec_config": MstarCodecConfig}
+
+    codec_config: dict | PreTrainedConfig | None = None
+    hidden_size: int = 256
+    intermediate_size: int | None = None
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 8
+    num_attributes: int = 8
+    dropout: float | int = 0.2
+    attention_dropout: float | int = 0.0
+    drop_path: float | int = 0.2
+    attribute_init: float | int = 0.02
+    condition_dropout: float | int = 0.0
+    code_noise: float | int = 0.0
+    within_level_steps: int | list[int] = 1
+    top_k: int | None = 10
+    temperature: float | int | list[float | int] | None = None
+    temperature_offset: float | int = 1.5
+    temperature_slope: float | int = 1.0
+    guidance: float | int = 1.0
+    smoothing_window: int = 3
+    decoding: str = "argmax"
+    emission_scale: float | int = 1.0
+    initializer_range: float | int = 0.02
+    layer_norm_eps: float | int = 1e-6
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.codec_config is None:
+            self.codec_config = MstarCodecConfig()
+        elif isinstance(self.codec_config, dict):
+            self.codec_config = MstarCodecConfig(**self.codec_config)
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_mstar(self) -> None:
+        """Raise a `ValueError` for values that contradict one another."""
+        if self.hidden_size % 2 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size must be even and divisible by num_attention_heads, got {self.hidden_size} and "
+                f"{self.num_attention_heads}."
+            )
+        for name in ("dropout", "attention_dropout", "drop_path", "condition_dropout", "code_noise"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        self.check_sampling(
+            top_k=self.top_k,
+            temperature=self.temperature,
+            within_level_steps=self.within_level_steps,
+            guidance=self.guidance,
+            smoothing_window=self.smoothing_window,
+            decoding=self.decoding,
+            emission_scale=self.emission_scale,
+        )
+
+    def check_sampling(
+        self,
+        *,
+        top_k: int | None,
+        temperature: float | list[float] | None,
+        within_level_steps: int | list[int],
+        guidance: float,
+        smoothing_window: int,
+        decoding: str,
+        emission_scale: float,
+    ) -> None:
+        """Raise a `ValueError` for settings of generation that make no sense, the configuration's own or others."""
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, or None for all codes, got {top_k}.")
+        levels = len(self.codec.level_lengths)
+        for name, value in (("temperature", temperature), ("within_level_steps", within_level_steps)):
+            if isinstance(value, list) and len(value) != levels:
+                raise ValueError(f"{name} needs one value for each of the {levels} levels, got {len(value)}.")
+        if temperature is None:
+            if self.temperature_slope < 0 or self.temperature_offset <= self.temperature_slope:
+                raise ValueError(
+                    "temperature_offset must exceed temperature_slope, which must not be negative, or a sure position "
+                    f"has no temperature above 0; got {self.temperature_offset} and {self.temperature_slope}."
+                )
+        elif min(temperature if isinstance(temperature, list) else [temperature]) <= 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}; top_k=1 takes the best code.")
+        if min(within_level_steps if isinstance(within_level_steps, list) else [within_level_steps]) < 1:
+            raise ValueError(f"within_level_steps must be at least 1, got {within_level_steps}.")
+        if guidance != 1 and not self.condition_dropout:
+            raise ValueError(f"guidance={guidance} needs a model trained with condition_dropout above 0.")
+        if smoothing_window < 0 or (smoothing_window and smoothing_window % 2 == 0):
+            raise ValueError(f"smoothing_window must be 0 or odd, got {smoothing_window}.")
+        if decoding not in ("argmax", "viterbi", "sample"):
+            raise ValueError(f"decoding must be 'argmax', 'viterbi' or 'sample', got {decoding!r}.")
+        if emission_scale <= 0:
+            raise ValueError(f"emission_scale must be above 0, got {emission_scale}.")
+
+    @property
+    def codec(self) -> MstarCodecConfig:
+        """`codec_config`, which is a dict only until the configuration is made."""
+        return cast(MstarCodecConfig, self.codec_config)
+
+    @property
+    def reveals_codes(self) -> bool:
+        """Whether the model is trained to see parts of the level it draws."""
+        return max(self.steps_per_level) > 1
+
+    @property
+    def steps_per_level(self) -> list[int]:
+        """Passes per level, never more than the level has positions."""
+        return self.steps_for(self.within_level_steps)
+
+    def steps_for(self, steps: int | list[int]) -> list[int]:
+        """`steps_per_level` for another value of `within_level_steps`."""
+        lengths = self.codec.level_lengths
+        steps = steps if isinstance(steps, list) else [steps] * len(lengths)
+        return [min(wanted, length) for wanted, length in zip(steps, lengths)]
+
+    @classmethod
+    def from_preset(cls, size: str = "base", *, variant: str = "corrected", **overrides: Any) -> "MstarConfig":
+        """A named size (`tiny`, `small`, `base`) in a named variant, around the codec of the same names.
+
+        Raises:
+            ValueError: if the size or the variant is not known.
+        """
+        values = _preset(SIZES, VARIANTS, size, variant)
+        values["codec_config"] = MstarCodecConfig.from_preset(size, variant=variant)
+        return cls(**{**values, **overrides})
+
+
+def _preset(sizes: dict[str, Any], variants: dict[str, Any], size: str, variant: str) -> dict[str, Any]:
+    if size not in sizes:
+        raise ValueError(f"unknown size {size!r}; choose one of {sorted(sizes)}.")
+    if variant not in variants:
+        raise ValueError(f"unknown variant {variant!r}; choose one of {sorted(variants)}.")
+    return {**sizes[size], **variants[variant]}
+
+
+__all__ = ["MstarCodecConfig", "MstarConfig"]

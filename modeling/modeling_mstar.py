@@ -1,0 +1,590 @@
+"""M-STAR (arXiv 2512.07314): generates weeks of hourly cells, scale by scale, for people with a given home, second
+place and movement attribute.
+
+Unusual: a level's input is the codec's reconstruction from the coarser levels, carried to that level, and never the
+level's own codes, so all positions of a level are predicted in one pass. The paper draws them independently;
+`within_level_steps` above 1 shows a level the codes that were drawn before. The codec lies inside the model and its
+checkpoint, is frozen, and always runs in evaluation mode.
+
+(No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
+
+Shapes: N weeks, R spatial resolutions, S levels, L hours, T_k codes of level k and T their sum, C cells, V codes,
+D width of the codec, d width of this model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput, logging
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
+from .configuration_mstar import MstarConfig
+from .loss_mstar import head_loss, mean_per_level, position_losses
+from .path_mstar import best_path, clamp_to_known, fit_stay_probability, sample_path
+from .sampling_mstar import SamplingOptions, draw_codes, keep_most_certain, revealed_shares
+from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm, mark
+
+WEEKS_AT_ONCE = 64  # of `generate`, where `batch_size` is not given
+
+
+@dataclass
+class MstarOutput(ModelOutput):
+    """Output of `MstarForTrajectoryGeneration`.
+
+    loss: mean cross-entropy over the codes that count. level_losses (S,): the same per level, without gradients.
+    logits (N, T, V): scores of every code; `None` in training mode, where the loss is made without keeping them.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    level_losses: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class MstarConditions(nn.Module):
+    """Condition vector (N, d): home and second place, half the width each from one table, plus the movement attribute.
+    `null` stands in for a hidden condition.
+    """
+
+    def __init__(self, config: MstarConfig) -> None:
+        super().__init__()
+        self.probability = float(config.condition_dropout)
+        self.place_embedding = nn.Embedding(config.codec.num_cells, config.hidden_size // 2)
+        self.attribute_embedding = nn.Embedding(config.num_attributes, config.hidden_size)
+        mark(self.attribute_embedding, init_std=config.attribute_init)
+        self.null = nn.Parameter(torch.zeros(config.hidden_size)) if self.probability else None
+
+    def forward(self, home_ids: torch.Tensor, commute_ids: torch.Tensor, attribute_ids: torch.Tensor) -> torch.Tensor:
+        places = self.place_embedding(torch.stack([home_ids, commute_ids], dim=1)).flatten(1)
+        condition = places + self.attribute_embedding(attribute_ids)
+        if self.training and self.null is not None:
+            hidden = torch.rand(len(condition), 1, device=condition.device) < self.probability
+            condition = torch.where(hidden, self.null, condition)
+        return condition
+
+
+@dataclass
+class _KnownHours:
+    """Hours that are given at generation. features: F_k of each level; mask (N, L) bool; cells (N, L)."""
+
+    features: list[torch.Tensor]
+    mask: torch.Tensor
+    cells: torch.Tensor
+
+    def positions(self, length: int) -> torch.Tensor:
+        """(N, length) bool: positions of a level whose hours are all known."""
+        return F.adaptive_avg_pool1d(self.mask.float().unsqueeze(1), length).squeeze(1) == 1
+
+
+class _Numbers:
+    """Hands out the uniform numbers of a batch, (N, n) at a time."""
+
+    def __init__(self, numbers: torch.Tensor) -> None:
+        self.numbers, self.used = numbers, 0
+
+    def take(self, count: int) -> torch.Tensor:
+        self.used += count
+        return self.numbers[:, self.used - count : self.used]
+
+
+class MstarForTrajectoryGeneration(MstarPreTrainedModel):
+    """The STAR-Transformer, with its frozen codec as `.codec`."""
+
+    config: MstarConfig  # type: ignore[assignment]
+    stay_probability: torch.Tensor
+    main_input_name = "code_ids"
+    _no_split_modules = ["MstarLayer", "MstarCodecLayer"]
+    _keep_in_fp32_modules_strict = ["stay_probability"]  # and the codec's
+    _can_record_outputs = {"hidden_states": MstarLayer, "attentions": OutputRecorder(MstarAttention, index=1)}
+
+    def __init__(self, config: MstarConfig) -> None:
+        super().__init__(config)
+        codec, width = config.codec, config.hidden_size
+        self.codec = MstarCodecModel(codec).eval().requires_grad_(False)
+        self.conditions = MstarConditions(config)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.slot_embedding = nn.Parameter(torch.zeros(codec.num_codes_per_week, width))
+        self.level_embedding = nn.Embedding(len(codec.level_lengths), width)
+        self.revealed_embedding = nn.Parameter(torch.zeros(width)) if config.reveals_codes else None
+        self.in_proj = nn.Linear(codec.hidden_size, width)
+        self.attention_modulation = MstarModulation(config)
+        self.mlp_modulation = MstarModulation(config)
+        self.layers = nn.ModuleList(MstarLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm_modulation = MstarModulation(config)
+        self.lm_head = nn.Linear(width, codec.codebook_size)
+        # 0 = never fitted; see `fit_transition`
+        self.register_buffer("stay_probability", torch.zeros(codec.num_hours - 1))
+        self.post_init()
+
+    @classmethod
+    def from_codec(
+        cls, codec: MstarCodecModel, size: str = "base", *, variant: str = "corrected", **overrides: Any
+    ) -> "MstarForTrajectoryGeneration":
+        """A new generator around a copy of a trained codec; other arguments are those of `MstarConfig.from_preset`."""
+        values = codec.config.to_dict()
+        config = MstarConfig.from_preset(size, variant=variant, codec_config=values, **overrides)
+        model = cls(config)
+        model.to(device=codec.device)  # type: ignore[call-arg]
+        model.codec.load_state_dict(codec.state_dict())
+        return model
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        bound = getattr(module, "init_bound", None)
+        if isinstance(module, nn.Linear) and bound is not None:
+            init.uniform_(module.weight, -bound, bound)
+            init.zeros_(module.bias)
+        elif isinstance(module, MstarConditions):
+            if module.null is not None:
+                init.normal_(module.null, mean=0.0, std=self.config.initializer_range)
+        elif isinstance(module, MstarForTrajectoryGeneration):
+            init.zeros_(module.start)
+            init.zeros_(module.slot_embedding)
+            init.zeros_(module.stay_probability)
+            if isinstance(module.revealed_embedding, nn.Parameter):
+                init.zeros_(module.revealed_embedding)
+        else:
+            super()._init_weights(module)
+
+    def train(self, mode: bool = True) -> "MstarForTrajectoryGeneration":
+        """Training mode, except for the codec: its codes are the targets and must not move. It is frozen here as well
+        as in `__init__`, because loading a checkpoint makes every parameter trainable and then calls `eval()`.
+        """
+        super().train(mode)
+        self.codec.eval().requires_grad_(False)
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of places: the nearest thing to an input embedding of a model that reads a codec's features."""
+        return self.conditions.place_embedding
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Nothing to resize, cells and codes are the codec's; PEFT asks for it where a tokenizer lies beside an
+        adapter.
+        """
+        return self.get_input_embeddings()
+
+    def fit_transition(self, cells: torch.Tensor) -> None:
+        """Learn how often people stay from one hour to the next, for `decoding="viterbi"` and `"sample"`.
+
+        Args:
+            cells: (N, L) integer finest cells of training weeks, -1 = unknown.
+
+        Raises:
+            ValueError: if the weeks do not have L hours.
+        """
+        cells = torch.as_tensor(cells, device=self.stay_probability.device)
+        hours = self.config.codec.num_hours
+        if cells.dim() != 2 or cells.shape[1] != hours:
+            raise ValueError(f"cells must be weeks of {hours} hours, (N, {hours}), got {tuple(cells.shape)}.")
+        self.stay_probability.copy_(fit_stay_probability(cells))
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        code_ids: torch.Tensor | None = None,
+        home_ids: torch.Tensor | None = None,
+        commute_ids: torch.Tensor | None = None,
+        attribute_ids: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        revealed: torch.Tensor | None = None,
+        return_loss: bool = True,
+        **kwargs: Any,
+    ) -> MstarOutput:
+        """Predict every code of every level from the coarser ones, in one pass.
+
+        Args:
+            code_ids: (N, T) int64 codes of the weeks, coarse to fine, as `codec.encode` gives them; encode once and
+                keep them. Or `input_ids` (N, R, L), which are encoded here.
+            home_ids, commute_ids, attribute_ids: (N,) int64 finest cells and class of the movement attribute.
+            attention_mask: (N, L), 1 = the hour is known. Codes that cover no known hour do not count in the loss.
+            labels: (N, T) int64 codes to predict, -100 = none; by default the codes themselves. They differ where the
+                input codes are noisy (`codec.encode_noisy`).
+            revealed: (N, T) bool, positions whose own code is shown; they do not count in the loss. By default none
+                in evaluation mode, and in training mode random ones if `within_level_steps` exceeds 1.
+            return_loss: whether to compute the loss.
+
+        Raises:
+            ValueError: if an input is missing, contradicts another, or has the wrong shape.
+        """
+        code_ids, labels = self._codes(code_ids, input_ids, attention_mask, labels)
+        self._check_shapes(code_ids, labels, revealed, home_ids, commute_ids, attribute_ids)
+        if revealed is None and self.training and self.config.reveals_codes:
+            revealed = self._draw_revealed(code_ids)
+        if revealed is not None and self.revealed_embedding is None:
+            raise ValueError("revealed needs a model with within_level_steps above 1.")
+
+        condition = self.conditions(home_ids, commute_ids, attribute_ids)
+        modulations = self._modulate(condition)
+        with torch.no_grad():
+            features, _ = self.codec.teacher_inputs(code_ids)
+        hidden = self._embed(features, code_ids, revealed, condition, slice(None))
+        mask = self._block_causal_mask(hidden.device)
+        hidden = self._run(hidden, modulations, mask, None, **kwargs)
+
+        counted = labels >= 0
+        if revealed is not None:
+            counted = counted & ~revealed
+        if attention_mask is not None:
+            counted = counted & self._covered(attention_mask)
+        shares = counted / counted.sum().clamp(min=1)
+        targets = labels.clamp(min=0)
+        if self.training and return_loss and type(self.lm_head) is nn.Linear and not torch.compiler.is_compiling():
+            loss, losses = head_loss(self.lm_head, hidden, targets, shares)
+            return MstarOutput(loss=loss, level_losses=self._level_losses(losses, counted))
+        logits = self.lm_head(hidden)
+        if not return_loss:
+            return MstarOutput(logits=logits)
+        losses = position_losses(logits, targets)
+        return MstarOutput(
+            loss=(losses * shares).sum(),
+            logits=None if self.training else logits,
+            level_losses=self._level_losses(losses.detach(), counted),
+        )
+
+    def _level_losses(self, losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        return mean_per_level(losses, counted, self.config.codec.level_lengths)
+
+    def _codes(
+        self,
+        code_ids: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        labels: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input codes and the codes to predict."""
+        noise = self.config.code_noise if self.training else 0
+        if (code_ids is None) == (input_ids is None):
+            raise ValueError("give either code_ids, the codes of the weeks, or input_ids, the weeks themselves.")
+        if code_ids is not None:
+            if noise and labels is None:
+                raise ValueError(
+                    f"code_noise={noise} needs labels beside code_ids (both from codec.encode_noisy), or input_ids."
+                )
+            return code_ids, code_ids if labels is None else labels
+        if labels is not None:
+            raise ValueError("labels are codes and go with code_ids; with input_ids they are made by the codec.")
+        with torch.no_grad():
+            if noise:
+                return self.codec.encode_noisy(input_ids, attention_mask, flip=noise)
+            code_ids = self.codec.encode(input_ids, attention_mask)
+        return code_ids, code_ids
+
+    def _check_shapes(
+        self,
+        code_ids: torch.Tensor,
+        labels: torch.Tensor,
+        revealed: torch.Tensor | None,
+        *conditions: torch.Tensor | None,
+    ) -> None:
+        length = self.config.codec.num_codes_per_week
+        if code_ids.dim() != 2 or code_ids.shape[1] != length:
+            raise ValueError(f"code_ids must be (N, {length}), all levels coarse to fine, got {tuple(code_ids.shape)}.")
+        for name, value in (("labels", labels), ("revealed", revealed)):
+            if value is not None and value.shape != code_ids.shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, code_ids has {tuple(code_ids.shape)}.")
+        for name, value in zip(("home_ids", "commute_ids", "attribute_ids"), conditions):
+            if value is None:
+                raise ValueError(f"{name} is missing: home_ids, commute_ids and attribute_ids go together.")
+            if value.shape != code_ids.shape[:1]:
+                raise ValueError(
+                    f"{name} must have one value for each of {len(code_ids)} weeks, got {tuple(value.shape)}."
+                )
+
+    def _draw_revealed(self, code_ids: torch.Tensor) -> torch.Tensor:
+        shares = revealed_shares(self.config.steps_per_level, len(code_ids), code_ids.device)
+        return torch.rand(code_ids.shape, device=code_ids.device) < shares[:, self._level_ids(code_ids.device)]
+
+    def _covered(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(N, T) bool: positions that cover a known hour."""
+        known = attention_mask.float().unsqueeze(1)
+        levels = [F.adaptive_max_pool1d(known, length) for length in self.config.codec.level_lengths]
+        return torch.cat(levels, dim=2).squeeze(1) > 0
+
+    def _level_ids(self, device: torch.device) -> torch.Tensor:
+        """(T,) int64: the level of each position."""
+        lengths = self.config.codec.level_lengths
+        return torch.tensor([level for level, length in enumerate(lengths) for _ in range(length)], device=device)
+
+    def _block_causal_mask(self, device: torch.device) -> torch.Tensor:
+        """(1, 1, T, T) bool: a position sees its own level and the coarser ones."""
+        levels = self._level_ids(device)
+        return (levels.unsqueeze(1) >= levels).view(1, 1, len(levels), len(levels))
+
+    def _modulate(self, condition: torch.Tensor) -> list[Modulation]:
+        """What the condition does in every attention, every feed-forward network and the last norm."""
+        return [net(condition) for net in (self.attention_modulation, self.mlp_modulation, self.norm_modulation)]
+
+    def _embed(
+        self,
+        features: torch.Tensor,
+        code_ids: torch.Tensor | None,
+        revealed: torch.Tensor | None,
+        condition: torch.Tensor,
+        positions: slice,
+    ) -> torch.Tensor:
+        """Input tokens (N, T', d) of the positions in `positions`, from the codec's u (N, T', D). The coarsest level,
+        which has no u, starts from the condition.
+        """
+        if revealed is not None:
+            features = torch.where(revealed.unsqueeze(-1), features + self.codec.code_vectors(code_ids), features)
+        tokens = self.in_proj(features.to(self.in_proj.weight.dtype))
+        first = self.config.codec.level_lengths[0] if not positions.start else 0
+        if first:
+            start = (condition + self.start).unsqueeze(1).expand(-1, first, -1)
+            if revealed is not None:
+                start = torch.where(revealed[:, :first].unsqueeze(-1), start + tokens[:, :first], start)
+            tokens = torch.cat([start.to(tokens.dtype), tokens[:, first:]], dim=1)
+        places = self.slot_embedding + self.level_embedding(self._level_ids(tokens.device))
+        tokens = tokens + places[positions]
+        if revealed is not None:
+            tokens = tokens + revealed.unsqueeze(-1) * self.revealed_embedding
+        return tokens
+
+    def _run(
+        self,
+        hidden: torch.Tensor,
+        modulations: list[Modulation],
+        mask: torch.Tensor | None,
+        cache: MstarCache | None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        for layer in self.layers:
+            hidden = layer(hidden, modulations[0], modulations[1], mask, cache, **kwargs)
+        return adaptive_norm(hidden, modulations[2], self.config.layer_norm_eps)
+
+    # Generation
+
+    @torch.no_grad()
+    def generate(
+        self,
+        home_ids: torch.Tensor | Sequence[int],
+        commute_ids: torch.Tensor | Sequence[int],
+        attribute_ids: torch.Tensor | Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        top_k: int | None = None,
+        temperature: float | list[float] | str | None = None,
+        within_level_steps: int | list[int] | None = None,
+        guidance: float | None = None,
+        smoothing_window: int | None = None,
+        decoding: str | None = None,
+        emission_scale: float | None = None,
+        prefix_ids: torch.Tensor | None = None,
+        prefix_mask: torch.Tensor | None = None,
+        batch_size: int | None = None,
+        return_codes: bool = False,
+        progress: bool = False,
+    ) -> Any:
+        """Draw weeks for people with these conditions. Settings that are `None` come from the configuration.
+
+        A level that is drawn in several passes keeps the keys and values of its last pass, in which its last group of
+        positions was still open: that is what training shows to the finer levels. The numbers drawn do not depend on
+        `batch_size` on a CPU.
+
+        Args:
+            home_ids, commute_ids, attribute_ids: (N,) integers; see `forward`.
+            generator: source of all randomness; `None` = torch's global one.
+            top_k: codes that may be drawn; the codebook's size = all.
+            temperature: one value, one per level, or "confidence" = the paper's rule.
+            within_level_steps: passes per level; see `MstarConfig`. guidance, smoothing_window, decoding,
+                emission_scale: see there.
+            prefix_ids: (N, R, L) int64, known hours as the tokenizer's `input_ids`, coarse to fine.
+            prefix_mask: (N, L), 1 = the hour is known. Known hours are kept exactly; a code whose hours are all known
+                is not drawn but computed.
+            batch_size: weeks at once; memory grows with it and not with N.
+            return_codes: return the codes as well.
+            progress: show a progress bar.
+
+        Returns:
+            (N, L) int64 finest cells; with `return_codes` also (N, T) int64 codes.
+
+        Raises:
+            ValueError: if conditions are missing, differ in number or lie outside the grid or the classes; if a
+                setting makes no sense; if a path is asked for before `fit_transition`.
+        """
+        conditions = self._check_conditions(home_ids, commute_ids, attribute_ids)
+        options = SamplingOptions.resolve(
+            self.config,
+            top_k=top_k,
+            temperature=temperature,
+            within_level_steps=within_level_steps,
+            guidance=guidance,
+            smoothing_window=smoothing_window,
+            decoding=decoding,
+            emission_scale=emission_scale,
+        )
+        if options.decoding != "argmax" and not bool(self.stay_probability.any()):
+            raise ValueError(f"decoding={options.decoding!r} needs fit_transition(cells) of training weeks first.")
+        weeks = conditions.shape[1]
+        prefix_ids, prefix_mask = self._check_prefix(prefix_ids, prefix_mask, weeks)
+        step = WEEKS_AT_ONCE if batch_size is None else batch_size
+        if step < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+
+        codec = self.config.codec
+        count = options.numbers_per_week(codec.level_lengths)
+        source = self.device if generator is None else generator.device
+        cells = torch.empty(weeks, codec.num_hours, dtype=torch.int64, device=self.device)
+        codes = torch.empty(weeks, codec.num_codes_per_week, dtype=torch.int64, device=self.device)
+        was_training = self.training
+        self.eval()
+        try:
+            for first in logging.tqdm(range(0, weeks, step), desc="weeks", unit="batch", disable=not progress):
+                part = slice(first, min(first + step, weeks))
+                drawn = torch.rand(part.stop - first, count, generator=generator, device=source)
+                numbers = _Numbers(drawn.to(self.device))
+                known = None if prefix_ids is None else self._known_hours(prefix_ids[part], prefix_mask[part])
+                codes[part], fhat = self._draw_weeks(self.conditions(*conditions[:, part]), numbers, options, known)
+                cells[part] = self._decode(fhat, numbers, options, known)
+        finally:
+            self.train(was_training)
+        return (cells, codes) if return_codes else cells
+
+    def _draw_weeks(
+        self, condition: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw one batch, level by level: condition (N, d) -> codes (N, T), reconstruction fhat_S (N, L, D)."""
+        lengths = self.config.codec.level_lengths
+        weeks, guided = len(condition), options.guidance != 1
+        if guided:  # both branches in one batch
+            condition = torch.cat([condition, self.conditions.null.expand(weeks, -1)])
+        modulations = self._modulate(condition)
+        cache = MstarCache(self.config.num_hidden_layers, sum(lengths))
+        drawn, fhat = [], None
+        for level, (length, steps, trained_steps) in enumerate(
+            zip(lengths, options.steps, self.config.steps_per_level)
+        ):
+            if level:
+                features = self.codec.next_level(fhat, level - 1)
+            else:
+                features = condition.new_zeros(weeks, length, self.config.codec.hidden_size)
+            codes, forced = self._forced(known, features, level)
+            closed = forced
+            for done in range(1, steps + 1):
+                revealed = closed if trained_steps > 1 else None
+                hidden = self._embed_level(features, codes, revealed, condition, cache.start, guided)
+                logits = self.lm_head(self._run(hidden, modulations, None, cache))
+                if guided:
+                    asked, unasked = logits.chunk(2)
+                    logits = torch.lerp(unasked, asked, options.guidance)
+                found, probability = draw_codes(logits, ~closed, numbers.take(length), options, level)
+                codes = torch.where(closed, codes, found)
+                if done < steps:
+                    closed = keep_most_certain(probability, closed, forced, numbers.take(length), done, steps)
+            cache.start += length
+            drawn.append(codes)
+            fhat = features + self.codec.code_vectors(codes)
+        return torch.cat(drawn, dim=1), fhat
+
+    def _embed_level(
+        self,
+        features: torch.Tensor,
+        codes: torch.Tensor,
+        revealed: torch.Tensor | None,
+        condition: torch.Tensor,
+        start: int,
+        guided: bool,
+    ) -> torch.Tensor:
+        if guided:
+            features, codes = torch.cat([features, features]), torch.cat([codes, codes])
+            revealed = None if revealed is None else torch.cat([revealed, revealed])
+        return self._embed(features, codes, revealed, condition, slice(start, start + features.shape[1]))
+
+    def _forced(
+        self, known: _KnownHours | None, features: torch.Tensor, level: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes (N, T_k) that bring u_k closest to what is known, and where they are to be used (N, T_k) bool."""
+        if known is None:
+            shape, device = features.shape[:2], features.device
+            return torch.zeros(shape, dtype=torch.int64, device=device), torch.zeros(
+                shape, dtype=torch.bool, device=device
+            )
+        return self.codec.quantise_level(known.features[level] - features), known.positions(features.shape[1])
+
+    def _decode(
+        self, fhat: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
+    ) -> torch.Tensor:
+        """Cells (N, L) of the last reconstruction (N, L, D)."""
+        logits = self.codec.decode_features(fhat, options.smoothing_window).float()
+        if options.decoding != "argmax":
+            logits = logits * options.emission_scale
+        if known is not None:
+            logits = clamp_to_known(logits, known.cells, known.mask)
+        if options.decoding == "viterbi":
+            return best_path(logits, self.stay_probability)
+        if options.decoding == "sample":
+            noise = numbers.take(2 * logits.shape[1]).unflatten(1, (2, -1))
+            return sample_path(logits, self.stay_probability, noise)
+        return logits.argmax(-1)
+
+    def _known_hours(self, prefix_ids: torch.Tensor, prefix_mask: torch.Tensor) -> _KnownHours:
+        features = self.codec.level_features(prefix_ids, prefix_mask)
+        return _KnownHours(features=features, mask=prefix_mask.bool(), cells=prefix_ids[:, -1])
+
+    def _check_conditions(self, *values: torch.Tensor | Sequence[int] | None) -> torch.Tensor:
+        """(3, N) int64 on the model's device."""
+        cells, classes = self.config.codec.num_cells, self.config.num_attributes
+        checked: list[torch.Tensor] = []
+        for name, value, limit in zip(
+            ("home_ids", "commute_ids", "attribute_ids"), values, (cells, cells, classes), strict=True
+        ):
+            if value is None:
+                raise ValueError(f"{name} is missing: home_ids, commute_ids and attribute_ids go together.")
+            ids = torch.as_tensor(value, device=self.device)
+            if ids.dim() != 1 or ids.is_floating_point():
+                raise ValueError(f"{name} must be integers of shape (N,), got {ids.dtype} {tuple(ids.shape)}.")
+            if checked and len(ids) != len(checked[0]):
+                raise ValueError(f"{name} has {len(ids)} values, home_ids has {len(checked[0])}.")
+            outside = (ids < 0) | (ids >= limit)
+            if bool(outside.any()):
+                what = "classes of the movement attribute" if name == "attribute_ids" else "cells of this model's grid"
+                raise ValueError(
+                    f"{name} must be {what}, 0 to {limit - 1}; {int(outside.sum())} are not, the first ones "
+                    f"{ids[outside][:3].tolist()}."
+                )
+            checked.append(ids.long())
+        return torch.stack(checked)
+
+    def _check_prefix(
+        self, prefix_ids: torch.Tensor | None, prefix_mask: torch.Tensor | None, weeks: int
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        if (prefix_ids is None) != (prefix_mask is None):
+            raise ValueError("prefix_ids, the cells, and prefix_mask, which of their hours are known, go together.")
+        if prefix_ids is None:
+            return None, None
+        codec = self.config.codec
+        rows = codec.cells_per_resolution
+        ids, mask = (torch.as_tensor(value, device=self.device) for value in (prefix_ids, prefix_mask))
+        if ids.shape != (weeks, len(rows), codec.num_hours) or mask.shape != (weeks, codec.num_hours):
+            raise ValueError(
+                f"prefix_ids must be ({weeks}, {len(rows)}, {codec.num_hours}), one row of cells per resolution, and "
+                f"prefix_mask ({weeks}, {codec.num_hours}); got {tuple(ids.shape)} and {tuple(mask.shape)}."
+            )
+        outside = ((ids < 0) | (ids >= ids.new_tensor(rows).view(1, -1, 1))) & mask.bool().unsqueeze(1)
+        if bool(outside.any()):
+            raise ValueError(
+                f"prefix_ids must lie inside the grids of {rows} cells in known hours; {int(outside.sum())} do not, "
+                f"the first ones {ids[outside][:3].tolist()}."
+            )
+        return ids.long().masked_fill(~mask.bool().unsqueeze(1), 0), mask.long()
+
+
+__all__ = [
+    "MstarCodecModel",
+    "MstarCodecOutput",
+    "MstarForTrajectoryGeneration",
+    "MstarOutput",
+    "MstarPreTrainedModel",
+]

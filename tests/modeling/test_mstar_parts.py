@@ -1,0 +1,278 @@
+"""The parts of M-STAR's generator against slow, dense computations: paths, draws, attention by levels, loss in
+slices.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_mobility.modeling.configuration_mstar import MstarConfig
+from hf_mobility.modeling.loss_mstar import head_loss, mean_per_level
+from hf_mobility.modeling.path_mstar import best_path, clamp_to_known, fit_stay_probability, sample_path
+from hf_mobility.modeling.sampling_mstar import (
+    SamplingOptions,
+    draw_codes,
+    draw_from,
+    keep_most_certain,
+    revealed_shares,
+    top_candidates,
+)
+from hf_mobility.modeling.star_mstar import LevelAttention, attention_blocks, dropout
+
+WEEK = (1, 7, 14, 28, 56, 84, 112, 168)
+
+
+def options(**values: object) -> SamplingOptions:
+    return SamplingOptions.resolve(MstarConfig.from_preset("tiny", within_level_steps=4), **{"top_k": 2, **values})
+
+
+# Paths
+
+
+def chain(hours: int, cells: int, weeks: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(weeks, hours, cells, generator=generator, dtype=torch.float64)
+    return logits, 0.1 + 0.8 * torch.rand(hours - 1, generator=generator, dtype=torch.float64)
+
+
+def path_probabilities(logits: torch.Tensor, stay: torch.Tensor) -> dict[tuple[int, ...], float]:
+    """Probability of every path of one week, from the C x C matrices."""
+    hours, cells = logits.shape
+    emission = logits.softmax(-1)
+    matrices = [s * torch.eye(cells) + (1 - s) / cells for s in stay]
+    found = {}
+    for path in itertools.product(range(cells), repeat=hours):
+        value = emission[0, path[0]]
+        for hour in range(1, hours):
+            value = value * matrices[hour - 1][path[hour - 1], path[hour]] * emission[hour, path[hour]]
+        found[path] = float(value)
+    total = sum(found.values())
+    return {path: value / total for path, value in found.items()}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 4), st.integers(2, 4), st.integers(0, 10_000))
+def test_the_best_path_is_the_most_probable_of_all_paths(hours: int, cells: int, seed: int) -> None:
+    logits, stay = chain(hours, cells, seed=seed)
+    found = best_path(logits, stay)
+    for week in range(2):
+        probabilities = path_probabilities(logits[week], stay)
+        assert tuple(found[week].tolist()) == max(probabilities, key=probabilities.__getitem__)
+
+
+def test_the_best_path_equals_viterbi_with_the_dense_matrix() -> None:
+    logits, stay = chain(20, 30, weeks=3)
+    log_matrix = (stay.view(-1, 1, 1) * torch.eye(30) + (1 - stay).view(-1, 1, 1) / 30).log()
+    emission = logits.log_softmax(-1)
+    score, back = emission[:, 0], []
+    for hour in range(1, 20):
+        score, source = (score.unsqueeze(-1) + log_matrix[hour - 1]).max(1)
+        score = score + emission[:, hour]
+        back.append(source)
+    path = [score.argmax(-1)]
+    for source in reversed(back):
+        path.append(source.gather(1, path[-1].unsqueeze(1)).squeeze(1))
+    assert torch.equal(best_path(logits, stay), torch.stack(path[::-1], dim=1))
+
+
+def test_drawn_paths_have_the_exact_distribution() -> None:
+    logits, stay = chain(3, 3, weeks=1, seed=4)
+    draws = 40_000
+    noise = torch.rand(draws, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = sample_path(logits.expand(draws, -1, -1), stay, noise)
+    counts = torch.bincount((found * torch.tensor([9, 3, 1])).sum(1), minlength=27)
+    for path, probability in path_probabilities(logits[0], stay).items():
+        share = counts[9 * path[0] + 3 * path[1] + path[2]] / draws
+        assert abs(share - probability) < 4.5 * (probability * (1 - probability) / draws) ** 0.5 + 1e-4
+
+
+def test_without_staying_the_best_path_is_the_best_cell_of_each_hour() -> None:
+    logits, _ = chain(12, 9)
+    assert torch.equal(best_path(logits, torch.zeros(11)), logits.argmax(-1))
+
+
+def test_staying_removes_a_single_odd_hour_unless_the_scores_are_sure() -> None:
+    logits = torch.zeros(1, 3, 4)
+    logits[0, :, 1] = 5.0
+    logits[0, 1, 2] = 8.0
+    stay = torch.full((2,), 0.9)
+    assert best_path(logits, stay).tolist() == [[1, 1, 1]]
+    assert best_path(4 * logits, stay).tolist() == [[1, 2, 1]]
+
+
+def test_known_hours_stay_and_pull_their_neighbours() -> None:
+    logits, stay = torch.zeros(1, 5, 6), torch.full((4,), 0.9)
+    cells = torch.tensor([[0, 0, 4, 0, 0]])
+    known = torch.tensor([[False, False, True, False, False]])
+    clamped = clamp_to_known(logits, cells, known)
+    assert best_path(clamped, stay).tolist() == [[4, 4, 4, 4, 4]]
+    noise = torch.rand(500, 2, 5, generator=torch.Generator().manual_seed(0))
+    drawn = sample_path(clamped.expand(500, -1, -1), stay, noise)
+    assert (drawn[:, 2] == 4).all()
+    assert (drawn[:, 1] == 4).float().mean() > 0.85 > 0.6 > (drawn[:, 1] == 0).float().mean()
+
+
+def test_extreme_scores_give_no_nan() -> None:
+    logits = torch.full((2, 6, 5), -1e4)
+    logits[:, ::2, 0], logits[:, 1::2, 3] = 1e4, 1e4
+    stay = torch.full((5,), 0.999)
+    noise = torch.rand(2, 2, 6, generator=torch.Generator().manual_seed(0))
+    assert sample_path(logits, stay, noise).tolist() == [[0, 3, 0, 3, 0, 3]] * 2
+    assert best_path(logits, stay).tolist() == [[0, 3, 0, 3, 0, 3]] * 2
+
+
+def test_staying_is_counted_per_hour_over_known_pairs_only() -> None:
+    cells = torch.tensor([[1, 1, 2], [3, 3, -1], [4, 5, 5], [-1, 6, 6]])
+    torch.testing.assert_close(fit_stay_probability(cells), torch.tensor([3 / 5, 3 / 5]))
+
+
+# Draws
+
+
+def test_a_draw_follows_the_probabilities_and_never_takes_an_impossible_entry() -> None:
+    probabilities = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
+    noise = torch.cat([torch.linspace(0, 1, 10_000)[:-1], torch.tensor([1 - 2**-24])])
+    drawn = draw_from(probabilities.expand(len(noise), -1), noise)
+    shares = torch.bincount(drawn, minlength=6) / len(noise)
+    torch.testing.assert_close(shares, probabilities, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("codes", [64, 1024, 4096])
+def test_the_best_candidates_are_those_of_topk(codes: int) -> None:
+    logits = torch.randn(5, 7, codes, generator=torch.Generator().manual_seed(0))
+    for k in (1, 10, 16, 40):
+        values, places = top_candidates(logits, k)
+        wanted, wanted_places = logits.topk(k)
+        assert torch.equal(values, wanted) and torch.equal(places, wanted_places)
+
+
+def test_top_k_comes_before_the_temperature_and_the_softmax_sees_the_k_only() -> None:
+    logits = torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0]).expand(4000, 1, -1)
+    noise = torch.rand(4000, 1, generator=torch.Generator().manual_seed(0))
+    is_open = torch.ones(4000, 1, dtype=torch.bool)
+    drawn, probability = draw_codes(logits, is_open, noise, options(top_k=2, temperature=0.5), 0)
+    wanted = (torch.tensor([3.0, 2.0]) / 0.5).softmax(0)
+    assert set(drawn.unique().tolist()) == {0, 1}
+    assert abs((drawn == 0).float().mean() - wanted[0]) < 0.03
+    torch.testing.assert_close(probability, torch.where(drawn == 0, wanted[0], wanted[1]))
+
+
+def test_the_confidence_rule_scales_the_best_logits_of_a_level_to_its_temperatures() -> None:
+    logits = torch.tensor([[[4.0, 0.0], [2.0, 0.0], [0.5, 0.0]]])
+    is_open = torch.ones(1, 3, dtype=torch.bool)
+    _, probability = draw_codes(logits, is_open, torch.zeros(1, 3), options(temperature="confidence"), 1)
+    confidence = torch.tensor([1.0, 1.5 / 3.5, 0.0])
+    torch.testing.assert_close(probability[0], (logits[0] / (1.5 - confidence).unsqueeze(1)).softmax(-1)[:, 0])
+    single = draw_codes(logits[:, :1], is_open[:, :1], torch.zeros(1, 1), options(), 0)[1]
+    torch.testing.assert_close(single[0], (logits[0, :1] / 1.5).softmax(-1)[:, 0])
+
+
+def test_settled_positions_do_not_change_the_confidence_of_the_others() -> None:
+    logits = torch.tensor([[[4.0, 0.0], [2.0, 0.0], [1.0, 0.0], [90.0, 0.0]]])
+    is_open = torch.tensor([[True, True, True, False]])
+    with_settled = draw_codes(logits, is_open, torch.zeros(1, 4), options(), 1)[1]
+    without = draw_codes(logits[:, :3], is_open[:, :3], torch.zeros(1, 3), options(), 1)[1]
+    torch.testing.assert_close(with_settled[:, :3], without)
+
+
+def test_passes_settle_the_shares_of_the_cosine_schedule_and_at_least_one_more() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for length, steps in ((168, 4), (5, 5), (30, 2)):
+        forced = torch.zeros(3, length, dtype=torch.bool)
+        closed, counts = forced, []
+        for done in range(1, steps):
+            before = closed
+            probability, noise = torch.rand(2, 3, length, generator=generator)
+            closed = keep_most_certain(probability, closed, forced, noise, done, steps)
+            assert (closed | ~before).all()
+            counts.append(closed.sum(1).unique().tolist())
+        assert all(len(count) == 1 for count in counts)
+        found = [count[0] for count in counts]
+        assert found == sorted(set(found)) and found[0] >= 1 and found[-1] < length
+        if length == 168:
+            assert found == [13, 50, 104]
+
+
+def test_the_most_certain_are_settled_and_forced_positions_are_not_counted() -> None:
+    probability = torch.linspace(1e-9, 1, 8).unsqueeze(0) ** 40
+    forced = torch.tensor([[True, True] + [False] * 6])
+    kept = keep_most_certain(probability, forced, forced, torch.full((1, 8), 0.5), 1, 2)
+    assert kept.tolist() == [[True, True, False, False, False, False, True, True]]
+    everything = torch.ones(1, 8, dtype=torch.bool)
+    assert keep_most_certain(probability, everything, everything, torch.rand(1, 8), 1, 2).all()
+
+
+def test_training_shows_nothing_in_one_of_the_passes_and_never_a_level_of_one_pass() -> None:
+    shares = revealed_shares([1, 4, 2], 20_000, torch.device("cpu"))
+    assert shares.min() >= 0 and shares.max() <= 1 and not shares[:, 0].any()
+    torch.testing.assert_close((shares[:, 1:] == 0).float().mean(0), torch.tensor([0.25, 0.5]), atol=0.02, rtol=0)
+
+
+# Attention, dropout and loss
+
+
+def level_mask(lengths: tuple[int, ...]) -> torch.Tensor:
+    levels = torch.tensor([level for level, length in enumerate(lengths) for _ in range(length)])
+    return levels.unsqueeze(1) >= levels
+
+
+@pytest.mark.parametrize("lengths", [(1, 4, 24), (2, 2, 3), (5,), WEEK], ids=str)
+def test_attention_by_levels_equals_masked_attention_with_its_gradients(lengths: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 3, sum(lengths), 4, generator=generator, dtype=torch.float64) for _ in range(3)]
+    above = torch.randn(2, sum(lengths), 3, 4, generator=generator, dtype=torch.float64)
+    results = []
+    for by_levels in (True, False):
+        query, key, value = (x.clone().requires_grad_() for x in inputs)
+        if by_levels:
+            output = LevelAttention.apply(query, key, value, lengths)
+        else:
+            output = F.scaled_dot_product_attention(query, key, value, attn_mask=level_mask(lengths), scale=1.0)
+            output = output.transpose(1, 2)
+        output.backward(above)
+        results.append([output.detach(), query.grad, key.grad, value.grad])
+    for found, wanted in zip(*results):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_the_coarsest_levels_share_one_block() -> None:
+    blocks, mask = attention_blocks(WEEK)
+    assert blocks == [(0, 106), (106, 190), (190, 302), (302, 470)]
+    assert torch.equal(~mask, level_mask(WEEK)[:106, :106])
+
+
+def test_dropout_keeps_the_mean_and_the_wanted_share() -> None:
+    values = torch.ones(1003, 101)
+    dropped, factor = dropout(values, 0.2, training=True)
+    assert set(dropped.unique().tolist()) == {0.0, 1.0}
+    assert abs((dropped * factor).mean() - 1) < 0.01 and abs(dropped.mean() - 0.8) < 0.01
+    assert dropout(values, 0.2, training=False) == (values, 1.0)
+
+
+def test_the_loss_by_slices_equals_cross_entropy_with_its_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(6, 11).double()
+    hidden = torch.randn(30, 70, 6, generator=generator, dtype=torch.float64, requires_grad=True)  # three slices
+    targets = torch.randint(0, 11, (30, 70), generator=generator)
+    shares = torch.rand(30, 70, generator=generator, dtype=torch.float64)
+    loss, losses = head_loss(head, hidden, targets, shares)
+    (3 * loss).backward()
+    found = [loss.detach(), losses, hidden.grad.clone(), head.weight.grad.clone(), head.bias.grad.clone()]
+    hidden.grad = head.weight.grad = head.bias.grad = None
+    each = F.cross_entropy(head(hidden).flatten(0, 1), targets.flatten(), reduction="none").view(30, 70)
+    (3 * (each * shares).sum()).backward()
+    wanted = [(each * shares).sum().detach(), each.detach(), hidden.grad, head.weight.grad, head.bias.grad]
+    for one, other in zip(found, wanted):
+        torch.testing.assert_close(one, other)
+
+
+def test_means_per_level_leave_out_what_does_not_count() -> None:
+    losses = torch.tensor([[1.0, 2.0, 3.0], [5.0, 6.0, 100.0]])
+    counted = torch.tensor([[True, True, False], [True, True, False]])
+    assert mean_per_level(losses, counted, [1, 1, 1]).tolist() == [3.0, 4.0, 0.0]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from _options import config_value
 from transformers import set_seed
 
 from hf_mobility import (
@@ -76,7 +77,7 @@ def main() -> None:
         if options.simulate
         else _open_cities(options.without)
     )
-    config = SamoeConfig.from_preset(options.size, variant=options.variant, **dict(map(_value, options.set)))
+    config = SamoeConfig.from_preset(options.size, variant=options.variant, **dict(map(config_value, options.set)))
     tokenizers = [SamoeTokenizer.from_city(city, config) for _, city in pairs]
     corpus = CityCorpus.from_visits([(visits, tok) for (visits, _), tok in zip(pairs, tokenizers)])
     model = SamoeForNextLocation(config)
@@ -117,17 +118,6 @@ def main() -> None:
         Path(options.output, "sources.txt").write_text(
             "\n".join(city.name for _, city in pairs) + "\n", encoding="utf-8"
         )
-
-
-def _value(pair: str) -> tuple[str, object]:
-    name, _, text = pair.partition("=")
-    constants = {"true": True, "false": False, "none": None}
-    if text.lower() in constants:
-        return name, constants[text.lower()]
-    try:
-        return name, float(text) if "." in text else int(text)
-    except ValueError:
-        return name, text
 
 
 if __name__ == "__main__":

@@ -30,7 +30,14 @@ _NAMES = {
     "SamoeModel": "modeling.modeling_samoe",
     "SamoeForNextLocation": "modeling.modeling_samoe",
     "SamoeTokenizer": "tokenization.tokenization_samoe",
+    "MstarCodecConfig": "modeling.configuration_mstar",
+    "MstarCodecModel": "modeling.codec_mstar",
+    "MstarConfig": "modeling.configuration_mstar",
+    "MstarForTrajectoryGeneration": "modeling.modeling_mstar",
+    "MstarTokenizer": "tokenization.tokenization_mstar",
     "NextLocationPipeline": "pipelines.next_location",
+    "TrajectoryGenerationPipeline": "pipelines.trajectory_generation",
+    "ArrayRows": "training.rows",
     "MobilityTrainer": "training.trainer",
     "CityCorpus": "training.corpus",
     "CityCollator": "training.corpus",
@@ -58,16 +65,23 @@ if TYPE_CHECKING:
     from .evaluation.ranking import evaluate as evaluate
     from .evaluation.ranking import paired_difference as paired_difference
     from .evaluation.ranking import summarise as summarise
+    from .modeling.codec_mstar import MstarCodecModel as MstarCodecModel
+    from .modeling.configuration_mstar import MstarCodecConfig as MstarCodecConfig
+    from .modeling.configuration_mstar import MstarConfig as MstarConfig
     from .modeling.configuration_samoe import SamoeConfig as SamoeConfig
+    from .modeling.modeling_mstar import MstarForTrajectoryGeneration as MstarForTrajectoryGeneration
     from .modeling.modeling_samoe import SamoeForNextLocation as SamoeForNextLocation
     from .modeling.modeling_samoe import SamoeModel as SamoeModel
     from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
+    from .pipelines.trajectory_generation import TrajectoryGenerationPipeline as TrajectoryGenerationPipeline
+    from .tokenization.tokenization_mstar import MstarTokenizer as MstarTokenizer
     from .tokenization.tokenization_samoe import SamoeTokenizer as SamoeTokenizer
     from .training.adapt import Adaptation as Adaptation
     from .training.adapt import adapt as adapt
     from .training.corpus import CityCollator as CityCollator
     from .training.corpus import CityCorpus as CityCorpus
     from .training.presets import training_arguments as training_arguments
+    from .training.rows import ArrayRows as ArrayRows
     from .training.trainer import MobilityTrainer as MobilityTrainer
 
 

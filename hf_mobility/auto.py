@@ -14,9 +14,11 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 # Auto class -> model class, per system. Modules are named relative to this package.
 SYSTEMS: dict[str, dict[str, Any]] = {
     "samoe": {
@@ -26,7 +28,28 @@ SYSTEMS: dict[str, dict[str, Any]] = {
             "AutoModel": ("modeling.modeling_samoe", "SamoeModel"),
             "AutoModelForCausalLM": ("modeling.modeling_samoe", "SamoeForNextLocation"),
         },
-        "lora_targets": ["q_proj", "k_proj", "v_proj", "o_proj"],
+        "lora_targets": ATTENTION,
+    },
+    "mstar_codec": {
+        "config": ("modeling.configuration_mstar", "MstarCodecConfig"),
+        "tokenizer": ("tokenization.tokenization_mstar", "MstarTokenizer"),
+        "models": {"AutoModel": ("modeling.codec_mstar", "MstarCodecModel")},
+        "lora_targets": ATTENTION,
+    },
+    "mstar": {
+        "config": ("modeling.configuration_mstar", "MstarConfig"),
+        "tokenizer": ("tokenization.tokenization_mstar", "MstarTokenizer"),
+        "models": {"AutoModel": ("modeling.modeling_mstar", "MstarForTrajectoryGeneration")},
+        "lora_targets": ["qkv_proj"],  # which the frozen codec inside does not have
+    },
+    "raw": {
+        "config": ("modeling.configuration_raw", "RawConfig"),
+        "tokenizer": ("tokenization.tokenization_raw", "RawTokenizer"),
+        "models": {
+            "AutoModel": ("modeling.modeling_raw", "RawModel"),
+            "AutoModelForSequenceClassification": ("modeling.modeling_raw", "RawForUserProfiling"),
+        },
+        "lora_targets": ATTENTION,
     },
 }
 
@@ -52,7 +75,10 @@ def _load(name: tuple[str, str]) -> Any:
 
 
 def _model_modules() -> list[str]:
-    return sorted({f"{__package__}.{module}" for system in SYSTEMS.values() for module, _ in system["models"].values()})
+    """Every file of `modeling`: a sibling that is imported first must be complete too before its model is loaded."""
+    package = find_spec(f"{__package__}.modeling")
+    folders = list(package.submodule_search_locations or []) if package else []
+    return [f"{__package__}.modeling.{module.name}" for module in iter_modules(folders)]
 
 
 def _register_configs() -> None:
@@ -71,7 +97,7 @@ def _register_tokenizers() -> None:
 
 
 def _register_models() -> None:
-    waiting = [sys.modules.get(name) for name in (_LAYERS, *_model_modules())]
+    waiting = [sys.modules.get(name) for name in (_AUTO, _LAYERS, *_model_modules())]
     if any(module is not None and not _is_complete(module) for module in waiting) or _AUTO not in sys.modules:
         return
     import transformers

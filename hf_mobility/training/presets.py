@@ -11,32 +11,54 @@ import torch
 from transformers import TrainingArguments
 
 _COMMON: dict[str, Any] = {
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.95,
     "max_grad_norm": 1.0,
     "lr_scheduler_type": "cosine_with_min_lr",
-    "lr_scheduler_kwargs": {"min_lr_rate": 0.05},
-    "label_names": ["labels", "stay_labels"],
     "prediction_loss_only": True,
     "remove_unused_columns": False,
     "report_to": "none",
     "logging_steps": 50,
     "disable_tqdm": True,
 }
+_NEXT_LOCATION: dict[str, Any] = {
+    "adam_beta2": 0.95,
+    "lr_scheduler_kwargs": {"min_lr_rate": 0.05},
+    "label_names": ["labels", "stay_labels"],
+}
+_WEEKS: dict[str, Any] = {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 256, "warmup_steps": 50}
 _PRESETS: dict[str, dict[str, Any]] = {
-    "pretrain": {"learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 50, "num_train_epochs": 3},
+    "pretrain": {
+        **_NEXT_LOCATION,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+        "warmup_steps": 50,
+        "num_train_epochs": 3,
+    },
     "adapt": {
+        **_NEXT_LOCATION,
         "learning_rate": 3e-3,
         "weight_decay": 0.01,
         "warmup_steps": 5,
         "num_train_epochs": 1,
         "save_strategy": "no",
     },
+    "mstar_codec": {
+        **_WEEKS,
+        "learning_rate": 1.5e-3,
+        "weight_decay": 1e-5,
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.02},
+    },
+    "mstar": {
+        **_WEEKS,
+        "learning_rate": 2e-3,
+        "weight_decay": 0.01,
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+        "label_names": [],  # the loss needs no labels
+    },
 }
 
 
 def training_arguments(output_dir: str, *, preset: str = "pretrain", **overrides: Any) -> TrainingArguments:
-    """`TrainingArguments` for `pretrain` or `adapt`; any of their fields may be overridden by keyword.
+    """`TrainingArguments` for `pretrain`, `adapt` (both SAMoE), `mstar_codec` or `mstar`; keywords override any field.
 
     bf16 autocast is on by default: it is several times faster than fp32 on recent CPUs, and losses are computed in
     fp32 all the same.

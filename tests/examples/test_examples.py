@@ -130,7 +130,7 @@ def test_the_demo_draws_only_what_came_before_the_targets(
 def test_config_values_are_read_from_the_command_line(
     example: Callable[[str], ModuleType], text: str, value: object
 ) -> None:
-    name, read = example("pretrain_samoe")._value(text)
+    name, read = example("_options").config_value(text)
     assert (name, read) == (text.partition("=")[0], value)
     assert type(read) is type(value)
 

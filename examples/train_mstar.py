@@ -1,0 +1,177 @@
+"""Stage 2 of M-STAR: train the next-scale transformer over a codec's codes, and choose how to draw from it.
+
+    python examples/train_mstar.py --codec runs/codec --output runs/mstar
+    python examples/train_mstar.py --codec runs/codec --set within_level_steps=1 --settings paper --output runs/paper
+
+The codes are computed once. The settings of drawing are chosen on the validation people, by the mean of the six
+divergences with drawn conditions; `examples/evaluate_mstar.py` then looks at the test people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from _options import config_value
+from _tables import save_table
+from _weeks import NAMES, WeekSet, load_weeks
+from transformers import PrinterCallback, Trainer, set_seed
+
+from hf_mobility import ArrayRows, MstarCodecModel, MstarForTrajectoryGeneration, training_arguments
+from hf_mobility.evaluation.fidelity import fidelity, hide_hours
+
+CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
+FLAT, FALLING, STEEP = 1.0, (1.0, 0.9), (1.0, 0.7)  # temperature of the coarsest and of the finest level
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "paper": [{"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax"}],
+    "search": [
+        {"temperature": temperature, "smoothing_window": window, "decoding": decoding, "top_k": 100}
+        for decoding in ("argmax", "viterbi", "sample")
+        for window in ((0, 3) if decoding == "argmax" else (0,))
+        for temperature in (FLAT, FALLING, STEEP)
+    ],
+}
+
+
+def coded(
+    codec: MstarCodecModel, weeks: WeekSet, rows: np.ndarray, *, noise: float = 0.0, copies: int = 1
+) -> ArrayRows:
+    """Codes and conditions of some weeks; with `noise`, several copies with flipped codes and what would be right."""
+    parts: list[dict[str, torch.Tensor]] = []
+    generator = torch.Generator().manual_seed(0)
+    for copy in range(copies if noise else 1):
+        for part in np.array_split(rows, max(1, len(rows) // 256)):
+            encoded = weeks.tokenizer(weeks.cells[part], return_tensors="pt")
+            ids, mask = encoded["input_ids"], encoded["attention_mask"]
+            if noise:
+                code_ids, labels = codec.encode_noisy(ids, mask, flip=noise * copy / copies, generator=generator)
+                found = {"code_ids": code_ids, "labels": labels}
+            else:
+                found = {"code_ids": codec.encode(ids, mask)}
+            parts.append({**found, "attention_mask": mask, **{name: encoded[name] for name in CONDITIONS}})
+    return ArrayRows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def train(
+    codec: MstarCodecModel,
+    weeks: WeekSet,
+    *,
+    size: str,
+    variant: str,
+    values: dict[str, Any],
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    folder: str,
+) -> MstarForTrajectoryGeneration:
+    set_seed(seed)
+    values = {"num_attributes": weeks.tokenizer.num_attributes, **values}
+    model = MstarForTrajectoryGeneration.from_codec(codec, size, variant=variant, **values)
+    model.fit_transition(torch.from_numpy(weeks.cells[weeks.train]))
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
+    arguments = training_arguments(
+        folder,
+        preset="mstar",
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        eval_strategy="steps",
+        eval_steps=max(1, steps // 8),
+        save_strategy="steps",
+        save_steps=max(1, steps // 8),
+        save_total_limit=1,
+        load_best_model_at_end=True,  # few weeks are soon known by heart
+        seed=seed,
+    )
+    rows = coded(codec, weeks, weeks.train, noise=model.config.code_noise, copies=8)
+    judged = coded(codec, weeks, weeks.validation)
+    trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    for line in trainer.state.log_history:
+        if "eval_loss" in line:
+            print(f"step {line['step']}: validation loss {line['eval_loss']:.4f}")
+    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def draw(model: MstarForTrajectoryGeneration, weeks: WeekSet, number: int, *, seed: int, **settings: Any) -> np.ndarray:
+    """Weeks for drawn conditions, (number, L)."""
+    conditions = weeks.tokenizer.sample_conditions(number, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.autocast(model.device.type, torch.bfloat16):
+        return model.generate(**conditions, generator=generator, batch_size=128, **settings).cpu().numpy()
+
+
+def choose(
+    model: MstarForTrajectoryGeneration, weeks: WeekSet, candidates: list[dict[str, Any]], *, number: int = 1_000
+) -> pd.DataFrame:
+    """Try settings on validation weeks; the best by mean6 is written to the model's configuration."""
+    rows = np.random.default_rng(0).permutation(weeks.validation)[:number]
+    real = weeks.cells[rows]
+    levels = len(model.config.codec_config.level_lengths)
+    found = []
+    for candidate in candidates:
+        settings = dict(candidate)
+        if isinstance(settings["temperature"], tuple):
+            settings["temperature"] = np.linspace(*settings["temperature"], levels).round(3).tolist()
+        made = hide_hours(draw(model, weeks, len(real), seed=1, **settings), real)
+        place = {"lat": weeks.tokenizer.lat, "lon": weeks.tokenizer.lon, "slots_per_day": weeks.slots_per_day}
+        found.append({"settings": settings, **fidelity(real, made, **place)})
+        print(
+            settings,
+            {k: round(v, 4) for k, v in found[-1].items() if k in ("mean6", "moves_per_day", "cpc")},
+            flush=True,
+        )
+    table = pd.DataFrame(found)
+    for name, value in table["settings"][int(table["mean6"].argmin())].items():
+        setattr(model.config, name, value)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--codec", required=True, help="folder of stage 1")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--weeks", default="simulated", choices=NAMES)
+    parser.add_argument("--users", type=int, default=3_000, help="people of the simulated city, as in stage 1")
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--variant", default="corrected")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
+    parser.add_argument("--settings", default="search", choices=list(SETTINGS), help="of drawing: fixed or searched")
+    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", help="CSV for what was tried on the validation weeks")
+    options = parser.parse_args()
+
+    weeks = load_weeks(options.weeks, seed=options.seed, users=options.users)
+    start = time.perf_counter()
+    model = train(
+        MstarCodecModel.from_pretrained(options.codec),
+        weeks,
+        size=options.size,
+        variant=options.variant,
+        values=dict(map(config_value, options.set)),
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        folder=options.output,
+    )
+    print(f"{model.num_parameters(only_trainable=True):,} parameters, {time.perf_counter() - start:.0f} s")
+    table = choose(model, weeks, SETTINGS[options.settings])
+    model.save_pretrained(options.output)
+    weeks.tokenizer.save_pretrained(options.output)
+    if options.report:
+        save_table(table, options.report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Configuration of RAW, "Regions are Who Walk Them" (arXiv 2311.10471): one dataclass, five sizes.
+
+Unusual: there is no vocabulary. A model reads a regular series of (longitude, latitude) in units of a city's box, which
+the tokenizer holds. The defaults are the paper's model at size `small`; what is not in the paper is off.
+
+(No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
+"""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "small": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 16},
+    "large": {"hidden_size": 1280, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "1b": {"hidden_size": 1536, "num_hidden_layers": 36, "num_attention_heads": 24},
+}
+
+
+@strict
+class RawConfig(PreTrainedConfig):
+    """Values of a RAW model. Defaults are size `small`; `base` is the paper's.
+
+    Args:
+        hidden_size: width D; divisible by `num_attention_heads`.
+        intermediate_size: width of the feed-forward layers; `None` means 4 D.
+        max_position_embeddings: rows n of the learned position table: slots of a window (960 = 10 days of 96).
+        slots_per_day: slots of a day, for `time_features` and `user_pooling="last_day"`.
+        output_head: `mlp` = D -> 4 D -> D -> 2 with ReLU (the authors' code), `linear` = D -> 2 (the paper's figure).
+        dropout: after the embedding and inside the feed-forward layers; `attention_dropout`: on the attention weights.
+        time_features: add a linear map of sin and cos of the slot of the day and of the day of the week to the input;
+            needs `start_weekday`. Not in the paper.
+        delta_targets: the head gives the displacement from the last point instead of the position. Predictions and
+            losses stay in positions. Not in the paper.
+        mixture_components: 0 = mean squared error (the paper); k = a mixture of k Gaussians in the plane, trained by
+            its negative log-likelihood. Not in the paper.
+        mixture_prediction: the point a mixture predicts: its `mean`, or the mean of its most likely component (`mode`).
+        mixture_min_scale: smallest standard deviation of a component in box units; without a floor the likelihood of
+            people who stand still has no bound.
+        loss_on_observed_only: count only targets in whose slot something was recorded (`observed_mask`). The paper
+            counts all.
+        user_pooling: a user's embedding is the `mean` of the final states, the `last` one, or the mean over the
+            `last_day`.
+        region_pooling: a region's features are the `sum` of its visitors' embeddings (the paper), their `mean`, or
+            `log` = their mean and log(1 + number of visitors), D + 1 columns.
+        freeze_encoder: task heads train their MLP only (the paper). `False` fine-tunes everything.
+        head_hidden_size: hidden width of the task heads' MLP; 0 = a linear probe.
+        head_dropout: dropout of the task heads.
+        num_labels, problem_type: as everywhere in transformers: `regression`, `single_label_classification` or
+            `multi_label_classification`; read off `num_labels` and the labels' type where it is None.
+    """
+
+    model_type = "mobility_raw"
+    keys_to_ignore_at_inference = ["past_key_values", "user_embedding", "mae", "copy_last_mae"]
+
+    hidden_size: int = 128
+    intermediate_size: int | None = None
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    max_position_embeddings: int = 960
+    slots_per_day: int = 96
+    output_head: str = "mlp"
+    dropout: float | int = 0.0
+    attention_dropout: float | int = 0.0
+    time_features: bool = False
+    delta_targets: bool = False
+    mixture_components: int = 0
+    mixture_prediction: str = "mean"
+    mixture_min_scale: float | int = 0.001
+    loss_on_observed_only: bool = False
+    user_pooling: str = "mean"
+    region_pooling: str = "sum"
+    freeze_encoder: bool = True
+    head_hidden_size: int = 256
+    head_dropout: float | int = 0.1
+    initializer_range: float | int = 0.02
+    layer_norm_eps: float | int = 1e-5
+    use_cache: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_raw(self) -> None:
+        """Raise a `ValueError` for values that contradict one another."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size must be divisible by num_attention_heads, got {self.hidden_size} and "
+                f"{self.num_attention_heads}."
+            )
+        for name, allowed in (
+            ("output_head", ("mlp", "linear")),
+            ("mixture_prediction", ("mean", "mode")),
+            ("user_pooling", ("mean", "last", "last_day")),
+            ("region_pooling", ("sum", "mean", "log")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        for name, least in (
+            ("max_position_embeddings", 1),
+            ("slots_per_day", 1),
+            ("mixture_components", 0),
+            ("head_hidden_size", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        if self.mixture_min_scale <= 0:
+            raise ValueError(f"mixture_min_scale must be positive, got {self.mixture_min_scale}.")
+        if self.mixture_prediction != "mean" and self.mixture_components == 0:
+            raise ValueError(f"mixture_prediction={self.mixture_prediction!r} needs mixture_components above 0.")
+
+    @classmethod
+    def from_preset(cls, size: str = "small", **overrides: Any) -> "RawConfig":
+        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`.
+
+        Raises:
+            ValueError: if the size is not known.
+        """
+        if size not in SIZES:
+            raise ValueError(f"unknown size {size!r}; choose one of {sorted(SIZES)}.")
+        return cls(**{**SIZES[size], **overrides})
+
+
+__all__ = ["RawConfig"]

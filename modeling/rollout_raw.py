@@ -1,0 +1,87 @@
+"""RAW's roll-out: each predicted point is fed back as the next input (the paper's trajectory generation).
+
+Unusual: nothing is drawn, the roll-out of a mean-squared-error head is one path. With a key/value cache each step costs
+one point instead of the whole series; the points are the same. Series may be padded on either side: new points are
+appended behind the padding, at the positions that follow each series' own last point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# body(**inputs) -> output with `last_hidden_state` (B, T, D) and `past_key_values`.
+Body = Callable[..., Any]
+# predict(hidden (B, 1, D), points (B, 1, 2)) -> next points (B, 1, 2).
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Positions counted from each series' first unpadded point, (B, T) int64; padding before it counts as 0."""
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def roll_out(
+    body: Body,
+    predict: Predict,
+    coordinates: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    *,
+    steps: int,
+    max_positions: int,
+    past_key_values: Any = None,
+    use_cache: bool = True,
+    **inputs: Any,
+) -> torch.Tensor:
+    """(B, T, 2) known points -> (B, steps, 2) float32 points that follow.
+
+    Raises:
+        ValueError: if `steps` is below 1, a series is all padding, or the positions would leave the model's table.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    batch, length = coordinates.shape[:2]
+    known = torch.ones(batch, length, dtype=torch.long, device=coordinates.device)
+    if attention_mask is not None:
+        known = attention_mask.to(known)
+    padded = not bool(known.all())
+    empty = int((known.sum(1) == 0).sum())
+    if empty:
+        raise ValueError(f"{empty} of {batch} series are all padding; there is nothing to roll out.")
+    positions = positions_of(known) if position_ids is None else position_ids.expand(batch, length)
+    rows = torch.arange(batch, device=coordinates.device)
+    last = length - 1 - known.flip(1).argmax(1)
+    last_position = positions[rows, last].unsqueeze(1)
+    needed = int(last_position.max()) + steps
+    if needed > max_positions:
+        raise ValueError(
+            f"{steps} steps after slot {needed - steps} need {needed} positions, this model has "
+            f"max_position_embeddings={max_positions}; give a shorter series or fewer steps."
+        )
+
+    mask = torch.cat([known, known.new_ones(batch, steps)], dim=1) if padded else None
+    positions = torch.cat([positions, last_position + torch.arange(1, steps + 1, device=rows.device)], dim=1)
+    points = coordinates
+    found: list[torch.Tensor] = []
+    for step in range(steps):
+        seen = length + step
+        whole = step == 0 or not use_cache
+        fed = points if whole else found[-1]
+        output = body(
+            coordinates=fed,
+            attention_mask=None if mask is None else mask[:, :seen],
+            position_ids=positions[:, seen - fed.shape[1] : seen],
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **inputs,
+        )
+        past_key_values = output.past_key_values if use_cache else None
+        at = last if step == 0 else torch.full_like(last, fed.shape[1] - 1)
+        point = predict(output.last_hidden_state[rows, at].unsqueeze(1), fed[rows, at].unsqueeze(1))
+        found.append(point)
+        if not use_cache:
+            points = torch.cat([points, point.to(points.dtype)], dim=1)
+    return torch.cat(found, dim=1)

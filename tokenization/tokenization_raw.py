@@ -1,0 +1,399 @@
+"""RAW's tokenizer: one city's box and clock. It turns points into regular series of box units, and back.
+
+Unusual: there are no tokens. `__call__` takes records (pandas frame, Arrow table, dataset, dict of columns, list of
+dicts) and returns `coordinates` (N, T, 2), float32, [longitude, latitude] scaled so that the box is -1..1; text is
+refused with a sentence. A row is one person's window of whole days; every window starts at a local midnight that is the
+same for everybody, because a slot's position is all the time that the model sees. How slots without a record are filled
+stands in `series_raw.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import torch
+from transformers import BatchEncoding, PreTrainedTokenizer
+
+from .batches_raw import DAY_SECONDS, PER_SLOT, RawSeries, batch_series, pad_rows, target_length
+from .box_raw import PAPER_BOX, Box, to_numpy
+from .records_raw import local_midnight, read_points, to_utc, wall_clock
+from .series_raw import RULES, Grid, fill_slots
+
+_MINUTES = 24 * 60
+_TEXT = (
+    "RAW has no text: call the tokenizer with points (columns user_id, time, lat, lon); `decode` turns coordinates "
+    "back into degrees."
+)
+
+
+class RawTokenizer(PreTrainedTokenizer):
+    """Points of one city -> model inputs, and back.
+
+    Args:
+        box: (lon_min, lon_max, lat_min, lat_max) in degrees; see `from_box` and `from_points`.
+        timezone: IANA name of the city's time zone; slots are counted on its clock.
+        interval_minutes: length of a slot (15); divides a day.
+        fill: rule for slots without a record: `paper` or `forward` (see `series_raw.py`), or `auto`: `paper` for stays
+            (records with a duration), `forward` for points.
+        time_features: also return `start_weekday`, which models with `time_features=True` need.
+        model_max_length: slots of a window (960); whole days.
+
+    Raises:
+        ValueError: without a box or time zone, or for values that make no sense; one sentence each.
+    """
+
+    vocab_files_names: dict[str, str] = {}  # everything is in tokenizer_config.json
+    model_input_names = list(PER_SLOT)
+
+    def __init__(
+        self,
+        *,
+        box: Sequence[float] | None = None,
+        timezone: str | None = None,
+        interval_minutes: int = 15,
+        fill: str = "auto",
+        time_features: bool = False,
+        model_max_length: int = 960,
+        **kwargs: Any,
+    ) -> None:
+        if box is None or timezone is None:
+            raise ValueError(
+                "a RawTokenizer is a box and a time zone: use RawTokenizer.from_points(points, timezone=...), "
+                "from_box(box, timezone=...) or from_pretrained(folder)."
+            )
+        self._box = Box.checked(box)
+        try:
+            self.timezone = ZoneInfo(str(timezone)).key
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"unknown time zone {timezone!r}; give an IANA name such as 'Europe/Berlin'.") from error
+        self.interval_minutes, self.fill, self.time_features = interval_minutes, _checked_rule(fill), time_features
+        _checked_window(model_max_length, interval_minutes)
+        super().__init__(
+            box=list(self._box.sides),
+            timezone=self.timezone,
+            interval_minutes=interval_minutes,
+            fill=fill,
+            time_features=time_features,
+            model_max_length=model_max_length,
+            **{"special_tokens_pattern": "none", "truncation_side": "left", **kwargs},
+        )
+        self.model_input_names = [*PER_SLOT, "start_weekday"] if time_features else list(PER_SLOT)
+
+    @classmethod
+    def from_box(
+        cls, box: Sequence[float] = PAPER_BOX, *, timezone: str, config: Any = None, **kwargs: Any
+    ) -> RawTokenizer:
+        """The tokenizer of a box (lon_min, lon_max, lat_min, lat_max), by default the paper's (Beijing); with `config`
+        (a `RawConfig`), its slots are the model's.
+        """
+        if config is not None:
+            kwargs = {
+                "interval_minutes": _MINUTES // config.slots_per_day,
+                "model_max_length": config.max_position_embeddings,
+                "time_features": config.time_features,
+                **kwargs,
+            }
+        return cls(box=box, timezone=timezone, **kwargs)
+
+    @classmethod
+    def from_points(
+        cls,
+        points: Any,
+        *,
+        timezone: str,
+        margin: float = 0.05,
+        time: str = "time",
+        lat: str = "lat",
+        lon: str = "lon",
+        **kwargs: Any,
+    ) -> RawTokenizer:
+        """The tokenizer of the box that the points span, `margin` of its width wider on each side; give it the training
+        people's points, without strays.
+        """
+        read = read_points(points, user_id="user_id", time=time, lat=lat, lon=lon, duration="duration")
+        return cls.from_box(Box.around(read.lat, read.lon, margin=margin).sides, timezone=timezone, **kwargs)
+
+    # Degrees, box units, metres
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """lon_min, lon_max, lat_min, lat_max in degrees."""
+        return self._box.sides
+
+    @property
+    def slots_per_day(self) -> int:
+        return _MINUTES // self.interval_minutes
+
+    def normalise(self, lat: Any, lon: Any) -> np.ndarray:
+        """Degrees (...), (...) -> box units (..., 2) float64, [longitude, latitude]; nothing is clipped."""
+        return self._box.normalise(lat, lon)
+
+    def denormalise(self, coordinates: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Box units (..., 2) -> latitude, longitude (...), float64 degrees."""
+        return self._box.denormalise(coordinates)
+
+    def metres_per_unit(self, *, paper: bool = False) -> np.ndarray:
+        """(2,) float64: metres of one box unit of longitude and latitude, true at the box's middle; with `paper` the
+        authors' 100,000 for both (11 to 13 % too much in their box), for comparison with their numbers only.
+        """
+        return self._box.metres_per_unit(paper=paper)
+
+    # Points -> series
+
+    def encode_points(
+        self,
+        points: Any,
+        *,
+        interval_minutes: int | None = None,
+        start: Any = None,
+        end: Any = None,
+        outside: str = "keep",
+        fill: str | None = None,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        user_id: str = "user_id",
+        time: str = "time",
+        lat: str = "lat",
+        lon: str = "lon",
+        duration: str = "duration",
+    ) -> RawSeries:
+        """Points -> one row per person and window in which the person has a record. Row order leaves no trace.
+
+        Args:
+            points: anything with columns `time` (time-zone aware, or integer epoch seconds UTC), `lat`, `lon`, and
+                maybe `user_id` (absent = one person) and `duration` (seconds; records are then stays).
+            interval_minutes: another slot length than the tokenizer's.
+            start, end: first day, and first day no longer wanted (dates, or '2023-03-01'), of everybody's windows; by
+                default the days on which the first and the last record of all begin.
+            outside: what to do with points outside the box: `keep` (they exceed 1), `drop` or `error`. It is always an
+                error when most points are outside.
+            fill: another rule than the tokenizer's for slots without a record.
+            truncation: only one window for all: the last `max_length` slots, or with `truncation_side="right"` the
+                first.
+            max_length: slots of a window; whole days; by default `model_max_length`.
+            user_id, time, lat, lon, duration: other column names.
+
+        Raises:
+            ValueError: for faulty records or options; one sentence each.
+        """
+        minutes = self.interval_minutes if interval_minutes is None else interval_minutes
+        window = _checked_window(self.model_max_length if max_length is None else max_length, minutes)
+        rule = _checked_rule(self.fill if fill is None else fill)
+        read = read_points(points, user_id=user_id, time=time, lat=lat, lon=lon, duration=duration)
+        units = self.normalise(read.lat, read.lon)
+        strange = self._box.check_inside(units, read.lat, read.lon, (lat, lon), outside=outside)
+        kept = ~strange if outside == "drop" and strange.any() else slice(None)
+        user, utc, units = read.codes[kept], read.utc[kept], units[kept]
+
+        first = last = wall_clock(utc, self.timezone)
+        if read.duration is not None:
+            last = wall_clock(utc + (read.duration[kept] - 1).clip(min=0), self.timezone)
+        if rule == "auto":
+            rule = "forward" if read.duration is None else "paper"
+        seconds = 60 * minutes
+        begin, stop = self._days(first, last, start, end)
+        num_slots = (stop - begin) // seconds
+        if truncation and truncation != "do_not_truncate" and num_slots > window:
+            begin = stop - window * seconds if self.truncation_side == "left" else begin
+            num_slots = window
+        filled = fill_slots(
+            Grid(num_slots=num_slots, window=window),
+            user=user,
+            order=utc,
+            first=(first - begin) // seconds,
+            last=(last - begin) // seconds,
+            ties=(units[:, 0], units[:, 1]),
+            rule=rule,
+        )
+        return RawSeries(
+            coordinates=units.astype(np.float32)[filled.source],
+            observed=filled.observed,
+            offsets=filled.offsets,
+            users=read.users,
+            user_index=filled.user,
+            window_start=begin + filled.window * window * seconds,
+            num_outside=int(strange.sum()),
+        )
+
+    def _days(self, first: np.ndarray, last: np.ndarray, start: Any, end: Any) -> tuple[int, int]:
+        """Local civil seconds of the first midnight, and of the one behind the last day."""
+        begin = int(first.min()) // DAY_SECONDS * DAY_SECONDS
+        stop = (int(first.max()) // DAY_SECONDS + 1) * DAY_SECONDS
+        begin = begin if start is None else local_midnight(start, "start", self.timezone)
+        stop = stop if end is None else local_midnight(end, "end", self.timezone)
+        if stop <= begin or last.max() < begin or first.min() >= stop:
+            raise ValueError("no point lies between `start` (inclusive) and `end` (exclusive).")
+        return begin, stop
+
+    # Series -> batches
+
+    def __call__(  # type: ignore[override]
+        self,
+        points: Any = None,
+        *,
+        padding: bool | str = False,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchEncoding:
+        """Points -> `BatchEncoding`, so that `model(**tokenizer(points, padding=True, return_tensors="pt"))` works.
+
+        Rows have different lengths only where the last window is shorter than the others; `padding` makes them equal.
+
+        Args:
+            points, truncation, max_length, others: see `encode_points`, which also tells whose row it is.
+            padding, return_tensors: as everywhere in transformers; without tensors, lists of one numpy array per row.
+
+        Returns:
+            `coordinates` (N, T, 2) float32; `attention_mask` (N, T) int64, 0 = padding; `observed_mask` (N, T) int64,
+            1 = something was recorded in the slot, 0 = filled; `position_ids` (N, T) int64, slot since the window's
+            first local midnight; with `time_features`, `start_weekday` (N,) int64, 0 = Monday.
+        """
+        is_list = isinstance(points, (list, tuple)) and len(points) > 0
+        if points is None or isinstance(points, str) or (is_list and not isinstance(points[0], Mapping)):
+            raise ValueError(_TEXT)
+        series = self.encode_points(points, truncation=truncation, max_length=max_length, **kwargs)
+        return self.to_batch(series, padding=padding, max_length=max_length, return_tensors=return_tensors)
+
+    def to_batch(
+        self,
+        series: RawSeries,
+        *,
+        padding: bool | str = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchEncoding:
+        """What `encode_points` returned -> `BatchEncoding`, one row each, as calling the tokenizer does.
+
+        Raises:
+            ValueError: if rows of different lengths are to become one tensor without padding.
+        """
+        lengths = np.diff(series.offsets)
+        length = target_length(lengths, padding, max_length or self.model_max_length)
+        if length is None and return_tensors is not None and lengths.min() < lengths.max():
+            raise ValueError(
+                f"rows have {lengths.min()} to {lengths.max()} slots, the last window being shorter: pass padding=True "
+                "to make one tensor of them."
+            )
+        fields = batch_series(series, length=length, left=self.padding_side == "left")
+        if self.time_features:
+            fields["start_weekday"] = series.start_weekday
+        if return_tensors == "pt":  # without the copy that BatchEncoding makes
+            return BatchEncoding({name: torch.from_numpy(rows) for name, rows in fields.items()})
+        if return_tensors is None:
+            fields = {name: list(rows) for name, rows in fields.items()}
+        return BatchEncoding(fields, tensor_type=return_tensors)
+
+    def pad(  # type: ignore[override]
+        self,
+        encoded_inputs: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Rows (a list of dicts, or a dict of lists) of different lengths -> one batch, for collators.
+
+        `coordinates`, masks and positions are padded with 0, `labels` (T, 2) with -100; anything else is stacked.
+        """
+        batch = pad_rows(
+            encoded_inputs,
+            padding=padding,
+            max_length=max_length or self.model_max_length,
+            multiple=pad_to_multiple_of,
+            left=(padding_side or self.padding_side) == "left",
+        )
+        return BatchEncoding(batch, tensor_type=return_tensors)
+
+    # Series -> records
+
+    def decode(  # type: ignore[override]
+        self,
+        coordinates: Any,
+        *,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        window_start: Any = None,
+        user_ids: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, np.ndarray]:
+        """Box units (T, 2) or (N, T, 2) -> columns, one record per unpadded slot, row by row; `pandas.DataFrame` and
+        this tokenizer take them as they are.
+
+        Args:
+            attention_mask: (N, T), 0 = padding. position_ids: (N, T) slots; by default 0..T - 1.
+            window_start, user_ids: (N,), as in `RawSeries`; the first is needed for times.
+
+        Returns:
+            `user_id` (where given), `time` int64 epoch seconds UTC of the slot's beginning (where `window_start` is
+            given), `lat`, `lon` float64 degrees. With times, slots of an hour that the clock skipped are left out.
+        """
+        units = to_numpy(coordinates)
+        if units.ndim not in (2, 3) or units.shape[-1] != 2:
+            raise ValueError(f"coordinates must be (T, 2) or (N, T, 2), got {units.shape}.")
+        units = units.reshape(-1, *units.shape[-2:])
+        rows, length = units.shape[:2]
+        kept = np.ones((rows, length), bool)
+        if attention_mask is not None:
+            kept = to_numpy(attention_mask).reshape(rows, length) != 0
+        columns: dict[str, np.ndarray] = {}
+        if user_ids is not None:
+            columns["user_id"] = np.repeat(np.asarray(user_ids).reshape(rows, 1), length, axis=1)
+        if window_start is not None:
+            slots = np.arange(length) if position_ids is None else to_numpy(position_ids).reshape(rows, length)
+            local = np.asarray(window_start).reshape(rows, 1) + slots.astype(np.int64) * 60 * self.interval_minutes
+            utc, exists = to_utc(local.reshape(-1), self.timezone)
+            columns["time"] = utc.reshape(rows, length)
+            kept = kept & exists.reshape(rows, length)
+        columns["lat"], columns["lon"] = self.denormalise(units)
+        return {name: values[kept] for name, values in columns.items()}
+
+    batch_decode = decode  # type: ignore[assignment]
+
+    # There is no text, and no vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        return 0
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+    def __bool__(self) -> bool:
+        return True  # although its length, the vocabulary's, is 0
+
+    def _no_text(self, *args: Any, **kwargs: Any) -> Any:
+        raise ValueError(_TEXT)
+
+    encode = tokenize = convert_tokens_to_ids = convert_ids_to_tokens = _no_text
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        return ()
+
+
+def _checked_rule(fill: str) -> str:
+    if fill not in ("auto", *RULES):
+        raise ValueError(f"fill must be one of {('auto', *RULES)}, got {fill!r}.")
+    return fill
+
+
+def _checked_window(slots: int, interval_minutes: int) -> int:
+    if interval_minutes < 1 or _MINUTES % interval_minutes:
+        raise ValueError(f"interval_minutes must divide a day, got {interval_minutes}.")
+    per_day = _MINUTES // interval_minutes
+    if slots < per_day or slots % per_day:
+        raise ValueError(
+            f"a window of {slots} slots is no whole number of days of {per_day} slots ({interval_minutes} minutes "
+            "each); windows must start at midnight."
+        )
+    return slots
+
+
+__all__ = ["PAPER_BOX", "RawSeries", "RawTokenizer"]

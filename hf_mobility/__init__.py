@@ -35,6 +35,12 @@ _NAMES = {
     "MstarConfig": "modeling.configuration_mstar",
     "MstarForTrajectoryGeneration": "modeling.modeling_mstar",
     "MstarTokenizer": "tokenization.tokenization_mstar",
+    "RawConfig": "modeling.configuration_raw",
+    "RawModel": "modeling.modeling_raw",
+    "RawForTrajectoryPrediction": "modeling.modeling_raw",
+    "RawForUserProfiling": "modeling.modeling_raw",
+    "RawForRegionAnalysis": "modeling.modeling_raw",
+    "RawTokenizer": "tokenization.tokenization_raw",
     "NextLocationPipeline": "pipelines.next_location",
     "TrajectoryGenerationPipeline": "pipelines.trajectory_generation",
     "ArrayRows": "training.rows",
@@ -68,13 +74,19 @@ if TYPE_CHECKING:
     from .modeling.codec_mstar import MstarCodecModel as MstarCodecModel
     from .modeling.configuration_mstar import MstarCodecConfig as MstarCodecConfig
     from .modeling.configuration_mstar import MstarConfig as MstarConfig
+    from .modeling.configuration_raw import RawConfig as RawConfig
     from .modeling.configuration_samoe import SamoeConfig as SamoeConfig
     from .modeling.modeling_mstar import MstarForTrajectoryGeneration as MstarForTrajectoryGeneration
+    from .modeling.modeling_raw import RawForRegionAnalysis as RawForRegionAnalysis
+    from .modeling.modeling_raw import RawForTrajectoryPrediction as RawForTrajectoryPrediction
+    from .modeling.modeling_raw import RawForUserProfiling as RawForUserProfiling
+    from .modeling.modeling_raw import RawModel as RawModel
     from .modeling.modeling_samoe import SamoeForNextLocation as SamoeForNextLocation
     from .modeling.modeling_samoe import SamoeModel as SamoeModel
     from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
     from .pipelines.trajectory_generation import TrajectoryGenerationPipeline as TrajectoryGenerationPipeline
     from .tokenization.tokenization_mstar import MstarTokenizer as MstarTokenizer
+    from .tokenization.tokenization_raw import RawTokenizer as RawTokenizer
     from .tokenization.tokenization_samoe import SamoeTokenizer as SamoeTokenizer
     from .training.adapt import Adaptation as Adaptation
     from .training.adapt import adapt as adapt

@@ -56,7 +56,7 @@ def outputs_of(model: MstarCodecModel, inputs: dict[str, torch.Tensor]) -> dict[
     parameters = dict(model.named_parameters())
     given, last = model.teacher_inputs(output.code_ids)
     found = {
-        **{name: value for name, value in output.items()},
+        **dict(output.items()),
         "teacher_inputs": given,
         "smoothed_logits": model.decode_features(last, 3),
         **{f"gradient norm of {name}": parameters[name].grad.norm() for name in GRADIENTS},

@@ -37,27 +37,33 @@ LOAD = """
 import sys, torch
 from safetensors.torch import load_file, save_file
 from hf_mobility.modeling.codec_mstar import MstarCodecModel
-folder = sys.argv[1]
-model = MstarCodecModel.from_pretrained(folder)
-assert not model.training
-weeks = load_file(folder + "/weeks.safetensors")["weeks"]
-codes = model.encode(weeks)
-output = model(weeks)
-found = {"codes": codes, "logits": model.decode(codes), "forward": output.logits, "loss": output.loss}
-save_file({name: value.detach().contiguous() for name, value in found.items()}, folder + "/found.safetensors")
+weeks = load_file(sys.argv[1] + "/weeks.safetensors")["weeks"]
+for variant in sys.argv[2:]:
+    model = MstarCodecModel.from_pretrained(f"{sys.argv[1]}/{variant}")
+    assert not model.training
+    codes, output = model.encode(weeks), model(weeks)
+    found = {"codes": codes, "logits": model.decode(codes), "forward": output.logits, "loss": output.loss}
+    found = {name: value.detach().contiguous() for name, value in found.items()}
+    save_file(found, f"{sys.argv[1]}/{variant}.safetensors")
 """
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_new_process_gives_the_same_codes_and_logits(tmp_path: Path, run_python: RunPython, variant: str) -> None:
-    model, weeks = make_codec(variant), make_weeks()
-    model.save_pretrained(tmp_path)
+def test_a_new_process_gives_the_same_codes_and_logits(tmp_path: Path, run_python: RunPython) -> None:
+    weeks = make_weeks()
     save_file({"weeks": weeks}, tmp_path / "weeks.safetensors")
-    run_python("-c", LOAD, str(tmp_path))
-    found, output = load_file(tmp_path / "found.safetensors"), model(weeks)
-    assert torch.equal(found["codes"], output.code_ids) and torch.equal(found["codes"], model.encode(weeks))
-    for name, value in (("logits", output.logits), ("forward", output.logits), ("loss", output.loss)):
-        assert torch.equal(found[name], value), name
+    outputs = {}
+    for variant in VARIANTS:
+        model = make_codec(variant)
+        model.save_pretrained(tmp_path / variant)
+        outputs[variant] = model(weeks)
+        assert torch.equal(model.encode(weeks), outputs[variant].code_ids)
+    run_python("-c", LOAD, str(tmp_path), *VARIANTS)
+    for variant, output in outputs.items():
+        found = load_file(tmp_path / f"{variant}.safetensors")
+        wanted = {"codes": output.code_ids, "logits": output.logits, "forward": output.logits, "loss": output.loss}
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert torch.equal(found[name], value), (variant, name)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -163,6 +169,20 @@ def test_the_codec_compiles_to_one_graph(training: bool) -> None:
         torch.testing.assert_close(after[name], value)
     moved = [name for name in state if not torch.equal(state[name], after[name])]
     assert bool(moved) == training
+
+
+def test_activation_checkpointing_changes_no_gradient_and_no_code() -> None:
+    weeks, states = make_weeks(), []
+    for checkpointing in (False, True):
+        model = make_codec(dropout=0.3).train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            model(weeks).loss.backward()
+        states.append([p.grad for p in model.parameters()] + list(model.quantiser.codebook.state_dict().values()))
+    for plain, saved in zip(*states, strict=True):
+        torch.testing.assert_close(plain, saved)
 
 
 # Several processes

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
 
 _CONSTANTS = {"true": True, "false": False, "none": None}
 
@@ -16,3 +19,13 @@ def config_value(pair: str) -> tuple[str, object]:
         return name, json.loads(text)
     except json.JSONDecodeError:
         return name, text
+
+
+def config_values(pairs: Iterable[str], config_class: Any) -> dict[str, Any]:
+    """All `NAME=VALUE` as a dict. Configurations keep names that they do not know, so these raise a `ValueError`."""
+    values = dict(map(config_value, pairs))
+    known = {field.name for field in fields(config_class)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"{config_class.__name__} has no {', '.join(unknown)}; see its documentation for the names.")
+    return values

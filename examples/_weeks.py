@@ -57,6 +57,23 @@ def load_weeks(name: str, *, seed: int = 0, users: int = 3_000) -> WeekSet:
     return WeekSet(name, cells, tokenizer, train, validation, test, levels)
 
 
+def check_trained_on(weeks: WeekSet, folder: str) -> None:
+    """Raise a `ValueError` unless the model in `folder` was trained on these weeks with this split by person.
+
+    Its tokenizer tells: the grid, and how many training weeks live where. Other people of training would be judged on,
+    or another city's cells be taken for this one's.
+    """
+    theirs, ours = MstarTokenizer.from_pretrained(folder), weeks.tokenizer
+    same = all(np.array_equal(getattr(theirs, name), getattr(ours, name)) for name in ("lat", "lon", "cell_map"))
+    if same and theirs.conditions is not None and ours.conditions is not None:
+        same = np.array_equal(theirs.conditions.home_counts, ours.conditions.home_counts)
+    if not same:
+        raise ValueError(
+            f"{folder} was not trained on the training part of these weeks ({weeks.name}): give the same --weeks, "
+            "--users and --seed as in its training."
+        )
+
+
 def _folder() -> Path:
     return Path(os.environ.get("HF_MOBILITY_DATA", "../shared/data"))
 

@@ -10,11 +10,12 @@ test weeks. Three draws each; hours that a test week does not know are hidden in
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _tables import save_table
-from _weeks import NAMES, WeekSet, load_weeks
+from _weeks import NAMES, WeekSet, check_trained_on, load_weeks
 from train_mstar import draw
 
 from hf_mobility import MstarForTrajectoryGeneration
@@ -64,8 +65,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output")
     options = parser.parse_args()
+    names = [f"M-STAR {Path(folder).name}" for folder in options.checkpoints]
+    if len(set(names)) < len(names):
+        parser.error(f"two checkpoints would have one name in the table: {', '.join(names)}")
 
     weeks = load_weeks(options.weeks, seed=options.seed, users=options.users)
+    for folder in options.checkpoints:
+        check_trained_on(weeks, folder)
     rows = np.random.default_rng(options.seed).permutation(weeks.test)[: min(options.number, len(weeks.train))]
     real = weeks.cells[rows]
     made: dict[str, list[np.ndarray]] = {}
@@ -74,11 +80,9 @@ def main() -> None:
         for seed in range(options.draws):
             drawn = Conditions(**weeks.tokenizer.sample_conditions(len(real), seed=seed))
             made.setdefault(name, []).append(generator.generate(drawn, seed=seed))
-    for folder in options.checkpoints:
+    for name, folder in zip(names, options.checkpoints):
         model = MstarForTrajectoryGeneration.from_pretrained(folder).eval()
-        made[f"M-STAR {folder.rstrip('/').rpartition('/')[2]}"] = [
-            draw(model, weeks, len(real), seed=seed) for seed in range(options.draws)
-        ]
+        made[name] = [draw(model, weeks, len(real), seed=seed) for seed in range(options.draws)]
     table = fidelity_report(
         made,
         real=real,

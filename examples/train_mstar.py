@@ -2,6 +2,7 @@
 
     python examples/train_mstar.py --codec runs/codec --output runs/mstar
     python examples/train_mstar.py --codec runs/codec --set within_level_steps=1 --settings paper --output runs/paper
+    torchrun --nproc_per_node 2 examples/train_mstar.py ...    # several processes, --batch-size is of each
 
 The codes are computed once. The settings of drawing are chosen on the validation people, by the mean of the six
 divergences with drawn conditions; `examples/evaluate_mstar.py` then looks at the test people.
@@ -16,24 +17,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from _options import config_value
+from _options import config_values
 from _tables import save_table
-from _weeks import NAMES, WeekSet, load_weeks
-from transformers import PrinterCallback, Trainer, set_seed
+from _weeks import NAMES, WeekSet, check_trained_on, load_weeks
+from accelerate import PartialState
+from transformers import Trainer, set_seed
 
-from hf_mobility import ArrayRows, MstarCodecModel, MstarForTrajectoryGeneration, training_arguments
+from hf_mobility import ArrayRows, MstarCodecModel, MstarConfig, MstarForTrajectoryGeneration, training_arguments
 from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 FLAT, FALLING, STEEP = 1.0, (1.0, 0.9), (1.0, 0.7)  # temperature of the coarsest and of the finest level
-SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "paper": [{"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax"}],
-    "search": [
-        {"temperature": temperature, "smoothing_window": window, "decoding": decoding, "top_k": 100}
-        for decoding in ("argmax", "viterbi", "sample")
-        for window in ((0, 3) if decoding == "argmax" else (0,))
-        for temperature in (FLAT, FALLING, STEEP)
-    ],
+PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax", "within_level_steps": 1}
+START = {"temperature": FALLING, "top_k": 100, "smoothing_window": 0, "decoding": "argmax"}
+# Changes that are tried one group after the other, each on top of the best so far.
+SEARCH: list[list[dict[str, Any]]] = [
+    [{"temperature": FLAT}, {"temperature": STEEP}],
+    [{"decoding": "viterbi"}, {"decoding": "sample"}, {"smoothing_window": 3}],
+    [{"emission_scale": 0.5}, {"emission_scale": 2.0}],
+    [{"within_level_steps": 1}],
+    [PAPER],
+]
+SETTINGS: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {
+    "paper": (PAPER, []),
+    "search": (START, SEARCH),
 }
 
 
@@ -41,18 +48,19 @@ def coded(
     codec: MstarCodecModel, weeks: WeekSet, rows: np.ndarray, *, noise: float = 0.0, copies: int = 1
 ) -> ArrayRows:
     """Codes and conditions of some weeks; with `noise`, several copies with flipped codes and what would be right."""
+    encoded = weeks.tokenizer(weeks.cells[rows], return_tensors="pt")
     parts: list[dict[str, torch.Tensor]] = []
     generator = torch.Generator().manual_seed(0)
     for copy in range(copies if noise else 1):
-        for part in np.array_split(rows, max(1, len(rows) // 256)):
-            encoded = weeks.tokenizer(weeks.cells[part], return_tensors="pt")
-            ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 256)):
+            given = {name: values[part] for name, values in encoded.items()}
+            ids, mask = given["input_ids"].to(codec.device), given["attention_mask"].to(codec.device)
             if noise:
                 code_ids, labels = codec.encode_noisy(ids, mask, flip=noise * copy / copies, generator=generator)
-                found = {"code_ids": code_ids, "labels": labels}
+                found = {"code_ids": code_ids.cpu(), "labels": labels.cpu()}
             else:
-                found = {"code_ids": codec.encode(ids, mask)}
-            parts.append({**found, "attention_mask": mask, **{name: encoded[name] for name in CONDITIONS}})
+                found = {"code_ids": codec.encode(ids, mask).cpu()}
+            parts.append({**found, **{name: given[name] for name in ("attention_mask", *CONDITIONS)}})
     return ArrayRows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
@@ -89,13 +97,13 @@ def train(
         load_best_model_at_end=True,  # few weeks are soon known by heart
         seed=seed,
     )
-    rows = coded(codec, weeks, weeks.train, noise=model.config.code_noise, copies=8)
-    judged = coded(codec, weeks, weeks.validation)
+    model.to(arguments.device)  # where the codec is quick
+    rows = coded(model.codec, weeks, weeks.train, noise=model.config.code_noise, copies=8)
+    judged = coded(model.codec, weeks, np.random.default_rng(0).permutation(weeks.validation)[:500])
     trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
-    trainer.remove_callback(PrinterCallback)
     trainer.train()
     for line in trainer.state.log_history:
-        if "eval_loss" in line:
+        if "eval_loss" in line and trainer.is_world_process_zero():
             print(f"step {line['step']}: validation loss {line['eval_loss']:.4f}")
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
 
@@ -109,29 +117,50 @@ def draw(model: MstarForTrajectoryGeneration, weeks: WeekSet, number: int, *, se
 
 
 def choose(
-    model: MstarForTrajectoryGeneration, weeks: WeekSet, candidates: list[dict[str, Any]], *, number: int = 1_000
+    model: MstarForTrajectoryGeneration,
+    weeks: WeekSet,
+    start: dict[str, Any],
+    search: list[list[dict[str, Any]]],
+    *,
+    number: int = 500,
 ) -> pd.DataFrame:
     """Try settings on validation weeks; the best by mean6 is written to the model's configuration."""
     rows = np.random.default_rng(0).permutation(weeks.validation)[:number]
+    found: list[dict[str, Any]] = []
+
+    def best() -> dict[str, Any]:
+        return min(found, key=lambda row: np.nan_to_num(row["mean6"], nan=np.inf))["settings"] if found else start
+
+    for group in [[{}], *search]:
+        base = best()
+        for change in group:
+            settings = base | change
+            decoded = settings["decoding"] != "argmax"
+            if settings in [row["settings"] for row in found] or ("emission_scale" in change and not decoded):
+                continue  # a scale of what a path weighs, where there is no path
+            found.append({"settings": settings, **score(model, weeks, rows, **_spelled_out(settings, model))})
+            shown = {name: round(found[-1][name], 4) for name in ("mean6", "moves_per_day", "cpc")}
+            print(settings, shown, flush=True)
+    for name, value in _spelled_out(best(), model).items():
+        setattr(model.config, name, None if value == "confidence" else value)
+    return pd.DataFrame(found)
+
+
+def score(model: MstarForTrajectoryGeneration, weeks: WeekSet, rows: np.ndarray, **settings: Any) -> dict[str, float]:
+    """Fidelity of as many drawn weeks as there are rows, hours that the real ones do not know being hidden."""
     real = weeks.cells[rows]
-    levels = len(model.config.codec_config.level_lengths)
-    found = []
-    for candidate in candidates:
-        settings = dict(candidate)
-        if isinstance(settings["temperature"], tuple):
-            settings["temperature"] = np.linspace(*settings["temperature"], levels).round(3).tolist()
-        made = hide_hours(draw(model, weeks, len(real), seed=1, **settings), real)
-        place = {"lat": weeks.tokenizer.lat, "lon": weeks.tokenizer.lon, "slots_per_day": weeks.slots_per_day}
-        found.append({"settings": settings, **fidelity(real, made, **place)})
-        print(
-            settings,
-            {k: round(v, 4) for k, v in found[-1].items() if k in ("mean6", "moves_per_day", "cpc")},
-            flush=True,
-        )
-    table = pd.DataFrame(found)
-    for name, value in table["settings"][int(table["mean6"].argmin())].items():
-        setattr(model.config, name, value)
-    return table
+    made = hide_hours(draw(model, weeks, len(real), seed=1, **settings), real)
+    place = {"lat": weeks.tokenizer.lat, "lon": weeks.tokenizer.lon, "slots_per_day": weeks.slots_per_day}
+    return fidelity(real, made, **place)
+
+
+def _spelled_out(settings: dict[str, Any], model: MstarForTrajectoryGeneration) -> dict[str, Any]:
+    """A falling temperature as one value per level."""
+    temperature = settings["temperature"]
+    if isinstance(temperature, tuple):
+        levels = len(model.config.codec_config.level_lengths)
+        temperature = np.linspace(*temperature, levels).round(3).tolist()
+    return {**settings, "temperature": temperature}
 
 
 def main() -> None:
@@ -150,25 +179,30 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", help="CSV for what was tried on the validation weeks")
     options = parser.parse_args()
+    values = config_values(options.set, MstarConfig)
 
     weeks = load_weeks(options.weeks, seed=options.seed, users=options.users)
+    check_trained_on(weeks, options.codec)
     start = time.perf_counter()
     model = train(
         MstarCodecModel.from_pretrained(options.codec),
         weeks,
         size=options.size,
         variant=options.variant,
-        values=dict(map(config_value, options.set)),
+        values=values,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
         folder=options.output,
     )
+    if not PartialState().is_main_process:
+        return
     print(f"{model.num_parameters(only_trainable=True):,} parameters, {time.perf_counter() - start:.0f} s")
-    table = choose(model, weeks, SETTINGS[options.settings])
-    model.save_pretrained(options.output)
     weeks.tokenizer.save_pretrained(options.output)
+    model.save_pretrained(options.output)  # whatever becomes of the search
+    table = choose(model, weeks, *SETTINGS[options.settings])
+    model.save_pretrained(options.output)
     if options.report:
         save_table(table, options.report)
 

@@ -2,7 +2,7 @@
 
     python examples/train_mstar_codec.py --output runs/codec                                  # simulated weeks
     HF_MOBILITY_DATA=... python examples/train_mstar_codec.py --weeks geolife_days --output runs/codec-days
-    torchrun --nproc_per_node 2 examples/train_mstar_codec.py ...                             # several processes
+    torchrun --nproc_per_node 2 examples/train_mstar_codec.py ...    # several processes, --batch-size is of each
 
 50 % of the people train, 20 % validate, 30 % test, for this stage and the next one alike.
 """
@@ -15,10 +15,11 @@ import time
 import numpy as np
 import pandas as pd
 import torch
-from _options import config_value
+from _options import config_values
 from _tables import save_table
 from _weeks import NAMES, WeekSet, load_weeks
-from transformers import PrinterCallback, Trainer, set_seed
+from accelerate import PartialState
+from transformers import Trainer, set_seed
 
 from hf_mobility import ArrayRows, MstarCodecConfig, MstarCodecModel, training_arguments
 
@@ -49,7 +50,7 @@ def train(
     model = MstarCodecModel(config)
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
-    encoded = weeks.tokenizer(weeks.cells[weeks.train], return_tensors="pt")
+    encoded = weeks.tokenizer(weeks.cells[weeks.train], conditions=False, return_tensors="pt")
     arguments = training_arguments(
         folder,
         preset="mstar_codec",
@@ -61,7 +62,6 @@ def train(
     )
     rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
     trainer = Trainer(model, arguments, train_dataset=rows, data_collator=ArrayRows.collate)
-    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
 
@@ -71,7 +71,7 @@ def round_trip(model: MstarCodecModel, weeks: WeekSet, rows: np.ndarray) -> tupl
     """(cells after encoding and decoding (n, L), codes)."""
     cells, codes = [], []
     for part in np.array_split(rows, max(1, len(rows) // 256)):
-        encoded = weeks.tokenizer(weeks.cells[part], return_tensors="pt").to(model.device)
+        encoded = weeks.tokenizer(weeks.cells[part], conditions=False, return_tensors="pt").to(model.device)
         codes.append(model.encode(encoded["input_ids"], encoded["attention_mask"]))
         cells.append(model.decode(codes[-1]).argmax(-1).cpu().numpy())
     return np.concatenate(cells), torch.cat(codes)
@@ -117,9 +117,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", help="CSV for the round trip of the test weeks")
     options = parser.parse_args()
+    values = config_values(options.set, MstarCodecConfig)
 
     weeks = load_weeks(options.weeks, seed=options.seed, users=options.users)
-    config = codec_config(weeks, options.size, options.variant, **dict(map(config_value, options.set)))
+    config = codec_config(weeks, options.size, options.variant, **values)
     start = time.perf_counter()
     model = train(
         weeks,
@@ -131,6 +132,8 @@ def main() -> None:
         folder=options.output,
     )
     seconds = time.perf_counter() - start
+    if not PartialState().is_main_process:
+        return
     model.save_pretrained(options.output)
     weeks.tokenizer.save_pretrained(options.output)
     table = pd.DataFrame(

@@ -1,6 +1,7 @@
 """Transformer blocks of the M-STAR codec: post-norm, without a causal mask, and fixed sine/cosine positions.
 
-Unusual: dropout is an argument of the call, so that a codec can encode without it inside a model that trains.
+Unusual: whether to drop is an argument of the call, so that a codec can encode without dropout inside a model that
+trains.
 
 (No `from __future__ import annotations` here: layers are read by transformers.)
 """
@@ -16,6 +17,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_mstar import MstarCodecConfig
+
+
+def mark(module: nn.Module, **values: float) -> None:
+    """Set the marks (`init_bound`, `init_std`) that `_init_weights` reads."""
+    for name, value in values.items():
+        setattr(module, name, value)
 
 
 def drop(values: torch.Tensor, probability: float) -> torch.Tensor:
@@ -68,11 +75,11 @@ class MstarCodecAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
         for projection in (self.q_proj, self.k_proj, self.v_proj):
-            projection.init_bound = (6 / (4 * config.hidden_size)) ** 0.5  # Xavier, as if they were one (3 D, D) matrix
-        self.o_proj.init_bound = config.hidden_size**-0.5
+            mark(projection, init_bound=(6 / (4 * config.hidden_size)) ** 0.5)  # Xavier of the three as one matrix
+        mark(self.o_proj, init_bound=config.hidden_size**-0.5)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, dropout: float = 0.0
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, dropping: bool = False
     ) -> torch.Tensor:
         shape = (*hidden_states.shape[:-1], self.num_heads, self.head_dim)
         query, key, value = (
@@ -82,6 +89,7 @@ class MstarCodecAttention(nn.Module):
         if name == "sdpa" and self.training and query.requires_grad and query.device.type == "cpu":
             name = "eager"
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+        dropout = float(self.config.attention_dropout) if dropping else 0.0
         output, _ = attention(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling)
         return self.o_proj(output.reshape(hidden_states.shape))
 
@@ -91,18 +99,20 @@ class MstarCodecLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: MstarCodecConfig) -> None:
         super().__init__()
+        self.dropout = float(config.dropout)
         self.self_attn = MstarCodecAttention(config)
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.post_feedforward_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.up_proj.init_bound = config.hidden_size**-0.5
-        self.down_proj.init_bound = config.intermediate_size**-0.5
+        mark(self.up_proj, init_bound=config.hidden_size**-0.5)
+        mark(self.down_proj, init_bound=config.intermediate_size**-0.5)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, dropout: float = 0.0
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, dropping: bool = False
     ) -> torch.Tensor:
-        attended = self.self_attn(hidden_states, attention_mask, dropout)
+        dropout = self.dropout if dropping else 0.0
+        attended = self.self_attn(hidden_states, attention_mask, dropping)
         hidden_states = self.post_attention_layernorm(hidden_states + drop(attended, dropout))
         inner = self.down_proj(drop(F.gelu(self.up_proj(hidden_states)), dropout))
         return self.post_feedforward_layernorm(hidden_states + drop(inner, dropout))
@@ -110,6 +120,8 @@ class MstarCodecLayer(GradientCheckpointingLayer):
 
 class MstarSinusoids(nn.Module):
     """Fixed sine/cosine positions (base 10000), added to (N, L, D)."""
+
+    table: torch.Tensor
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
@@ -128,4 +140,4 @@ class MstarSinusoids(nn.Module):
         return values + self.table.to(values.dtype)
 
 
-__all__ = ["MstarCodecAttention", "MstarCodecLayer", "MstarSinusoids", "drop"]
+__all__ = ["MstarCodecAttention", "MstarCodecLayer", "MstarSinusoids", "drop", "mark"]

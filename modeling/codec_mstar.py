@@ -23,7 +23,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .blocks_mstar import MstarCodecLayer, MstarSinusoids, drop
+from .blocks_mstar import MstarCodecLayer, MstarSinusoids, drop, mark
 from .configuration_mstar import MstarCodecConfig
 from .quantiser_mstar import MstarCodebook, MstarQuantiser
 from .resample_mstar import MstarResampler, widened
@@ -64,15 +64,16 @@ class MstarPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
-            if hasattr(module, "init_bound"):
-                init.uniform_(module.weight, -module.init_bound, module.init_bound)
-            else:
+            bound = getattr(module, "init_bound", None)
+            if bound is None:
                 init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+            else:
+                init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            std = module.init_std if hasattr(module, "init_std") else self.config.initializer_range
-            init.normal_(module.weight, mean=0.0, std=std)
+            std = getattr(module, "init_std", None)
+            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range if std is None else std)
         elif isinstance(module, nn.LayerNorm):
             if module.elementwise_affine:
                 init.ones_(module.weight)
@@ -107,9 +108,9 @@ class MstarCodecModel(MstarPreTrainedModel):
         self.decoder = nn.ModuleList(MstarCodecLayer(config) for _ in range(config.num_decoder_layers))
         self.cell_head = nn.Linear(width, config.num_cells)
         self.resolutions = sorted(set(config.level_resolutions))  # those that some level reads
-        self.cell_head.init_bound = width**-0.5
+        mark(self.cell_head, init_bound=width**-0.5)
         for table in self.cell_embeddings:
-            table.init_std = 1.0  # beside positions of that size
+            mark(table, init_std=1.0)  # beside positions of that size
         self._freeze_unused()
         self.post_init()
 
@@ -151,7 +152,7 @@ class MstarCodecModel(MstarPreTrainedModel):
         Raises:
             ValueError: if a shape does not fit the configuration.
         """
-        encoded = self._encode_hours(input_ids, attention_mask, self.config.dropout if self.training else 0.0)
+        encoded = self._encode_hours(input_ids, attention_mask, self.training)
         features = self._pool_levels(encoded, attention_mask)
         known = self._known_positions(attention_mask)
         learns = self.training and self.quantiser.codebook.by_average and features[0].requires_grad
@@ -184,7 +185,7 @@ class MstarCodecModel(MstarPreTrainedModel):
 
     def level_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> list[torch.Tensor]:
         """F_k (N, T_k, D) float32 of every level, coarse to fine, before quantisation; 0 where no hour is known."""
-        return self._pool_levels(self._encode_hours(input_ids, attention_mask, dropout=0.0), attention_mask)
+        return self._pool_levels(self._encode_hours(input_ids, attention_mask, dropping=False), attention_mask)
 
     def quantise_level(self, residual: torch.Tensor) -> torch.Tensor:
         """Nearest codes of residuals, (N, T, D) -> (N, T) int64."""
@@ -258,7 +259,7 @@ class MstarCodecModel(MstarPreTrainedModel):
             half = smoothing_window // 2
             padded = F.pad(fhat.transpose(1, 2), (half, half), mode="replicate")
             fhat = F.avg_pool1d(padded, smoothing_window, stride=1).transpose(1, 2)
-        return self._decode(fhat, training=False)
+        return self._decode(fhat, dropping=False)
 
     def code_usage(self, code_ids: torch.Tensor) -> torch.Tensor:
         """Perplexity of the codes of each level, (N, sum T_k) -> (S,) float32: how many codes are in effective use."""
@@ -271,7 +272,7 @@ class MstarCodecModel(MstarPreTrainedModel):
     # The encoder
 
     def _encode_hours(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, dropout: float
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, dropping: bool
     ) -> list[torch.Tensor]:
         """H (N, L, D) of every resolution that is read, in one batch; unknown hours are not yet zeroed."""
         self._check_inputs(input_ids, attention_mask)
@@ -283,9 +284,9 @@ class MstarCodecModel(MstarPreTrainedModel):
             hidden_states = hidden_states * known.unsqueeze(-1)
             keys = known | ~known.any(-1, keepdim=True)  # somebody must be attended to
             mask = create_bidirectional_mask(self.config, inputs_embeds=hidden_states, attention_mask=keys)
-        hidden_states = drop(self.position(hidden_states), dropout)
+        hidden_states = drop(self.position(hidden_states), self.config.dropout if dropping else 0.0)
         for layer in self.encoder:
-            hidden_states = layer(hidden_states, mask, dropout)
+            hidden_states = layer(hidden_states, mask, dropping)
         return list(hidden_states.chunk(len(ids)))
 
     def _pool_levels(self, encoded: list[torch.Tensor], attention_mask: torch.Tensor | None) -> list[torch.Tensor]:
@@ -307,14 +308,13 @@ class MstarCodecModel(MstarPreTrainedModel):
         return [resampler.known_hours(attention_mask, level) > 0 for level in range(len(resampler.lengths))]
 
     def _check_inputs(self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None) -> None:
-        wanted = (len(self.config.cells_per_resolution), self.config.num_hours)
-        if input_ids is None or input_ids.dim() != 3 or input_ids.shape[1:] != wanted:
-            got = None if input_ids is None else tuple(input_ids.shape)
-            raise ValueError(f"input_ids must be (weeks, resolutions {wanted[0]}, hours {wanted[1]}), got {got}.")
-        if attention_mask is not None and attention_mask.shape != (len(input_ids), wanted[1]):
+        resolutions, hours = len(self.config.cells_per_resolution), self.config.num_hours
+        shape = None if input_ids is None else tuple(input_ids.shape)
+        if shape is None or len(shape) != 3 or shape[1] != resolutions or shape[2] != hours:
+            raise ValueError(f"input_ids must be (weeks, resolutions {resolutions}, hours {hours}), got {shape}.")
+        if attention_mask is not None and tuple(attention_mask.shape) != (shape[0], hours):
             raise ValueError(
-                f"attention_mask must be (weeks {len(input_ids)}, hours {wanted[1]}), got "
-                f"{tuple(attention_mask.shape)}."
+                f"attention_mask must be (weeks {shape[0]}, hours {hours}), got {tuple(attention_mask.shape)}."
             )
 
     # The decoder and the losses
@@ -325,13 +325,13 @@ class MstarCodecModel(MstarPreTrainedModel):
             return features[-1]
         levels = self.config.level_resolutions
         shares = [levels.count(resolution) / len(levels) for resolution in self.resolutions]
-        return sum(share * widened(hidden) for share, hidden in zip(shares, encoded))
+        return torch.stack([share * widened(hidden) for share, hidden in zip(shares, encoded)]).sum(0)
 
-    def _decode(self, fhat: torch.Tensor, training: bool) -> torch.Tensor:
-        dropout = self.config.dropout if training else 0.0
-        hidden_states = drop(self.position(fhat.to(self.cell_head.weight.dtype)), dropout)
+    def _decode(self, fhat: torch.Tensor, dropping: bool) -> torch.Tensor:
+        hidden_states = self.position(fhat.to(self.cell_head.weight.dtype))
+        hidden_states = drop(hidden_states, self.config.dropout if dropping else 0.0)
         for layer in self.decoder:
-            hidden_states = layer(hidden_states, None, dropout)
+            hidden_states = layer(hidden_states, None, dropping)
         return self.cell_head(hidden_states)
 
     def _add_losses(
@@ -354,8 +354,8 @@ class MstarCodecModel(MstarPreTrainedModel):
 
         pairs = list(enumerate(zip(features, reconstructions)))
         coded = pairs if self.config.code_loss == "all" else pairs[-1:]
-        output.codebook_loss = sum(difference(k, fhat, value.detach()) for k, (value, fhat) in coded)
-        output.commitment_loss = sum(difference(k, value, fhat.detach()) for k, (value, fhat) in pairs)
+        output.codebook_loss = torch.stack([difference(k, fhat, value.detach()) for k, (value, fhat) in coded]).sum()
+        output.commitment_loss = torch.stack([difference(k, value, fhat.detach()) for k, (value, fhat) in pairs]).sum()
         output.loss = (
             output.reconstruction_loss
             + self.config.code_loss_weight / len(coded) * output.codebook_loss

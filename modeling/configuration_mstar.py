@@ -17,6 +17,7 @@ WEEK_LEVELS = [1, 7, 14, 28, 56, 84, 112, 168]
 
 CODEC_VARIANTS: dict[str, dict[str, Any]] = {
     "released": {
+        "attention_dropout": 0.1,
         "codebook_update": "gradient",
         "code_loss": "last",
         "code_loss_weight": 1.0,
@@ -68,6 +69,7 @@ class MstarCodecConfig(PreTrainedConfig):
             evenly, coarse to fine, which is the paper's table. The released code is off by one:
             `[3, 0, 0, 1, 1, 2, 2, 3]`.
         hidden_size: width D of features and codes; divisible by `num_attention_heads`.
+        attention_dropout: of attention weights (released: 0.1, as `dropout`; a fifth of a training step on a CPU).
         codebook_size: codes V, shared by all levels.
         codebook_update: `ema` = moving average of the features that chose a code, unused codes restarted from
             residuals; `gradient` = trained by the code loss (released; it collapses).
@@ -93,6 +95,7 @@ class MstarCodecConfig(PreTrainedConfig):
     num_encoder_layers: int = 2
     num_decoder_layers: int = 2
     dropout: float | int = 0.1
+    attention_dropout: float | int = 0.0
     codebook_size: int = 4096
     codebook_update: str = "ema"
     ema_decay: float | int = 0.98
@@ -139,6 +142,11 @@ class MstarCodecConfig(PreTrainedConfig):
                 f"level_resolutions needs one index below {len(self.cells_per_resolution)} for each of the "
                 f"{len(self.level_lengths)} levels, got {self.level_resolutions}."
             )
+        for name in ("dropout", "attention_dropout", "restart_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        if not 0 <= self.ema_decay <= 1:
+            raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}.")
         for name, allowed in (
             ("codebook_update", ("ema", "gradient")),
             ("code_loss", ("all", "last")),
@@ -188,7 +196,9 @@ class MstarConfig(PreTrainedConfig):
             coarser ones; the targets follow the replaced codes (needs the codec in training). Not in the paper.
         within_level_steps: passes per level: 1 = all positions of a level drawn independently (paper); more = drawn in
             that many groups, most certain first, each pass seeing the codes drawn before. An int, or one per level.
-            Training shows random parts of a level whenever any value exceeds 1.
+            More than 1 needs `reveal_codes`.
+        reveal_codes: training shows random parts of a level, which several passes need; `None` = where any value of
+            `within_level_steps` exceeds 1. Not in the paper.
         top_k: codes that may be drawn; `None` = all.
         temperature: per level, or one value, or `None` = the paper's confidence rule (offset - slope * confidence).
         temperature_offset, temperature_slope: of that rule.
@@ -215,6 +225,7 @@ class MstarConfig(PreTrainedConfig):
     condition_dropout: float | int = 0.0
     code_noise: float | int = 0.0
     within_level_steps: int | list[int] = 1
+    reveal_codes: bool | None = None
     top_k: int | None = 10
     temperature: float | int | list[float | int] | None = None
     temperature_offset: float | int = 1.5
@@ -233,6 +244,9 @@ class MstarConfig(PreTrainedConfig):
             self.codec_config = MstarCodecConfig(**self.codec_config)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        if self.reveal_codes is None:
+            steps = self.within_level_steps
+            self.reveal_codes = max(steps if isinstance(steps, list) else [steps]) > 1
         super().__post_init__(**kwargs)
 
     def validate_mstar(self) -> None:
@@ -296,11 +310,6 @@ class MstarConfig(PreTrainedConfig):
     def codec(self) -> MstarCodecConfig:
         """`codec_config`, which is a dict only until the configuration is made."""
         return cast(MstarCodecConfig, self.codec_config)
-
-    @property
-    def reveals_codes(self) -> bool:
-        """Whether the model is trained to see parts of the level it draws."""
-        return max(self.steps_per_level) > 1
 
     @property
     def steps_per_level(self) -> list[int]:

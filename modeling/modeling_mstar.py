@@ -113,7 +113,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self.start = nn.Parameter(torch.zeros(width))
         self.slot_embedding = nn.Parameter(torch.zeros(codec.num_codes_per_week, width))
         self.level_embedding = nn.Embedding(len(codec.level_lengths), width)
-        self.revealed_embedding = nn.Parameter(torch.zeros(width)) if config.reveals_codes else None
+        self.revealed_embedding = nn.Parameter(torch.zeros(width)) if config.reveal_codes else None
         self.in_proj = nn.Linear(codec.hidden_size, width)
         self.attention_modulation = MstarModulation(config)
         self.mlp_modulation = MstarModulation(config)
@@ -220,7 +220,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         """
         code_ids, labels = self._codes(code_ids, input_ids, attention_mask, labels)
         self._check_shapes(code_ids, labels, revealed, home_ids, commute_ids, attribute_ids)
-        if revealed is None and self.training and self.config.reveals_codes:
+        if revealed is None and self.training and self.config.reveal_codes:
             revealed = self._draw_revealed(code_ids)
         if revealed is not None and self.revealed_embedding is None:
             raise ValueError("revealed needs a model with within_level_steps above 1.")

@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from .blocks_mstar import mark
 from .configuration_mstar import MstarCodecConfig
 from .resample_mstar import MstarResampler
 
@@ -35,7 +36,14 @@ class Quantised:
 
 
 class MstarCodebook(nn.Module):
-    """V vectors of width D. `weight` is a parameter (`gradient`) or a buffer (`ema`)."""
+    """V vectors of width D. `weight` is a parameter (`gradient`), or a buffer (`ema`) beside those of its moving
+    average: sums (V, D) and counts (V,) of the residuals that chose each code, and the number of updates so far.
+    """
+
+    weight: torch.Tensor
+    sums: torch.Tensor
+    counts: torch.Tensor
+    num_updates: torch.Tensor
 
     def __init__(self, config: MstarCodecConfig) -> None:
         super().__init__()
@@ -57,7 +65,7 @@ class MstarCodebook(nn.Module):
         """Code of each vector, (N, T, D) -> (N, T) int64. The length of a residual does not change the best cosine, and
         its square is the same in every Euclidean distance: neither is computed.
         """
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(residuals.device.type, enabled=False):
             codes = self.weight.detach()
             rows = residuals.detach().to(codes.dtype).flatten(0, -2)
             codes, offset = (F.normalize(codes, dim=-1), None) if self.cosine else (codes, codes.square().sum(-1) / -2)
@@ -70,12 +78,12 @@ class MstarCodebook(nn.Module):
         return F.embedding(ids, self.weight)
 
     @torch.no_grad()
-    def start(self, features: list[torch.Tensor], weights: list[torch.Tensor] | None) -> None:
-        """Fill a codebook that was never updated with features of this batch, once."""
+    def start(self, features: list[torch.Tensor], known: list[torch.Tensor] | None) -> None:
+        """Fill a codebook that was never updated with features of this batch, once. Arguments as in `update`."""
         if self._started:
             return
         if not int(self.num_updates):
-            drawn = _draw_rows(features, weights, len(self.weight)).to(self.weight.dtype)
+            drawn = _draw_rows(features, known, len(self.weight)).to(self.weight.dtype)
             self.weight.copy_(_from_first_process(drawn))
         self._started = True
 
@@ -103,13 +111,14 @@ class MstarCodebook(nn.Module):
 
         self.sums.mul_(self.decay).add_(totals[:, :-1], alpha=1 - self.decay)
         self.counts.mul_(self.decay).add_(totals[:, -1], alpha=1 - self.decay)
-        mean_use = self.counts.mean()
-        unused = (self.counts < self.restart_share * mean_use).unsqueeze(-1)
+        least = self.restart_share * self.counts.mean()
+        unused = (self.counts < least).unsqueeze(-1)
         average = self.sums / self.counts.clamp(min=1e-12).unsqueeze(-1)
         average = torch.where((self.counts > 1e-6).unsqueeze(-1), average, self.weight)
         self.weight.copy_(torch.where(unused, spare, average))
-        self.sums.copy_(torch.where(unused, spare * mean_use, self.sums))
-        self.counts.copy_(torch.where(unused.squeeze(-1), mean_use, self.counts))
+        # A restarted code counts as just used enough: it follows its first residuals quickly, or is restarted again.
+        self.sums.copy_(torch.where(unused, spare * least, self.sums))
+        self.counts.copy_(torch.where(unused.squeeze(-1), least, self.counts))
         self.num_updates += 1
 
 
@@ -159,8 +168,9 @@ class MstarRefiner(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.up_proj = nn.Linear(width, width)
         self.down_proj = nn.Linear(width, width)
-        self.conv_proj.init_bound = (3 * width) ** -0.5
-        self.up_proj.init_bound = self.down_proj.init_bound = width**-0.5
+        mark(self.conv_proj, init_bound=(3 * width) ** -0.5)
+        mark(self.up_proj, init_bound=width**-0.5)
+        mark(self.down_proj, init_bound=width**-0.5)
         self.use_norm = config.refiner_norm
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -185,7 +195,7 @@ class MstarQuantiser(nn.Module):
     def next_level(self, reconstruction: torch.Tensor, level: int) -> torch.Tensor:
         """u_{k+1} (N, T_{k+1}, D) from fhat_k (N, T_k, D); `level` k counts from 0."""
         with torch.autocast(reconstruction.device.type, enabled=False):
-            values = reconstruction.to(self.refiners[level].conv_proj.weight.dtype)
+            values = reconstruction.to(self.codebook.weight.dtype)
             return self.refiners[level](self.resampler.up(values, level))
 
     def forward(

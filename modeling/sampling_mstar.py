@@ -61,10 +61,10 @@ class SamplingOptions:
         config.check_sampling(**settings)
         temperature, lengths = settings["temperature"], config.codec.level_lengths
         steps = config.steps_for(settings["within_level_steps"])
-        if max(steps) > 1 and not config.reveals_codes:
+        if max(steps) > 1 and not config.reveal_codes:
             raise ValueError(
                 f"within_level_steps={settings['within_level_steps']} needs a model trained with it: its configuration "
-                "has within_level_steps=1, so it never saw a level partly drawn."
+                "has reveal_codes=False, so it never saw a level partly drawn."
             )
         codes = config.codec.codebook_size
         return cls(

@@ -174,7 +174,62 @@ def speed() -> str:
     return markdown(rows, ["pair (first / second)", "first, ms", "second, ms", "ratio"])
 
 
+GENERATION = {
+    "displacement": "displacement",
+    "radius": "radius",
+    "duration": "duration",
+    "periodicity": "places",
+    "g_rank": "G-rank",
+    "i_rank": "I-rank",
+    "mean6": "mean of six",
+    "cpc": "CPC",
+    "moves_per_day": "moves a day",
+    "copied_moving": "copies",
+}
+
+
+def generation(name: str) -> str:
+    """Divergences in units of 0.001 nats, so that they can be read; ± is the spread of the mean over draws."""
+    rows = []
+    for _, row in read(name).iterrows():
+        cells = [f"{1000 * row[column]:.1f}" for column in list(GENERATION)[:6]]
+        spread = "" if pd.isna(row["mean6_sd"]) else f" ± {1000 * row['mean6_sd']:.1f}"
+        cells += [f"{1000 * row['mean6']:.1f}{spread}", f"{row['cpc']:.2f}", f"{row['moves_per_day']:.2f}"]
+        copies = "" if pd.isna(row["copied_moving"]) else f"{row['copied_moving']:.1%}".replace("%", " %")
+        rows.append([f"**{row['model']}**" if row["model"].startswith("M-STAR") else row["model"], *cells, copies])
+    return markdown(rows, ["JSD, 0.001 nats", *GENERATION.values()])
+
+
+def codec() -> str:
+    table = read("mstar_codec")
+    rows = [
+        [
+            f"{row['data']}, {row['part']}",
+            f"{row['weeks']:,.0f}",
+            f"{row['accuracy']:.4f}",
+            f"{row['accuracy near moves']:.4f}",
+            f"{row['whole week exact']:.3f}",
+            f"{row['moves per day']:.2f} / {row['moves per day, round trip']:.2f}",
+            f"{row['codes in use, mean level']:.0f} / {row['codes in use, finest level']:.0f}",
+        ]
+        for _, row in table.iterrows()
+    ]
+    header = ["weeks", "number", "accuracy", "near moves", "whole week exact", "moves a day, real / round trip"]
+    return markdown(rows, [*header, "codes in use, mean level / finest"])
+
+
+def settings() -> str:
+    rows = [
+        [f"`{row['settings']}`", f"{1000 * row['mean6']:.1f}", f"{row['moves_per_day']:.2f}"]
+        for _, row in read("mstar_settings").sort_values("mean6").iterrows()
+    ]
+    return markdown(rows, ["settings of drawing", "mean of six, 0.001 nats", "moves a day"])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "mstar codec": codec,
+    "mstar simulated": lambda: generation("mstar_simulated"),
+    "mstar settings": settings,
     "transfer": lambda: wide("all", ("acc@1", "mrr")),
     "new places": lambda: wide("new places", ("acc@10", "mrr")),
     "known places": lambda: wide("known places", ("acc@1", "mrr")),
@@ -203,8 +258,8 @@ def fill(text: str) -> str:
 
 
 def main() -> None:
-    card = ROOT / "checkpoints" / "samoe-small" / "README.md"
-    for page in (ROOT / "README.md", ROOT / "docs" / "results.md", card):
+    cards = sorted((ROOT / "checkpoints").glob("*/README.md"))
+    for page in (ROOT / "README.md", ROOT / "docs" / "results.md", *cards):
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 

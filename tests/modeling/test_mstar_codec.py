@@ -275,7 +275,7 @@ def test_a_code_changes_no_input_of_its_own_level_or_of_a_coarser_one() -> None:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_codec_in_training_mode_encodes_as_in_evaluation_mode(attention: str) -> None:
-    model = make_codec(dropout=0.5)
+    model = make_codec(dropout=0.5, attention_dropout=0.5)
     model.set_attn_implementation(attention)
     weeks = make_weeks(model.config)
     wanted, state = model.encode(weeks), {name: value.clone() for name, value in model.state_dict().items()}
@@ -339,6 +339,8 @@ def test_under_autocast_products_are_bfloat16_and_the_quantiser_is_not(variant: 
         output = model(weeks, make_mask(*weeks[:, 0].shape))
         features = model.level_features(weeks)
         assert all(values.dtype == torch.float32 for values in [*features, *model.teacher_inputs(output.code_ids)])
+        nearest = model.quantise_level(features[-1])
+    assert torch.equal(nearest, model.quantise_level(features[-1]))
     assert output.logits.dtype == torch.bfloat16 and output.loss.dtype == torch.float32
     output.loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
@@ -385,6 +387,12 @@ def test_bad_input_is_refused_in_one_sentence(call: Callable[..., Any], words: s
     model = make_codec()
     with pytest.raises(ValueError, match=words):
         call(model, make_weeks(model.config))
+
+
+@pytest.mark.parametrize("name", ["dropout", "attention_dropout", "ema_decay", "restart_share"])
+def test_a_share_above_one_is_refused(name: str) -> None:
+    with pytest.raises(Exception, match=rf"{name} must be .*, got 1\.5"):
+        MstarCodecConfig(**{name: 1.5})
 
 
 def test_noise_needs_residuals_that_follow_the_codes() -> None:

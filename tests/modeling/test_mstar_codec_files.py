@@ -1,4 +1,4 @@
-"""The M-STAR codec saved, loaded in another process, compiled, and trained by two processes."""
+"""The M-STAR codec saved, loaded in another process, in bfloat16, compiled."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_the_codec_compiles_to_one_graph(training: bool) -> None:
 def test_activation_checkpointing_changes_no_gradient_and_no_code() -> None:
     weeks, states = make_weeks(), []
     for checkpointing in (False, True):
-        model = make_codec(dropout=0.3).train()
+        model = make_codec(dropout=0.3, attention_dropout=0.3).train()
         if checkpointing:
             model.activation_checkpointing_enable()
         with torch.random.fork_rng():
@@ -183,72 +183,3 @@ def test_activation_checkpointing_changes_no_gradient_and_no_code() -> None:
         states.append([p.grad for p in model.parameters()] + list(model.quantiser.codebook.state_dict().values()))
     for plain, saved in zip(*states, strict=True):
         torch.testing.assert_close(plain, saved)
-
-
-# Several processes
-
-TRAIN = """
-import sys, torch
-import torch.distributed as dist
-from safetensors.torch import load_file, save_file
-from torch.nn.parallel import DistributedDataParallel
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
-
-folder, processes = sys.argv[1], int(sys.argv[2])
-weeks = load_file(folder + "/weeks.safetensors")["weeks"]
-
-
-def train(codec, rank, steps):
-    torch.manual_seed(rank)
-    codec = codec.train()
-    model = DistributedDataParallel(codec) if processes > 1 else codec
-    optimiser = torch.optim.SGD(codec.parameters(), lr=0.1)
-    for _ in range(steps):
-        for part in weeks.chunk(2):  # two batches a step: gradients add up
-            (model(part.chunk(processes)[rank]).loss / 2).backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    return {name: value.clone().contiguous() for name, value in codec.state_dict().items()}
-
-
-if processes > 1:
-    dist.init_process_group("gloo")
-    assert dist.get_world_size() == processes
-rank = dist.get_rank() if processes > 1 else 0
-for variant in ("corrected", "released"):
-    state = train(MstarCodecModel.from_pretrained(f"{folder}/{variant}"), rank, 3)
-    save_file(state, f"{folder}/{variant}-{processes}-{rank}.safetensors")
-# From the start, with restarts: which vectors are drawn is up to the first process, for all.
-torch.manual_seed(0)
-config = MstarCodecModel.from_pretrained(folder + "/corrected").config
-config.restart_share = 0.5
-save_file(train(MstarCodecModel(config), rank, 3), f"{folder}/restarts-{processes}-{rank}.safetensors")
-if processes > 1:
-    dist.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_the_codec_and_the_codebook_of_one(tmp_path: Path, run_python: RunPython) -> None:
-    save_file({"weeks": make_weeks(16)}, tmp_path / "weeks.safetensors")
-    starts = {}
-    for variant in VARIANTS:
-        model = make_codec(variant, dropout=0.0, restart_share=0.0)
-        model.save_pretrained(tmp_path / variant)
-        starts[variant] = model.state_dict()
-    script = tmp_path / "train.py"
-    script.write_text(TRAIN)
-    run_python(str(script), str(tmp_path), "1")
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone")
-    run_python(*launcher, str(script), str(tmp_path), "2")
-    for variant in VARIANTS:
-        one, *two = (load_file(tmp_path / f"{variant}-{name}.safetensors") for name in ("1-0", "2-0", "2-1"))
-        for name, value in one.items():
-            torch.testing.assert_close(
-                two[0][name], value, atol=1e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
-            )
-            assert torch.equal(two[0][name], two[1][name]), name
-        assert (one["quantiser.codebook.weight"] - starts[variant]["quantiser.codebook.weight"]).abs().max() > 1e-2
-    first, second = (load_file(tmp_path / f"restarts-2-{rank}.safetensors") for rank in (0, 1))
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name

@@ -40,10 +40,12 @@ def test_pooling_is_adaptive_average_pooling_for_any_lengths(length: int, target
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_upsampling_is_bicubic_interpolation_for_any_lengths(length: int, target: int) -> None:
-    values = torch.randn(2, length, 3, generator=torch.Generator().manual_seed(length))
+    """In float64: torch itself rounds positions of long sequences in float32."""
+    values = torch.randn(2, length, 3, generator=torch.Generator().manual_seed(length), dtype=torch.float64)
     picture = values.transpose(1, 2).unsqueeze(-1)
     wanted = F.interpolate(picture, size=(target, 1), mode="bicubic", align_corners=False)[..., 0].transpose(1, 2)
-    torch.testing.assert_close(torch.matmul(upsampling_matrix(length, target), values), wanted, atol=1e-5, rtol=1e-5)
+    found = torch.matmul(upsampling_matrix(length, target).double(), values)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
 
 
 def test_the_matrices_of_a_week_are_torchs_functions() -> None:
@@ -135,7 +137,6 @@ def test_a_code_without_use_is_restarted_from_a_residual_of_a_random_level() -> 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         book.update([few, many_counted], ids, known)
-        mean_use = book.counts.mean()
     assert torch.isfinite(book.weight).all()
     fresh = book.weight[100:]
     rows = torch.cat([few.flatten(0, 1), many[:, :250].flatten(0, 1)])
@@ -145,8 +146,8 @@ def test_a_code_without_use_is_restarted_from_a_residual_of_a_random_level() -> 
     number = torch.full((100,), 3.0)
     number[0] += 3 + 3 * 150
     torch.testing.assert_close(book.weight[:100], torch.stack(used) / number.unsqueeze(1), atol=1e-5, rtol=1e-5)
-    restarted = book.counts[100:]
-    assert (restarted == restarted[0]).all() and restarted[0] > 0.1 * mean_use, "a restarted code is given time"
+    restarted, uses = book.counts[100:], 3 * 251 * 0.02
+    torch.testing.assert_close(restarted, torch.full((300,), 0.1 * uses / 400))
     torch.testing.assert_close(book.sums[100:], fresh * restarted.unsqueeze(1))
 
 

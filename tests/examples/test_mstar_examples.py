@@ -1,0 +1,488 @@
+"""The M-STAR examples on a toy city: days of 24 hours of thirty people, 16 cells, tiny models.
+
+Unusual: `load_weeks` of every script is replaced by the toy's, so that nothing heavy runs; it has tests of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hf_mobility import MstarCodecModel, MstarForTrajectoryGeneration, MstarTokenizer, simulate_city
+from hf_mobility.data.weeks import split_weeks_by_user
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+SCRIPTS = ("train_mstar_codec", "train_mstar", "evaluate_mstar")
+LEVELS = [1, 4, 24]
+STEPS = {"--steps": "24", "--batch-size": "32"}
+UNTRAINED = np.log(32)  # loss of a generator that knows nothing about its 32 codes
+TRAINING = {"size": "tiny", "variant": "corrected", "batch_size": 32, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[SimpleNamespace]:
+    """The modules, imported as their neighbours import them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        names = ("_weeks", "_options", *SCRIPTS)
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+
+
+@pytest.fixture(scope="module")
+def toy_weeks(examples: SimpleNamespace) -> Any:
+    """A WeekSet of the days of thirty people; two people have hours of which nothing is known."""
+    city = simulate_city(30, num_days=14, num_locations=60, radius_km=2.0, seed=5)
+    lat, lon = city.visits["lat"], city.visits["lon"]
+    tokenizer = MstarTokenizer.from_grid(
+        lat=lat, lon=lon, timezone=city.timezone, rows=4, columns=4, factors=(2, 1), num_hours=24
+    )
+    weeks = tokenizer.weeks(city.visits)
+    cells, person = weeks.cells.copy(), weeks.user_id
+    cells[np.isin(person, np.unique(person)[:2]), 13:15] = -1
+    parts = split_weeks_by_user(person, fractions=(0.5, 0.2, 0.3), seed=0)
+    tokenizer.fit_conditions(cells[parts[0]], num_attributes=3, method="distinct_cells")
+    return examples._weeks.WeekSet("toy", cells, tokenizer, *parts, level_lengths=LEVELS)
+
+
+def run_main(module: ModuleType, weeks: Any, arguments: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Run a script's `main` on these weeks; what it asked `load_weeks` for."""
+    asked = []
+
+    def load(name: str, **options: Any) -> Any:
+        asked.append((name, options))
+        return weeks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_weeks", load)
+        patch.setattr(sys, "argv", [module.__file__, *arguments])
+        module.main()
+    return asked
+
+
+@pytest.fixture(scope="module")
+def runs(examples: SimpleNamespace, toy_weeks: Any, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Folders of both stages, run from the command line, and what each script asked `load_weeks` for."""
+    folder = tmp_path_factory.mktemp("runs")
+    shared = ["--users", "30", "--seed", "4", "--size", "tiny", *(word for pair in STEPS.items() for word in pair)]
+    codec = ["--output", str(folder / "codec"), "--report", str(folder / "codec.csv"), "--set", "dropout=0"]
+    model = ["--codec", str(folder / "codec"), "--output", str(folder / "mstar"), "--settings", "paper"]
+    asked = run_main(examples.train_mstar_codec, toy_weeks, [*shared, *codec])
+    asked += run_main(examples.train_mstar, toy_weeks, [*shared, *model, "--report", str(folder / "tried.csv")])
+    evaluation = [str(folder / "mstar"), "--users", "30", "--seed", "4", "--number", "40", "--draws", "2"]
+    evaluation += ["--hourly-epochs", "1", "--hourly-width", "16", "--output", str(folder / "table.csv")]
+    asked += run_main(examples.evaluate_mstar, toy_weeks, evaluation)
+    return SimpleNamespace(folder=folder, asked=asked)
+
+
+@pytest.fixture(scope="module")
+def codec(runs: SimpleNamespace) -> MstarCodecModel:
+    return MstarCodecModel.from_pretrained(runs.folder / "codec").eval()
+
+
+@torch.no_grad()
+def codec_loss(model: MstarCodecModel, weeks: Any) -> float:
+    encoded = weeks.tokenizer(weeks.cells[weeks.validation], conditions=False, return_tensors="pt")
+    return float(model(**encoded).loss)
+
+
+@torch.no_grad()
+def generator_loss(model: MstarForTrajectoryGeneration, weeks: Any) -> float:
+    encoded = weeks.tokenizer(weeks.cells[weeks.validation], return_tensors="pt")
+    return float(model(**encoded).loss)
+
+
+# Weeks and their split
+
+
+def test_all_three_scripts_ask_for_the_same_weeks(runs: SimpleNamespace) -> None:
+    assert runs.asked == [("simulated", {"seed": 4, "users": 30})] * 3
+
+
+def load_and_watch(examples: SimpleNamespace, name: str, **options: Any) -> tuple[Any, np.ndarray, list[np.ndarray]]:
+    """The weeks without the costly fit of their conditions; their people; and the weeks that it was to be fitted on."""
+    people, fitted = [], []
+
+    def split(person: np.ndarray, **options: Any) -> Any:
+        people.append(person)
+        return split_weeks_by_user(person, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples._weeks, "split_weeks_by_user", split)
+        patch.setattr(MstarTokenizer, "fit_conditions", lambda self, cells, **options: fitted.append(cells))
+        weeks = examples._weeks.load_weeks(name, **options)
+    return weeks, people[0], fitted
+
+
+def assert_split_by_person(weeks: Any, person: np.ndarray, fitted: list[np.ndarray]) -> None:
+    parts = [weeks.train, weeks.validation, weeks.test]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(weeks.cells)))
+    owners = [set(person[part].tolist()) for part in parts]
+    assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
+    shares = np.array([len(own) for own in owners]) / len(np.unique(person))
+    np.testing.assert_allclose(shares, (0.5, 0.2, 0.3), atol=0.06)
+    assert len(fitted) == 1
+    np.testing.assert_array_equal(fitted[0], weeks.cells[weeks.train])
+    assert weeks.cells.min() >= -1 and weeks.cells.max() < weeks.tokenizer.num_cells
+    assert weeks.cells.shape[1] == weeks.tokenizer.num_hours
+
+
+def test_simulated_weeks_are_split_by_person_and_are_a_function_of_the_seed(examples: SimpleNamespace) -> None:
+    weeks, person, fitted = load_and_watch(examples, "simulated", users=20, seed=1)
+    assert_split_by_person(weeks, person, fitted)
+    assert len(np.unique(person)) == 20 and weeks.slots_per_day == 24 and weeks.level_lengths is None
+    again, other = (load_and_watch(examples, "simulated", users=20, seed=seed)[0] for seed in (1, 2))
+    for name in ("cells", "train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(weeks, name), getattr(again, name))
+    assert weeks.cells.shape != other.cells.shape or (weeks.cells != other.cells).any()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "file", "hours"),
+    [("sf_cabs", "derived_weekly_grid_sf_cabs", 168), ("geolife_days", "daily_grid_geolife_movesim", 48)],
+)
+def test_real_weeks_are_split_by_person(examples: SimpleNamespace, name: str, file: str, hours: int) -> None:
+    if not (examples._weeks._folder() / f"{file}.parquet").exists():
+        pytest.skip(f"{file}.parquet is not in HF_MOBILITY_DATA")
+    weeks, person, fitted = load_and_watch(examples, name)
+    assert_split_by_person(weeks, person, fitted)
+    assert weeks.tokenizer.num_hours == hours and weeks.slots_per_day == hours // (7 if hours == 168 else 1)
+    assert weeks.level_lengths is None or weeks.level_lengths[-1] == hours
+
+
+def test_unknown_weeks_are_refused_by_name(examples: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="unknown weeks 'atlantis'; choose one of"):
+        examples._weeks.load_weeks("atlantis")
+
+
+def test_a_model_of_other_weeks_is_refused(examples: SimpleNamespace, runs: SimpleNamespace, toy_weeks: Any) -> None:
+    check = examples._weeks.check_trained_on
+    check(toy_weeks, str(runs.folder / "codec"))
+    other = MstarTokenizer.from_pretrained(runs.folder / "codec")
+    other.fit_conditions(toy_weeks.cells[toy_weeks.test], num_attributes=3, method="distinct_cells")
+    resplit = examples._weeks.WeekSet(
+        "toy", toy_weeks.cells, other, toy_weeks.test, toy_weeks.validation, toy_weeks.train
+    )
+    with pytest.raises(ValueError, match=r"not trained on the training part of these weeks \(toy\)"):
+        check(resplit, str(runs.folder / "codec"))
+    with pytest.raises(ValueError, match="the same --weeks, --users and --seed"):
+        run_main(
+            examples.train_mstar, resplit, ["--codec", str(runs.folder / "codec"), "--output", str(runs.folder / "no")]
+        )
+    assert not (runs.folder / "no").exists()
+
+
+def test_a_misspelt_config_value_is_refused(examples: SimpleNamespace, toy_weeks: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="MstarCodecConfig has no widht"):
+        run_main(examples.train_mstar_codec, toy_weeks, ["--output", str(tmp_path), "--set", "widht=8", "dropout=0"])
+
+
+# Stage 1
+
+
+def test_training_the_codec_lowers_its_loss_on_other_people(
+    examples: SimpleNamespace, runs: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any
+) -> None:
+    assert codec.config.dropout == 0 and codec.config.level_lengths == LEVELS
+    assert codec.config.cells_per_resolution == [4, 16]
+    options = {"config": codec.config, "batch_size": 32, "learning_rate": 1.5e-3, "seed": 4, "folder": str(runs.folder)}
+    little = examples.train_mstar_codec.train(toy_weeks, steps=1, **options)
+    assert codec_loss(codec, toy_weeks) < 0.8 * codec_loss(little, toy_weeks)
+    table = pd.read_csv(runs.folder / "codec.csv", comment="#")
+    assert table["part"].tolist() == ["validation", "test"]
+    expected = examples.train_mstar_codec.judge(codec, toy_weeks, toy_weeks.test)
+    for name, value in expected.items():
+        assert table[name].iloc[1] == pytest.approx(value, abs=1e-5)
+    assert (runs.folder / "codec.csv").read_text().startswith("# python ")
+
+
+class StandInCodec:
+    """Decodes what it is told to; its codes are the rows' numbers."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, made: np.ndarray, num_cells: int) -> None:
+        self.scores = torch.nn.functional.one_hot(torch.from_numpy(made).long(), num_cells).float()
+
+    def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return torch.arange(len(input_ids)).unsqueeze(1)
+
+    def decode(self, code_ids: torch.Tensor) -> torch.Tensor:
+        return self.scores[code_ids[:, 0]]
+
+    def code_usage(self, code_ids: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([1.0, float(len(code_ids))])
+
+
+def judged_by_hand(real: list[list[int]], made: list[list[int]], slots_per_day: int) -> dict[str, float]:
+    right, near, exact = [], [], []
+    moves = made_moves = pairs = 0
+    for week, copy in zip(real, made):
+        known = [hour for hour, cell in enumerate(week) if cell >= 0]
+        right += [week[hour] == copy[hour] for hour in known]
+        exact.append(all(week[hour] == copy[hour] for hour in known))
+        beside = set()
+        for hour in known:
+            if hour + 1 in known:
+                pairs += 1
+                made_moves += copy[hour] != copy[hour + 1]
+                if week[hour] != week[hour + 1]:
+                    moves += 1
+                    beside |= {hour, hour + 1}
+        near += [week[hour] == copy[hour] for hour in beside]
+    days = pairs / slots_per_day
+    return {
+        "weeks": len(real),
+        "accuracy": sum(right) / len(right),
+        "accuracy near moves": sum(near) / len(near),
+        "whole week exact": sum(exact) / len(exact),
+        "moves per day": moves / days,
+        "moves per day, round trip": made_moves / days,
+        "codes in use, finest level": len(real),
+        "codes in use, mean level": (1 + len(real)) / 2,
+    }
+
+
+def test_the_round_trip_is_judged_as_by_hand(examples: SimpleNamespace, toy_weeks: Any) -> None:
+    real = toy_weeks.cells[toy_weeks.test[:6]].copy()
+    real[0, 5:9] = -1
+    rng = np.random.default_rng(0)
+    made = np.where(rng.random(real.shape) < 0.1, rng.integers(0, 16, real.shape), np.maximum(real, 0))
+    made[1] = np.maximum(real[1], 0)
+    weeks = SimpleNamespace(cells=real, tokenizer=toy_weeks.tokenizer, slots_per_day=toy_weeks.slots_per_day)
+    found = examples.train_mstar_codec.judge(StandInCodec(made, 16), weeks, np.arange(6))
+    expected = judged_by_hand(real.tolist(), made.tolist(), 24)
+    assert 0 < expected["accuracy near moves"] < 1 and 0 < expected["whole week exact"] < 1
+    assert found == pytest.approx(expected)
+
+
+# Stage 2
+
+
+def test_codes_are_cached_as_the_codec_gives_them(
+    examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any
+) -> None:
+    found = examples.train_mstar.coded(codec, toy_weeks, toy_weeks.validation).columns
+    encoded = toy_weeks.tokenizer(toy_weeks.cells[toy_weeks.validation], return_tensors="pt")
+    assert torch.equal(found["code_ids"], codec.encode(encoded["input_ids"], encoded["attention_mask"]))
+    assert set(found) == {"code_ids", "attention_mask", "home_ids", "commute_ids", "attribute_ids"}
+    assert all(torch.equal(found[name], encoded[name]) for name in set(found) - {"code_ids"})
+
+
+def test_noisy_copies_bring_the_codes_that_would_be_right(
+    examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any
+) -> None:
+    rows = toy_weeks.train
+    clean = examples.train_mstar.coded(codec, toy_weeks, rows).columns
+    noisy = examples.train_mstar.coded(codec, toy_weeks, rows, noise=0.4, copies=4).columns
+    assert all(len(values) == 4 * len(rows) for values in noisy.values())
+    for name in ("attention_mask", "home_ids", "commute_ids", "attribute_ids"):
+        assert torch.equal(noisy[name], torch.cat([clean[name]] * 4))
+    codes, labels = (noisy[name].unflatten(0, (4, -1)) for name in ("code_ids", "labels"))
+    assert torch.equal(codes[0], clean["code_ids"]) and torch.equal(labels[0], clean["code_ids"])
+    flipped = (codes != labels).float().mean((1, 2))
+    np.testing.assert_allclose(flipped, [0, 0.1 * 31 / 32, 0.2 * 31 / 32, 0.3 * 31 / 32], atol=0.02)
+    # What is right depends on the coarser codes alone: where these are clean, it is the clean code.
+    first = LEVELS[0]
+    assert torch.equal(labels[..., :first], clean["code_ids"][:, :first].expand(4, -1, -1))
+    untouched = (codes == clean["code_ids"])[..., : sum(LEVELS[:2])].all(-1)
+    assert 0 < untouched[1:].sum() < untouched[1:].numel()
+    assert torch.equal(labels[untouched], clean["code_ids"].expand(4, -1, -1)[untouched])
+
+
+def test_a_generator_learns_from_noisy_codes(
+    examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any, tmp_path: Path
+) -> None:
+    options = {"values": {"code_noise": 0.3}, "learning_rate": 0.02, "folder": str(tmp_path), **TRAINING}
+    model = examples.train_mstar.train(codec, toy_weeks, steps=24, **options)
+    assert model.config.code_noise == 0.3
+    assert generator_loss(model, toy_weeks) < 0.9 * UNTRAINED
+
+
+def test_the_best_validation_step_is_kept(
+    examples: SimpleNamespace,
+    codec: MstarCodecModel,
+    toy_weeks: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A learning rate that ruins the model again."""
+    options = {"values": {}, "learning_rate": 3.0, "folder": str(tmp_path), **TRAINING}
+    model = examples.train_mstar.train(codec, toy_weeks, steps=16, **options)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    losses = {int(words[1].rstrip(":")): float(words[-1]) for words in lines}
+    assert list(losses) == list(range(2, 17, 2))
+    assert min(losses, key=losses.__getitem__) < 16, "the last step is the best: nothing to choose"
+    assert generator_loss(model, toy_weeks) == pytest.approx(min(losses.values()), rel=0.02)  # bf16 beside fp32
+    assert generator_loss(model, toy_weeks) < losses[16]
+    assert bool((model.stay_probability > 0).all())
+    np.testing.assert_array_equal(model.codec.state_dict()["cell_head.weight"], codec.state_dict()["cell_head.weight"])
+
+
+def test_the_best_settings_found_one_after_the_other_are_written_to_the_configuration(
+    examples: SimpleNamespace, runs: SimpleNamespace, toy_weeks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = examples.train_mstar
+    model = MstarForTrajectoryGeneration.from_pretrained(runs.folder / "mstar")
+    number = 20
+    real = toy_weeks.cells[np.random.default_rng(0).permutation(toy_weeks.validation)[:number]]
+    wanted = {"temperature": [1.0, 0.85, 0.7], "decoding": "viterbi", "emission_scale": 2.0}
+    asked = []
+
+    def draw(model: Any, weeks: Any, count: int, *, seed: int, **settings: Any) -> np.ndarray:
+        """The real weeks, as far as the settings are the wanted ones."""
+        assert count == number
+        asked.append(settings)
+        share = sum(settings.get(name) == value for name, value in wanted.items()) / len(wanted)
+        good = np.arange(number)[:, None] < share * number
+        return np.where(good & (real >= 0), real, 3)
+
+    monkeypatch.setattr(module, "draw", draw)
+    table = module.choose(model, toy_weeks, *module.SETTINGS["search"], number=number)
+    assert len(asked) == len(table)
+    assert len({json.dumps(settings, sort_keys=True) for settings in asked}) == len(table), "a setting was tried twice"
+    assert table["mean6"].min() < table["mean6"].iloc[0] / 2
+    best = asked[int(table["mean6"].argmin())]
+    assert wanted.items() <= best.items()
+    model.save_pretrained(tmp_path)
+    config = MstarForTrajectoryGeneration.from_pretrained(tmp_path).config
+    assert {name: getattr(config, name) for name in best} == best
+
+
+def test_the_settings_of_the_paper_can_be_chosen_and_loaded(runs: SimpleNamespace) -> None:
+    config = MstarForTrajectoryGeneration.from_pretrained(runs.folder / "mstar").config
+    assert (config.temperature, config.top_k, config.smoothing_window, config.decoding) == (None, 10, 3, "argmax")
+    tried = pd.read_csv(runs.folder / "tried.csv", comment="#")
+    assert len(tried) == 1 and "confidence" in tried["settings"].iloc[0]
+    assert MstarTokenizer.from_pretrained(runs.folder / "mstar").num_attributes == config.num_attributes == 3
+
+
+def test_weeks_are_drawn_as_a_function_of_the_seed(
+    examples: SimpleNamespace, runs: SimpleNamespace, toy_weeks: Any
+) -> None:
+    model = MstarForTrajectoryGeneration.from_pretrained(runs.folder / "mstar")
+    draws = [examples.train_mstar.draw(model, toy_weeks, 150, seed=seed, temperature=1.0) for seed in (0, 0, 1)]
+    assert draws[0].shape == (150, 24)
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert (draws[0] != draws[2]).any()
+
+
+# Evaluation
+
+
+def test_the_table_has_noise_first_and_baselines_before_models(runs: SimpleNamespace) -> None:
+    table = pd.read_csv(runs.folder / "table.csv", comment="#")
+    assert (runs.folder / "table.csv").read_text().startswith("# python ")
+    baselines = ["ResampledWeeks", "HourlyMarkov", "HourlyMarkov by home", "ExplorationReturn", "HourlyTransformer"]
+    assert table["model"].tolist() == ["train sample", "real itself", *baselines, "M-STAR mstar"]
+    assert (table["data"] == "simulated").all() and (table["n"] == 40).all()
+    assert table["draws"].tolist() == [5, 1] + [2] * 6
+    assert table["mean6"].notna().all()
+
+
+def test_two_checkpoints_of_one_name_are_refused(
+    examples: SimpleNamespace, toy_weeks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run_main(examples.evaluate_mstar, toy_weeks, ["first/best", "second/best/"])
+    assert "one name in the table: M-STAR best, M-STAR best" in capsys.readouterr().err
+
+
+# Speed
+
+
+def test_the_speed_benchmark_runs_and_its_ratios_are_those_of_its_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "speed.csv"
+    monkeypatch.setattr(sys, "argv", ["mstar_speed.py", "--quick", "--output", str(path)])
+    runpy.run_path(str(ROOT / "benchmarks" / "mstar_speed.py"), run_name="__main__")
+    assert path.read_text().startswith(f"# python benchmarks/mstar_speed.py --quick --output {path}\n")
+    table = pd.read_csv(path, comment="#")
+    assert set(table["precision"]) == {"fp32", "bf16"}
+    is_product = table["measurement"].str.startswith("matrix product")
+    groups = (is_product.cumsum() - is_product).to_numpy()
+    assert len(table[is_product]) == len(set(groups)) == 2 * (2 + 2)
+    for _, rows in table.groupby(groups):
+        work, product = rows.iloc[:-1], rows.iloc[-1]
+        np.testing.assert_allclose(work["times first"], work["ms per week"] / work["ms per week"].iloc[0], atol=1e-3)
+        np.testing.assert_allclose(work["share of product"], work["GFLOP/s"] / product["GFLOP/s"], atol=1e-3)
+        assert len(work) in (2, 3) and (work["ms per week"] > 0).all()
+
+
+# Two processes
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import numpy as np
+folder, examples, commands = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+sys.path.insert(0, examples)
+import train_mstar, train_mstar_codec
+from _weeks import WeekSet
+from accelerate import PartialState
+from hf_mobility import MstarTokenizer
+
+with np.load(folder / "weeks.npz") as saved:
+    parts = [saved[name] for name in ("cells", "train", "validation", "test")]
+weeks = WeekSet("toy", parts[0], MstarTokenizer.from_pretrained(folder), *parts[1:], level_lengths=[1, 4, 24])
+for module, arguments in zip((train_mstar_codec, train_mstar), commands):
+    module.load_weeks = lambda name, **options: weeks
+    sys.argv = [module.__file__, *arguments]
+    module.main()
+    PartialState().wait_for_everyone()  # the second stage reads what the first process wrote after the first
+assert PartialState().num_processes == 2, PartialState()
+"""
+
+
+def both_stages(folder: Path, batch_size: int) -> list[list[str]]:
+    """Arguments of the two scripts; nothing in training is random but the order of weeks and the codebook."""
+    codec, model = str(folder / "codec"), str(folder / "mstar")
+    shared = ["--size", "tiny", "--steps", "24", "--batch-size", str(batch_size)]
+    first = [*shared, "--output", codec, "--report", str(folder / "codec.csv"), "--set", "dropout=0"]
+    second = [*shared, "--codec", codec, "--output", model, "--settings", "paper", "--set", "dropout=0", "drop_path=0"]
+    return [first, [*second, "--learning-rate", "0.02"]]
+
+
+@pytest.mark.slow
+def test_two_processes_train_both_stages_as_one_does(
+    examples: SimpleNamespace,
+    toy_weeks: Any,
+    tmp_path: Path,
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Halves of a batch on two processes. Not equal to one process: the codebook starts from other random weeks."""
+    toy_weeks.tokenizer.save_pretrained(tmp_path)
+    parts = ("cells", "train", "validation", "test")
+    np.savez(tmp_path / "weeks.npz", **{name: getattr(toy_weeks, name) for name in parts})
+    (tmp_path / "script.py").write_text(SCRIPT)
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone")
+    commands = json.dumps(both_stages(tmp_path / "two", batch_size=16))
+    paths = [str(tmp_path / "script.py"), str(tmp_path), str(EXAMPLES)]
+    printed = run_python(*launcher, *paths, commands).stdout
+    for name, arguments in zip(SCRIPTS, both_stages(tmp_path / "one", batch_size=32)):
+        run_main(getattr(examples, name), toy_weeks, arguments)
+
+    # Only the first process prints and saves.
+    assert printed.count("whole week exact") == printed.count(" parameters, ") == 1
+    assert len({line for line in printed.splitlines() if line.startswith("step ")}) == 8 == printed.count("step ")
+    for stage, kind, loss in (
+        ("codec", MstarCodecModel, codec_loss),
+        ("mstar", MstarForTrajectoryGeneration, generator_loss),
+    ):
+        one, two = (loss(kind.from_pretrained(tmp_path / name / stage), toy_weeks) for name in ("one", "two"))
+        assert two == pytest.approx(one, rel=0.05), stage
+    assert max(one, two) < 0.8 * UNTRAINED

@@ -295,8 +295,8 @@ def nll_by_person(model: Any, city: TrainingCity, *, window: int = 128, tokens_p
         logits = model(**{name: value for name, value in batch.items() if name != "stay_labels"}).logits[:, :-1]
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
         person = np.searchsorted(city.sequences.offsets, [key.start for key in keys], side="right") - 1
-        np.add.at(found, (person, 0), loss.double().sum(1).cpu().numpy())
-        np.add.at(found, (person, 1), (target != -100).sum(1).cpu().numpy())
+        for column, values in enumerate((loss.double().sum(1), (target != -100).sum(1))):
+            found[:, column] += np.bincount(person, weights=values.cpu().numpy(), minlength=len(found))
     return found
 
 

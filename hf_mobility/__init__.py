@@ -42,6 +42,7 @@ _NAMES = {
     "RawForRegionAnalysis": "modeling.modeling_raw",
     "RawTokenizer": "tokenization.tokenization_raw",
     "NextLocationPipeline": "pipelines.next_location",
+    "MobilityEmbeddingPipeline": "pipelines.mobility_embedding",
     "TrajectoryGenerationPipeline": "pipelines.trajectory_generation",
     "ArrayRows": "training.rows",
     "MobilityTrainer": "training.trainer",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from .modeling.modeling_raw import RawModel as RawModel
     from .modeling.modeling_samoe import SamoeForNextLocation as SamoeForNextLocation
     from .modeling.modeling_samoe import SamoeModel as SamoeModel
+    from .pipelines.mobility_embedding import MobilityEmbeddingPipeline as MobilityEmbeddingPipeline
     from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
     from .pipelines.trajectory_generation import TrajectoryGenerationPipeline as TrajectoryGenerationPipeline
     from .tokenization.tokenization_mstar import MstarTokenizer as MstarTokenizer

@@ -1,10 +1,11 @@
-"""Evaluation: one ranking protocol for count tables and networks, the fidelity of generated weeks, and tables that show
-the baselines first.
+"""Evaluation: one ranking protocol for count tables and networks, the fidelity of generated weeks, errors of predicted
+trajectories, probes of embeddings, and tables that show the baselines first.
 """
 
 from __future__ import annotations
 
 from hf_mobility.evaluation.fidelity import fidelity, fidelity_report, hide_hours
+from hf_mobility.evaluation.probes import probe_regions, probe_users
 from hf_mobility.evaluation.ranking import (
     PairedDifference,
     RankingResult,
@@ -13,15 +14,21 @@ from hf_mobility.evaluation.ranking import (
     paired_difference,
     summarise,
 )
+from hf_mobility.evaluation.trajectories import RollOut, horizon_table, one_step_table
 
 __all__ = [
     "PairedDifference",
     "RankingResult",
+    "RollOut",
     "evaluate",
     "fidelity",
     "fidelity_report",
     "hide_hours",
+    "horizon_table",
     "new_place_mask",
+    "one_step_table",
     "paired_difference",
+    "probe_regions",
+    "probe_users",
     "summarise",
 ]

@@ -54,11 +54,21 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
         "label_names": [],  # the loss needs no labels
     },
+    "raw": {  # the paper: 1e-4 falling to zero, no warm-up, no clipping, batches of 90, float32
+        "learning_rate": 5e-4,
+        "weight_decay": 0.01,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.05,  # of all steps
+        "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 64,
+        "label_names": ["labels"],
+    },
 }
 
 
 def training_arguments(output_dir: str, *, preset: str = "pretrain", **overrides: Any) -> TrainingArguments:
-    """`TrainingArguments` for `pretrain`, `adapt` (both SAMoE), `mstar_codec` or `mstar`; keywords override any field.
+    """`TrainingArguments` for `pretrain`, `adapt` (both SAMoE), `mstar_codec`, `mstar` or `raw`; keywords override any
+    field.
 
     bf16 autocast is on by default: it is several times faster than fp32 on recent CPUs, and losses are computed in
     fp32 all the same.

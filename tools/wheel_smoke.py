@@ -63,6 +63,7 @@ def model_classes(modules: list[ModuleType]) -> list[type[PreTrainedModel]]:
         value
         for module in modules
         for name, value in sorted(vars(module).items())
+        if name in getattr(module, "__all__", ())  # not the bases that task heads share
         if isinstance(value, type) and issubclass(value, PreTrainedModel) and value.__module__ == module.__name__
         if not name.endswith("PreTrainedModel")
     ]

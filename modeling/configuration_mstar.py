@@ -197,8 +197,9 @@ class MstarConfig(PreTrainedConfig):
         within_level_steps: passes per level: 1 = all positions of a level drawn independently (paper); more = drawn in
             that many groups, most certain first, each pass seeing the codes drawn before. An int, or one per level.
             More than 1 needs `reveal_codes`.
-        reveal_codes: training shows random parts of a level, which several passes need; `None` = where any value of
-            `within_level_steps` exceeds 1. Not in the paper.
+        reveal_codes: the model can be shown parts of a level, which several passes need; `None` = where any value of
+            `within_level_steps` exceeds 1. Training shows them as often as `within_level_steps` says, so that value
+            may be lowered to 1 only afterwards. Not in the paper.
         top_k: codes that may be drawn; `None` = all.
         temperature: per level, or one value, or `None` = the paper's confidence rule (offset - slope * confidence).
         temperature_offset, temperature_slope: of that rule.

@@ -223,7 +223,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         if revealed is None and self.training and self.config.reveal_codes:
             revealed = self._draw_revealed(code_ids)
         if revealed is not None and self.revealed_embedding is None:
-            raise ValueError("revealed needs a model with within_level_steps above 1.")
+            raise ValueError("revealed needs a model with reveal_codes=True.")
 
         condition = self.conditions(home_ids, commute_ids, attribute_ids)
         modulations = self._modulate(condition)
@@ -473,7 +473,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             codes, forced = self._forced(known, features, level)
             closed = forced
             for done in range(1, steps + 1):
-                revealed = closed if trained_steps > 1 else None
+                revealed = closed if self.config.reveal_codes and max(steps, trained_steps) > 1 else None
                 hidden = self._embed_level(features, codes, revealed, condition, cache.start, guided)
                 logits = self.lm_head(self._run(hidden, modulations, None, cache))
                 if guided:

@@ -295,7 +295,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         ({"input_ids": torch.zeros(3, 2, 24, dtype=torch.int64)}, "give either code_ids"),
         ({"code_ids": torch.zeros(3, 28, dtype=torch.int64)}, r"code_ids must be \(N, 29\)"),
         ({"labels": torch.zeros(3, 28, dtype=torch.int64)}, r"labels has shape \(3, 28\)"),
-        ({"revealed": torch.zeros(3, 29, dtype=torch.bool)}, "revealed needs a model with within_level_steps"),
+        ({"revealed": torch.zeros(3, 29, dtype=torch.bool)}, "revealed needs a model with reveal_codes"),
         ({"code_ids": None, "input_ids": torch.zeros(3, 2, 24), "labels": torch.zeros(3, 29)}, "labels are codes"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

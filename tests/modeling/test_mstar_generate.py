@@ -106,6 +106,16 @@ def test_the_cache_has_the_exact_size_and_the_conditions_are_read_once(monkeypat
 # Seeds, batches, modes
 
 
+def test_a_model_that_was_shown_parts_keeps_refining_when_one_pass_becomes_its_default() -> None:
+    model = make_model(within_level_steps=3)
+    refined, plain = (model.generate(*PEOPLE, generator=seeded(), within_level_steps=steps) for steps in (3, 1))
+    model.config.within_level_steps = 1
+    assert MstarConfig.from_dict(model.config.to_dict()).reveal_codes
+    assert torch.equal(model.generate(*PEOPLE, generator=seeded()), plain)
+    assert torch.equal(model.generate(*PEOPLE, generator=seeded(), within_level_steps=3), refined)
+    assert not torch.equal(plain, refined)
+
+
 @pytest.mark.parametrize("settings", [{}, {"within_level_steps": 3, "decoding": "sample"}], ids=str)
 def test_a_seed_gives_the_same_weeks_however_they_are_batched(settings: dict[str, Any]) -> None:
     model = make_model(**settings).double()

@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--judged", type=int, default=500, help="validation weeks that the settings are judged on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", help="CSV for what was tried on the validation weeks")
     options = parser.parse_args()
@@ -201,7 +202,7 @@ def main() -> None:
     print(f"{model.num_parameters(only_trainable=True):,} parameters, {time.perf_counter() - start:.0f} s")
     weeks.tokenizer.save_pretrained(options.output)
     model.save_pretrained(options.output)  # whatever becomes of the search
-    table = choose(model, weeks, *SETTINGS[options.settings])
+    table = choose(model, weeks, *SETTINGS[options.settings], number=options.judged)
     model.save_pretrained(options.output)
     if options.report:
         save_table(table, options.report)

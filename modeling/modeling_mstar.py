@@ -129,7 +129,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         cls, codec: MstarCodecModel, size: str = "base", *, variant: str = "corrected", **overrides: Any
     ) -> "MstarForTrajectoryGeneration":
         """A new generator around a copy of a trained codec; other arguments are those of `MstarConfig.from_preset`."""
-        values = codec.config.to_dict()
+        values = {name: value for name, value in codec.config.to_dict().items() if name != "_name_or_path"}
         config = MstarConfig.from_preset(size, variant=variant, codec_config=values, **overrides)
         model = cls(config)
         model.to(device=codec.device)  # type: ignore[call-arg]

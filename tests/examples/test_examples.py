@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import runpy
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -20,25 +17,6 @@ from hf_mobility import ContextMix, NextLocationPipeline, SamoeConfig, evaluate,
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ACCURACY = ["acc@1", "acc@5", "acc@10", "mrr"]
-
-
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import an example by name, as its neighbours do."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module
-
-
-@pytest.fixture
-def run_example(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run an example as a script, in this process."""
-
-    def run(name: str, *arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        monkeypatch.syspath_prepend(str(EXAMPLES))
-        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,18 @@
-"""A model trained on check-ins, moved to taxi weeks: does the fold check choose to adapt, and does adapting pay?
+"""A model trained on check-ins, moved to another kind of data: does the fold check choose to adapt, and does it pay?
 
     HF_MOBILITY_DATA=... python examples/evaluate_other_kind.py checkpoints/samoe-small --output other_kind.csv
+    HF_MOBILITY_DATA=... python examples/evaluate_other_kind.py checkpoints/samoe-small --data geolife --output ...
 
-160 San Francisco cabs on a grid of 900 cells; the last 20 % of each cab's visits are the targets; 5 % = the training
-part of 8 cabs, 3 draws. The count mix is given 100 % of the training visits, for its counts and, in a second row, for
-its weights.
+160 San Francisco cabs on 900 cells, or the stays of about 90 GeoLife people on 1,600; the last 20 % of their visits
+are the targets; 5 % = the training part of 8 cabs or 5 people, in several draws. The count mix is given 100 % of the
+training visits, for its counts and, in a second row, for its weights.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from _other_kind import cab_visits
+from _other_kind import OTHER_KINDS
 from _tables import save_table
 from evaluate_transfer import mix_weights, named
 
@@ -24,19 +25,20 @@ SHOWN = ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high",
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
+    parser.add_argument("--data", default="cabs", choices=list(OTHER_KINDS))
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--output")
     options = parser.parse_args()
 
-    visits, city = cab_visits()
+    visits, city = OTHER_KINDS[options.data]()
     task = make_task(visits, city)
     full = task.train_visits()
-    on_cabs = ContextMix.fit([make_task(full, city)])
+    on_target = ContextMix.fit([make_task(full, city)])
     rows = [
         UserFrequency(),
         UserMarkov(),
         named(ContextMix(mix_weights([]), counts_from=full), "context mix, weights of check-ins, 100 %"),
-        named(ContextMix(on_cabs, counts_from=full), "context mix, weights and counts 100 %"),
+        named(ContextMix(on_target, counts_from=full), "context mix, weights and counts 100 %"),
     ]
     results = [evaluate(row, task) for row in rows]
     for draw in range(options.draws):

@@ -5,8 +5,8 @@
     python examples/train_raw.py --days 10 --size base ...                                # the paper's form
     torchrun --nproc_per_node 2 examples/train_raw.py ...                                 # several processes
 
-5 % of the people are held out. Printed are the error of the next point and the errors of a roll-out, beside baselines;
-figures on simulated people are synthetic.
+5 % of the people are held out (`--held-out 0.5` leaves half of them for examples/profile_users.py). Printed are the
+error of the next point and the errors of a roll-out, beside baselines; figures on simulated people are synthetic.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--points", default="simulated", choices=NAMES)
     parser.add_argument("--users", type=int, default=1_000, help="people of the simulated city")
     parser.add_argument("--days", type=int, default=7, help="of a window; 10 in the paper")
+    parser.add_argument("--held-out", type=float, default=0.05, help="share of the people that are not trained on")
     parser.add_argument("--size", default="small")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
     parser.add_argument("--steps", type=int, default=2_000)
@@ -72,7 +73,12 @@ def main() -> None:
     values = dict(map(config_value, options.set))
     time_features = bool(values.get("time_features", False))
     data = load_series(
-        options.points, users=options.users, days=options.days, seed=options.seed, time_features=time_features
+        options.points,
+        users=options.users,
+        days=options.days,
+        seed=options.seed,
+        held_out=options.held_out,
+        time_features=time_features,
     )
     config = raw_config(data.tokenizer, options.size, **values)
     train = {name: values[~data.held_out] for name, values in data.columns.items()}

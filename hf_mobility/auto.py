@@ -1,15 +1,17 @@
 """The one table: config <-> model <-> tokenizer, and its registration with transformers' Auto classes and PEFT's
-default targets.
+default targets. It also makes `save_pretrained` write the code of what is saved, so that `trust_remote_code=True` loads
+it where this package is not installed.
 
 Unusual: registration waits until transformers' Auto module is really loaded. Loading it eagerly would make `import
-hf_mobility` cost the
-several seconds that `import torch` and the modeling code take, even for somebody who only reads a check-in file.
+hf_mobility` cost the several seconds that `import torch` and the modeling code take, even for somebody who only reads a
+check-in file.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -19,7 +21,8 @@ from types import ModuleType
 from typing import Any
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-# Auto class -> model class, per system. Modules are named relative to this package.
+# Auto class -> model classes, per system; of several, the `architectures` of a checkpoint choose, and the first is for
+# fresh weights. Modules are named relative to this package.
 SYSTEMS: dict[str, dict[str, Any]] = {
     "samoe": {
         "config": ("modeling.configuration_samoe", "SamoeConfig"),
@@ -47,7 +50,11 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "tokenizer": ("tokenization.tokenization_raw", "RawTokenizer"),
         "models": {
             "AutoModel": ("modeling.modeling_raw", "RawModel"),
-            "AutoModelForSequenceClassification": ("modeling.modeling_raw", "RawForUserProfiling"),
+            "AutoModelForSequenceClassification": (
+                "modeling.modeling_raw",
+                *("RawForUserProfiling", "RawForRegionAnalysis"),
+            ),
+            "AutoModelForTimeSeriesPrediction": ("modeling.modeling_raw", "RawForTrajectoryPrediction"),
         },
         "lora_targets": ATTENTION,
     },
@@ -63,9 +70,10 @@ def register() -> None:
     _when_loaded("transformers.models.auto.configuration_auto", _register_configs)
     _when_loaded("transformers.models.auto.tokenization_auto", _register_tokenizers)
     _when_loaded("peft.utils.constants", _register_lora_targets)
+    for name in {system["tokenizer"] for system in SYSTEMS.values()}:
+        _when_loaded(f"{__package__}.{name[0]}", partial(_save_tokenizer_with_code, name))
     # transformers' layers import the Auto classes half-way through their own import, and ours import those layers:
-    # whichever of the three
-    # is finished last brings the registration about.
+    # whichever of the three is finished last brings the registration about.
     for module in (_AUTO, _LAYERS, *_model_modules()):
         _when_loaded(module, _register_models)
 
@@ -103,8 +111,53 @@ def _register_models() -> None:
     import transformers
 
     for system in SYSTEMS.values():
-        for auto, model in system["models"].items():
-            getattr(transformers, auto).register(_load(system["config"]), _load(model))
+        config = _load(system["config"])
+        for auto, names in system["models"].items():
+            models = [_load((names[0], name)) for name in names[1:]]
+            getattr(transformers, auto).register(config, models[0] if len(models) == 1 else _one_of(models))
+            for model in models:
+                model.register_for_auto_class(auto)
+        _save_with_code(config, system["models"]["AutoModel"])
+
+
+def _one_of(models: list[Any]) -> type:
+    """Stands in for several models under one Auto class. transformers takes a tuple as well, but then cannot make fresh
+    weights: `from_config` fails where a configuration has no `architectures` yet."""
+    by_name = {model.__name__: model for model in models}
+
+    def chosen(config: Any) -> Any:
+        return next((by_name[name] for name in config.architectures or () if name in by_name), models[0])
+
+    def from_pretrained(where: Any, *args: Any, config: Any, **kwargs: Any) -> Any:
+        return chosen(config).from_pretrained(where, *args, config=config, **kwargs)
+
+    def from_config(config: Any, **kwargs: Any) -> Any:
+        return chosen(config)._from_config(config, **kwargs)
+
+    parts = {"from_pretrained": staticmethod(from_pretrained), "_from_config": staticmethod(from_config)}
+    return type(models[0].__name__, (), {"__module__": models[0].__module__, **parts})
+
+
+def _save_tokenizer_with_code(name: tuple[str, str]) -> None:
+    _load(name).register_for_auto_class()
+
+
+def _save_with_code(config: Any, base: tuple[str, str]) -> None:
+    """Let saved configurations name their code: their own and the saved model's, which transformers adds, and the
+    base model's, which it would forget: `AutoModel` opens every checkpoint here, and so it must as remote code."""
+    if config._auto_class is not None:
+        return  # done: registration may be brought about several times
+    config.register_for_auto_class()
+    save = config.save_pretrained
+    reference = f"{base[0].rpartition('.')[2]}.{base[1]}"
+
+    @wraps(save)
+    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
+        if getattr(self, "auto_map", None):  # set by a model whose code is there; a configuration alone has none
+            self.auto_map = {"AutoModel": reference, **self.auto_map}
+        save(self, *args, **kwargs)
+
+    config.save_pretrained = save_pretrained
 
 
 def _register_lora_targets() -> None:

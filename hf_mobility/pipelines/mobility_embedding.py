@@ -18,6 +18,7 @@ import torch
 
 from ..data.frames import DataError, validate_visits
 from ..data.regions import Visitors, visitors
+from ..hub import PushToHub, fetching, loading
 from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer
@@ -27,7 +28,7 @@ Progress = Callable[[int, int], Any]
 _READ = ("user_id", "time", "lat", "lon", "duration")
 
 
-class MobilityEmbeddingPipeline:
+class MobilityEmbeddingPipeline(PushToHub):
     """Embed people and regions.
 
     Args:
@@ -59,13 +60,15 @@ class MobilityEmbeddingPipeline:
     def from_pretrained(
         cls, name_or_path: str | Path, *, batch_size: int = 64, bfloat16: bool = False, **kwargs: Any
     ) -> MobilityEmbeddingPipeline:
-        """Load the encoder and the city from one folder or Hub id; `kwargs` go to the model's `from_pretrained`."""
+        """Load the encoder and the city from one folder or Hub id; `kwargs` (`revision`, `token`, `dtype`, ...) go to
+        the model's `from_pretrained`, those about the Hub to the tokenizer's too."""
         from transformers import AutoModel
 
-        model = AutoModel.from_pretrained(str(name_or_path), **kwargs)
-        if not isinstance(model, RawModel):
-            raise ValueError(f"{name_or_path} holds a {type(model).__name__}; MobilityEmbeddingPipeline needs RAW.")
-        tokenizer = RawTokenizer.from_pretrained(str(name_or_path))
+        with loading(name_or_path):
+            model = AutoModel.from_pretrained(str(name_or_path), **kwargs)
+            if not isinstance(model, RawModel):
+                raise ValueError(f"{name_or_path} holds a {type(model).__name__}; MobilityEmbeddingPipeline needs RAW.")
+            tokenizer = RawTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
         return cls(model, tokenizer, batch_size=batch_size, bfloat16=bfloat16)
 
     def save_pretrained(self, folder: str | Path) -> None:

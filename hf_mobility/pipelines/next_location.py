@@ -17,6 +17,7 @@ import torch
 from ..data.frames import DataError, validate_visits
 from ..data.sequences import FIELDS, CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
+from ..hub import PushToHub, fetching, loading, with_own_revision
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..modeling.times_samoe import stay_seconds
 from ..tokenization.tokenization_samoe import NUM_SPECIAL, SamoeTokenizer
@@ -24,7 +25,7 @@ from ..tokenization.tokenization_samoe import NUM_SPECIAL, SamoeTokenizer
 RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
 
 
-class NextLocationPipeline:
+class NextLocationPipeline(PushToHub):
     """Predict where people go next.
 
     Args:
@@ -58,20 +59,28 @@ class NextLocationPipeline:
 
         Args:
             city: another `City`; needed where the checkpoint holds none, and free to choose where it does.
-            kwargs: `context`, `tokens_per_batch`, `name`; anything else goes to the model's `from_pretrained`.
+            kwargs: `context`, `tokens_per_batch`, `name`; anything else (`revision`, `token`, `dtype`, ...) goes to the
+                model's `from_pretrained`, and what is about the Hub to the tokenizer's too. `revision` is that of the
+                adapter where there is one; its base model is taken from `main`.
+
+        Raises:
+            ValueError: if something else than SAMoE was saved there.
+            OSError: if there is no such folder or repository, or the Hub refuses.
         """
         own = {key: kwargs.pop(key) for key in ("context", "tokens_per_batch", "name") if key in kwargs}
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(str(name_or_path), **kwargs)
-        if not isinstance(model, SamoeForNextLocation):
-            raise ValueError(
-                f"{name_or_path} holds a {type(model).__name__}; NextLocationPipeline needs a SamoeForNextLocation."
-            )
-        if city is not None:
-            tokenizer = SamoeTokenizer.from_city(city, model.config)
-        else:
-            tokenizer = SamoeTokenizer.from_pretrained(str(name_or_path))
+        with loading(name_or_path):
+            options = with_own_revision(name_or_path, kwargs)
+            model = AutoModelForCausalLM.from_pretrained(str(name_or_path), **options)
+            if not isinstance(model, SamoeForNextLocation):
+                raise ValueError(
+                    f"{name_or_path} holds a {type(model).__name__}; NextLocationPipeline needs a SamoeForNextLocation."
+                )
+            if city is not None:
+                tokenizer = SamoeTokenizer.from_city(city, model.config)
+            else:
+                tokenizer = SamoeTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
         return cls(model, tokenizer, **own)
 
     def for_city(self, city: Any) -> NextLocationPipeline:

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from ..data.frames import DataError
+from ..hub import PushToHub, fetching, loading
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks_mstar import Weeks
 
@@ -25,7 +26,7 @@ RESULT_COLUMNS = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]
 Progress = Callable[[int, int], Any]
 
 
-class TrajectoryGenerationPipeline:
+class TrajectoryGenerationPipeline(PushToHub):
     """Generate and complete weeks of hourly cells.
 
     Args:
@@ -58,11 +59,14 @@ class TrajectoryGenerationPipeline:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, batch_size: int = 256, **kwargs: Any) -> Any:
-        """Load model and city from one folder or Hub id; `kwargs` go to the model's `from_pretrained`."""
+        """Load model and city from one folder or Hub id; `kwargs` (`revision`, `token`, `dtype`, ...) go to the model's
+        `from_pretrained`, those about the Hub to the tokenizer's too."""
         from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 
-        model = MstarForTrajectoryGeneration.from_pretrained(str(name_or_path), **kwargs)
-        return cls(model, MstarTokenizer.from_pretrained(str(name_or_path)), batch_size=batch_size)
+        with loading(name_or_path):
+            model = MstarForTrajectoryGeneration.from_pretrained(str(name_or_path), **kwargs)
+            tokenizer = MstarTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
+        return cls(model, tokenizer, batch_size=batch_size)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Weights and city in one folder that `from_pretrained` and the Auto classes load."""

@@ -65,15 +65,13 @@ def test_a_folder_with_the_tokenizer_only_is_enough(tmp_path: Path) -> None:
     assert type(AutoTokenizer.from_pretrained(tmp_path)) is RawTokenizer
 
 
-def run(code: str, *, cwd: Path, blocked: bool) -> None:
-    """Run code in a new process, off line; with `blocked` hf_mobility cannot be imported there."""
+def run(code: str, *, cwd: Path) -> None:
+    """Run code in a new process, off line."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "home"), "OMP_NUM_THREADS": "1"}
-    head = (
-        "sys.modules['hf_mobility'] = None\n" if blocked else f"sys.path.insert(0, {str(ROOT)!r})\nimport hf_mobility\n"
-    )
+    head = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport hf_mobility\n"
     result = subprocess.run(
-        [sys.executable, "-P", "-c", "import sys\n" + head + code],
+        [sys.executable, "-P", "-c", head + code],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -87,40 +85,17 @@ LOAD_AND_SCORE = """
 import json, torch
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained("model", **{options})
-model = AutoModelForSequenceClassification.from_pretrained("model", **{options})
+tokenizer = AutoTokenizer.from_pretrained("model")
+model = AutoModelForSequenceClassification.from_pretrained("model")
 with torch.no_grad():
     batch = tokenizer(json.load(open("model/points.json")), padding=True, return_tensors="pt")
-    save_file({{"logits": model(**batch).logits}}, "out.safetensors")
+    save_file({"logits": model(**batch).logits}, "out.safetensors")
 """
 
 
 def test_a_new_process_gives_the_same_logits(tmp_path: Path) -> None:
     logits = save(tmp_path / "model")
-    run(LOAD_AND_SCORE.format(options={}), cwd=tmp_path, blocked=False)
-    torch.testing.assert_close(load_file(tmp_path / "out.safetensors")["logits"], logits, atol=1e-6, rtol=1e-6)
-
-
-@pytest.fixture
-def remote_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mark the classes for saving with their code; the mark is an attribute of the class, which is undone here."""
-    for cls, auto in (
-        (RawConfig, "AutoConfig"),
-        (RawModel, "AutoModel"),
-        (RawForUserProfiling, "AutoModelForSequenceClassification"),
-        (RawTokenizer, "AutoTokenizer"),
-    ):
-        monkeypatch.setattr(cls, "_auto_class", None)
-        cls.register_for_auto_class(auto)
-
-
-@pytest.mark.usefixtures("remote_code")
-def test_saved_code_runs_without_hf_mobility(tmp_path: Path) -> None:
-    logits = save(tmp_path / "model")
-    copied = {path.name for path in (tmp_path / "model").glob("*.py")}
-    siblings = {path.name for folder in ("modeling", "tokenization") for path in (ROOT / folder).glob("*_raw.py")}
-    assert copied == siblings | {"records_samoe.py"}
-    run(LOAD_AND_SCORE.format(options={"trust_remote_code": True}), cwd=tmp_path, blocked=True)
+    run(LOAD_AND_SCORE, cwd=tmp_path)
     torch.testing.assert_close(load_file(tmp_path / "out.safetensors")["logits"], logits, atol=1e-6, rtol=1e-6)
 
 

@@ -11,6 +11,7 @@ from transformers import StaticCache
 
 from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
+from hf_mobility.modeling.rollout_raw import roomy_cache
 
 FORMS: list[dict[str, Any]] = [
     {},
@@ -134,3 +135,18 @@ def test_faulty_calls_get_a_sentence() -> None:
         model.generate(x, attention_mask=mask)
     with pytest.raises(ValueError, match="coordinates must be"):
         model.generate(x[0])
+
+
+def test_the_cache_has_room_and_copies_nothing() -> None:
+    model, x = make_model(), make_series()
+    cache = roomy_cache(model.config.num_hidden_layers, 9 + 5)
+    with torch.no_grad():
+        model(x, past_key_values=cache, use_cache=True)
+        before = [(layer.keys.data_ptr(), layer.values.data_ptr(), layer.keys.clone()) for layer in cache.layers]
+        model(x[:, :5], past_key_values=cache, use_cache=True)
+    assert cache.get_seq_length() == 14
+    for layer, (keys, values, old) in zip(cache.layers, before):
+        assert (layer.keys.data_ptr(), layer.values.data_ptr()) == (keys, values)
+        assert torch.equal(layer.keys[:, :, :9], old) and layer.keys.shape[2] == 14
+    with pytest.raises(RuntimeError):
+        model(x[:, :1], past_key_values=cache, use_cache=True)

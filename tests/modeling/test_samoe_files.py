@@ -133,15 +133,11 @@ def saved(folder: Path, model: SamoeForNextLocation) -> torch.Tensor:
         return model(**tokenizer(visits, padding=True, return_tensors="pt")).logits
 
 
-def run(code: str, *, cwd: Path, home: Path, blocked: bool = False) -> None:
-    """Run code in a new process, off line; with `blocked` hf_mobility cannot be imported there."""
+def run(code: str, *, cwd: Path, home: Path) -> None:
+    """Run code in a new process, off line."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    head = (
-        "import sys\nsys.modules['hf_mobility'] = None\n"
-        if blocked
-        else f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-    )
+    head = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
     result = subprocess.run(
         [sys.executable, "-P", "-c", head + code], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -152,8 +148,8 @@ LOAD_AND_SCORE = """
 import json, torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained({folder!r}, **{options})
-model = AutoModelForCausalLM.from_pretrained({folder!r}, **{options})
+tokenizer = AutoTokenizer.from_pretrained({folder!r})
+model = AutoModelForCausalLM.from_pretrained({folder!r})
 visits = json.load(open({folder!r} + "/visits.json"))
 with torch.no_grad():
     save_file({{"logits": model(**tokenizer(visits, padding=True, return_tensors="pt")).logits}}, {out!r})
@@ -163,7 +159,7 @@ with torch.no_grad():
 def test_a_new_process_gives_the_same_logits(build: SimpleNamespace, tmp_path: Path) -> None:
     logits = saved(tmp_path / "model", build.model(num_poi_features=60, num_popularity_levels=10))
     code = "import hf_mobility\n" + LOAD_AND_SCORE.format(
-        folder=str(tmp_path / "model"), options={}, out=str(tmp_path / "out.safetensors")
+        folder=str(tmp_path / "model"), out=str(tmp_path / "out.safetensors")
     )
     code += """
 from transformers import AutoModel
@@ -185,7 +181,8 @@ def test_loaded_weights_are_the_saved_ones(build: SimpleNamespace, tmp_path: Pat
     for (name, value), (other, again) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert name == other and torch.equal(value, again)
     assert list(loaded.buffers()) == []
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "generation_config.json", "model.safetensors"}
+    files = {path.name for path in tmp_path.iterdir() if path.suffix != ".py"}
+    assert files == {"config.json", "generation_config.json", "model.safetensors"}
 
 
 def test_a_body_saved_alone_can_be_given_heads(build: SimpleNamespace, tmp_path: Path) -> None:
@@ -234,52 +231,7 @@ def test_the_tokenizer_of_another_feature_scheme_is_refused() -> None:
         SamoeTokenizer.from_city(city, SamoeConfig.from_preset("tiny", variant="released"))
 
 
-# Remote code
-
-
-@pytest.fixture
-def remote_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mark the classes for saving with their code; `register_for_auto_class` sets an attribute of the class, which is
-    undone here.
-    """
-    for cls, auto in (
-        (SamoeConfig, "AutoConfig"),
-        (SamoeModel, "AutoModel"),
-        (SamoeForNextLocation, "AutoModelForCausalLM"),
-        (SamoeTokenizer, "AutoTokenizer"),
-    ):
-        monkeypatch.setattr(cls, "_auto_class", None)
-        cls.register_for_auto_class(auto)
-
-
-@pytest.mark.usefixtures("remote_code")
-def test_saved_code_runs_without_hf_mobility(build: SimpleNamespace, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    logits = saved(folder, build.model(num_poi_features=60, num_popularity_levels=10))
-    copied = {path.name for path in folder.glob("*.py")}
-    siblings = {
-        f"{name}_samoe.py" for name in ("configuration", "modeling", "pointer", "times", "tokenization", "records")
-    }
-    assert copied == siblings
-    config = json.loads((folder / "config.json").read_text())
-    assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_samoe.SamoeForNextLocation"
-    assert config["auto_map"]["AutoConfig"] == "configuration_samoe.SamoeConfig"
-    (tmp_path / "elsewhere").mkdir()
-    code = LOAD_AND_SCORE.format(
-        folder=str(folder), options={"trust_remote_code": True}, out=str(tmp_path / "out.safetensors")
-    )
-    code += """
-try:
-    import hf_mobility
-except ImportError:
-    pass
-else:
-    raise AssertionError("hf_mobility was importable, the test shows nothing")
-assert type(model).__module__.startswith("transformers_modules.")
-assert type(tokenizer).__module__.startswith("transformers_modules.")
-"""
-    run(code, cwd=tmp_path / "elsewhere", home=tmp_path / "home", blocked=True)
-    assert torch.equal(load_file(tmp_path / "out.safetensors")["logits"], logits)
+# Auto classes
 
 
 def test_auto_classes_know_the_package(build: SimpleNamespace, tmp_path: Path) -> None:

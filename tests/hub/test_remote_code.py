@@ -1,0 +1,211 @@
+"""Every saved folder carries the code that it needs: it loads in an environment that does not have hf_mobility, with
+bit-equal answers. Where the package is installed, that code is never run.
+
+Unusual: the clean environment is a real one, made in a moment: it borrows the heavy dependencies through a `.pth` file.
+Files named `.pth` in a borrowed folder are not read, so an editable installation of hf_mobility there stays invisible.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mstar_town import BOX, ZONE
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from samoe_town import CONFIG, TOKENIZER, make_visits
+from transformers import AutoConfig, AutoModel
+
+from hf_mobility import (
+    MstarCodecConfig,
+    MstarCodecModel,
+    MstarConfig,
+    MstarForTrajectoryGeneration,
+    MstarTokenizer,
+    RawConfig,
+    RawForRegionAnalysis,
+    RawForTrajectoryPrediction,
+    RawForUserProfiling,
+    RawModel,
+    RawTokenizer,
+    SamoeConfig,
+    SamoeForNextLocation,
+    SamoeModel,
+    SamoeTokenizer,
+)
+
+SCRIPT = Path(__file__).with_name("scores.py")
+SCORES = SimpleNamespace(**runpy.run_path(str(SCRIPT), run_name="scores"))
+RAW = RawConfig.from_preset("tiny", num_labels=3)
+MODELS: dict[str, tuple[type, Any]] = {
+    "samoe-body": (SamoeModel, CONFIG),
+    "samoe": (SamoeForNextLocation, CONFIG),
+    "mstar-codec": (MstarCodecModel, MstarCodecConfig.from_preset("tiny")),
+    "mstar": (MstarForTrajectoryGeneration, MstarConfig.from_preset("tiny")),
+    "raw-body": (RawModel, RAW),
+    "raw-prediction": (RawForTrajectoryPrediction, RAW),
+    "raw-profiling": (RawForUserProfiling, RAW),
+    "raw-regions": (RawForRegionAnalysis, RAW),
+}
+
+
+def make_model(name: str) -> Any:
+    """A tiny model in which no parameter is zero."""
+    model_class, config = MODELS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = model_class(type(config)(**config.to_dict())).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        if name == "mstar":
+            model.fit_transition(torch.randint(0, 3, (50, 24)))
+    return model
+
+
+def write_records(data: Path) -> dict[str, Any]:
+    """Visits, weeks and points; and a tokenizer per system."""
+    rng = np.random.default_rng(0)
+    make_visits().to_parquet(data / "visits.parquet")
+    cells = rng.integers(0, 16, (6, 4))[:, np.arange(24) // 6].astype(np.int32)
+    np.save(data / "cells.npy", cells)
+    points = {
+        "user_id": np.repeat([3, 7, 9], 20).tolist(),
+        "time": (1_709_500_000 + rng.integers(0, 3 * 86_400, 60)).tolist(),
+        "lat": rng.uniform(52.4, 52.6, 60).tolist(),
+        "lon": rng.uniform(13.2, 13.6, 60).tolist(),
+    }
+    (data / "points.json").write_text(json.dumps(points))
+    weeks = MstarTokenizer.from_grid(BOX, timezone=ZONE, rows=4, columns=4, factors=(2, 1), num_hours=24)
+    weeks.fit_conditions(cells, num_attributes=2)
+    return {
+        "samoe": TOKENIZER,
+        "mstar": weeks,
+        "raw": RawTokenizer.from_points(points, timezone="Europe/Berlin", config=RAW),
+    }
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The folder of all checkpoints, and what each of their models answers here."""
+    data = tmp_path_factory.mktemp("remote")
+    tokenizers = write_records(data)
+    models = {name: make_model(name) for name in MODELS}
+    for name, model in models.items():
+        model.save_pretrained(data / name)
+    adapted = get_peft_model(make_model("samoe"), LoraConfig(r=2, task_type="CAUSAL_LM"))
+    for key, parameter in adapted.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.ones_(parameter)
+    adapted.peft_config["default"].base_model_name_or_path = str(data / "samoe")
+    adapted.save_pretrained(str(data / "samoe-adapter"))
+    for name in SCORES.AUTO_CLASSES:
+        tokenizers[name.split("-")[0]].save_pretrained(data / name)
+    # Loaded, because adapters in memory add up their tiny matrices in another order than loaded ones.
+    models["samoe-adapter"] = SCORES.load(data / "samoe-adapter")[0].eval()
+    answers = {name: SCORES.scores(name, model, tokenizers[name.split("-")[0]], data) for name, model in models.items()}
+    return SimpleNamespace(data=data, answers=answers)
+
+
+def assert_equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    assert any(name.startswith("model.") for name in wanted)
+    for name, value in wanted.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.fixture(scope="module")
+def elsewhere(saved: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the clean environment wrote its answers, one file per checkpoint."""
+    folder = tmp_path_factory.mktemp("clean")
+    venv.create(folder / "env", with_pip=False, symlinks=True)
+    site = next((folder / "env" / "lib").glob("python*/site-packages"))
+    (site / "lent_dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
+    environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # the same sums in the same order
+    result = subprocess.run(
+        [str(folder / "env" / "bin" / "python"), "-P", str(SCRIPT), str(saved.data)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return saved.data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCORES.AUTO_CLASSES)
+def test_a_folder_answers_the_same_where_the_package_is_not_installed(
+    name: str, saved: SimpleNamespace, elsewhere: Path
+) -> None:
+    assert_equal(load_file(elsewhere / f"{name}.safetensors"), saved.answers[name])
+
+
+@pytest.mark.parametrize("name", SCORES.AUTO_CLASSES)
+def test_with_the_package_the_code_beside_the_weights_is_never_run(name: str, saved: SimpleNamespace) -> None:
+    files = list((saved.data / name).glob("*.py"))
+    assert files
+    texts = {path: path.read_text() for path in files}
+    try:
+        for path in files:
+            path.write_text("raise SystemExit('this file was run')\n")
+        model, tokenizer = SCORES.load(saved.data / name)
+        # Even one who says that the code may be run gets the package's classes.
+        if name != "samoe-adapter":
+            assert type(AutoConfig.from_pretrained(saved.data / name, trust_remote_code=True)) is type(model.config)
+            body = AutoModel.from_pretrained(saved.data / name, trust_remote_code=True)
+            assert type(body).__module__.startswith("hf_mobility.modeling.")
+    finally:
+        for path, text in texts.items():
+            path.write_text(text)
+    assert_equal(SCORES.scores(name, model.eval(), tokenizer, saved.data), saved.answers[name])
+
+
+def test_a_folder_names_all_the_code_that_it_can_be_opened_with(saved: SimpleNamespace) -> None:
+    config = json.loads((saved.data / "raw-prediction" / "config.json").read_text())
+    assert config["auto_map"] == {
+        "AutoConfig": "configuration_raw.RawConfig",
+        "AutoModel": "modeling_raw.RawModel",
+        "AutoModelForTimeSeriesPrediction": "modeling_raw.RawForTrajectoryPrediction",
+    }
+    for name in SCORES.AUTO_CLASSES:
+        tokenizer = json.loads((saved.data / name / "tokenizer_config.json").read_text())
+        (found, _) = tokenizer["auto_map"]["AutoTokenizer"]
+        assert (saved.data / name / f"{found.split('.')[0]}.py").is_file()
+
+
+def test_a_configuration_alone_brings_its_own_code_only(tmp_path: Path) -> None:
+    SamoeConfig.from_preset("tiny").save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.py")} == {"configuration_samoe.py"}
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == {
+        "AutoConfig": "configuration_samoe.SamoeConfig"
+    }
+
+
+def test_both_task_heads_are_told_apart(saved: SimpleNamespace) -> None:
+    """They share one Auto class and their weights have the same names and shapes."""
+    from transformers import AutoModelForSequenceClassification
+
+    for name in ("raw-profiling", "raw-regions"):
+        model = AutoModelForSequenceClassification.from_pretrained(saved.data / name)
+        assert type(model) is MODELS[name][0]
+    assert type(AutoModelForSequenceClassification.from_config(RawConfig.from_preset("tiny"))) is RawForUserProfiling
+
+
+def test_a_tokenizer_saved_without_any_model_brings_its_code(tmp_path: Path) -> None:
+    assert isinstance(TOKENIZER, SamoeTokenizer)
+    TOKENIZER.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.py")} == {"tokenization_samoe.py", "records_samoe.py"}

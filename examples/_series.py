@@ -1,7 +1,9 @@
 """The series that the RAW examples train and judge on: simulated people, or the GPS files in HF_MOBILITY_DATA.
 
-Windows are whole weeks from a Monday on, so that a slot is the same time of the week in all of them; with another
-number of days, simulated people have one window (the paper's: 10 days). The cabs' occupied flag is never read.
+Windows are whole weeks from a Monday on, so that a slot is the same time of the week in all of them, or single days;
+with another number of days, simulated people have one window (the paper's: 10 days). The cabs' occupied flag and
+GeoLife's transport modes are never read here. GeoLife has people under several numbers: whoever shares a recorded point
+is held out together.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from _open_data import data_folder
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from transformers import PrinterCallback, Trainer, set_seed
 
 from hf_mobility import (
@@ -25,7 +30,9 @@ from hf_mobility import (
     simulate_city,
     training_arguments,
 )
+from hf_mobility.data.grid import haversine_km
 from hf_mobility.data.simulated_points import simulated_points
+from hf_mobility.data.week_arrays import most_common_cell
 from hf_mobility.tokenization.tokenization_raw import PAPER_BOX
 
 NAMES = ("simulated", "geolife", "cabs")
@@ -35,8 +42,8 @@ LEAST_OBSERVED = 0.05  # of a window's slots; of GeoLife's weeks many are nearly
 
 @dataclass(frozen=True)
 class SeriesSet:
-    """Columns of N whole windows as the tokenizer makes them, `users` (N,) whose they are, and which are held out (N,
-    bool, all windows of a person alike); `series` and `tokenizer` that they come from.
+    """Columns of N whole windows as the tokenizer makes them, `users` (N,) whose they are, `days` (N,) their first day,
+    and which are held out (N, bool, all windows of a person alike); `series` and `tokenizer` that they come from.
     """
 
     name: str
@@ -45,6 +52,7 @@ class SeriesSet:
     series: Any
     columns: dict[str, np.ndarray]
     users: np.ndarray
+    days: np.ndarray
     held_out: np.ndarray
 
     @property
@@ -77,14 +85,44 @@ def load_points(name: str, *, users: int = 1_000, days: int = 7, seed: int = 0) 
     return points, {"timezone": timezone, "start": str(monday.date()), "end": None, "box": box}
 
 
+def held_out_people(points: pd.DataFrame, *, share: float, seed: int) -> np.ndarray:
+    """A random share of the people, at least two."""
+    people = np.random.default_rng(seed).permutation(points["user_id"].unique())
+    return people[: max(2, round(share * len(people)))]
+
+
+def linked_people(points: pd.DataFrame) -> pd.Series:
+    """Group of each person (index `user_id`): people with a point at the same time and place, and whom these share one
+    with, are probably one, or went together.
+    """
+    users, user = np.unique(points["user_id"], return_inverse=True)
+    keys = ["time", "lat", "lon"]
+    same = points.duplicated(keys, keep=False).to_numpy()
+    point = points[same].groupby(keys, sort=False).ngroup().to_numpy()
+    shape = (len(users), len(users) + int(point.max(initial=-1)) + 1)
+    pairs = coo_array((np.ones(len(point)), (user[same], len(users) + point)), shape=shape)
+    pairs.resize((shape[1], shape[1]))
+    return pd.Series(connected_components(pairs, directed=False)[1][: len(users)], index=users)
+
+
 def load_series(
-    name: str, *, users: int = 1_000, days: int = 7, seed: int = 0, held_out: float = 0.05, **options: Any
+    name: str,
+    *,
+    users: int = 1_000,
+    days: int = 7,
+    seed: int = 0,
+    held_out: float | np.ndarray = 0.05,
+    **options: Any,
 ) -> SeriesSet:
-    """A random `held_out` of the people, at least two, are kept from training; `options` go to the tokenizer."""
+    """Some people are kept from training: a random share, or those that are named; with them go whoever is linked to
+    them. `options` go to the tokenizer.
+    """
     points, city = load_points(name, users=users, days=days, seed=seed)
     options = {"timezone": city["timezone"], "model_max_length": 96 * days, **options}
-    people = np.random.default_rng(seed).permutation(points["user_id"].unique())
-    test = people[: max(2, round(held_out * len(people)))]
+    test = held_out if isinstance(held_out, np.ndarray) else held_out_people(points, share=float(held_out), seed=seed)
+    if name == "geolife":
+        group = linked_people(points)
+        test = group.index[group.isin(group[test])].to_numpy()
     if city["box"] is None:
         tokenizer = RawTokenizer.from_points(points[~points["user_id"].isin(test)], **options)
     else:
@@ -96,8 +134,41 @@ def load_series(
     }
     kept = batch["attention_mask"].all(axis=1) & (batch["observed_mask"].mean(axis=1) >= LEAST_OBSERVED)
     columns = {field: values[kept] for field, values in batch.items()}
-    owner = series.user_ids[kept]
-    return SeriesSet(name, points, tokenizer, series, columns, owner, np.isin(owner, test))
+    owner, day = series.user_ids[kept], series.window_start[kept].astype("datetime64[s]").astype("datetime64[D]")
+    return SeriesSet(name, points, tokenizer, series, columns, owner, day, np.isin(owner, test))
+
+
+@torch.inference_mode()
+def embed_windows(encoder: Any, columns: dict[str, np.ndarray], *, batch_size: int = 64) -> np.ndarray:
+    """Windows -> (N, D) float32, one vector each; people are not averaged."""
+    rows = {name: torch.from_numpy(values).split(batch_size) for name, values in columns.items()}
+    batches = (dict(zip(rows, batch)) for batch in zip(*rows.values()))
+    return torch.cat([encoder(**batch, use_cache=False).user_embedding for batch in batches]).numpy()
+
+
+def home_and_work(
+    lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_metres: float = 500.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """From positions (N, T) in weeks that begin on a Monday: middle of the commonest cell of the nights (0-6 h) and of
+    the working hours (weekdays 10-17 h), each (N, 2) degrees [latitude, longitude], and the number (N,) of weekdays on
+    which the latter is visited in these hours.
+    """
+    grid = SquareGrid.around(lat, lon, cell_metres=cell_metres)
+    cells = grid.cell(lat, lon)
+    day, slot = np.divmod(np.arange(lat.shape[1]), slots_per_day)
+    hour = slot * 24 / slots_per_day
+    home = most_common_cell(np.where(hour < 6, cells, -1))
+    at_work = (hour >= 10) & (hour < 17) & (day % 7 < 5)
+    work = most_common_cell(np.where(at_work, cells, -1))
+    there = (cells == work[:, None]) & at_work
+    days_there = there.reshape(len(cells), -1, slots_per_day).any(axis=2).sum(axis=1)
+    return np.stack(grid.centre(home), axis=1), np.stack(grid.centre(work), axis=1), days_there
+
+
+def commuters(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_metres: float = 500.0) -> np.ndarray:
+    """bool (N,): who is at work on three weekdays or more, over 1 km from home."""
+    home, work, days_there = home_and_work(lat, lon, slots_per_day=slots_per_day, cell_metres=cell_metres)
+    return (days_there >= 3) & (haversine_km(*home.T, *work.T) > 1)
 
 
 def train_raw(

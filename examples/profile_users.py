@@ -1,12 +1,13 @@
 """Who is a commuter? Read from a week of positions: RAW's embeddings, hand-made features and an untrained encoder.
 
     python examples/profile_users.py                               # trains an encoder on other people of the same city
+    python examples/train_raw.py --held-out 0.5 --output runs/raw
     python examples/profile_users.py --checkpoint runs/raw         # or takes one; its window must be 7 days
 
 Labels come from the week AFTER the one that is read, so that they cannot be copied from the input: home is the
 commonest cell of the nights, work that of weekdays from 10 to 17 h; a commuter is at work on three weekdays or more,
-over 1 km from home. A checkpoint of train_raw.py has seen these people's positions in both weeks, though no label.
-People are simulated, and so are the figures.
+over 1 km from home. The people who are profiled are those that the encoder has not seen: --users, --held-out and --seed
+are those of its training. People are simulated, and so are the figures.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ import argparse
 
 import numpy as np
 import pandas as pd
-from _series import raw_config, train_raw
+from _series import commuters, held_out_people, raw_config, train_raw
 from _tables import save_table
 from transformers import set_seed
 
-from hf_mobility import RawModel, RawTokenizer, SquareGrid, simulate_city
+from hf_mobility import RawModel, RawTokenizer, simulate_city
 from hf_mobility.baselines import mobility_features
-from hf_mobility.data.grid import haversine_km
 from hf_mobility.data.simulated_points import simulated_points
-from hf_mobility.data.week_arrays import most_common_cell
 from hf_mobility.evaluation import probe_users
 from hf_mobility.pipelines.mobility_embedding import MobilityEmbeddingPipeline
 
@@ -37,28 +36,14 @@ def positions(tokenizer: RawTokenizer, points: pd.DataFrame, days: tuple[str, st
     return series.user_ids, lat, lon
 
 
-def commuters(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_metres: float = 500.0) -> np.ndarray:
-    """bool (N,) from positions (N, T) in a week that begins on a Monday."""
-    grid = SquareGrid.around(lat, lon, cell_metres=cell_metres)
-    cells = grid.cell(lat, lon)
-    day, slot = np.divmod(np.arange(lat.shape[1]), slots_per_day)
-    hour = slot * 24 / slots_per_day
-    home = most_common_cell(np.where(hour < 6, cells, -1))
-    at_work = (hour >= 10) & (hour < 17) & (day % 7 < 5)
-    work = most_common_cell(np.where(at_work, cells, -1))
-    there = (cells == work[:, None]) & at_work
-    days_there = there.reshape(len(cells), -1, slots_per_day).any(axis=2).sum(axis=1)
-    km = haversine_km(*grid.centre(home), *grid.centre(work))
-    return (days_there >= 3) & (km > 1)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="folder of examples/train_raw.py for the same city (--seed, --users)")
+    parser.add_argument("--checkpoint", help="folder of examples/train_raw.py")
     parser.add_argument("--users", type=int, default=1_000, help="people of the simulated city")
     parser.add_argument("--size", default="small", help="of the encoder that is trained here")
     parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--held-out", type=float, default=0.5, help="share of people who are profiled")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", help="CSV for the table")
@@ -66,7 +51,7 @@ def main() -> None:
 
     city = simulate_city(options.users, num_days=14, num_locations=600, seed=options.seed)
     points = simulated_points(city, seed=options.seed)
-    profiled = points["user_id"] % 2 == 0  # the others are there to train the encoder on
+    profiled = points["user_id"].isin(held_out_people(points, share=options.held_out, seed=options.seed))
     if options.checkpoint:
         pipe = MobilityEmbeddingPipeline.from_pretrained(options.checkpoint)
     else:

@@ -33,7 +33,7 @@ from .configuration_raw import RawConfig
 from .losses_raw import IGNORED, mean_over, task_loss
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
 from .regions_raw import pool_visitors, visitor_matrix
-from .rollout_raw import positions_of, roll_out
+from .rollout_raw import positions_of, roll_out, roomy_cache
 
 
 @dataclass
@@ -565,15 +565,17 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
         on either side.
 
         Args:
-            past_key_values: an empty cache to use, such as a `StaticCache` of T + steps - 1; by default a
-                `DynamicCache`.
+            past_key_values: an empty cache to use, such as a `StaticCache` of T + steps - 1; by default one with room
+                for all points.
             use_cache: `False` recomputes the whole series at every step, for comparison.
             others: see `RawModel.forward`.
 
         Raises:
             ValueError: if `steps` is below 1, a series is all padding, or the positions would leave the model's table.
         """
-        self.model._check_points(coordinates, None)
+        length, _ = self.model._check_points(coordinates, None)
+        if use_cache and past_key_values is None:
+            past_key_values = roomy_cache(self.config.num_hidden_layers, length + max(steps, 1) - 1)
         return roll_out(
             self.model,
             lambda hidden, points: self._predict(hidden, points)[0],

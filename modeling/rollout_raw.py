@@ -1,8 +1,9 @@
 """RAW's roll-out: each predicted point is fed back as the next input (the paper's trajectory generation).
 
 Unusual: nothing is drawn, the roll-out of a mean-squared-error head is one path. With a key/value cache each step costs
-one point instead of the whole series; the points are the same. Series may be padded on either side: new points are
-appended behind the padding, at the positions that follow each series' own last point.
+one point instead of the whole series; the points are the same. The cache has room for all points from the start, as
+how many will follow is known: to copy it at every step would cost more than the attention. Series may be padded on
+either side: new points are appended behind the padding, at the positions that follow each series' own last point.
 """
 
 from __future__ import annotations
@@ -11,11 +12,41 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from transformers.cache_utils import Cache, DynamicLayer
 
 # body(**inputs) -> output with `last_hidden_state` (B, T, D) and `past_key_values`.
 Body = Callable[..., Any]
 # predict(hidden (B, 1, D), points (B, 1, 2)) -> next points (B, 1, 2).
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values (B, heads, seen, head_dim) as views of tensors with `room` slots, which new ones are written into
+    in place. More than `room` is an error of torch.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.space: tuple[torch.Tensor, ...] = ()
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        given = (key_states, value_states)
+        seen = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.space = tuple(x.new_empty(*x.shape[:2], self.room, x.shape[3]) for x in given)
+        for space, new in zip(self.space, given):
+            space.narrow(2, seen, new.shape[2]).copy_(new)
+        self.keys, self.values = (space.narrow(2, 0, seen + key_states.shape[2]) for space in self.space)
+        return self.keys, self.values
+
+
+def roomy_cache(num_layers: int, room: int) -> Cache:
+    """An empty cache for a series of at most `room` points."""
+    return Cache(layers=[RoomyLayer(room) for _ in range(num_layers)])
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:

@@ -226,7 +226,103 @@ def settings() -> str:
     return markdown(rows, ["settings of drawing", "mean of six, 0.001 nats", "moves a day"])
 
 
+def probes(name: str, *, label: str | None = None, metrics: tuple[str, ...]) -> str:
+    """What readers found in features, baselines first, RAW bold; ± is the standard deviation over seeds."""
+    table = read(name)
+    rows = []
+    for _, row in table.iterrows():
+        cells = [f"{row[metric]:.3f}" + spread(row, metric) for metric in metrics]
+        features = f"**{row['features']}**" if "RAW" in row["features"] else row["features"]
+        rows.append([*([row[label]] if label else []), features, row["reader"], f"{row['n']:,}", *cells])
+    titles = {"pcc": "Pearson r", "r2": "R²", "auc": "AUC"}
+    header = [*([label] if label else []), "features", "reader", "n", *(titles.get(name, name) for name in metrics)]
+    return markdown(rows, header)
+
+
+def spread(row: pd.Series, metric: str, digits: int = 3) -> str:
+    return "" if pd.isna(row[f"{metric}_sd"]) else f" ± {row[f'{metric}_sd']:.{digits}f}"
+
+
+def knows() -> str:
+    """R² of both readers, one row per label and one column per kind of features."""
+    table = read("raw_knows")
+    kinds = list(dict.fromkeys(table["features"]))
+    rows = []
+    for label, group in table.groupby("label", sort=False):
+        cells = []
+        for kind in kinds:
+            own = group[group["features"] == kind].set_index("reader")
+            both = [own.loc[reader] for reader in ("linear", "mlp")]
+            cells.append(" / ".join(f"{row['r2']:.2f}{spread(row, 'r2', 2)}" for row in both))
+        rows.append([str(label), *cells])
+    return markdown(rows, ["R², linear / MLP", *(f"**{kind}**" if "RAW" in kind else kind for kind in kinds)])
+
+
+def neighbours() -> str:
+    table = read("raw_neighbours")
+    rows = []
+    for name, group in table.groupby("neighbours", sort=False):
+        cells = [f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for _, row in group.iterrows()]
+        rows.append([f"**{name}**" if "RAW" in str(name) else str(name), *cells])
+    return markdown(rows, ["neighbours", *dict.fromkeys(table["measure"])])
+
+
+def roll_outs() -> str:
+    """Mean error in km of all and of moving people at some horizons; one row per file and model."""
+    found = [name for name in ("simulated", "geolife", "cabs") if (RESULTS / f"raw_rollout_{name}.csv").is_file()]
+    if not found:
+        raise FileNotFoundError(f"no raw_rollout_*.csv in {RESULTS}")
+    rows = []
+    for name in found:
+        table = read(f"raw_rollout_{name}")
+        for model, group in table.groupby("model", sort=False):
+            cells = []
+            for subset in ("all", "moving"):
+                error = group[group["subset"] == subset].set_index("minutes")["error_km"].reindex(HORIZONS)
+                cells += ["–" if pd.isna(km) else f"{km:.2f}" for km in error]
+            users = group[group["minutes"] == group["minutes"].max()].set_index("subset")["users"]
+            people = f"{users['all']} / {users['moving']}"
+            rows.append([name, people, f"**{model}**" if "RAW" in str(model) else str(model), *cells])
+    header = [f"{subset}, {minutes} min" for subset in ("all", "moving") for minutes in HORIZONS]
+    return markdown(rows, ["points", "people, all / moving", "error, km", *header])
+
+
+def reidentification() -> str:
+    rows = []
+    for _, row in read("raw_geolife_reidentification").iterrows():
+        name = f"**{row['features']}**" if "RAW" in row["features"] else row["features"]
+        cells = [f"{row[metric]:.3f}{spread(row, metric)}" for metric in ("top1", "top5")]
+        rows.append([f"{row['days']}", f"{row['people']}", name, *cells])
+    return markdown(rows, ["days of each half", "people", "who is it?", "top 1", "top 5"])
+
+
+def geolife() -> str:
+    modes = probes("raw_geolife_modes", label="mode", metrics=VALUE_METRICS)
+    return f"{modes}\n\n{reidentification()}"
+
+
+def raw_speed() -> str:
+    table = pd.read_csv(ROOT / "benchmarks" / "raw_speed.csv", comment="#")
+    table["size"] = table["size"].fillna("")
+    rows = []
+    for _, row in table.iterrows():
+        rate = f"{row['per second']:,.0f}" if row["per second"] >= 1000 else f"{row['per second']:.1f}"
+        cells = [row["variant"], f"{row['ms']:,.0f}", f"{rate} {row['unit']}", f"{row['ratio']:.2f}"]
+        rows.append([row["measurement"], row["size"], *cells])
+    return markdown(rows, ["measurement", "size", "variant", "ms", "a second", "times the first"])
+
+
+HORIZONS = (15, 30, 60, 90, 150)
+USER_METRICS, VALUE_METRICS = ("accuracy", "f1", "auc"), ("mae", "pcc", "r2")
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "raw knows": knows,
+    "raw neighbours": neighbours,
+    "raw profile": lambda: probes("raw_profile", metrics=USER_METRICS),
+    "raw regions": lambda: probes("raw_regions", label="label", metrics=VALUE_METRICS),
+    "raw roll-out": roll_outs,
+    "raw geolife": geolife,
+    "raw speed": raw_speed,
     "mstar codec": codec,
     "mstar simulated": lambda: generation("mstar_simulated"),
     "mstar settings": settings,
@@ -242,7 +338,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ablation": ablation,
     "speed": speed,
 }
-MARK = re.compile(r"<!-- begin (?P<name>[\w ]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
+MARK = re.compile(r"<!-- begin (?P<name>[\w -]+?) -->\n.*?<!-- end -->", flags=re.DOTALL)
 
 
 def fill(text: str) -> str:
@@ -259,7 +355,8 @@ def fill(text: str) -> str:
 
 def main() -> None:
     cards = sorted((ROOT / "checkpoints").glob("*/README.md"))
-    for page in (ROOT / "README.md", ROOT / "docs" / "results.md", *cards):
+    docs = [ROOT / "docs" / name for name in ("results.md", "embeddings.md")]
+    for page in (ROOT / "README.md", *docs, *cards):
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -121,6 +121,7 @@ def fit_mlp(
     @torch.no_grad()
     def score(others: np.ndarray) -> np.ndarray:
         made = network(torch.as_tensor(others, dtype=torch.float32)).squeeze(1).double()
+        made = made.round(decimals=6)  # equal rows of one batch may differ in their last bits, and would be ranked
         return made.sigmoid().numpy() if binary else made.numpy() * scale + mean
 
     return score

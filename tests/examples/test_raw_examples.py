@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         city = simulate_city(12, **town, start=start)
         points = simulated_points(city, interval_seconds=900, seed=0)
         points["occupied"] = np.arange(len(points)) % 3 == 0
+        points["mode"] = np.where(points["user_id"] % 2, np.take(["walk", "taxi", "boat"], points.index % 3), None)
         points.astype({"user_id": np.int16, "lat": np.float32, "lon": np.float32}).to_parquet(
             folder / f"{name}.parquet"
         )
@@ -82,6 +84,24 @@ def test_raw_is_trained_on_files(
     assert RawTokenizer.from_pretrained(tmp_path / "raw").time_features
 
 
+def test_people_who_share_a_point_are_linked_and_held_out_together(
+    example: Callable[[str], ModuleType], files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = example("_series")
+    points = pd.DataFrame({"user_id": [1, 2, 2, 3, 4, 4], "time": [0, 0, 5, 5, 0, 0], "lat": [1, 1, 2, 2, 3, 3]})
+    group = series.linked_people(points.assign(lon=0))
+    assert group.index.tolist() == [1, 2, 3, 4] and group[1] == group[2] == group[3] != group[4]
+
+    copied = pd.read_parquet(files / "gps_geolife_beijing.parquet")
+    first, second, third = copied["user_id"].unique()[:3]
+    copied = pd.concat([copied, copied[copied["user_id"] == first].head(1).assign(user_id=second)])
+    copied.to_parquet(tmp_path / "gps_geolife_beijing.parquet")
+    monkeypatch.setenv("HF_MOBILITY_DATA", str(tmp_path))
+    data = series.load_series("geolife", days=1, held_out=np.array([first]))
+    assert set(data.users[data.held_out].tolist()) == {first, second} and third in data.users[~data.held_out]
+    assert data.columns["coordinates"].shape[1:] == (96, 2) and len(np.unique(data.days)) > 7
+
+
 def test_a_missing_file_names_the_environment_variable(
     example: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +141,7 @@ def test_a_commuter_is_at_work_on_three_weekdays_far_from_home(example: Callable
         "at home": np.zeros(168, bool),
     }
     lat = np.stack([np.where(there, 0.005 if name == "near" else 0.05, 0.0) for name, there in week.items()])
-    found = example("profile_users").commuters(lat, np.zeros_like(lat), slots_per_day=24)
+    found = example("_series").commuters(lat, np.zeros_like(lat), slots_per_day=24)
     assert dict(zip(week, found.tolist())) == {
         "daily": True,
         "three days": True,
@@ -131,6 +151,118 @@ def test_a_commuter_is_at_work_on_three_weekdays_far_from_home(example: Callable
         "near": False,
         "at home": False,
     }
+
+
+def test_days_of_geolife_are_profiled_and_the_encoder_taken_again(
+    run_example: Callable[..., None],
+    files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_MOBILITY_DATA", str(files))
+    options = ["--seeds", "1", "--report", str(tmp_path)]
+    run_example("profile_geolife.py", *TINY, *options, "--save", str(tmp_path / "raw"))
+    assert "78 of 156 days are judged, of 6 people whom the encoder has not seen" in capsys.readouterr().out
+    modes = pd.read_csv(tmp_path / "raw_geolife_modes.csv", comment="#")
+    assert (
+        modes["mode"].unique().tolist() == ["walk", "car"] and (modes["people"] == 6).all()
+    )  # no boats; taxis are cars
+    assert modes.groupby("features")["width"].first()[["RAW", "hand-made + step lengths"]].tolist() == [16, 38]
+    found = pd.read_csv(tmp_path / "raw_geolife_reidentification.csv", comment="#")
+    assert found["features"].tolist() == ["chance", "places visited", "hand-made", "untrained encoder", "RAW"] * 2
+    assert (found["people"] == 6).all() and found["top1"][0] == pytest.approx(1 / 6, abs=1e-4)
+    homes = found.set_index(["features", "days"])["top1"]
+    assert homes["places visited", 5] == 1  # everybody goes back to his own home
+    again = ["--checkpoint", str(tmp_path / "raw"), "--held-out", "0.5", "--seeds", "1"]
+    run_example("profile_geolife.py", *again)
+    with pytest.raises(SystemExit):
+        run_example("profile_geolife.py", *again[:2])
+
+
+def test_ranks_and_steps_of_days(example: Callable[[str], ModuleType]) -> None:
+    module = example("profile_geolife")
+    gallery = np.array([[1.0, 0], [0, 1], [1, 1]])
+    assert module.ranks_of_own(2 * gallery, gallery).tolist() == [1, 1, 1]
+    assert module.ranks_of_own(gallery[[1, 0, 2]], gallery).tolist() == [3, 3, 1]
+    assert module.ranks_of_own(np.zeros((3, 2)), gallery).tolist() == [3, 3, 3]  # ties count against it
+    lat = np.array([[0, 0.001, 0.001, 0.002], [0, 0.001, 0.001, 0.002]])
+    known = np.array([[True, True, True, True], [True, False, True, False]])
+    steps = module.step_lengths(lat, np.zeros_like(lat), known)
+    assert steps[0, 4] == pytest.approx(np.log1p(111.2), rel=1e-3) and steps[0, 0] < steps[0, 4]
+    assert (steps[1, :-1] == 0).all() and steps[:, -1].tolist() == [1, 0.5]
+
+
+def test_an_embedding_is_asked_what_it_knows(
+    run_example: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = ["--users", "40", "--held-out", "0.5"]
+    training = [*TINY, "--days", "7", "--gru-steps", "0", "--end-hour", "18", *same]
+    run_example("train_raw.py", *training, "--output", str(tmp_path / "raw"))
+    run_example("understand_embedding.py", str(tmp_path / "raw"), *same, "--seeds", "1", "--report", str(tmp_path))
+    assert "20 people whom the encoder has not seen" in capsys.readouterr().out
+    knows = pd.read_csv(tmp_path / "raw_knows.csv", comment="#")
+    r2 = knows.set_index(["label", "features", "reader"])["r2"]
+    assert len(r2) == 7 * 3 * 2 and r2["share away by day", "hand-made", "linear"] > 0.9  # it is among the features
+    alike = pd.read_csv(tmp_path / "raw_neighbours.csv", comment="#")
+    assert len(alike) == 4 * 4 and (alike["low"] <= alike["mean"]).all() and (alike["mean"] <= alike["high"]).all()
+    attention = pd.read_csv(tmp_path / "raw_attention.csv", comment="#")
+    assert attention.groupby("hour")["attention"].sum().to_numpy() == pytest.approx(np.ones(24), abs=1e-3)
+    with pytest.raises(SystemExit):  # of another city
+        run_example("understand_embedding.py", str(tmp_path / "raw"), *same, "--seed", "1")
+
+
+def test_neighbours_are_the_nearest_others(example: Callable[[str], ModuleType]) -> None:
+    line = np.array([[0.0], [1.0], [2.1], [9.0]])
+    assert example("understand_embedding").nearest(line, number=2).tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
+
+
+def test_the_tables_of_the_results_pages_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tools"))
+    fill = importlib.import_module("fill_results")
+    monkeypatch.setattr(fill, "RESULTS", tmp_path)
+    probed = {"features": ["hand-made", "RAW"] * 2, "reader": ["linear"] * 2 + ["mlp"] * 2, "n": 1234}
+    for metric in ("accuracy", "f1", "auc", "mae", "pcc", "r2"):
+        probed |= {metric: [0.5, 0.625, 0.5, 0.75], f"{metric}_sd": [0.125, np.nan, 0.25, 0.0]}
+    horizons = {"minutes": [15, 150] * 2, "subset": ["all"] * 2 + ["moving"] * 2, "users": [7, 7, 0, 3]}
+    found = {"features": ["chance", "RAW"], "days": 5, "people": 25, "top1": 0.04, "top1_sd": [np.nan, 0.01]}
+    tables = {
+        "profile": probed,
+        "knows": {**probed, "label": "radius"},
+        "regions": {**probed, "label": "pickups"},
+        "geolife_modes": {**probed, "mode": "walk"},
+        "geolife_reidentification": {**found, "top5": 0.2, "top5_sd": [np.nan, 0.02]},
+        "neighbours": {"neighbours": ["RAW"], "measure": ["km"], "mean": 1.0, "low": 0.5, "high": 1.5},
+        "rollout_cabs": {"model": "RAW", **horizons, "error_km": [0.25, 2.5, np.nan, 4.0]},
+    }
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_csv(tmp_path / f"raw_{name}.csv", index=False)
+    blocks = ("knows", "neighbours", "profile", "regions", "roll-out", "geolife")
+    text = fill.fill("\n".join(f"<!-- begin raw {name} -->\n<!-- end -->" for name in blocks))
+    for row in (
+        "| radius | 0.50 ± 0.12 / 0.50 ± 0.25 | 0.62 / 0.75 ± 0.00 |",
+        "| **RAW** | 1.00 [0.50, 1.50] |",
+        "| **RAW** | linear | 1,234 | 0.625 | 0.625 | 0.625 |",
+        "| pickups | hand-made | mlp | 1,234 | 0.500 ± 0.250 | 0.500 ± 0.250 | 0.500 ± 0.250 |",
+        "| cabs | 7 / 3 | **RAW** | 0.25 | – | – | – | 2.50 | – | – | – | – | 4.00 |",
+        "| walk | **RAW** | linear | 1,234 | 0.625 | 0.625 | 0.625 |",
+        "| 5 | 25 | **RAW** | 0.040 ± 0.010 | 0.200 ± 0.020 |",
+    ):
+        assert row in text, row
+    assert fill.fill(text) == text
+
+
+def test_the_speed_benchmark_runs(
+    run_example: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # of the other tests
+    run_example("../benchmarks/raw_speed.py", "--quick", "--output", str(tmp_path / "speed.csv"))
+    assert (tmp_path / "speed.csv").read_text().startswith("# python benchmarks/raw_speed.py --quick")
+    table = pd.read_csv(tmp_path / "speed.csv", comment="#")
+    first = table.groupby("measurement")["ratio"].first()
+    assert len(table) == 12 and (first == 1).all() and (table["ms"] > 0).all()
 
 
 def test_regions_are_analysed_without_the_occupied_flag(

@@ -74,6 +74,9 @@ class PushToHub:
     def save_pretrained(self, folder: str | Path) -> None:
         raise NotImplementedError
 
+    def _write_card(self, folder: Path, *, name: str) -> None:
+        """Into a folder of our own, under the name that the Hub will know it by."""
+
     def push_to_hub(
         self,
         repo_id: str,
@@ -105,6 +108,7 @@ class PushToHub:
         """
         with TemporaryDirectory() as scratch:
             self.save_pretrained(scratch, **kwargs)
+            self._write_card(Path(scratch), name=repo_id)
             if kwargs.get("base_model") is None:
                 _check_base(Path(scratch))
             api = HfApi(token=token)
@@ -120,6 +124,27 @@ class PushToHub:
                     commit_description=commit_description,
                     create_pr=create_pr,
                 )
+
+
+class SavedWithCard(PushToHub):
+    """Saves and pushes a `model`, its `tokenizer` and a card in one folder."""
+
+    model: Any
+    tokenizer: Any
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load. A card
+        that somebody wrote there stays."""
+        from .cards import write_card
+
+        self.model.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+        write_card(folder, self.model, tokenizer=self.tokenizer)
+
+    def _write_card(self, folder: Path, *, name: str) -> None:
+        from .cards import write_card
+
+        write_card(folder, self.model, tokenizer=self.tokenizer, name=name, replace=True)
 
 
 def _check_base(folder: Path) -> None:

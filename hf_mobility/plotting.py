@@ -1,23 +1,41 @@
-"""Maps of predictions. A lazy extra: matplotlib is imported on first use (`pip install hf_mobility[plot]`).
+"""Maps as pictures. A lazy extra: matplotlib is imported on first use (`pip install hf_mobility[plot]`).
 
-Unusual: plain axes in kilometres around the city's middle, no background tiles, so that a map needs no network.
+Unusual: plain axes in kilometres around a middle, no background tiles, so that a map needs no network; `maps` draws the
+same on web maps, `plotting_models` draws what models learn. No function opens a window or touches pyplot's figures:
+`ax.figure.savefig(path)` writes one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from .data.grid import to_km
+from .data.grid import SquareGrid, to_km
+from .plotting_data import (
+    arc,
+    largest_flows,
+    one_line_each,
+    one_persons,
+    region_cells,
+    region_clusters,
+    region_colours,
+    true_place,
+    visit_shares,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+EastNorth = Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]
+_NAMED = 10  # people that a legend can name
+_DIRECTIONS = [(1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1.4), (0, -1.4)]
+
 
 def plot_next_places(
-    predictions: pd.DataFrame, visits: pd.DataFrame, city: Any, *, user: Any, ax: Axes | None = None
+    predictions: pd.DataFrame, visits: pd.DataFrame, city: Any, *, user: Any, truth: Any = None, ax: Axes | None = None
 ) -> Axes:
     """Where one person probably goes next, on the map of the city.
 
@@ -26,42 +44,229 @@ def plot_next_places(
         visits: the canonical visits it was asked about.
         city: a `City` or tokenizer: all its places are drawn in grey.
         user: whose prediction to draw.
+        truth: `location_id` of the place where they really went, marked with a star.
         ax: axes to draw into; new ones by default.
 
     Raises:
         ImportError: without matplotlib, with the command that installs it.
-        ValueError: if there is no prediction for `user`, or no visit.
+        ValueError: if there is no prediction for `user`, or no visit; if the city lists no place `truth`.
     """
-    own, guesses = visits[visits["user_id"] == user], predictions[predictions["user_id"] == user]
-    for table, kind in ((guesses, "prediction"), (own, "visit")):
-        if table.empty:
-            raise ValueError(f"there is no {kind} of user {user!r}; the two tables must know the same users.")
-    ax = _new_axes() if ax is None else ax
-    origin = (float(np.mean(city.lat)), float(np.mean(city.lon)))
-
-    def east_north(lat: Any, lon: Any) -> tuple[np.ndarray, np.ndarray]:
-        return to_km(lat, lon, origin=origin)
-
+    own, guesses = one_persons(predictions, visits, user)
+    ax = new_axes()[0] if ax is None else ax
+    east_north = _frame_of(ax, city.lat, city.lon)
     ax.scatter(*east_north(city.lat, city.lon), s=4, color="0.8", label="places of the city", linewidths=0)
     past = own.groupby(["lat", "lon"]).size().reset_index(name="visits")
     sizes = 12 * np.sqrt(past["visits"])
     ax.scatter(*east_north(past["lat"], past["lon"]), s=sizes, color="tab:blue", alpha=0.6, label="visited")
     here = own.iloc[[-1]]
     ax.scatter(*east_north(here["lat"], here["lon"]), marker="x", color="black", s=60, label="last visit", zorder=4)
+    if truth is not None:
+        lat, lon, label = true_place(city, guesses, truth)
+        ax.scatter(*east_north([lat], [lon]), marker="*", color="tab:green", s=110, label=label, zorder=5)
     east, north = east_north(guesses["lat"], guesses["lon"])
     rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "tab:red", "linewidths": 1.8, "zorder": 3}
     ax.scatter(east, north, s=30 + 600 * guesses["probability"], label="predicted next", **rings)
-    text: dict[str, Any] = {"textcoords": "offset points", "xytext": (8, 6), "color": "tab:red", "fontsize": 9}
-    for x, y, probability in zip(east, north, guesses["probability"]):
-        ax.annotate(f"{probability:.0%}", (x, y), **text)
-    ax.set(xlabel="east, km", ylabel="north, km", title=f"Next place of user {user}", aspect="equal")
+    text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "color": "tab:red"}
+    text["arrowprops"] = {"arrowstyle": "-", "color": "tab:red", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+    for x, y, probability, offset in zip(east, north, guesses["probability"], _label_offsets(ax, east, north)):
+        ax.annotate(f"{probability:.0%}", (x, y), xytext=offset, fontsize=9, **text)
+    ax.set_title(f"Next place of user {user}")
     ax.legend(loc="best", fontsize=8, framealpha=0.9)
     return ax
 
 
-def _new_axes() -> Axes:
+def plot_trajectories(frame: pd.DataFrame, *, by: str = "user_id", city: Any = None, ax: Axes | None = None) -> Axes:
+    """Visits, points or generated weeks as one line for each person, from a triangle (first row) to a square (last).
+
+    Args:
+        frame: with `time`, `lat`, `lon` and the column `by`.
+        by: what a line belongs to: `user_id`, or `trajectory_id` of generated weeks.
+        city: a `City` or tokenizer whose places are drawn in grey.
+
+    Raises:
+        DataError: a column is missing, or there are no rows.
+    """
+    from matplotlib import colormaps
+
+    lines = one_line_each(frame, by)
+    ax = new_axes()[0] if ax is None else ax
+    around = frame if city is None else city
+    east_north = _frame_of(ax, around.lat, around.lon)
+    if city is not None:
+        ax.scatter(*east_north(city.lat, city.lon), s=4, color="0.8", label="places of the city", linewidths=0)
+    steps = np.arange(len(lines)) if len(lines) <= _NAMED else np.linspace(0, 1, len(lines))
+    colours = colormaps["tab10" if len(lines) <= _NAMED else "turbo"](steps)
+    for (name, rows), colour in zip(lines, colours):
+        east, north = east_north(rows["lat"], rows["lon"])
+        label = f"{name} ({len(rows)} rows)" if len(lines) <= _NAMED else "_"
+        ax.plot(east, north, "-o", color=colour, markersize=3, linewidth=1, alpha=0.6, label=label)
+        for end, marker, size in ((-1, "s", 11), (0, "^", 6)):  # who ends where they began shows both
+            look: dict[str, Any] = {"color": colour, "markersize": size, "markeredgecolor": "black", "label": "_"}
+            ax.plot(east[end], north[end], marker, **look)
+    what = by.removesuffix("_id")
+    ax.set_title(f"{len(lines)} {what if len(lines) == 1 else _plural(what)}: from the triangle to the square")
+    if city is not None or len(lines) <= _NAMED:
+        ax.legend(loc="best", fontsize=8, framealpha=0.9, title=what)
+    return ax
+
+
+def plot_flows(flows: pd.DataFrame, lat: Any, lon: Any, *, top: int = 60, ax: Axes | None = None) -> Axes:
+    """Trips between cells as arrows that bow to the right of their way; width and colour grow with their number.
+
+    Args:
+        flows: what `od_matrix` returned: `origin`, `destination`, `count`; hours are added up.
+        lat, lon: (C,) degrees of the cells, such as a tokenizer's.
+        top: so many of the largest flows are drawn.
+
+    Raises:
+        DataError: a column is missing, a cell has no coordinates, or there is no flow.
+    """
+    from matplotlib.collections import LineCollection
+
+    lat, lon = np.asarray(lat, dtype=np.float64), np.asarray(lon, dtype=np.float64)
+    table = largest_flows(flows, len(lat), top)[::-1]  # the largest is drawn last, on top
+    ax = new_axes()[0] if ax is None else ax
+    used = np.unique(table[["origin", "destination"]].to_numpy())
+    east_north = _frame_of(ax, lat[used], lon[used])
+    places = np.stack(east_north(lat, lon), axis=1)
+    ends = zip(table["origin"], table["destination"])
+    curves = [arc(places[origin], places[destination]) for origin, destination in ends]
+    widths = 0.5 + 4.5 * table["count"] / table["count"].max()
+    bundle = LineCollection(curves, linewidths=widths, cmap="viridis_r", alpha=0.85, capstyle="round")
+    counts = table["count"].to_numpy(dtype=np.float64)
+    bundle.set_array(counts)
+    bundle.set_clim(0, float(counts.max()))
+    ax.add_collection(bundle)
+    ax.scatter(places[used, 0], places[used, 1], s=14, color="black", zorder=3, label="cells")
+    colours = bundle.to_rgba(counts)
+    for curve, colour, width in zip(curves, colours, widths):
+        head: dict[str, Any] = {"arrowstyle": "-|>", "color": colour, "mutation_scale": 7 + 2 * width, "linewidth": 0}
+        ax.annotate("", xy=curve[-1], xytext=curve[-3], arrowprops=head)
+    ax.figure.colorbar(bundle, ax=ax, label="trips", shrink=0.8)
+    ax.set_title(f"The {len(table)} largest flows")
+    ax.margins(0.06)
+    return ax
+
+
+def plot_visit_heat(
+    real: pd.DataFrame,
+    generated: pd.DataFrame,
+    grid: SquareGrid,
+    *,
+    names: tuple[str, str] = ("real", "generated"),
+    axes: Any = None,
+) -> np.ndarray:
+    """Shares of the rows per cell, real and generated side by side on one logarithmic scale; empty cells are white.
+
+    Args:
+        real, generated: frames with `lat` and `lon`: visits or points, or weeks with one row per hour.
+        axes: two axes to draw into.
+
+    Returns:
+        The two axes. Titles say how much of the visits the two maps have in common: 1 - half the sum of differences.
+
+    Raises:
+        DataError: a column is missing, or no row of a frame lies in the grid.
+    """
+    shares = [visit_shares(frame, grid) for frame in (real, generated)]
+    common = 1 - np.abs(shares[0] - shares[1]).sum() / 2
+    axes = new_axes(2) if axes is None else axes
+    from matplotlib.colors import LogNorm
+
+    positive = np.concatenate([share[share > 0] for share in shares])
+    norm = LogNorm(float(positive.min()), max(float(positive.max()), float(positive.min()) * 1.01))
+    for ax, share, name, frame in zip(axes, shares, names, (real, generated)):
+        values = np.ma.masked_equal(share.reshape(grid.rows, grid.cols), 0)
+        image = ax.imshow(values, origin="lower", extent=_extent(ax, grid), norm=norm, cmap="magma_r")
+        ax.set_title(f"{name}: {len(frame):,} rows, {int((share > 0).sum())} cells")
+    axes[0].figure.colorbar(image, ax=list(axes), label="share of the rows in a cell", shrink=0.8)
+    axes[0].figure.suptitle(f"{common:.0%} of the two maps overlap")
+    return np.asarray(axes)
+
+
+def plot_regions(
+    embeddings: pd.DataFrame, grid: SquareGrid, *, clusters: int = 5, seed: int = 0, axes: Any = None
+) -> np.ndarray:
+    """Embeddings of a grid's cells: the first three principal components as red, green and blue; and clusters.
+
+    Args:
+        embeddings: what `embed_regions(points, grid)` returned; cells that were left out stay white.
+        clusters: of k-means, 1..10; seed: of its starts.
+        axes: two axes to draw into.
+
+    Raises:
+        DataError: regions of another grid, too few of them, or values that are not finite.
+    """
+    cells = region_cells(embeddings, grid)
+    colours, explained = region_colours(embeddings)
+    labels = region_clusters(embeddings, clusters=clusters, seed=seed)
+    axes = new_axes(2) if axes is None else axes
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+
+    named = np.array([to_rgb(f"C{label}") for label in range(clusters)])
+    for ax, values in zip(axes, (colours, named[labels])):
+        picture = np.zeros((len(grid), 4))
+        picture[cells] = np.concatenate([values, np.ones((len(cells), 1))], axis=1)
+        ax.imshow(picture.reshape(grid.rows, grid.cols, 4), origin="lower", extent=_extent(ax, grid))
+    shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), explained))
+    axes[0].set_title(f"principal components ({shares})", fontsize=10)
+    axes[1].set_title(f"{clusters} clusters of {len(cells)} regions", fontsize=10)
+    sizes = np.bincount(labels, minlength=clusters)
+    patches = [Patch(color=named[label], label=f"{label + 1} ({size})") for label, size in enumerate(sizes)]
+    axes[1].legend(
+        handles=patches, title="cluster (regions)", fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5)
+    )
+    return np.asarray(axes)
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def new_axes(columns: int = 1, *, width: float = 6.0) -> Any:
+    """Axes (columns,) side by side in a figure of their own.
+
+    Raises:
+        ImportError: without matplotlib, with the command that installs it.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("maps need matplotlib: pip install hf_mobility[plot]") from error
-    return Figure(figsize=(7, 6), layout="constrained").subplots()
+    figure = Figure(figsize=(width * columns + 1, 6), layout="constrained")
+    return figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _frame_of(ax: Axes, lat: Any, lon: Any) -> EastNorth:
+    """Label the axes in km around the mean of the given places, and return the projection."""
+    origin = (float(np.mean(lat)), float(np.mean(lon)))
+    ax.set(xlabel="east, km", ylabel="north, km", aspect="equal")
+    return lambda lat, lon: to_km(lat, lon, origin=origin)
+
+
+def _label_offsets(ax: Axes, x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
+    """For each point the offset in typographic points at which its label meets the fewest labels before it."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    per_point = max(right - left, top - bottom) / 380  # of axes of some 5.3 inches
+    tried = [(radius * across, radius / 1.6 * up) for radius in (20, 34, 50) for across, up in _DIRECTIONS]
+    offsets: list[tuple[float, float]] = []
+    taken = np.stack([x, y], axis=1)  # labels keep off the rings as well
+    for own in np.stack([x, y], axis=1):
+        spots = own + np.array(tried) * per_point
+        apart = np.abs(spots[:, None] - taken) / per_point
+        meets = ((apart[..., 0] < 24) & (apart[..., 1] < 13)).sum(axis=1)
+        best = int(meets.argmin())
+        offsets.append(tried[best])
+        taken = np.concatenate([taken, spots[[best]]])
+    return offsets
+
+
+def _extent(ax: Axes, grid: SquareGrid) -> tuple[float, float, float, float]:
+    """West, east, south, north of the grid in km around its middle; labels the axes."""
+    east_north = _frame_of(ax, [grid.south, grid.north], [grid.west, grid.east])
+    (west, east), (south, north) = east_north([grid.south, grid.north], [grid.west, grid.east])
+    return float(west), float(east), float(south), float(north)
+
+
+def _plural(word: str) -> str:
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"

@@ -1,4 +1,6 @@
-"""The map draws the city, the past and the guesses where they are; matplotlib is an extra."""
+"""Pictures show the data that they were given: points where they are, sizes and colours as they say; matplotlib is an
+extra.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hf_mobility import DataError, SquareGrid
+from hf_mobility.data.exports import od_matrix
 from hf_mobility.data.grid import to_km
-from hf_mobility.plotting import plot_next_places
+from hf_mobility.plotting import plot_flows, plot_next_places, plot_regions, plot_trajectories, plot_visit_heat
+from hf_mobility.plotting_data import arc, largest_flows, region_clusters, region_colours, visit_shares
 
 
 @pytest.fixture
@@ -100,3 +105,183 @@ def test_without_matplotlib_the_command_that_installs_it_is_given(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install hf_mobility\[plot\]"):
         plot_next_places(world.predictions, world.visits, world.city, user=world.user)
+
+
+# Where they went
+
+
+def test_the_true_place_is_starred_and_its_rank_is_named(world: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    second = world.city.location_ids[20]
+    ax = plot_next_places(world.predictions, world.visits, world.city, user=world.user, truth=second)
+    star = next(drawn for drawn in ax.collections if drawn.get_label() == "went here (rank 2)")
+    near = offsets(world, world.city.lat[20:21], world.city.lon[20:21])
+    np.testing.assert_allclose(np.asarray(star.get_offsets()), near, atol=1e-9)
+    missed = plot_next_places(
+        world.predictions, world.visits, world.city, user=world.user, truth=world.city.location_ids[1]
+    )
+    assert "went here (not in the top 3)" in [drawn.get_label() for drawn in missed.collections]
+    with pytest.raises(ValueError, match="the city lists no place 'Atlantis'"):
+        plot_next_places(world.predictions, world.visits, world.city, user=world.user, truth="Atlantis")
+
+
+def test_labels_of_guesses_side_by_side_do_not_meet(world: SimpleNamespace) -> None:
+    text = pytest.importorskip("matplotlib.text", reason="matplotlib is not installed")
+    close = world.predictions.assign(lat=world.city.lat[5], lon=world.city.lon[5])
+    ax = plot_next_places(close, world.visits, world.city, user=world.user)
+    ax.figure.canvas.draw()
+    boxes = [text.Text.get_window_extent(label) for label in ax.texts]  # without the line to the ring
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[k + 1 :])
+
+
+# Trajectories
+
+
+def test_every_person_has_a_line_through_their_rows_in_order_of_time(world: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    shuffled = world.visits.sample(frac=1, random_state=0)
+    ax = plot_trajectories(shuffled, city=world.city)
+    lines = [line for line in ax.lines if len(line.get_xdata()) > 1]
+    people = np.unique(world.visits["user_id"])
+    assert len(lines) == len(people) == 4
+    for line, person in zip(lines, people):
+        rows = world.visits[world.visits["user_id"] == person]
+        expected = offsets(world, rows["lat"], rows["lon"])
+        np.testing.assert_allclose(np.stack(line.get_data(), axis=1), expected, atol=1e-9)
+        assert line.get_label() == f"{person} ({len(rows)} rows)"
+    assert len({tuple(line.get_color()) for line in lines}) == 4
+    ends = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    assert [line.get_marker() for line in ends] == ["s", "^"] * 4
+    assert "4 users" in ax.get_title()
+
+
+def test_generated_weeks_are_lines_by_trajectory_and_many_lines_have_no_legend(world: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    rows = np.arange(24)
+    weeks = pd.DataFrame({"trajectory_id": rows // 2, "time": rows, "lat": 48.0, "lon": 11 + rows / 100})
+    ax = plot_trajectories(weeks, by="trajectory_id")
+    assert sum(len(line.get_xdata()) == 2 for line in ax.lines) == 12
+    assert ax.get_legend() is None and "12 trajectories" in ax.get_title()
+    with pytest.raises(DataError, match=r"lacks the column\(s\) user_id"):
+        plot_trajectories(weeks)
+    with pytest.raises(DataError, match="no rows"):
+        plot_trajectories(weeks.iloc[:0], by="trajectory_id")
+
+
+# Flows
+
+
+def test_flows_are_curves_between_their_cells_as_thick_as_their_count() -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    lat, lon = np.array([48.0, 48.0, 48.1, 50.0]), np.array([11.0, 11.1, 11.1, 20.0])
+    cells = np.repeat([[0, 1], [1, 0], [1, 2], [2, 2]], [10, 20, 40, 99], axis=0)
+    ax = plot_flows(od_matrix(cells, threshold=1, stays=True), lat, lon, top=2)
+    (bundle, dots) = ax.collections[:2]
+    used = (lat[:3].mean(), lon[:3].mean())
+    places = np.stack(to_km(lat, lon, origin=used), axis=1)
+    # the two largest without the stays in cell 2; the larger is drawn last
+    assert bundle.get_array().tolist() == [20, 40]
+    np.testing.assert_allclose(bundle.get_linewidths(), [0.5 + 4.5 * 0.5, 5.0])
+    ends = [(segment[0], segment[-1]) for segment in bundle.get_segments()]
+    np.testing.assert_allclose(ends, [places[[1, 0]], places[[1, 2]]], atol=1e-9)
+    assert len(dots.get_offsets()) == 3
+    assert ax.get_title() == "The 2 largest flows"
+
+
+def test_a_flow_and_the_one_back_bow_apart_to_the_right() -> None:
+    there, back = arc(np.array([0.0, 0.0]), np.array([0.0, 10.0])), arc(np.array([0.0, 10.0]), np.array([0.0, 0.0]))
+    assert there[6].tolist() == [1.5, 5.0]  # northwards, right is east
+    assert back[6].tolist() == [-1.5, 5.0]
+
+
+def test_flows_are_summed_over_hours_and_faults_are_named() -> None:
+    hourly = pd.DataFrame({"hour": [1, 2, 3], "origin": [0, 0, 1], "destination": [1, 1, 1], "count": [2, 3, 50]})
+    assert largest_flows(hourly, 2, 9).to_numpy().tolist() == [[0, 1, 5]]
+    with pytest.raises(DataError, match="no flow between two places"):
+        largest_flows(hourly.iloc[2:], 2, 9)
+    with pytest.raises(DataError, match=r"Flows go to cells 0..1, but 1 have coordinates"):
+        largest_flows(hourly, 1, 9)
+
+
+# Heat maps
+
+
+def test_heat_maps_show_each_cells_share_on_one_scale() -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    grid = SquareGrid(48.0, 11.0, 48.2, 11.3, 2, 3)
+    lat, lon = grid.centre(np.array([0, 0, 0, 5]))
+    real = pd.DataFrame({"lat": lat, "lon": lon})
+    generated = pd.DataFrame(dict(zip(("lat", "lon"), grid.centre(np.array([0, 2])))))
+    axes = plot_visit_heat(real, generated, grid)
+    pictures = [ax.images[0].get_array() for ax in axes]
+    assert np.ma.filled(pictures[0], 0).tolist() == [[0.75, 0, 0], [0, 0, 0.25]]
+    assert np.ma.filled(pictures[1], 0).tolist() == [[0.5, 0, 0.5], [0, 0, 0]]
+    assert axes[0].images[0].norm is axes[1].images[0].norm
+    assert (axes[0].images[0].norm.vmin, axes[0].images[0].norm.vmax) == (0.25, 0.75)
+    west, east, south, north = axes[0].images[0].get_extent()
+    high, wide = grid.cell_km
+    np.testing.assert_allclose([east - west, north - south], [3 * wide, 2 * high])
+    assert axes[0].images[0].origin == "lower"
+    assert axes[0].figure.get_suptitle() == "50% of the two maps overlap"
+    assert [ax.get_title() for ax in axes] == ["real: 4 rows, 2 cells", "generated: 2 rows, 2 cells"]
+    with pytest.raises(DataError, match="None of the 4 rows lies inside"):
+        visit_shares(real + 10, grid)
+
+
+# Regions
+
+
+@pytest.fixture
+def regions() -> SimpleNamespace:
+    """Three well separated groups of regions: 6, 4 and 2 cells of a grid."""
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1, 2], [6, 4, 2])
+    values = np.array([[9, 0, 0, 1], [0, 9, 0, 1], [0, 0, 9, 1]])[group] + 0.1 * rng.normal(size=(12, 4))
+    grid = SquareGrid(48.0, 11.0, 48.2, 11.3, 4, 5)
+    cells = rng.permutation(len(grid))[:12]
+    table = pd.DataFrame(values, columns=[f"e{k}" for k in range(4)])
+    table.insert(0, "region_id", grid.cell_id(cells))
+    return SimpleNamespace(table=table, grid=grid, cells=cells, group=group)
+
+
+def test_regions_are_coloured_by_cluster_and_the_rest_stays_clear(regions: SimpleNamespace) -> None:
+    colors = pytest.importorskip("matplotlib.colors", reason="matplotlib is not installed")
+    axes = plot_regions(regions.table, regions.grid, clusters=3)
+    mixed, named = (ax.images[0].get_array().reshape(-1, 4) for ax in axes)
+    expected = np.array([colors.to_rgb(f"C{k}") for k in range(3)])[regions.group]
+    np.testing.assert_allclose(named[regions.cells, :3], expected)
+    np.testing.assert_allclose(mixed[regions.cells, :3], region_colours(regions.table)[0])
+    for picture in (mixed, named):
+        assert np.flatnonzero(picture[:, 3]).tolist() == sorted(regions.cells.tolist())
+    assert [text.get_text() for text in axes[1].get_legend().texts] == ["1 (6)", "2 (4)", "3 (2)"]
+
+
+def test_component_colours_are_the_principal_components(regions: SimpleNamespace) -> None:
+    colours, explained = region_colours(regions.table)
+    values = regions.table[["e0", "e1", "e2", "e3"]].to_numpy()
+    values = (values - values.mean(0)) / values.std(0)
+    covariance, axes = np.linalg.eigh(values.T @ values)
+    np.testing.assert_allclose(explained, covariance[::-1][:3] / covariance.sum())
+    for index in range(3):
+        scores = values @ axes[:, -1 - index]
+        clipped = np.clip(scores, *np.percentile(scores, [2, 98]))
+        assert abs(np.corrcoef(clipped, colours[:, index])[0, 1]) == pytest.approx(1)
+    assert colours.min() == 0 and colours.max() == 1
+    one = regions.table[["region_id", "e0"]]
+    assert region_colours(one)[0][:, 1:].tolist() == [[0.5, 0.5]] * 12  # components that are not there
+
+
+def test_clusters_are_numbered_by_size_whatever_the_seed(regions: SimpleNamespace) -> None:
+    for seed in range(3):
+        assert region_clusters(regions.table, clusters=3, seed=seed).tolist() == regions.group.tolist()
+    with pytest.raises(DataError, match=r"clusters must lie in 1..10 for 12 regions, not 11"):
+        region_clusters(regions.table, clusters=11)
+
+
+def test_regions_of_another_grid_and_embeddings_without_numbers_are_refused(regions: SimpleNamespace) -> None:
+    with pytest.raises(DataError, match=r"regions are no cells of the grid \(first: "):
+        plot_regions(regions.table, SquareGrid(48.0, 11.0, 48.2, 11.3, 1, 1))
+    with pytest.raises(DataError, match="need columns e0, e1"):
+        plot_regions(regions.table[["region_id"]], regions.grid)
+    with pytest.raises(DataError, match="1 of 12 rows hold values that are not finite"):
+        plot_regions(regions.table.assign(e0=[np.nan, *range(11)]), regions.grid)

@@ -23,7 +23,7 @@ from check_types import ROOT, package_folders
 DIST = ROOT / "build" / "dist"
 IN_SDIST = (
     *("LICENSE", "README.md", "CHANGELOG.md", "MODEL_CARD.md", "SECURITY.md", "CITATION.cff", "setup.cfg", "Makefile"),
-    *("tests", "examples", "benchmarks", "docs", "tools", "checkpoints"),
+    *("tests", "examples", "benchmarks", "docs", "notebooks", "tools", "checkpoints"),
 )
 
 

@@ -130,16 +130,25 @@ def curve() -> str:
     return markdown(rows, ["Acc@1/MRR", *CITY_NAMES.values()])
 
 
-def other_kind() -> str:
-    table = read("other_kind")
-    table = over_draws(table)
+def other_kind(name: str, title: str) -> str:
+    table = over_draws(read(name))
     rows = []
     for _, row in table.iterrows():
         scores = [f"{row[c]:.3f}" for c in ("acc@1", "acc@5", "acc@10", "mrr", "nll", "ece")]
         rows.append([row["model"], *scores, f"±{row['spread']:.4f} over {row['draws']}" if row["draws"] > 1 else ""])
-    return markdown(
-        rows, ["160 San Francisco cabs", "Acc@1", "Acc@5", "Acc@10", "MRR", "log-loss", "ECE", "draws (sd of MRR)"]
-    )
+    return markdown(rows, [title, "Acc@1", "Acc@5", "Acc@10", "MRR", "log-loss", "ECE", "draws (sd of MRR)"])
+
+
+def dense() -> str:
+    table = read("dense")
+    rows = []
+    for model, group in table.groupby("model", sort=False):
+        known, new = group[group["subset"] == "all"].iloc[0], group[group["subset"] == "new places"].iloc[0]
+        score = f"{known['mrr']:.3f} [{known['mrr_low']:.3f}, {known['mrr_high']:.3f}]"
+        scores = [f"{known[c]:.3f}" for c in ("acc@1", "acc@5", "acc@10")]
+        seconds = f"{known['seconds']:,.0f}" if known["seconds"] else ""
+        rows.append([model, *scores, score, f"{known['nll']:.3f}", f"{new['acc@10']:.3f}", seconds])
+    return markdown(rows, ["model", "Acc@1", "Acc@5", "Acc@10", "MRR [95 %]", "log-loss", "Acc@10 new", "training, s"])
 
 
 def ablation() -> str:
@@ -334,7 +343,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "adaptations": adaptations,
     "curve": curve,
     "curve adaptations": lambda: adaptations("curve"),
-    "other kind": other_kind,
+    "other kind": lambda: other_kind("other_kind", "160 San Francisco cabs"),
+    "other kind geolife": lambda: other_kind("other_kind_geolife", "GeoLife stays"),
+    "dense": dense,
     "ablation": ablation,
     "speed": speed,
 }

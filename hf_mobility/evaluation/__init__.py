@@ -1,10 +1,12 @@
 """Evaluation: one ranking protocol for count tables and networks, the fidelity of generated weeks, errors of predicted
-trajectories, probes of embeddings, and tables that show the baselines first.
+trajectories, probes of embeddings, what visits and generated weeks give away about people, and tables that show the
+baselines first.
 """
 
 from __future__ import annotations
 
 from hf_mobility.evaluation.fidelity import fidelity, fidelity_report, hide_hours
+from hf_mobility.evaluation.privacy import audit
 from hf_mobility.evaluation.probes import probe_regions, probe_users
 from hf_mobility.evaluation.ranking import (
     PairedDifference,
@@ -20,6 +22,7 @@ __all__ = [
     "PairedDifference",
     "RankingResult",
     "RollOut",
+    "audit",
     "evaluate",
     "fidelity",
     "fidelity_report",

@@ -18,7 +18,7 @@ import torch
 
 from ..data.frames import DataError, validate_visits
 from ..data.regions import Visitors, visitors
-from ..hub import PushToHub, fetching, loading
+from ..hub import SavedWithCard, fetching, loading
 from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer
@@ -28,7 +28,7 @@ Progress = Callable[[int, int], Any]
 _READ = ("user_id", "time", "lat", "lon", "duration")
 
 
-class MobilityEmbeddingPipeline(PushToHub):
+class MobilityEmbeddingPipeline(SavedWithCard):
     """Embed people and regions.
 
     Args:
@@ -70,11 +70,6 @@ class MobilityEmbeddingPipeline(PushToHub):
                 raise ValueError(f"{name_or_path} holds a {type(model).__name__}; MobilityEmbeddingPipeline needs RAW.")
             tokenizer = RawTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
         return cls(model, tokenizer, batch_size=batch_size, bfloat16=bfloat16)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Encoder and city in one folder that `from_pretrained` and the Auto classes load."""
-        self.model.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
 
     def embed_users(
         self,

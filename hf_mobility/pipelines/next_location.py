@@ -17,7 +17,7 @@ import torch
 from ..data.frames import DataError, validate_visits
 from ..data.sequences import FIELDS, CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
-from ..hub import PushToHub, fetching, loading, with_own_revision
+from ..hub import SavedWithCard, fetching, loading, with_own_revision
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..modeling.times_samoe import stay_seconds
 from ..tokenization.tokenization_samoe import NUM_SPECIAL, SamoeTokenizer
@@ -25,7 +25,7 @@ from ..tokenization.tokenization_samoe import NUM_SPECIAL, SamoeTokenizer
 RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
 
 
-class NextLocationPipeline(PushToHub):
+class NextLocationPipeline(SavedWithCard):
     """Predict where people go next.
 
     Args:
@@ -89,11 +89,6 @@ class NextLocationPipeline(PushToHub):
         return NextLocationPipeline(
             self.model, tokenizer, context=self.context, tokens_per_batch=self.tokens_per_batch, name=self.name
         )
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Weights (or adapter) and city in one folder that `from_pretrained` and the Auto classes load."""
-        self.model.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
 
     @torch.no_grad()
     def predict(

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from ..data.frames import DataError
-from ..hub import PushToHub, fetching, loading
+from ..hub import SavedWithCard, fetching, loading
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks_mstar import Weeks
 
@@ -26,7 +26,7 @@ RESULT_COLUMNS = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]
 Progress = Callable[[int, int], Any]
 
 
-class TrajectoryGenerationPipeline(PushToHub):
+class TrajectoryGenerationPipeline(SavedWithCard):
     """Generate and complete weeks of hourly cells.
 
     Args:
@@ -67,11 +67,6 @@ class TrajectoryGenerationPipeline(PushToHub):
             model = MstarForTrajectoryGeneration.from_pretrained(str(name_or_path), **kwargs)
             tokenizer = MstarTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
         return cls(model, tokenizer, batch_size=batch_size)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Weights and city in one folder that `from_pretrained` and the Auto classes load."""
-        self.model.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
 
     def generate(
         self,

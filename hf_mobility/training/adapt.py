@@ -29,7 +29,7 @@ from transformers import PrinterCallback
 
 from ..data.city import popularity_levels
 from ..data.sequences import CitySequences
-from ..hub import PushToHub
+from ..hub import SavedWithCard
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.tokenization_samoe import SamoeTokenizer
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
@@ -72,7 +72,7 @@ STRENGTHS: dict[str, Strength | None] = {
 
 
 @dataclass(frozen=True)
-class Adaptation(PushToHub):
+class Adaptation(SavedWithCard):
     """What `adapt` returns.
 
     model: PEFT model around a copy of the base. tokenizer: the city. strength: what was used. reason: one sentence.
@@ -90,7 +90,7 @@ class Adaptation(PushToHub):
     seconds: float
 
     def save_pretrained(self, folder: str | Path, *, base_model: str | None = None) -> None:
-        """Adapter, city and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the
+        """Adapter, city, card and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the
         pipeline load.
 
         Args:
@@ -104,12 +104,7 @@ class Adaptation(PushToHub):
         config.base_model_name_or_path = base_model or config.base_model_name_or_path
         if not config.base_model_name_or_path:
             raise ValueError("the base model has no name: save it and adapt from its folder, or pass base_model=.")
-        self.model.save_pretrained(str(folder))
-        loaded_from, card = self.model.get_base_model().config.name_or_path, Path(folder) / "README.md"
-        if base_model and loaded_from and card.is_file():  # PEFT's card says where the base was loaded from
-            text = card.read_text(encoding="utf-8").replace(loaded_from, base_model)
-            card.write_text(text, encoding="utf-8")
-        self.tokenizer.save_pretrained(str(folder))
+        super().save_pretrained(folder)
         self.report.to_csv(Path(folder) / "adaptation.csv", index=False)
 
 

@@ -1,0 +1,400 @@
+"""Model cards and dataset cards from one template each: what the Hub shows, and what a reader must know.
+
+What is unusual: the snippet of a card is that of the very class and checkpoint, and runs; the model index carries the
+baselines as well as the model; and what nobody wrote down says that it is not recorded, instead of being left out.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+
+import hf_mobility
+from hf_mobility.evaluation.report import to_markdown
+
+TEMPLATES = Path(__file__).parent
+UNFILLED = "[More Information Needed]"  # stands in the generic cards that PEFT and huggingface_hub write
+METRICS = {
+    **{f"acc@{k}": f"Acc@{k}" for k in (1, 5, 10)},
+    "mrr": "MRR",
+    "nll": "negative log-likelihood, nats",
+    "mean6": "mean of six Jensen-Shannon divergences, nats",
+    "cpc": "common part of commuters",
+    "accuracy": "accuracy",
+    "whole week exact": "share of weeks without a wrong hour",
+    "f1": "F1",
+    "auc": "AUC",
+    "mae_m": "mean absolute error per axis, metres",
+    "error_km": "mean error, km",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What cannot be read from the weights; Markdown texts, all optional.
+
+    summary: first paragraph. notes: limits of this checkpoint. usage_note: below the snippet. training_data, bias: what
+    it was trained on, and who is missing there. weights_license: an identifier of the Hub such as "apache-2.0", or
+    words of your own; data_license alike. command, seed, versions: what made it (versions of this process by default).
+    results: a table as `summarise`, `fidelity_report` or `horizon_table` return it (`model`, metrics, and `city` or
+    `data`), in which the names of this model's rows begin with `ours` and all others are baselines. figures: in place
+    of the printed table. privacy: what `hf_mobility.evaluation.audit` returned, or words.
+    """
+
+    summary: str = ""
+    notes: str = ""
+    usage_note: str = ""
+    training_data: str = "Not recorded."
+    bias: str = "Not recorded. Find out who is missing from the training data before you rely on this model."
+    weights_license: str = "unknown"
+    data_license: str = "not recorded"
+    command: str = ""
+    seed: int | None = None
+    versions: str = ""
+    results: pd.DataFrame | None = None
+    ours: str = ""
+    figures: str = ""
+    privacy: pd.DataFrame | str = (
+        "No audit of this checkpoint is recorded. `hf_mobility.evaluation.audit` measures copies, nearness to the "
+        "training weeks, rare places and unicity."
+    )
+
+
+@dataclass(frozen=True)
+class _System:
+    paper: str
+    what: str
+    task: str
+    tags: tuple[str, ...]
+    intended: str
+
+
+_SYSTEMS = {
+    "mobility_samoe": _System(
+        "SAMoE / TrajMoE (arXiv 2505.18670)",
+        "predicts the next place of a person in any city: a city is a tokenizer, not a weight",
+        "next-location-prediction",
+        ("next-location",),
+        "Research on human mobility: next places in cities with little or no data, study of transfer between cities, "
+        "teaching, and as a base for adaptation to one's own data.",
+    ),
+    "mobility_mstar_codec": _System(
+        "M-STAR's codec (arXiv 2512.07314)",
+        "turns weeks of hourly cells into codes on several time scales, and back",
+        "trajectory-reconstruction",
+        ("trajectory-generation",),
+        "As stage 1 of M-STAR, and for research on codes of trajectories, on the grid of cells it was trained on.",
+    ),
+    "mobility_mstar": _System(
+        "M-STAR (arXiv 2512.07314)",
+        "writes weeks of hourly cells, given a home, a second place and a class of movement, or from nothing",
+        "trajectory-generation",
+        ("trajectory-generation",),
+        "Research on synthetic populations: weeks of cells for a city whose traces may not be shown, teaching, and "
+        "as a base for training on one's own weeks.",
+    ),
+    "mobility_raw": _System(
+        "RAW (arXiv 2311.10471)",
+        "encodes people's positions every few minutes; embeds people and regions and rolls positions forward",
+        "trajectory-prediction",
+        ("trajectory-embedding",),
+        "Research on what movement tells of people in the aggregate and of regions, prediction of positions some "
+        "hours ahead, teaching, and as a base for one's own tasks.",
+    ),
+}
+_PIPELINE_TAGS = {
+    "SamoeModel": "feature-extraction",
+    "RawModel": "feature-extraction",
+    "RawForTrajectoryPrediction": "time-series-forecasting",
+}
+OUT_OF_SCOPE = (
+    "Following, finding or re-identifying a person; policing; any decision about an individual. Emergency or "
+    "safety-critical planning from these figures alone. Cities or kinds of data far from the training data, without a "
+    "check against the baselines there."
+)
+
+_VISITS = """\
+rows = [0, 1, 0, 1]  # places of the city in this folder; your own visits have the same columns
+times = pd.date_range("2024-01-01", periods=4, freq="6h", tz=city.timezone)
+place = {"location_id": city.location_ids[rows], "lat": city.lat[rows], "lon": city.lon[rows]}
+visits = pd.DataFrame({"user_id": 1, "time": times, **place})"""
+_POINTS = """\
+west, east, south, north = tokenizer.box  # a day in its middle; your own points have the same columns
+times = pd.date_range("2024-01-01", periods=48, freq="30min", tz=tokenizer.timezone)
+points = pd.DataFrame({"user_id": 1, "time": times, "lat": (south + north) / 2, "lon": (west + east) / 2})"""
+_RAW = """\
+import pandas as pd
+import torch
+
+from hf_mobility import {cls}, RawTokenizer
+
+tokenizer = RawTokenizer.from_pretrained("{name}")
+model = {cls}.from_pretrained("{name}")
+{points}
+batch = tokenizer(points, padding=True, return_tensors="pt")
+"""
+_SNIPPETS = {
+    "SamoeForNextLocation": """\
+import pandas as pd
+
+from hf_mobility import NextLocationPipeline
+
+pipe = NextLocationPipeline.from_pretrained("{name}")  # another city: city=City.from_visits(...)
+city = pipe.tokenizer
+{visits}
+print(pipe.predict(visits, top_k=2))""",
+    "SamoeModel": """\
+import pandas as pd
+import torch
+
+from hf_mobility import SamoeModel, SamoeTokenizer
+
+city = SamoeTokenizer.from_pretrained("{name}")
+model = SamoeModel.from_pretrained("{name}")
+{visits}
+with torch.no_grad():
+    print(model(**city(visits, return_tensors="pt")).last_hidden_state.shape)""",
+    "MstarCodecModel": """\
+import torch
+
+from hf_mobility import MstarCodecModel, MstarTokenizer
+
+tokenizer = MstarTokenizer.from_pretrained("{name}")
+codec = MstarCodecModel.from_pretrained("{name}")
+weeks = torch.zeros(4, tokenizer.num_hours, dtype=torch.long)  # four weeks in cell 0
+batch = tokenizer(weeks.numpy(), conditions=False, return_tensors="pt")
+codes = codec.encode(batch["input_ids"], batch["attention_mask"])
+print(codes.shape, (codec.decode(codes).argmax(-1) == weeks).float().mean())""",
+    "MstarForTrajectoryGeneration": """\
+from hf_mobility import TrajectoryGenerationPipeline
+
+pipe = TrajectoryGenerationPipeline.from_pretrained("{name}")
+print(pipe.generate(10, seed=0{conditions}).head())""",
+    "RawModel": """\
+import pandas as pd
+
+from hf_mobility import MobilityEmbeddingPipeline
+
+pipe = MobilityEmbeddingPipeline.from_pretrained("{name}")
+tokenizer = pipe.tokenizer
+{points}
+print(pipe.embed_users(points))""",
+    "RawForTrajectoryPrediction": _RAW
+    + """\
+future = model.generate(batch["coordinates"][:, :8], start_weekday=batch.get("start_weekday"), steps=4)
+print(tokenizer.denormalise(future))  # latitudes and longitudes of the next four slots""",
+    "RawForUserProfiling": _RAW
+    + """\
+with torch.no_grad():
+    print(model(**batch).logits)""",
+    "RawForRegionAnalysis": _RAW
+    + """\
+visitors = torch.tensor([[0, 0]])  # pairs (region, person): person 0 was in region 0
+with torch.no_grad():
+    print(model(**batch, visitors=visitors).logits)""",
+}
+
+
+def model_card(
+    model_or_config: Any, *, tokenizer: Any = None, name: str = "", facts: CardFacts | None = None
+) -> ModelCard:
+    """The card of a checkpoint.
+
+    Args:
+        model_or_config: a model of this package, a PEFT model around one, or a configuration that was saved with one.
+        tokenizer: the one saved beside it.
+        name: Hub id or folder from which the snippet loads; by default where the model was loaded from, its last part.
+        facts: what nobody can read from the weights.
+
+    Raises:
+        ValueError: another kind of model, or results in which no row begins with `ours` or no known metric stands.
+    """
+    facts = facts or CardFacts()
+    adapter = bool(getattr(model_or_config, "peft_config", None))
+    model = model_or_config.get_base_model() if hasattr(model_or_config, "get_base_model") else model_or_config
+    config = getattr(model, "config", model)
+    cls = _class_name(model, config)
+    system = _SYSTEMS[config.model_type]
+    name = name or Path(str(getattr(config, "name_or_path", "") or "model")).name
+    title = name.rstrip("/").rsplit("/", 1)[-1]
+    data = ModelCardData(
+        library_name="hf_mobility",
+        pipeline_tag=_PIPELINE_TAGS.get(cls),
+        tags=["human-mobility", *system.tags, config.model_type, *(["lora", "peft"] if adapter else [])],
+        base_model=_hub_id(model_or_config) if adapter else None,
+        model_name=title,
+        eval_results=None if facts.results is None else _eval_results(facts.results, facts.ours, system.task),
+        license_code="apache-2.0",
+        license_data=facts.data_license,
+        **_license(facts.weights_license),
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATES / "card_template.md"),
+        title=title,
+        summary=facts.summary or _summary(cls, model, config, system, adapter=adapter),
+        notes=facts.notes,
+        usage_note=facts.usage_note,
+        intended=system.intended,
+        out_of_scope=OUT_OF_SCOPE,
+        training_data=facts.training_data,
+        bias=facts.bias,
+        figures=_figures(facts),
+        privacy=_privacy(facts.privacy),
+        places=len(getattr(tokenizer, "location_ids", ())),
+        command=f"`{facts.command}`" if facts.command else "not recorded",
+        seed="not recorded" if facts.seed is None else facts.seed,
+        versions=facts.versions or _versions(),
+        snippet=_snippet(cls, name, tokenizer),
+        weights_license=facts.weights_license,
+        data_license=facts.data_license,
+    )
+
+
+def write_card(
+    folder: str | Path,
+    model_or_config: Any,
+    *,
+    tokenizer: Any = None,
+    name: str = "",
+    facts: CardFacts | None = None,
+    replace: bool = False,
+) -> bool:
+    """Write `README.md` into the folder of a saved checkpoint, and say whether it was written.
+
+    A card that is there stays, unless it is the unfilled one that PEFT leaves in an adapter's folder; `replace` is for
+    folders that nobody has written in. Other arguments as `model_card`; `name` is the folder's by default.
+    """
+    path = Path(folder) / "README.md"
+    if path.exists() and not replace and UNFILLED not in path.read_text(encoding="utf-8"):
+        return False
+    card = model_card(model_or_config, tokenizer=tokenizer, name=name or Path(folder).resolve().name, facts=facts)
+    path.write_text(str(card).rstrip("\n") + "\n", encoding="utf-8")
+    return True
+
+
+def dataset_card(simulated: Any, *, seed: int, name: str = "", **options: Any) -> DatasetCard:
+    """The card of a simulated city: simulator, seed, number of people, what is known of them.
+
+    Args:
+        simulated: a `SimulatedCity`.
+        seed, options: the keywords that `simulate_city` was given, so that the card can say how to make it again.
+        name: of the data set; by default the city's.
+    """
+    visits, people = simulated.visits, simulated.people
+    local = visits["time"].dt.tz_convert(simulated.timezone)
+    given = {"seed": seed, "name": simulated.name, "timezone": simulated.timezone, "shape": simulated.shape, **options}
+    call = ", ".join([str(len(people)), *(f"{key}={value!r}" for key, value in given.items())])
+    data = DatasetCardData(
+        license="apache-2.0",
+        pretty_name=name or f"{simulated.name} (simulated)",
+        tags=["human-mobility", "synthetic", "simulated"],
+    )
+    return DatasetCard.from_template(
+        data,
+        template_path=str(TEMPLATES / "dataset_card_template.md"),
+        visits=f"{len(visits):,}",
+        people=f"{len(people):,}",
+        places=f"{len(simulated.pois):,}",
+        commuters=f"{int(people['is_commuter'].sum()):,}",
+        first=local.min().date().isoformat(),
+        last=local.max().date().isoformat(),
+        timezone=simulated.timezone,
+        shape=simulated.shape,
+        seed=seed,
+        version=hf_mobility.__version__,
+        snippet=f"from hf_mobility import simulate_city\n\nmade = simulate_city({call})",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ the parts
+
+
+def _class_name(model: Any, config: Any) -> str:
+    cls = type(model).__name__ if model is not config else (getattr(config, "architectures", None) or [""])[0]
+    if getattr(config, "model_type", None) not in _SYSTEMS or cls not in _SNIPPETS:
+        raise ValueError(
+            f"There is no card for {cls or type(config).__name__}; give a model of hf_mobility, or the configuration "
+            f"that was saved with one ({', '.join(_SNIPPETS)})."
+        )
+    return cls
+
+
+def _summary(cls: str, model: Any, config: Any, system: _System, *, adapter: bool) -> str:
+    size = f"{config.num_hidden_layers} layers, width" if hasattr(config, "num_hidden_layers") else "Width"
+    count = f", {model.num_parameters():,} parameters" if hasattr(model, "num_parameters") else ""
+    lora = "A LoRA adapter for one city, around the model: " if adapter else ""
+    return f"{lora}{system.paper} in hf_mobility, {cls}: {system.what}. {size} {config.hidden_size}{count}."
+
+
+def _hub_id(adapted: Any) -> str | None:
+    """The base's Hub id; a path of this machine is nobody's business."""
+    base = str(next(iter(adapted.peft_config.values())).base_model_name_or_path or "")
+    return base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() else None
+
+
+def _license(words: str) -> dict[str, Any]:
+    """An identifier as it is; the first words of a sentence as a name."""
+    if re.fullmatch(r"[a-z0-9.-]+", words):
+        return {"license": words}
+    return {"license": "other", "license_name": _slug(re.split(r"[,:;(]", words)[0])}
+
+
+def _slug(words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def _eval_results(table: pd.DataFrame, ours: str, task: str) -> list[EvalResult]:
+    own = table["model"].astype(str).str.startswith(ours) if ours else pd.Series(False, index=table.index)
+    if not own.any():
+        raise ValueError(f"No row of the results is this model's: no name begins with ours={ours!r}.")
+    metrics = {column: title for column, title in METRICS.items() if column in table}
+    if not metrics:
+        raise ValueError(f"The results have no known metric; known are {', '.join(METRICS)}.")
+    places = next((table[c].astype(str) for c in ("city", "data") if c in table), pd.Series("not named", table.index))
+    found = []
+    for row, mine, place in zip(table.to_dict("records"), own, places):
+        who = row["model"] if mine else f"baseline {row['model']}"
+        # huggingface_hub puts results of one type under one name, so each place is a type of its own.
+        result = partial(EvalResult, task_type=task, dataset_type=_slug(place), dataset_name=place)
+        for column, title in metrics.items():
+            if not pd.isna(row[column]):
+                value = round(float(row[column]), 4)
+                found.append(result(metric_type=column, metric_value=value, metric_name=f"{title}: {who}"))
+    return found
+
+
+def _figures(facts: CardFacts) -> str:
+    if facts.figures or facts.results is None:
+        return facts.figures or "None measured."
+    names = facts.results["model"].astype(str)
+    baselines = tuple(dict.fromkeys(names[~names.str.startswith(facts.ours)]))
+    return to_markdown(facts.results, baselines=baselines).rstrip("\n")
+
+
+def _privacy(report: pd.DataFrame | str) -> str:
+    if isinstance(report, str):
+        return report
+    lines = [f"- {sentence}" for sentence in report["sentence"]]
+    return "\n".join([*lines, "", "Measured by `hf_mobility.evaluation.audit`; no proof of privacy."])
+
+
+def _versions() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    return f"python {platform.python_version()}, {packages}, hf_mobility {hf_mobility.__version__}"
+
+
+def _snippet(cls: str, name: str, tokenizer: Any) -> str:
+    fitted = tokenizer is None or getattr(tokenizer, "conditions", None) is not None
+    drawn = "" if fitted else ", home_ids=[0] * 10, commute_ids=[1] * 10, attribute_ids=[0] * 10"
+    text = _SNIPPETS[cls].replace("{visits}", _VISITS).replace("{points}", _POINTS).replace("{conditions}", drawn)
+    return text.replace("{cls}", cls).replace("{name}", json.dumps(name)[1:-1])

@@ -1,0 +1,223 @@
+"""What the commands `train` and `evaluate` do for each of the three systems: which verbs of the library are called.
+
+Unusual: nothing is chosen here. Sizes are presets, training settings are `training_arguments`, judges and baselines are
+those of `hf_mobility.evaluation`; the scripts in examples/ have the options that a paper needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import Trainer, set_seed
+
+from hf_mobility import (
+    ArrayRows,
+    City,
+    CityCorpus,
+    ContextMix,
+    DataError,
+    MobilityTrainer,
+    MstarCodecConfig,
+    MstarCodecModel,
+    MstarForTrajectoryGeneration,
+    MstarTokenizer,
+    NextLocationPipeline,
+    RawConfig,
+    RawForTrajectoryPrediction,
+    RawTokenizer,
+    SamoeConfig,
+    SamoeForNextLocation,
+    SamoeTokenizer,
+    TrajectoryGenerationPipeline,
+    evaluate,
+    make_task,
+    simulate_cities,
+    summarise,
+    training_arguments,
+)
+from hf_mobility.baselines import Conditions, CopyLast, ExplorationReturn, HourlyMarkov, HourMean, ResampledWeeks
+from hf_mobility.baselines.count import UserFrequency, UserMarkov
+from hf_mobility.data.tasks import split_by_user
+from hf_mobility.data.trajectory_tasks import TrajectoryTask
+from hf_mobility.evaluation import RollOut, fidelity_report, horizon_table
+
+CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
+WHOLE_BATCHES: Any = ArrayRows.collate  # the Trainer's type is that of collators of lists
+Cities = list[tuple[str, pd.DataFrame, str]]  # name, canonical visits, time zone
+
+
+# --------------------------------------------------------------------------------------------------------------- train
+
+
+def train(
+    system: str, cities: Cities, *, size: str, codec: str | None, seed: int, folder: Path, arguments: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Train and return (model, tokenizer of the first city); `arguments` are of `training_arguments`.
+
+    Raises:
+        ValueError: an unknown size, several cities for a system whose cells are those of one, no codec for `mstar`.
+    """
+    if system != "samoe" and len(cities) > 1:
+        raise ValueError(f"{system} is trained on one city at a time, {len(cities)} files are given.")
+    if (codec is None) == (system == "mstar"):
+        raise ValueError("--codec, the folder of a trained codec, is for --system mstar, which needs it.")
+    set_seed(seed)
+    preset = {"samoe": "pretrain", "mstar-codec": "mstar_codec"}.get(system, system)
+    settings = training_arguments(
+        str(folder), preset=preset, seed=seed, save_strategy="no", disable_tqdm=False, **arguments
+    )
+    if system == "samoe":
+        return _train_samoe(cities, size, settings)
+    _, visits, timezone = cities[0]
+    if system == "mstar-codec":
+        return _train_codec(visits, timezone, size, settings, seed)
+    if system == "mstar":
+        return _train_mstar(visits, str(codec), size, settings)
+    return _train_raw(visits, timezone, size, settings)
+
+
+def _train_samoe(cities: Cities, size: str, settings: Any) -> tuple[Any, Any]:
+    config = SamoeConfig.from_preset(size)
+    made = [City.from_visits(visits, timezone=timezone, name=name) for name, visits, timezone in cities]
+    tokenizers = [SamoeTokenizer.from_city(city, config) for city in made]
+    corpus = CityCorpus.from_visits([(visits, tok) for (_, visits, _), tok in zip(cities, tokenizers)])
+    model = SamoeForNextLocation(config)
+    trainer = MobilityTrainer(
+        _eager(model), settings, train_dataset=corpus, tokens_per_batch=1024, augment=True, max_candidates=1500
+    )
+    return _trained(trainer), tokenizers[0]
+
+
+def _train_codec(visits: pd.DataFrame, timezone: str, size: str, settings: Any, seed: int) -> tuple[Any, Any]:
+    tokenizer = MstarTokenizer.from_visits(visits, timezone=timezone)
+    cells = tokenizer.weeks(visits).cells
+    tokenizer.fit_conditions(cells, sample=1_500, seed=seed)
+    shape: dict[str, Any] = {
+        "num_cells": tokenizer.num_cells,
+        "cells_per_resolution": tokenizer.cells_per_resolution,
+        "level_lengths": None,
+        "level_resolutions": None,
+    }
+    model = MstarCodecModel(MstarCodecConfig.from_preset(size, **shape))
+    encoded = tokenizer(cells, conditions=False, return_tensors="pt")
+    rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
+    trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
+    return _trained(trainer), tokenizer
+
+
+def _train_mstar(visits: pd.DataFrame, codec: str, size: str, settings: Any) -> tuple[Any, Any]:
+    tokenizer, frozen = MstarTokenizer.from_pretrained(codec), MstarCodecModel.from_pretrained(codec)
+    cells = tokenizer.weeks(visits).cells
+    encoded = tokenizer(cells, return_tensors="pt")
+    given = {name: encoded[name] for name in ("attention_mask", *CONDITIONS)}
+    parts = zip(encoded["input_ids"].split(256), encoded["attention_mask"].split(256))
+    codes = torch.cat([frozen.encode(ids, mask) for ids, mask in parts])
+    model = MstarForTrajectoryGeneration.from_codec(frozen, size, num_attributes=tokenizer.num_attributes)
+    model.fit_transition(torch.from_numpy(cells))
+    rows = ArrayRows({"code_ids": codes, **given})
+    trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
+    return _trained(trainer), tokenizer
+
+
+def _train_raw(visits: pd.DataFrame, timezone: str, size: str, settings: Any) -> tuple[Any, Any]:
+    tokenizer = RawTokenizer.from_points(visits, timezone=timezone, model_max_length=7 * 96)
+    shape = {"max_position_embeddings": tokenizer.model_max_length, "slots_per_day": tokenizer.slots_per_day}
+    model = RawForTrajectoryPrediction(RawConfig.from_preset(size, **shape))
+    batch = tokenizer(visits, padding=True, return_tensors="pt")
+    rows = ArrayRows({**batch, "labels": batch["coordinates"]})
+    trainer = Trainer(model, settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
+    return _trained(trainer), tokenizer
+
+
+def _eager(model: Any) -> Any:
+    if not torch.accelerator.is_available():
+        model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
+    return model
+
+
+def _trained(trainer: Trainer) -> Any:
+    trainer.train()
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluate
+
+
+def judge_samoe(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
+    """Ranking of the last visits of everybody, count tables first. Without `city`, that of the checkpoint."""
+    pipe = NextLocationPipeline.from_pretrained(model, city=city, name=Path(model).name)
+    places = City.from_tokenizer(pipe.tokenizer) if city is None else city
+    task = make_task(visits, places, test_fraction=test_fraction)
+    if city is not None:  # its popularity must not come from what is to be predicted
+        pipe = pipe.for_city(city.with_popularity(task.train_visits()))
+    sources = []
+    for made in simulate_cities(2, num_users=100, num_days=28, num_locations=200, observe=0.3, seed=seed):
+        sources.append(make_task(made.visits, City.from_visits(made.visits, timezone=made.timezone, name=made.name)))
+    known = task.train_visits()
+    mix = ContextMix(ContextMix.fit(sources, seed=seed), counts_from=known)
+    rivals: list[Any] = [UserFrequency(known), UserMarkov(known), mix]
+    return summarise([evaluate(one, task) for one in (*rivals, pipe)], seed=seed)
+
+
+def judge_mstar(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
+    """Fidelity of generated weeks to those of people held out, beside the noise level and baselines fitted on the
+    others."""
+    if city is not None:
+        raise DataError("A generator of weeks knows the grid it was trained on: leave --city out.")
+    pipe = TrajectoryGenerationPipeline.from_pretrained(model)
+    tokenizer = pipe.tokenizer
+    fitted, held_out = split_by_user(visits, (1 - test_fraction, test_fraction), seed=seed)
+    train, real = tokenizer.weeks(fitted).cells, tokenizer.weeks(held_out).cells
+    real = real[: len(train)]
+    lat, lon, slots = tokenizer.lat, tokenizer.lon, 24 * 60 // tokenizer.interval_minutes
+    rivals: dict[str, Any] = {
+        "ResampledWeeks": ResampledWeeks().fit(train),
+        "HourlyMarkov": HourlyMarkov(by_home=False, slots_per_day=slots).fit(train, num_cells=len(lat)),
+        "ExplorationReturn": ExplorationReturn(slots_per_day=slots).fit(train, lat=lat, lon=lon),
+    }
+    drawn = Conditions(**tokenizer.sample_conditions(len(real), seed=seed))
+    made = {name: rival.generate(drawn, seed=seed) for name, rival in rivals.items()}
+    made[Path(model).name] = pipe.generate(len(real), seed=seed, to="weeks")
+    return fidelity_report(made, real=real, train=train, lat=lat, lon=lon, slots_per_day=slots, seed=seed)
+
+
+def judge_raw(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
+    """Errors of positions rolled out for ten slots, beside standing still and the hour's mean."""
+    if city is not None:
+        raise DataError("RAW knows the box it was trained in: leave --city out.")
+    tokenizer = RawTokenizer.from_pretrained(model)
+    task = TrajectoryTask.from_series(tokenizer.encode_points(visits), tokenizer)
+    predictors: list[Any] = [CopyLast(), HourMean(), RollOut(RawForTrajectoryPrediction.from_pretrained(model).eval())]
+    return horizon_table(predictors, task)
+
+
+JUDGES: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
+    "mobility_samoe": (judge_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
+    "mobility_mstar": (judge_mstar, ["model", "n", "displacement", "radius", "duration", "mean6", "cpc", "copied"]),
+    "mobility_raw": (judge_raw, ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "error_km"]),
+}
+
+
+def judge(model: str, visits: pd.DataFrame, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The whole table and its main columns.
+
+    Raises:
+        ValueError: a model that is not judged alone (a codec).
+    """
+    from transformers import AutoConfig
+    from transformers.utils import find_adapter_config_file
+
+    adapter = find_adapter_config_file(model) is not None
+    kind = "mobility_samoe" if adapter else AutoConfig.from_pretrained(model).model_type
+    if kind not in JUDGES:
+        raise ValueError(f"{model} is a {kind}; evaluate judges {', '.join(JUDGES)}.")
+    judged, shown = JUDGES[kind]
+    table = judged(model, visits, **options)
+    short = table[shown]
+    numbers = short.select_dtypes("number").columns
+    return table, short.assign(**{name: np.round(short[name], 4) for name in numbers})

@@ -1,0 +1,252 @@
+"""Cards: their metadata read back, the baselines beside the model, and a snippet that runs for every kind of model."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+import hf_mobility
+from hf_mobility import (
+    MstarCodecConfig,
+    MstarCodecModel,
+    MstarConfig,
+    MstarForTrajectoryGeneration,
+    MstarTokenizer,
+    RawConfig,
+    RawForRegionAnalysis,
+    RawForTrajectoryPrediction,
+    RawForUserProfiling,
+    RawModel,
+    RawTokenizer,
+    SamoeConfig,
+    SamoeForNextLocation,
+    SamoeModel,
+    SamoeTokenizer,
+    adapt,
+    simulate_city,
+)
+from hf_mobility.cards import CardFacts, dataset_card, model_card, write_card
+from hf_mobility.evaluation import audit
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINTS = [path.parent for path in sorted((ROOT / "checkpoints").glob("*/README.md"))]
+SECTIONS = ("Intended use", "Out of scope", "Training data", "Sampling bias", "Figures", "Privacy")
+SECTIONS += ("How to reproduce", "Use", "Licences")
+
+
+def snippet(card: Any) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", str(card), flags=re.DOTALL)
+    return str(code)
+
+
+def run(code: str) -> dict[str, Any]:
+    space: dict[str, Any] = {}
+    exec(compile(code, "snippet", "exec"), space)  # noqa: S102
+    return space
+
+
+def samoe(cls: Any, toy: SimpleNamespace) -> tuple[Any, Any]:
+    config = SamoeConfig.from_preset("tiny")
+    return cls(config), SamoeTokenizer.from_city(toy.city(4)[1], config)
+
+
+def grid(num_hours: int = 24) -> MstarTokenizer:
+    box, zone = (47.9, 10.9, 48.1, 11.1), "Europe/Berlin"
+    return MstarTokenizer.from_grid(box, timezone=zone, rows=4, columns=4, factors=(2, 1), num_hours=num_hours)
+
+
+def fitted_grid() -> MstarTokenizer:
+    tokenizer = grid()
+    tokenizer.fit_conditions(np.random.default_rng(0).integers(0, 16, (30, 24)), num_attributes=4)
+    return tokenizer
+
+
+def raw(cls: Any) -> tuple[Any, Any]:
+    config = RawConfig.from_preset("tiny", max_position_embeddings=96, slots_per_day=48)
+    return cls(config), RawTokenizer.from_box((10.9, 11.1, 47.9, 48.1), timezone="Europe/Berlin", config=config)
+
+
+MAKERS: dict[str, Callable[[SimpleNamespace], tuple[Any, Any]]] = {
+    "SamoeForNextLocation": lambda toy: samoe(SamoeForNextLocation, toy),
+    "SamoeModel": lambda toy: samoe(SamoeModel, toy),
+    "MstarCodecModel": lambda toy: (MstarCodecModel(MstarCodecConfig.from_preset("tiny")), grid()),
+    "MstarForTrajectoryGeneration": lambda toy: (
+        MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny")),
+        fitted_grid(),
+    ),
+    "RawModel": lambda toy: raw(RawModel),
+    "RawForTrajectoryPrediction": lambda toy: raw(RawForTrajectoryPrediction),
+    "RawForUserProfiling": lambda toy: raw(RawForUserProfiling),
+    "RawForRegionAnalysis": lambda toy: raw(RawForRegionAnalysis),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_snippet_of_every_kind_of_model_runs_where_it_was_saved(
+    kind: str, toy: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, tokenizer = MAKERS[kind](toy)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert write_card(tmp_path, model, tokenizer=tokenizer, name=str(tmp_path))
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.library_name == "hf_mobility"
+    assert {"human-mobility", model.config.model_type} <= set(card.data.tags)
+    assert f"{model.num_parameters():,} parameters" in card.text
+    assert re.findall(r"^## (.*)$", card.text, flags=re.MULTILINE) == list(SECTIONS)
+    assert kind in snippet(card) or "Pipeline" in snippet(card)
+    run(snippet(card))
+    assert capsys.readouterr().out
+
+
+def test_a_generator_without_fitted_conditions_is_shown_with_given_ones(tmp_path: Path) -> None:
+    model, tokenizer = MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny")), grid()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    run(snippet(model_card(model, tokenizer=tokenizer, name=str(tmp_path))))
+
+
+def test_a_saved_configuration_is_enough_for_the_class_it_was_saved_with(toy: SimpleNamespace, tmp_path: Path) -> None:
+    samoe(SamoeForNextLocation, toy)[0].save_pretrained(tmp_path)
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert "NextLocationPipeline" in snippet(model_card(config))
+    with pytest.raises(ValueError, match="There is no card for SamoeConfig"):
+        model_card(SamoeConfig.from_preset("tiny"))
+    with pytest.raises(ValueError, match="There is no card for Linear"):
+        model_card(torch.nn.Linear(2, 2))
+
+
+def test_the_adapters_card_replaces_pefts_unfilled_one_and_names_no_path(toy: SimpleNamespace, tmp_path: Path) -> None:
+    model = samoe(SamoeForNextLocation, toy)[0]
+    model.save_pretrained(tmp_path / "base")
+    visits, city = toy.city(4)
+    local = adapt(tmp_path / "base", city, visits, strength="none")
+    local.save_pretrained(tmp_path / "local")
+    assert str(tmp_path) not in (tmp_path / "local" / "README.md").read_text(encoding="utf-8")
+    write_card(tmp_path / "local", local.model, tokenizer=local.tokenizer, name=str(tmp_path / "local"), replace=True)
+    card = ModelCard.load(tmp_path / "local" / "README.md")
+    assert {"lora", "peft"} <= set(card.data.tags)
+    assert card.data.base_model is None and card.data.pipeline_tag is None
+    assert "A LoRA adapter for one city" in card.text
+    run(snippet(card))
+    local.model.peft_config["default"].base_model_name_or_path = "somebody/samoe-small"
+    assert model_card(local.model).data.base_model == "somebody/samoe-small"
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "local")
+    assert "lora" in model_card(loaded).data.tags
+
+
+def test_a_card_that_somebody_wrote_stays(toy: SimpleNamespace, tmp_path: Path) -> None:
+    model = samoe(SamoeForNextLocation, toy)[0]
+    (tmp_path / "README.md").write_text("my own words\n", encoding="utf-8")
+    assert not write_card(tmp_path, model)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "my own words\n"
+    assert write_card(tmp_path, model, replace=True)
+
+
+RESULTS = pd.DataFrame(
+    {
+        "city": ["Bern", "Bern", "Biel", "Biel"],
+        "model": ["UserFrequency", "SAMoE, 5 %", "UserFrequency", "SAMoE, 5 %"],
+        "n": [10, 10, 20, 20],
+        "acc@1": [0.25, 0.3, 0.125, np.nan],
+        "mrr": [0.5, 0.6, 0.25, 0.2],
+    }
+)
+
+
+def test_the_model_index_has_the_baselines_beside_the_model_and_reads_back(
+    toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    model = samoe(SamoeForNextLocation, toy)[0]
+    write_card(tmp_path, model, name="me/my-model", facts=CardFacts(results=RESULTS, ours="SAMoE"))
+    card = ModelCard.load(tmp_path / "README.md")
+    found = {(r.dataset_name, r.metric_name): r.metric_value for r in card.data.eval_results}
+    assert found == {
+        ("Bern", "Acc@1: baseline UserFrequency"): 0.25,
+        ("Bern", "MRR: baseline UserFrequency"): 0.5,
+        ("Bern", "Acc@1: SAMoE, 5 %"): 0.3,
+        ("Bern", "MRR: SAMoE, 5 %"): 0.6,
+        ("Biel", "Acc@1: baseline UserFrequency"): 0.125,
+        ("Biel", "MRR: baseline UserFrequency"): 0.25,
+        ("Biel", "MRR: SAMoE, 5 %"): 0.2,
+    }
+    assert card.data.model_name == "my-model"
+    assert len(eval_results_to_model_index("m", card.data.eval_results)[0]["results"]) == 2
+    table = card.text[card.text.index("| city |") :]
+    assert table.index("UserFrequency") < table.index("SAMoE, 5 %")
+    assert "– |" in table  # what was not measured is not 0
+
+
+def test_results_without_a_row_of_the_model_or_a_metric_are_refused(toy: SimpleNamespace) -> None:
+    model = samoe(SamoeForNextLocation, toy)[0]
+    with pytest.raises(ValueError, match="No row of the results"):
+        model_card(model, facts=CardFacts(results=RESULTS, ours="RAW"))
+    with pytest.raises(ValueError, match="no known metric"):
+        model_card(model, facts=CardFacts(results=RESULTS[["city", "model", "n"]], ours="SAMoE"))
+
+
+def test_licences_versions_seed_and_privacy_are_said_or_said_to_be_missing(toy: SimpleNamespace) -> None:
+    model = samoe(SamoeForNextLocation, toy)[0]
+    bare = model_card(model)
+    assert bare.data.license == "unknown" and bare.text.count("not recorded") >= 3
+    for known in (f"transformers {transformers.__version__}", f"hf_mobility {hf_mobility.__version__}"):
+        assert known in bare.text
+    report = audit(toy.city(4)[0])
+    facts = CardFacts(weights_license="research use, for a reason", command="make it", seed=7, privacy=report)
+    card = model_card(model, facts=facts)
+    assert (card.data.license, card.data.license_name) == ("other", "research-use")
+    assert card.data.to_dict()["license_code"] == "apache-2.0"
+    assert "`make it`" in card.text and "- **Seed**: 7" in card.text
+    assert all(sentence in card.text for sentence in report["sentence"])
+    tokenizer = samoe(SamoeForNextLocation, toy)[1]
+    assert f"lists {len(tokenizer.location_ids)} places" in model_card(model, tokenizer=tokenizer).text
+
+
+def test_a_dataset_card_counts_its_people_and_its_snippet_makes_the_same_table() -> None:
+    made = simulate_city(30, num_days=7, num_locations=60, observe=0.5, seed=3, name="Nowhere")
+    card = dataset_card(made, seed=3, num_days=7, num_locations=60, observe=0.5)
+    read = DatasetCard(str(card))
+    assert read.data.license == "apache-2.0" and "synthetic" in read.data.tags
+    assert f"{len(made.visits):,} visits of 30 people to 60 places" in read.text
+    assert f"{made.people['is_commuter'].sum()} of 30 work or study" in read.text
+    pd.testing.assert_frame_equal(run(snippet(card))["made"].visits, made.visits)
+
+
+@pytest.fixture(scope="module")
+def make_cards() -> Any:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        spec = importlib.util.spec_from_file_location("make_cards", ROOT / "tools" / "make_cards.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+
+
+@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
+def test_the_shipped_cards_are_those_of_the_template_and_their_snippets_run(
+    folder: Path, make_cards: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if folder.name not in make_cards.FACTS:
+        pytest.skip(f"tools/make_cards.py knows nothing of {folder.name}")
+    written = (folder / "README.md").read_text(encoding="utf-8")
+    assert written == make_cards.card_of(folder), "run tools/make_cards.py"
+    card = ModelCard(written)
+    assert card.data.library_name == "hf_mobility" and card.data.eval_results
+    monkeypatch.chdir(ROOT)
+    run(snippet(card))

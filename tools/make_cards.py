@@ -1,0 +1,161 @@
+"""Write the cards of the shipped checkpoints from the package's template: `python tools/make_cards.py`.
+
+Unusual: what is known about each checkpoint stands here, its figures in `docs/results/`; nobody edits the cards. Tables
+stand between the marks that `tools/fill_results.py` fills. A folder without facts here is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import hf_mobility
+from fill_results import CITY_NAMES, ROOT, fill, read, transfer_rows
+from hf_mobility.cards import CardFacts, model_card
+
+OURS = "hf_mobility 0.1.0.dev0"
+SIMULATED = (
+    "Simulated. 3,000 people of one simulated city, eight weeks each, 272 cells of 1 km; half of the people for "
+    "training, a fifth for validation, the rest for test. No real trace: the weeks describe nobody, and no real city."
+)
+SIMULATED_BIAS = (
+    "Those of the simulator: every role, shift and trip is one that somebody wrote into it, and its people live by "
+    "exploration and preferential return. **Not for** conclusions about real people or places."
+)
+
+
+def marked(block: str) -> str:
+    return f"<!-- begin {block} -->\n<!-- end -->"
+
+
+def transfer_results() -> pd.DataFrame:
+    """Two metrics of each city for the model index; an adapted model is neither this one nor a baseline."""
+    table = transfer_rows("all")
+    table = table[~table["model"].str.contains("LoRA")].sort_values("city", kind="stable")
+    return table.replace({"city": CITY_NAMES})[["city", "model", "acc@1", "mrr"]]
+
+
+def samoe_small() -> CardFacts:
+    return CardFacts(
+        summary="SAMoE / TrajMoE (arXiv 2505.18670) in hf_mobility's `extended` variant: 2 layers, width 128, "
+        "1,456,542 parameters. Predicts the next place of a person\nin **any** city; a city is a tokenizer, not a "
+        "weight.",
+        notes='**The city in this folder is simulated** ("Simville"), so that the folder loads in one line without '
+        "shipping real places. Bring your own, as below.",
+        usage_note="In your own city: `NextLocationPipeline.from_pretrained(folder, city=City.from_visits(visits, "
+        'timezone="Europe/Paris"))`. '
+        "Limits and bias of the whole family: MODEL_CARD.md of the repository.",
+        training_data="Open check-ins of 12 cities (`sources.txt`): Foursquare TSMC2014 (New York), TIST2015 "
+        "(Singapore and seven US and Mexican metros), Gowalla\n(Dallas, Kansas City, San Francisco Bay); people with "
+        "at least 10 visits, 265,055 training targets, 2009-2013. Nobody who also occurs in one of\nthe four target "
+        "cities below.",
+        bias="Check-ins are what app users chose to announce: young, urban, smartphone-owning people, bars and offices "
+        "more than homes and night shifts. Most of\nthe cities are in North America. Nothing was corrected for this, "
+        "and whether the model serves other people equally well has not been measured.",
+        weights_license="research use, because the check-ins that they were trained on carry no open licence",
+        data_license="not included; Foursquare TSMC2014 and TIST2015, Gowalla: published for research, no open licence",
+        command="python examples/pretrain_samoe.py --output checkpoints/samoe-small",
+        seed=0,
+        versions=f"transformers 5.23, torch 2.13, {OURS}; 6 epochs, 1,024 tokens a step, two CPU cores",
+        results=transfer_results(),
+        ours="SAMoE zero-shot",
+        figures="Cities never seen in training, Acc@1/MRR over all venues; protocol, intervals and losses to baselines "
+        f"in docs/results.md.\n\n{marked('transfer')}",
+        privacy="The model repeats a person's own past places back to whoever asks with that past; it holds no person "
+        "of its own, and was trained without\nuser ids. Whether a person's presence in the training data could be "
+        "inferred has **not** been tested.",
+    )
+
+
+def mstar_codec_small() -> CardFacts:
+    return CardFacts(
+        summary="Codec of M-STAR (arXiv 2512.07314), variant `corrected`: weeks of hourly cells <-> 470 codes on eight "
+        "time scales. Width 64, 512 codes.",
+        notes="A codec belongs to its grid: for another city train one, `--weeks` names the sets that the example "
+        "knows.",
+        training_data=SIMULATED,
+        bias=SIMULATED_BIAS,
+        weights_license="apache-2.0",
+        data_license="apache-2.0, made by the simulator of this package",
+        command="python examples/train_mstar_codec.py --steps 1600 --batch-size 32 --set dropout=0 "
+        "--output checkpoints/mstar-codec-small",
+        seed=0,
+        versions=f"transformers 5.23, torch 2.13, {OURS}",
+        results=read("mstar_codec").assign(
+            model="mstar-codec-small", data=lambda table: table["data"] + " weeks, " + table["part"] + " people"
+        ),
+        ours="mstar-codec-small",
+        figures=f"Round trip of weeks of people it has not seen; there is no baseline for a codec.\n\n"
+        f"{marked('mstar codec')}",
+        privacy="Trained on weeks of people who do not exist: there is nobody to protect. A codec of real weeks "
+        "should be audited before it is published.",
+    )
+
+
+def mstar_small() -> CardFacts:
+    table = read("mstar_simulated")
+    return CardFacts(
+        summary="M-STAR (arXiv 2512.07314), variant `corrected`, with its codec inside: writes weeks of hourly cells, "
+        "given a home, a second place and a class of movement, or\nfrom nothing. 3 layers, width 96.",
+        notes="**Short of training**: 450 steps of 32 weeks, validation loss still falling. A first version: it is "
+        "four times nearer to the real weeks than the hourly\nMarkov chain, level with the chain that knows the home, "
+        "and clearly behind exploration and return; it moves too little.",
+        training_data=SIMULATED,
+        bias=SIMULATED_BIAS,
+        weights_license="apache-2.0",
+        data_license="apache-2.0, made by the simulator of this package",
+        command="python examples/train_mstar.py --codec checkpoints/mstar-codec-small --steps 450 --batch-size 32 "
+        "--set within_level_steps=4 dropout=0.1 drop_path=0.0 --judged 200 --output checkpoints/mstar-small",
+        seed=0,
+        versions=f"transformers 5.23, torch 2.13, {OURS}",
+        results=table[table["model"] != "real itself"].assign(data=table["data"] + " weeks"),
+        ours="M-STAR",
+        figures="Fidelity on people that no stage has seen, conditions drawn, baselines first; what the columns mean "
+        f"is in docs/results.md:\n\n{marked('mstar simulated')}",
+        privacy=copying(table),
+    )
+
+
+def copying(table: pd.DataFrame) -> str:
+    """What the evaluation found to be copied, beside real people whom nobody trained on."""
+    rows = table.set_index("model")
+    made, real = rows.loc["M-STAR mstar-small"], rows.loc["real itself"]
+    return (
+        f"Of {made['n']:.0f} generated weeks {100 * made['copied_moving']:.1f} % of those with a move equal a training "
+        f"week (unseen people's own: {100 * real['copied_moving']:.1f} %). They share on average\n"
+        f"{100 * made['overlap']:.1f} % of their hours with the nearest training week (unseen people: "
+        f"{100 * real['overlap']:.1f} %). The people of training are simulated. No proof for weeks of\nreal people: "
+        "train on those, then audit with `hf_mobility.evaluation.audit`."
+    )
+
+
+FACTS: dict[str, Callable[[], CardFacts]] = {
+    "samoe-small": samoe_small,
+    "mstar-codec-small": mstar_codec_small,
+    "mstar-small": mstar_small,
+}
+
+
+def card_of(folder: Path) -> str:
+    from transformers import AutoConfig, AutoTokenizer
+
+    config: Any = AutoConfig.from_pretrained(folder)
+    model = getattr(hf_mobility, config.architectures[0]).from_pretrained(folder)
+    name = folder.relative_to(ROOT).as_posix()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return fill(str(model_card(model, tokenizer=tokenizer, name=name, facts=FACTS[folder.name]())).rstrip("\n") + "\n")
+
+
+def main() -> None:
+    for folder in sorted((ROOT / "checkpoints").iterdir()):
+        if folder.name in FACTS:
+            (folder / "README.md").write_text(card_of(folder), encoding="utf-8")
+        else:
+            print(f"{folder.name}: no facts in {Path(__file__).name}, its card stays as it is")
+
+
+if __name__ == "__main__":
+    main()

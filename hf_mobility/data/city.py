@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
-from .frames import DataError
+from .frames import DataError, as_visits
 
 FORMAT_VERSION = 1
 POI_GROUPS = (
@@ -104,23 +104,25 @@ class City:
     @classmethod
     def from_visits(
         cls,
-        visits: pd.DataFrame,
+        visits: Any,
         *,
         timezone: str,
         name: str = "",
         pois: pd.DataFrame | None = None,
         popularity_from: Any = "visits",
     ) -> City:
-        """The locations that occur in canonical `visits` (see `validate_visits`) and, if given, in `pois`.
+        """The locations that occur in `visits` and, if given, in `pois`.
 
         Args:
+            visits: canonical frame (see `validate_visits`), or a `datasets.Dataset`, Arrow table or path, which is
+                validated.
             timezone: IANA name of the local time zone.
             pois: a table with `location_id`, `lat`, `lon` and optionally `category`, `category_group`: the city's
                 map. Its rows come first.
             popularity_from: `"visits"` counts `visits`; another canonical frame counts that one (give training visits
-                here when `visits` lists
-                the places of the whole file); `None` = nobody has been seen anywhere.
+                here when `visits` lists the places of the whole file); `None` = nobody has been seen anywhere.
         """
+        visits = as_visits(visits, timezone=timezone)
         if "location_id" not in visits:
             raise DataError(
                 "column 'location_id' is missing: build a city of cells with City.from_grid, or name the column."
@@ -175,8 +177,9 @@ class City:
         rows = order[position]
         return np.where(self.location_ids[rows] == wanted, rows, -1)
 
-    def with_popularity(self, visits: pd.DataFrame) -> City:
+    def with_popularity(self, visits: Any) -> City:
         """A copy whose popularity levels count these (training) visits; visits at unlisted places do not count."""
+        visits = as_visits(visits, timezone=self.timezone)
         rows = self.index_of(visits["location_id"].to_numpy(object))
         counts = np.bincount(rows[rows >= 0], minlength=len(self))
         return replace(self, popularity=popularity_levels(counts))

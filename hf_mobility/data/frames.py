@@ -76,6 +76,11 @@ def validate_visits(
     )
 
 
+def as_visits(visits: Any, *, timezone: Zone | None = None) -> pd.DataFrame:
+    """A frame as it is, taken to be canonical; a ``datasets.Dataset``, Arrow table or path validated."""
+    return visits if isinstance(visits, pd.DataFrame) else validate_visits(visits, timezone=timezone)
+
+
 def validate_points(
     frame: Any,
     *,

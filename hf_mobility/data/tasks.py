@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_mobility.data.frames import DataError
+from hf_mobility.data.frames import DataError, as_visits
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +74,15 @@ class NextLocationTask:
         return self.visits[~self.target & chosen[self.user]].reset_index(drop=True)
 
 
-def make_task(visits: pd.DataFrame, city: Any, *, test_fraction: float = 0.2, min_visits: int = 10) -> NextLocationTask:
+def make_task(visits: Any, city: Any, *, test_fraction: float = 0.2, min_visits: int = 10) -> NextLocationTask:
     """Make the last `test_fraction` of each user's visits the targets.
 
     Users with fewer than `min_visits` visits are dropped; of a user with n visits the last n - floor((1 -
     test_fraction) * n) are targets. A user's first visit is never a target: it has no context.
 
     Args:
-        visits: canonical visits frame (see `validate_visits`) with location_id.
+        visits: canonical visits frame (see `validate_visits`) with location_id, or a `datasets.Dataset`, Arrow table or
+            path, which is validated.
         city: the city whose places are the candidates; visits elsewhere get location -1.
         test_fraction: in (0, 1), share of each user's visits.
         min_visits: at least 2.
@@ -94,6 +95,7 @@ def make_task(visits: pd.DataFrame, city: Any, *, test_fraction: float = 0.2, mi
         raise ValueError(f"test_fraction must lie between 0 and 1; it is {test_fraction}.")
     if min_visits < 2:
         raise ValueError(f"min_visits must be at least 2 (a target needs one earlier visit); it is {min_visits}.")
+    visits = as_visits(visits, timezone=getattr(city, "timezone", None))
     _check_canonical(visits)
 
     counts = _user_runs(visits)

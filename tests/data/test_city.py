@@ -9,15 +9,17 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file, save_file
 
-from hf_mobility import City, DataError, SamoeTokenizer, SquareGrid
+from hf_mobility import City, DataError, SamoeTokenizer, SquareGrid, make_task, simulate_city
 from hf_mobility.data.city import NEVER_SEEN, NUM_HASH_BINS, POI_COLUMNS, POI_GROUPS, poi_features, popularity_levels
 from hf_mobility.data.grid import assign_cells, haversine_km
 
@@ -314,3 +316,20 @@ def test_columns_do_not_depend_on_the_order_of_places() -> None:
         poi_features(lat, lon, category, group)[order],
         atol=1e-6,
     )
+
+
+def test_a_dataset_an_arrow_table_and_a_file_are_as_good_as_a_frame(tmp_path: Path) -> None:
+    made = simulate_city(20, num_days=14, num_locations=60, seed=0)
+    plain = made.visits.drop(columns=["category"]).sample(frac=1, random_state=0)  # in any order
+    plain.to_parquet(tmp_path / "visits.parquet")
+    wanted = City.from_visits(made.visits.drop(columns=["category"]), timezone=made.timezone)
+    task = make_task(made.visits, wanted)
+    for source in (
+        datasets.Dataset.from_pandas(plain, preserve_index=False),
+        datasets.load_dataset("parquet", data_files=str(tmp_path / "visits.parquet"), cache_dir=str(tmp_path))["train"],
+        pa.Table.from_pandas(plain, preserve_index=False),
+        tmp_path / "visits.parquet",
+    ):
+        city = City.from_visits(source, timezone=made.timezone)
+        assert city == wanted
+        assert np.array_equal(make_task(source, city).rows, task.rows)

@@ -180,14 +180,13 @@ def adapt(
     columns = files.column_names(column)
     city = files.read_city(visits, timezone=timezone, columns=columns)
     from hf_mobility import adapt as fit
-    from hf_mobility.cards import CardFacts, write_card
+    from hf_mobility.cards import CardFacts
 
     frame = files.read_visits(visits, timezone=timezone, columns=columns)
     local = fit(model, city, frame, strength=strength, seed=seed)
-    local.save_pretrained(output, base_model=base_model)
     text = f"{len(frame):,} visits of {frame['user_id'].nunique():,} people; the base model's own data beside them."
     facts = CardFacts(notes=local.reason, training_data=text, command=_own_command(), seed=seed)
-    write_card(output, local.model, tokenizer=local.tokenizer, facts=facts)
+    local.save_pretrained(output, base_model=base_model, facts=facts)
     files.done(local.reason)
     files.done(f"adapter and city ({len(city):,} places)", output)
 

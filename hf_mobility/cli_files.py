@@ -172,12 +172,12 @@ def check_suffix(path: Path | None) -> None:
 
 
 def write_geo(frame: Any, path: Path) -> None:
-    from hf_mobility.data.interop import _with_geometry
+    from hf_mobility.data.interop import with_geometry
 
     missing = [name for name in ("lat", "lon") if name not in frame]
     if missing:
         raise ValueError(f"The result has no column(s) {', '.join(missing)}: write it as .parquet or .csv.")
-    _with_geometry(frame, "geometry").to_parquet(path, index=False)
+    with_geometry(frame, "geometry").to_parquet(path, index=False)
 
 
 def facts_of(target: str) -> dict[str, Any]:

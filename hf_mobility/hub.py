@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import (
@@ -24,6 +24,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+if TYPE_CHECKING:
+    from .cards import CardFacts
 
 # Keywords of `from_pretrained` that say where and how to fetch, not what to build.
 FETCHING = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -74,7 +77,7 @@ class PushToHub:
     def save_pretrained(self, folder: str | Path) -> None:
         raise NotImplementedError
 
-    def _write_card(self, folder: Path, *, name: str) -> None:
+    def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
         """Into a folder of our own, under the name that the Hub will know it by."""
 
     def push_to_hub(
@@ -108,7 +111,7 @@ class PushToHub:
         """
         with TemporaryDirectory() as scratch:
             self.save_pretrained(scratch, **kwargs)
-            self._write_card(Path(scratch), name=repo_id)
+            self._write_card(Path(scratch), name=repo_id, facts=kwargs.get("facts"))
             if kwargs.get("base_model") is None:
                 _check_base(Path(scratch))
             api = HfApi(token=token)
@@ -132,19 +135,23 @@ class SavedWithCard(PushToHub):
     model: Any
     tokenizer: Any
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None) -> None:
         """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load. A card
-        that somebody wrote there stays."""
+        that somebody wrote there stays.
+
+        Args:
+            facts: for the card, what cannot be read from the weights.
+        """
         from .cards import write_card
 
         self.model.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
-        write_card(folder, self.model, tokenizer=self.tokenizer)
+        write_card(folder, self.model, tokenizer=self.tokenizer, facts=facts)
 
-    def _write_card(self, folder: Path, *, name: str) -> None:
+    def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
         from .cards import write_card
 
-        write_card(folder, self.model, tokenizer=self.tokenizer, name=name, replace=True)
+        write_card(folder, self.model, tokenizer=self.tokenizer, name=name, facts=facts, replace=True)
 
 
 def _check_base(folder: Path) -> None:

@@ -104,7 +104,7 @@ def to_positionfixes(points: Any, *, timezone: Zone | None = None, **columns: st
     Arguments and errors as in `to_skmob`; `trackintel.Positionfixes(table)` takes the result.
     """
     table = _local(validate_points(points, timezone=timezone, **columns), timezone)
-    return _indexed(_with_geometry(table, "geom"), {"time": "tracked_at"}, ["user_id", "tracked_at"])
+    return _indexed(with_geometry(table, "geom"), {"time": "tracked_at"}, ["user_id", "tracked_at"])
 
 
 def from_positionfixes(table: Any, *, timezone: Zone | None = None) -> pd.DataFrame:
@@ -137,7 +137,7 @@ def to_staypoints(visits: Any, *, timezone: Zone | None = None, **columns: str) 
     table["finished_at"] = _ends(table)
     names = {"time": "started_at", "category": "purpose"}
     wanted = ["user_id", "started_at", "finished_at", "location_id", "purpose"]
-    return _indexed(_with_geometry(table, "geom"), names, wanted)
+    return _indexed(with_geometry(table, "geom"), names, wanted)
 
 
 def from_staypoints(table: Any, *, timezone: Zone | None = None) -> pd.DataFrame:
@@ -176,7 +176,7 @@ def to_locations(places: Any) -> GeoDataFrame:
     table = places.drop_duplicates("location_id").set_index("location_id").rename_axis(index="id")
     if "user_id" not in places or (places.groupby("location_id")["user_id"].nunique() != 1).any():
         table = table.assign(user_id=pd.NA)
-    return _with_geometry(table, "center")[["user_id", "center"]]
+    return with_geometry(table, "center")[["user_id", "center"]]
 
 
 def from_locations(table: Any) -> pd.DataFrame:
@@ -217,7 +217,7 @@ def to_movingpandas(
     table = _local(validate_points(points, keep=keep, timezone=timezone, **columns), timezone)
     table["traj_id"] = table["user_id" if trajectory_id is None else trajectory_id]
     table = table.set_index("time").rename_axis(index="t")
-    return _with_geometry(table, "geometry")[["traj_id", "user_id", "geometry"]]
+    return with_geometry(table, "geometry")[["traj_id", "user_id", "geometry"]]
 
 
 def from_movingpandas(trajectories: Any, *, traj_id: str = "traj_id", timezone: Zone | None = None) -> pd.DataFrame:
@@ -251,7 +251,7 @@ def to_geo(frame: Any, *, timezone: Zone | None = None, **columns: str) -> GeoDa
 
     `to_geo(frame).to_parquet(path)` writes GeoParquet. Arguments and errors as in `to_skmob`.
     """
-    return _with_geometry(_local(validate_visits(frame, timezone=timezone, **columns), timezone), "geometry")
+    return with_geometry(_local(validate_visits(frame, timezone=timezone, **columns), timezone), "geometry")
 
 
 def from_geo(source: Any, *, timezone: Zone | None = None, **columns: str) -> pd.DataFrame:
@@ -333,7 +333,7 @@ def _instants(table: pd.DataFrame, time: str, timezone: Zone | None, names: dict
     return validate_points(rows, timezone=timezone)["time"].set_axis(table.index)
 
 
-def _with_geometry(table: pd.DataFrame, name: str) -> GeoDataFrame:
+def with_geometry(table: pd.DataFrame, name: str) -> GeoDataFrame:
     geopandas = _geopandas()
     points = geopandas.points_from_xy(table["lon"], table["lat"])
     return geopandas.GeoDataFrame(table.assign(**{name: points}), geometry=name, crs=_WGS84)

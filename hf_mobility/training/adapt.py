@@ -27,6 +27,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import PrinterCallback
 
+from ..cards import CardFacts
 from ..data.city import popularity_levels
 from ..data.sequences import CitySequences
 from ..hub import SavedWithCard
@@ -89,13 +90,16 @@ class Adaptation(SavedWithCard):
     reason: str
     seconds: float
 
-    def save_pretrained(self, folder: str | Path, *, base_model: str | None = None) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, base_model: str | None = None, facts: CardFacts | None = None
+    ) -> None:
         """Adapter, city, card and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the
         pipeline load.
 
         Args:
             base_model: where the base is found at loading time (a Hub id or a path); by default, where it was loaded
                 from.
+            facts: for the card, what cannot be read from the weights.
 
         Raises:
             ValueError: if the base was never saved, so that the adapter could not name it.
@@ -104,7 +108,7 @@ class Adaptation(SavedWithCard):
         config.base_model_name_or_path = base_model or config.base_model_name_or_path
         if not config.base_model_name_or_path:
             raise ValueError("the base model has no name: save it and adapt from its folder, or pass base_model=.")
-        super().save_pretrained(folder)
+        super().save_pretrained(folder, facts=facts)
         self.report.to_csv(Path(folder) / "adaptation.csv", index=False)
 
 

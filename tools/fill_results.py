@@ -276,9 +276,9 @@ def neighbours() -> str:
     return markdown(rows, ["neighbours", *dict.fromkeys(table["measure"])])
 
 
-def roll_outs() -> str:
+def roll_outs(*names: str) -> str:
     """Mean error in km of all and of moving people at some horizons; one row per file and model."""
-    found = [name for name in ("simulated", "geolife", "cabs") if (RESULTS / f"raw_rollout_{name}.csv").is_file()]
+    found = [name for name in names if (RESULTS / f"raw_rollout_{name}.csv").is_file()]
     if not found:
         raise FileNotFoundError(f"no raw_rollout_*.csv in {RESULTS}")
     rows = []
@@ -329,7 +329,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw neighbours": neighbours,
     "raw profile": lambda: probes("raw_profile", metrics=USER_METRICS),
     "raw regions": lambda: probes("raw_regions", label="label", metrics=VALUE_METRICS),
-    "raw roll-out": roll_outs,
+    "raw roll-out": lambda: roll_outs("simulated", "geolife", "cabs"),
+    "raw roll-out simulated": lambda: roll_outs("simulated"),
     "raw geolife": geolife,
     "raw speed": raw_speed,
     "mstar codec": codec,

@@ -119,6 +119,33 @@ def mstar_small() -> CardFacts:
     )
 
 
+def raw_small() -> CardFacts:
+    table = read("raw_rollout_simulated")
+    table = table[(table["subset"] == "moving") & (table["minutes"] == 150)].assign(data="simulated people, 2.5 hours")
+    return CardFacts(
+        summary="RAW (arXiv 2311.10471): a causal encoder of positions every 15 minutes over one week; embeds people "
+        "and regions and rolls positions forward. 4 layers, width 128,\n`delta_targets` (the head gives the "
+        "displacement from the last point; the paper's gives the position).",
+        notes="**The box in this folder is that of a simulated city.** A vector is comparable only with vectors of "
+        "this checkpoint, on windows of the same length that begin on the same\nweekday. Hand-made features say more "
+        "about who commutes, and the hour's mean position is a better guess two hours ahead: see docs/embeddings.md.",
+        training_data="Simulated. One week each of the first and second week of 600 people of one simulated city, a "
+        "position every 15 minutes; 600 other people are held out. No real trace.",
+        bias=SIMULATED_BIAS,
+        weights_license="apache-2.0",
+        data_license="apache-2.0, made by the simulator of this package",
+        command="python examples/train_raw.py --users 1200 --held-out 0.5 --steps 1500 --batch-size 8 "
+        "--learning-rate 1e-3 --set delta_targets=True --end-hour 19 --gru-steps 150 --output checkpoints/raw-small",
+        seed=0,
+        versions=f"transformers 5.23, torch 2.13, {OURS}; one CPU core",
+        results=table,
+        ours="RAW",
+        figures=f"Roll-outs that end at 19 h, people held out, baselines first:\n\n{marked('raw roll-out simulated')}",
+        privacy="Trained on people who do not exist: there is nobody to protect. The vector of a real person is "
+        "personal data, see docs/embeddings.md.",
+    )
+
+
 def copying(table: pd.DataFrame) -> str:
     """What the evaluation found to be copied, beside real people whom nobody trained on."""
     rows = table.set_index("model")
@@ -136,6 +163,7 @@ FACTS: dict[str, Callable[[], CardFacts]] = {
     "samoe-small": samoe_small,
     "mstar-codec-small": mstar_codec_small,
     "mstar-small": mstar_small,
+    "raw-small": raw_small,
 }
 
 

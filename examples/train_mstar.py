@@ -27,14 +27,16 @@ from hf_mobility import ArrayRows, MstarCodecModel, MstarConfig, MstarForTraject
 from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
-FLAT, FALLING, STEEP = 1.0, (1.0, 0.9), (1.0, 0.7)  # temperature of the coarsest and of the finest level
+FLAT, COOL, FALLING = 1.0, 0.95, (1.0, 0.9)  # temperature of the coarsest and of the finest level
 PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax", "within_level_steps": 1}
-START = {"temperature": FALLING, "top_k": 100, "smoothing_window": 0, "decoding": "argmax"}
+EVERY = 10_000  # more codes than a codebook has
+START = {"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "decoding": "argmax", "settling_order": "random"}
 # Changes that are tried one group after the other, each on top of the best so far.
 SEARCH: list[list[dict[str, Any]]] = [
-    [{"temperature": FLAT}, {"temperature": STEEP}],
-    [{"decoding": "viterbi"}, {"decoding": "sample"}, {"smoothing_window": 3}],
-    [{"emission_scale": 0.5}, {"emission_scale": 2.0}],
+    [{"temperature": FALLING}, {"temperature": COOL}],
+    [{"top_k": 100}],
+    [{"settling_order": "certain"}],
+    [{"decoding": "viterbi"}, {"smoothing_window": 3}],
     [{"within_level_steps": 1}],
     [PAPER],
 ]
@@ -135,9 +137,8 @@ def choose(
         base = best()
         for change in group:
             settings = base | change
-            decoded = settings["decoding"] != "argmax"
-            if settings in [row["settings"] for row in found] or ("emission_scale" in change and not decoded):
-                continue  # a scale of what a path weighs, where there is no path
+            if settings in [row["settings"] for row in found]:
+                continue
             found.append({"settings": settings, **score(model, weeks, rows, **_spelled_out(settings, model))})
             shown = {name: round(found[-1][name], 4) for name in ("mean6", "moves_per_day", "cpc")}
             print(settings, shown, flush=True)

@@ -195,8 +195,10 @@ class MstarConfig(PreTrainedConfig):
         code_noise: share of input codes that training replaces at random, so that finer levels learn to correct
             coarser ones; the targets follow the replaced codes (needs the codec in training). Not in the paper.
         within_level_steps: passes per level: 1 = all positions of a level drawn independently (paper); more = drawn in
-            that many groups, most certain first, each pass seeing the codes drawn before. An int, or one per level.
-            More than 1 needs `reveal_codes`.
+            that many groups, each pass seeing the codes drawn before. An int, or one per level. More than 1 needs
+            `reveal_codes`.
+        settling_order: which positions of a level are settled first: `random` ones, or the most `certain` of those just
+            drawn (MaskGIT). The latter prefers what is likely, here staying, and makes people move too little.
         reveal_codes: the model can be shown parts of a level, which several passes need; `None` = where any value of
             `within_level_steps` exceeds 1. Training shows them as often as `within_level_steps` says, so that value
             may be lowered to 1 only afterwards. Not in the paper.
@@ -226,6 +228,7 @@ class MstarConfig(PreTrainedConfig):
     condition_dropout: float | int = 0.0
     code_noise: float | int = 0.0
     within_level_steps: int | list[int] = 1
+    settling_order: str = "random"
     reveal_codes: bool | None = None
     top_k: int | None = 10
     temperature: float | int | list[float | int] | None = None
@@ -264,6 +267,7 @@ class MstarConfig(PreTrainedConfig):
             top_k=self.top_k,
             temperature=self.temperature,
             within_level_steps=self.within_level_steps,
+            settling_order=self.settling_order,
             guidance=self.guidance,
             smoothing_window=self.smoothing_window,
             decoding=self.decoding,
@@ -276,6 +280,7 @@ class MstarConfig(PreTrainedConfig):
         top_k: int | None,
         temperature: float | list[float] | None,
         within_level_steps: int | list[int],
+        settling_order: str,
         guidance: float,
         smoothing_window: int,
         decoding: str,
@@ -298,6 +303,8 @@ class MstarConfig(PreTrainedConfig):
             raise ValueError(f"temperature must be above 0, got {temperature}; top_k=1 takes the best code.")
         if min(within_level_steps if isinstance(within_level_steps, list) else [within_level_steps]) < 1:
             raise ValueError(f"within_level_steps must be at least 1, got {within_level_steps}.")
+        if settling_order not in ("random", "certain"):
+            raise ValueError(f"settling_order must be 'random' or 'certain', got {settling_order!r}.")
         if guidance != 1 and not self.condition_dropout:
             raise ValueError(f"guidance={guidance} needs a model trained with condition_dropout above 0.")
         if smoothing_window < 0 or (smoothing_window and smoothing_window % 2 == 0):

@@ -28,7 +28,7 @@ from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .configuration_mstar import MstarConfig
 from .loss_mstar import head_loss, mean_per_level, position_losses
 from .path_mstar import best_path, clamp_to_known, fit_stay_probability, sample_path
-from .sampling_mstar import SamplingOptions, draw_codes, keep_most_certain, revealed_shares
+from .sampling_mstar import SamplingOptions, draw_codes, revealed_shares, settle
 from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm, mark
 
 WEEKS_AT_ONCE = 64  # of `generate`, where `batch_size` is not given
@@ -377,6 +377,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         top_k: int | None = None,
         temperature: float | list[float] | str | None = None,
         within_level_steps: int | list[int] | None = None,
+        settling_order: str | None = None,
         guidance: float | None = None,
         smoothing_window: int | None = None,
         decoding: str | None = None,
@@ -398,8 +399,8 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             generator: source of all randomness; `None` = torch's global one.
             top_k: codes that may be drawn; the codebook's size = all.
             temperature: one value, one per level, or "confidence" = the paper's rule.
-            within_level_steps: passes per level; see `MstarConfig`. guidance, smoothing_window, decoding,
-                emission_scale: see there.
+            within_level_steps: passes per level; see `MstarConfig`. settling_order, guidance, smoothing_window,
+                decoding, emission_scale: see there.
             prefix_ids: (N, R, L) int64, known hours as the tokenizer's `input_ids`, coarse to fine.
             prefix_mask: (N, L), 1 = the hour is known. Known hours are kept exactly; a code whose hours are all known
                 is not drawn but computed.
@@ -420,6 +421,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             top_k=top_k,
             temperature=temperature,
             within_level_steps=within_level_steps,
+            settling_order=settling_order,
             guidance=guidance,
             smoothing_window=smoothing_window,
             decoding=decoding,
@@ -482,7 +484,8 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
                 found, probability = draw_codes(logits, ~closed, numbers.take(length), options, level)
                 codes = torch.where(closed, codes, found)
                 if done < steps:
-                    closed = keep_most_certain(probability, closed, forced, numbers.take(length), done, steps)
+                    noise, order = numbers.take(length), options.settling_order
+                    closed = settle(probability, closed, forced, noise, done, steps, order=order)
             cache.start += length
             drawn.append(codes)
             fhat = features + self.codec.code_vectors(codes)

@@ -17,8 +17,8 @@ import torch
 
 from .configuration_mstar import MstarConfig
 
-# Scale of the Gumbel noise on log-probabilities when choosing which codes to keep (arXiv 2202.04200 has 4.5 on images);
-# it falls linearly to 0 at the last pass.
+# Scale of the Gumbel noise on log-probabilities when the most certain codes are kept (arXiv 2202.04200 has 4.5 on
+# images); it falls linearly to 0 at the last pass.
 KEEPING_NOISE = 1.0
 GROUPS = 128  # see `top_candidates`
 
@@ -35,6 +35,7 @@ class SamplingOptions:
     offset: float
     slope: float
     steps: list[int]
+    settling_order: str
     guidance: float
     smoothing_window: int
     decoding: str
@@ -47,7 +48,8 @@ class SamplingOptions:
         Raises:
             ValueError: if a value makes no sense, or needs what the model was not built with.
         """
-        names = ("temperature", "within_level_steps", "guidance", "smoothing_window", "decoding", "emission_scale")
+        names = ("temperature", "within_level_steps", "settling_order", "guidance", "smoothing_window", "decoding")
+        names += ("emission_scale",)
         changed = {name: given[name] for name in names if given.get(name) is not None}
         if isinstance(changed.get("temperature"), str):
             if changed["temperature"] != "confidence":
@@ -73,6 +75,7 @@ class SamplingOptions:
             offset=float(config.temperature_offset),
             slope=float(config.temperature_slope),
             steps=steps,
+            settling_order=settings["settling_order"],
             guidance=float(settings["guidance"]),
             smoothing_window=settings["smoothing_window"],
             decoding=settings["decoding"],
@@ -147,13 +150,21 @@ def draw_codes(
     return candidates.gather(-1, drawn).squeeze(-1), probability.gather(-1, drawn).squeeze(-1)
 
 
-def keep_most_certain(
-    probability: torch.Tensor, closed: torch.Tensor, forced: torch.Tensor, noise: torch.Tensor, done: int, steps: int
+def settle(
+    probability: torch.Tensor,
+    closed: torch.Tensor,
+    forced: torch.Tensor,
+    noise: torch.Tensor,
+    done: int,
+    steps: int,
+    *,
+    order: str,
 ) -> torch.Tensor:
     """Which positions are settled after pass `done` (1, 2, ..) of `steps`: MaskGIT's schedule (arXiv 2202.04200).
 
-    Of the positions that were not forced, 1 - cos(pi / 2 * done / steps) are settled, at least one more than before:
-    those drawn with the highest probability, after Gumbel noise on its logarithm.
+    Of the positions that were not forced, 1 - cos(pi / 2 * done / steps) are settled, at least one more than before. In
+    `random` order what was drawn has no say in it, so each code keeps its probability; in MaskGIT's order, the most
+    `certain` first, those stay that were drawn with the highest probability, after Gumbel noise on its logarithm.
 
     Args:
         probability: (N, T) of the drawn codes. closed: (N, T) bool, settled already, `forced` (known from the start)
@@ -166,11 +177,13 @@ def keep_most_certain(
     wanted = free - (free * math.cos(math.pi / 2 * done / steps)).floor().long()
     settled = (closed & ~forced).sum(-1, keepdim=True)
     number = torch.maximum(wanted, settled + 1) + forced.sum(-1, keepdim=True)
-    gumbel = -(-(noise.clamp(1e-7, 1 - 1e-7)).log()).log()
-    score = probability.clamp(min=1e-20).log() + KEEPING_NOISE * (1 - done / steps) * gumbel
-    order = score.masked_fill(closed, float("inf")).argsort(-1, descending=True)
-    rank = torch.empty_like(order).scatter_(
-        -1, order, torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    score = noise
+    if order == "certain":
+        gumbel = -(-(noise.clamp(1e-7, 1 - 1e-7)).log()).log()
+        score = probability.clamp(min=1e-20).log() + KEEPING_NOISE * (1 - done / steps) * gumbel
+    places = score.masked_fill(closed, float("inf")).argsort(-1, descending=True)
+    rank = torch.empty_like(places).scatter_(
+        -1, places, torch.arange(places.shape[-1], device=places.device).expand_as(places)
     )
     return closed | (rank < number)
 
@@ -188,7 +201,7 @@ __all__ = [
     "SamplingOptions",
     "draw_codes",
     "draw_from",
-    "keep_most_certain",
     "revealed_shares",
+    "settle",
     "top_candidates",
 ]

@@ -339,7 +339,7 @@ def test_the_best_settings_found_one_after_the_other_are_written_to_the_configur
     model = MstarForTrajectoryGeneration.from_pretrained(runs.folder / "mstar")
     number = 20
     real = toy_weeks.cells[np.random.default_rng(0).permutation(toy_weeks.validation)[:number]]
-    wanted = {"temperature": [1.0, 0.85, 0.7], "decoding": "viterbi", "emission_scale": 2.0}
+    wanted = {"temperature": [1.0, 0.95, 0.9], "decoding": "viterbi", "top_k": 100}
     asked = []
 
     def draw(model: Any, weeks: Any, count: int, *, seed: int, **settings: Any) -> np.ndarray:

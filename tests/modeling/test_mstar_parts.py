@@ -19,8 +19,8 @@ from hf_mobility.modeling.sampling_mstar import (
     SamplingOptions,
     draw_codes,
     draw_from,
-    keep_most_certain,
     revealed_shares,
+    settle,
     top_candidates,
 )
 from hf_mobility.modeling.star_mstar import LevelAttention, attention_blocks, dropout
@@ -181,7 +181,8 @@ def test_settled_positions_do_not_change_the_confidence_of_the_others() -> None:
     torch.testing.assert_close(with_settled[:, :3], without)
 
 
-def test_passes_settle_the_shares_of_the_cosine_schedule_and_at_least_one_more() -> None:
+@pytest.mark.parametrize("order", ["random", "certain"])
+def test_passes_settle_the_shares_of_the_cosine_schedule_and_at_least_one_more(order: str) -> None:
     generator = torch.Generator().manual_seed(0)
     for length, steps in ((168, 4), (5, 5), (30, 2)):
         forced = torch.zeros(3, length, dtype=torch.bool)
@@ -189,7 +190,7 @@ def test_passes_settle_the_shares_of_the_cosine_schedule_and_at_least_one_more()
         for done in range(1, steps):
             before = closed
             probability, noise = torch.rand(2, 3, length, generator=generator)
-            closed = keep_most_certain(probability, closed, forced, noise, done, steps)
+            closed = settle(probability, closed, forced, noise, done, steps, order=order)
             assert (closed | ~before).all()
             counts.append(closed.sum(1).unique().tolist())
         assert all(len(count) == 1 for count in counts)
@@ -202,10 +203,18 @@ def test_passes_settle_the_shares_of_the_cosine_schedule_and_at_least_one_more()
 def test_the_most_certain_are_settled_and_forced_positions_are_not_counted() -> None:
     probability = torch.linspace(1e-9, 1, 8).unsqueeze(0) ** 40
     forced = torch.tensor([[True, True] + [False] * 6])
-    kept = keep_most_certain(probability, forced, forced, torch.full((1, 8), 0.5), 1, 2)
+    kept = settle(probability, forced, forced, torch.full((1, 8), 0.5), 1, 2, order="certain")
     assert kept.tolist() == [[True, True, False, False, False, False, True, True]]
     everything = torch.ones(1, 8, dtype=torch.bool)
-    assert keep_most_certain(probability, everything, everything, torch.rand(1, 8), 1, 2).all()
+    assert settle(probability, everything, everything, torch.rand(1, 8), 1, 2, order="certain").all()
+
+
+def test_in_random_order_what_was_drawn_has_no_say() -> None:
+    probability, noise = torch.rand(2, 4, 30, generator=torch.Generator().manual_seed(0))
+    forced = torch.zeros(4, 30, dtype=torch.bool)
+    kept = settle(probability, forced, forced, noise, 1, 2, order="random")
+    assert torch.equal(kept, settle(1 - probability, forced, forced, noise, 1, 2, order="random"))
+    assert torch.equal(kept, noise >= noise.sort(descending=True).values[:, [kept[0].sum() - 1]])
 
 
 def test_training_shows_nothing_in_one_of_the_passes_and_never_a_level_of_one_pass() -> None:

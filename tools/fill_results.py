@@ -306,8 +306,20 @@ def reidentification() -> str:
 
 
 def geolife() -> str:
-    modes = probes("raw_geolife_modes", label="mode", metrics=VALUE_METRICS)
-    return f"{modes}\n\n{reidentification()}"
+    """Pearson r of each mode's share, linear reader / MLP, and who is found again."""
+    table = read("raw_geolife_modes")
+    modes = list(dict.fromkeys(table["mode"]))
+    rows = []
+    for name, group in table[table["features"] != "nothing"].groupby("features", sort=False):
+        found = group.set_index(["mode", "reader"])
+        cells = [" / ".join(_with_sd(found.loc[(mode, reader)]) for reader in ("linear", "mlp")) for mode in modes]
+        rows.append([f"**{name}**" if "RAW" in str(name) else str(name), *cells])
+    shares = markdown(rows, [f"Pearson r, linear / MLP, {table['n'].max():,} days", *modes])
+    return f"{shares}\n\n{reidentification()}"
+
+
+def _with_sd(row: pd.Series) -> str:
+    return f"{row['pcc']:.2f} ± {row['pcc_sd']:.2f}"
 
 
 def raw_speed() -> str:

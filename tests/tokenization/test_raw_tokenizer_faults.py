@@ -339,7 +339,7 @@ def test_a_person_has_the_same_embedding_in_any_company() -> None:
 def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path, options: dict[str, Any]) -> None:
     tokenizer = make_tokenizer(**options)
     tokenizer.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"tokenizer_config.json"}
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {"tokenizer_config.json"}
     loaded = RawTokenizer.from_pretrained(tmp_path)
     for name in (
         "box",

@@ -48,8 +48,10 @@ class SamplingOptions:
         Raises:
             ValueError: if a value makes no sense, or needs what the model was not built with.
         """
-        names = ("temperature", "within_level_steps", "settling_order", "guidance", "smoothing_window", "decoding")
-        names += ("emission_scale",)
+        names = (
+            *("temperature", "within_level_steps", "settling_order"),
+            *("guidance", "smoothing_window", "decoding", "emission_scale"),
+        )
         changed = {name: given[name] for name in names if given.get(name) is not None}
         if isinstance(changed.get("temperature"), str):
             if changed["temperature"] != "confidence":

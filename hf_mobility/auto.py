@@ -1,6 +1,6 @@
 """The one table: config <-> model <-> tokenizer, and its registration with transformers' Auto classes and PEFT's
 default targets. It also makes `save_pretrained` write the code of what is saved, so that `trust_remote_code=True` loads
-it where this package is not installed.
+it where this package is not installed, and `push_to_hub` of a model send a card that says what it is.
 
 Unusual: registration waits until transformers' Auto module is really loaded. Loading it eagerly would make `import
 hf_mobility` cost the several seconds that `import torch` and the modeling code take, even for somebody who only reads a
@@ -117,6 +117,7 @@ def _register_models() -> None:
             getattr(transformers, auto).register(config, models[0] if len(models) == 1 else _one_of(models))
             for model in models:
                 model.register_for_auto_class(auto)
+                _push_with_card(model)
         _save_with_code(config, system["models"]["AutoModel"])
 
 
@@ -136,6 +137,22 @@ def _one_of(models: list[Any]) -> type:
 
     parts = {"from_pretrained": staticmethod(from_pretrained), "_from_config": staticmethod(from_config)}
     return type(models[0].__name__, (), {"__module__": models[0].__module__, **parts})
+
+
+def _push_with_card(model: Any) -> None:
+    """Let `model.push_to_hub` send our card in place of transformers' unfilled one; a card that is on the Hub stays."""
+    upload = model._upload_modified_files
+    if hasattr(upload, "__wrapped__"):
+        return  # done: registration may be brought about several times
+
+    @wraps(upload)
+    def with_card(self: Any, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        from .cards import write_card
+
+        write_card(working_dir, self, name=repo_id)
+        return upload(self, working_dir, repo_id, *args, **kwargs)
+
+    model._upload_modified_files = with_card
 
 
 def _save_tokenizer_with_code(name: tuple[str, str]) -> None:

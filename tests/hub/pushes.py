@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import _http
 from mstar_town import BOX, ZONE
 from peft import LoraConfig, get_peft_model
@@ -87,6 +87,7 @@ def models_and_tokenizers() -> None:
         "body": same(AutoModel.from_pretrained("mia/parts"), model.model),
         "city": tokenizer.location_ids.tolist() == TOKENIZER.location_ids.tolist(),
         "ours": type(tokenizer).__module__.startswith("hf_mobility."),
+        "card": ModelCard.load("mia/parts").content,
     }
 
 

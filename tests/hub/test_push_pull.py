@@ -64,6 +64,9 @@ def found(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def test_a_model_and_its_tokenizer_come_back_as_they_went(hub: HubServer, found: dict[str, Any]) -> None:
+    card = found["parts"].pop("card")
+    assert "# parts" in card or "mia/parts" in card
+    assert "library_name: hf_mobility" in card and "More Information Needed" not in card
     assert found["parts"] == {"model": True, "body": True, "city": True, "ours": True}
     assert hub.repositories["mia/parts"].messages[1:] == ["Upload SamoeForNextLocation", "The city"]
 

@@ -311,15 +311,13 @@ def geolife() -> str:
     modes = list(dict.fromkeys(table["mode"]))
     rows = []
     for name, group in table[table["features"] != "nothing"].groupby("features", sort=False):
-        found = group.set_index(["mode", "reader"])
-        cells = [" / ".join(_with_sd(found.loc[(mode, reader)]) for reader in ("linear", "mlp")) for mode in modes]
+        found = {
+            (row["mode"], row["reader"]): f"{row['pcc']:.2f}{spread(row, 'pcc', 2)}" for _, row in group.iterrows()
+        }
+        cells = [f"{found[mode, 'linear']} / {found[mode, 'mlp']}" for mode in modes]
         rows.append([f"**{name}**" if "RAW" in str(name) else str(name), *cells])
     shares = markdown(rows, [f"Pearson r, linear / MLP, {table['n'].max():,} days", *modes])
     return f"{shares}\n\n{reidentification()}"
-
-
-def _with_sd(row: pd.Series) -> str:
-    return f"{row['pcc']:.2f} ± {row['pcc_sd']:.2f}"
 
 
 def raw_speed() -> str:

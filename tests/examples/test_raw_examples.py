@@ -245,7 +245,8 @@ def test_the_tables_of_the_results_pages_are_filled(tmp_path: Path, monkeypatch:
         "| **RAW** | linear | 1,234 | 0.625 | 0.625 | 0.625 |",
         "| pickups | hand-made | mlp | 1,234 | 0.500 ± 0.250 | 0.500 ± 0.250 | 0.500 ± 0.250 |",
         "| cabs | 7 / 3 | **RAW** | 0.25 | – | – | – | 2.50 | – | – | – | – | 4.00 |",
-        "| walk | **RAW** | linear | 1,234 | 0.625 | 0.625 | 0.625 |",
+        "| Pearson r, linear / MLP, 1,234 days | walk |",
+        "| **RAW** | 0.62 / 0.75 ± 0.00 |",
         "| 5 | 25 | **RAW** | 0.040 ± 0.010 | 0.200 ± 0.020 |",
     ):
         assert row in text, row

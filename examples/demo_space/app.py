@@ -20,7 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
+try:
+    import gradio as gr
+except ImportError as error:
+    raise SystemExit("the page needs gradio: pip install hf_mobility[demo]") from error
 import pandas as pd
 import steps
 

@@ -376,7 +376,7 @@ def push(
 
     options: dict[str, Any] = {"base_model": base_model} if base_model else {}
     message = message or f"Upload {folder.name}"
-    commit = SavedFolder(folder, repo_id).push_to_hub(
+    commit = SavedFolder(folder).push_to_hub(
         repo_id, private=private or None, revision=revision, commit_message=message, **options
     )
     files.done(str(commit.commit_url))

@@ -23,14 +23,14 @@ class SavedFolder(PushToHub):
         ValueError: nothing in it that could be loaded.
     """
 
-    def __init__(self, folder: Path, repo_id: str) -> None:
+    def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {folder}.")
         if not any(
             (folder / name).is_file() for name in ("config.json", "adapter_config.json", "tokenizer_config.json")
         ):
             raise ValueError(f"{folder} holds no saved model, tokenizer or adapter; push what save_pretrained wrote.")
-        self.folder, self.repo_id = folder, repo_id
+        self.folder = folder
 
     def save_pretrained(self, folder: str | Path, *, base_model: str | None = None) -> None:
         """Copy the folder's files; an adapter can be given the Hub id of its base."""
@@ -43,16 +43,15 @@ class SavedFolder(PushToHub):
             config: dict[str, Any] = json.loads(adapter.read_text(encoding="utf-8"))
             text = json.dumps(config | {"base_model_name_or_path": base_model}, indent=2, sort_keys=True)
             adapter.write_text(text, encoding="utf-8")
-        self._card(target)
 
-    def _card(self, target: Path) -> None:
-        card = target / "README.md"
-        if (target / "config.json").is_file():
+    def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
+        card = folder / "README.md"
+        if (folder / "config.json").is_file():
             from transformers import AutoConfig
 
             from .cards import write_card
 
-            write_card(target, AutoConfig.from_pretrained(target), name=self.repo_id)
+            write_card(folder, AutoConfig.from_pretrained(folder), name=name, facts=facts)
         if card.is_file():
             text, own = card.read_text(encoding="utf-8"), f'from_pretrained("{self.folder.resolve().name}")'
-            card.write_text(text.replace(own, f'from_pretrained("{self.repo_id}")'), encoding="utf-8")
+            card.write_text(text.replace(own, f'from_pretrained("{name}")'), encoding="utf-8")

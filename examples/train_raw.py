@@ -41,14 +41,24 @@ def judge_one_step(predictors: list[Any], data: SeriesSet) -> pd.DataFrame:
     return one_step_table(made, points, metres_per_unit=metres, counted=None if data.complete else observed)
 
 
-def judge_roll_out(predictors: list[Any], data: SeriesSet, *, steps: int, end_hour: int) -> pd.DataFrame:
-    """Roll-outs of the held-out people that end at `end_hour` of the window's last day."""
-    window = data.tokenizer.model_max_length
-    end = window - (24 - end_hour) * data.tokenizer.slots_per_day // 24
-    task = TrajectoryTask.from_series(
-        data.series, data.tokenizer, steps=steps, end_slot=end, observed_only=not data.complete
-    )
-    return horizon_table(predictors, task.take(np.isin(task.users, data.users[data.held_out])))
+def judge_roll_out(predictors: list[Any], data: SeriesSet, *, steps: int, end_hours: list[int]) -> pd.DataFrame:
+    """Roll-outs of the held-out people that end at these hours of the window's last day, all taken together: errors are
+    means over all of them, correlations means over the hours, `users` counts roll-outs.
+    """
+    tables = []
+    for hour in end_hours:
+        end = data.tokenizer.model_max_length - (24 - hour) * data.tokenizer.slots_per_day // 24
+        task = TrajectoryTask.from_series(
+            data.series, data.tokenizer, steps=steps, end_slot=end, observed_only=not data.complete
+        )
+        tables.append(horizon_table(predictors, task.take(np.isin(task.users, data.users[data.held_out]))))
+    table = pd.concat(tables)
+    keys, weight = ["model", "subset", "horizon", "minutes"], table["users"]
+    values = table.columns.difference([*keys, "users"], sort=False)
+    table[values] = table[values].mul(weight, axis=0)
+    pooled = table.groupby(keys, sort=False).sum().reset_index()
+    pooled[values] = pooled[values].div(pooled["users"], axis=0)
+    return pooled[tables[0].columns]
 
 
 def main() -> None:
@@ -65,7 +75,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="1e-4 in the paper")
     parser.add_argument("--gru-steps", type=int, default=300, help="of the rival network; 0 leaves it out")
     parser.add_argument("--roll-out", type=int, default=10, metavar="STEPS")
-    parser.add_argument("--end-hour", type=int, default=24, help="local hour at which the roll-out ends")
+    parser.add_argument("--end-hours", type=int, nargs="+", default=[24], help="local hours at which roll-outs end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", help="CSV for the roll-out table")
     options = parser.parse_args()
@@ -106,7 +116,7 @@ def main() -> None:
         predictors.insert(2, gru)
     print("\nNext point, people held out (mae_m: mean over both axes, metres)")
     print(judge_one_step(predictors, data).round(1).to_string(index=False))
-    table = judge_roll_out(predictors, data, steps=options.roll_out, end_hour=options.end_hour)
+    table = judge_roll_out(predictors, data, steps=options.roll_out, end_hours=options.end_hours)
     print("\nRoll-out")
     shown = ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "pcc", "error_km"]
     print(table[shown].round(3).to_string(index=False))

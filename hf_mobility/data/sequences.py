@@ -98,12 +98,12 @@ def day_windows(sequences: CitySequences, *, days: int = 3, min_visits: int = 5,
 
 
 def pad_visits(sequences: Sequence[Mapping[str, np.ndarray]], *, left: bool = False) -> dict[str, np.ndarray]:
-    """Int64 arrays (B, T) of every field of `FIELDS`, padded on the right (or left), and `attention_mask`."""
+    """Int64 arrays (B, T) of every field of the sequences, padded on the right (or left), and `attention_mask`."""
     lengths = np.asarray([len(sequence["input_ids"]) for sequence in sequences])
     mask = np.arange(lengths.max()) < lengths[:, None]
     mask = mask[:, ::-1] if left else mask
     batch = {"attention_mask": mask.astype(np.int64)}
-    for name in FIELDS:
+    for name in sequences[0]:
         batch[name] = np.zeros(mask.shape, np.int64)
         batch[name][mask] = np.concatenate([sequence[name] for sequence in sequences])
     return batch

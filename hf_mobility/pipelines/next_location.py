@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ..data.frames import DataError, validate_visits
-from ..data.sequences import FIELDS, CitySequences, pad_visits
+from ..data.sequences import CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
 from ..hub import SavedWithCard, fetching, loading, with_own_revision
 from ..modeling.modeling_samoe import SamoeForNextLocation
@@ -90,6 +90,11 @@ class NextLocationPipeline(SavedWithCard):
             self.model, tokenizer, context=self.context, tokens_per_batch=self.tokens_per_batch, name=self.name
         )
 
+    @property
+    def arrival_time_given(self) -> bool:
+        """Whether predictions are conditioned on when the next visit begins: another task, never compared with it."""
+        return bool(self.model.config.arrival_time)
+
     @torch.no_grad()
     def predict(
         self,
@@ -128,12 +133,15 @@ class NextLocationPipeline(SavedWithCard):
         frame = self._with_locations(frame)
         sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
         arrivals = self._arrivals(target_time, sequences.users)
+        if arrivals is not None:
+            sequences.fields["arrival_times"] = np.roll(sequences.fields["timestamps"], -1)
+            sequences.fields["arrival_times"][sequences.offsets[1:] - 1] = arrivals
         spans = np.stack(
             [np.maximum(sequences.offsets[:-1], sequences.offsets[1:] - self.context), sequences.offsets[1:]], axis=1
         )
         parts = []
         for people in self._batches(spans):
-            logits, stays = self._last(sequences, spans[people], arrivals[people] if arrivals is not None else None)
+            logits, stays = self._last(sequences, spans[people])
             probability, ids = logits[:, NUM_SPECIAL:].softmax(-1).topk(top_k, dim=-1)
             rows = ids.numpy()
             parts.append(
@@ -160,10 +168,11 @@ class NextLocationPipeline(SavedWithCard):
         Windows of `context` visits overlap by three quarters, so that a target sees between 3/4 of `context` and all
         of it (or everything, where the person has fewer). Visits at places the city does not list are left out of the
         context; a target is scored all the same. Probabilities are those of places: an end of the trajectory is not
-        among them.
+        among them. A model with `arrival_time=True` is told when each target begins (and `arrival_time_given` says so).
 
         Raises:
-            DataError: if the task is in another city, or a target has no earlier visit at a listed place.
+            DataError: if the task is in another city, a target has no earlier visit at a listed place, or the arrival
+                time is needed and some visits are at places that the city does not list.
         """
         if not np.array_equal(np.asarray(task.city.location_ids).astype(str), self.tokenizer.location_ids):
             raise DataError(
@@ -176,6 +185,14 @@ class NextLocationPipeline(SavedWithCard):
         )
         # The tokenizer orders visits of the same second by place; here the order of the task's rows counts.
         sequences.fields["input_ids"] = task.location[listed] + NUM_SPECIAL
+        if self.arrival_time_given:
+            if len(listed) < len(task.visits):
+                raise DataError(
+                    f"{len(task.visits) - len(listed)} of {len(task.visits)} visits are at places that the city does "
+                    "not list; a model that is told the arrival time is evaluated on listed places only."
+                )
+            # Of every visit the time of the one after it; nothing is asked after a person's last visit.
+            sequences.fields["arrival_times"] = np.roll(sequences.fields["timestamps"], -1)
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
         for windows in self._batches(spans):
             # Every target stands in the last quarter of its window: no other position is scored.
@@ -228,18 +245,12 @@ class NextLocationPipeline(SavedWithCard):
                 start = position
 
     def _tensors(self, sequences: CitySequences, spans: np.ndarray) -> dict[str, torch.Tensor]:
-        parts = [{name: sequences.fields[name][start:stop] for name in FIELDS} for start, stop in spans]
+        parts = [{name: values[start:stop] for name, values in sequences.fields.items()} for start, stop in spans]
         return {name: torch.from_numpy(value) for name, value in pad_visits(parts, left=True).items()}
 
-    def _last(
-        self, sequences: CitySequences, spans: np.ndarray, arrivals: np.ndarray | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _last(self, sequences: CitySequences, spans: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N + 2) scores after each person's last visit, (B,) expected seconds until the next."""
-        batch = self._tensors(sequences, spans)
-        if arrivals is not None:  # of earlier visits, the time of the one after: as in training
-            batch["arrival_times"] = batch["timestamps"].roll(-1, dims=1)
-            batch["arrival_times"][:, -1] = torch.from_numpy(arrivals)
-        output = self._forward(batch, keep=1)
+        output = self._forward(self._tensors(sequences, spans), keep=1)
         stay = output.stay_logits[:, -1].float()
         stay[:, 0] = float("-inf")  # "unknown" is no answer
         config = self.model.config
@@ -265,7 +276,7 @@ class NextLocationPipeline(SavedWithCard):
         return frame.assign(location_id=self.tokenizer.location_ids[rows])
 
     def _arrivals(self, target_time: Any, users: np.ndarray) -> np.ndarray | None:
-        if not self.model.config.arrival_time:
+        if not self.arrival_time_given:
             if target_time is not None:
                 raise DataError("target_time was given, but this model was trained without it (arrival_time=False).")
             return None

@@ -281,11 +281,27 @@ def test_the_arrival_time_is_refused_where_it_is_missing_naive_or_of_no_use(
         timed.predict(world.visits, target_time=next_times(world.visits).iloc[1:])
 
 
-def test_a_model_that_needs_the_arrival_time_is_not_evaluated_without_it(
+def test_the_evaluator_tells_when_each_target_begins_and_says_so(
     world: SimpleNamespace, timed: NextLocationPipeline
 ) -> None:
-    with pytest.raises(ValueError, match="arrival_times are needed"):
-        evaluate(timed, make_task(world.visits, world.city, min_visits=5))
+    """One target per person, the last visit: the same as predicting it with its time as `target_time`."""
+    last = world.visits.groupby("user_id").cumcount(ascending=False) == 0
+    task = make_task(world.visits, world.city, min_visits=2, test_fraction=1e-6)
+    assert np.array_equal(task.rows, np.flatnonzero(last))
+    predicted = timed.predict(world.visits[~last], top_k=60, target_time=next_times(world.visits))
+    expected = world.matrix(timed, predicted)
+    found = np.empty_like(expected)
+    for rows, p in timed.probabilities(task):
+        found[task.user[rows]] = p
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert evaluate(timed, task).arrival_time_given and not evaluate(world.pipe, task).arrival_time_given
+
+
+def test_a_timed_evaluation_needs_every_place_listed(world: SimpleNamespace, timed: NextLocationPipeline) -> None:
+    elsewhere = world.visits.copy()
+    elsewhere.loc[3, "location_id"] = "nowhere"
+    with pytest.raises(DataError, match="1 of .* visits are at places that the city does not list"):
+        list(timed.probabilities(make_task(elsewhere, world.city, min_visits=5)))
 
 
 # Files

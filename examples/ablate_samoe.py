@@ -33,7 +33,7 @@ from hf_mobility.data.sequences import day_windows
 from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
 
 HELD_OUT = ("boston", "los_angeles", "monterrey", "gowalla_dallas")
-# name -> (variant, config values, keyword arguments of the trainer)
+# name -> (variant, config values, keyword arguments of the trainer, `cities` (the first so many) and `times` as long)
 VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "full": ("extended", {}, {}),
     "no pointer head": ("extended", {"pointer_head": False}, {}),
@@ -46,6 +46,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "one FFN (d -> 4 d)": ("extended", {"mixture": False}, {}),
     "one FFN of equal active size (d -> 16 d)": ("extended", {"mixture": False, "intermediate_size": 2048}, {}),
     "no augmentation": ("extended", {}, {"augment": False}),
+    "three times as long": ("extended", {}, {"times": 3}),
+    "four source cities, as many steps": ("extended", {}, {"cities": 4}),
     "arrival time given (another task)": ("extended", {"arrival_time": True}, {}),
     "released (vanilla)": ("released", {"num_poi_features": 60}, {}),
     "paper (vanilla)": ("paper", {"num_poi_features": 60}, {}),
@@ -64,6 +66,10 @@ def load() -> tuple[list[tuple[pd.DataFrame, City]], dict[str, Any]]:
 
 def train(pairs: list[tuple[pd.DataFrame, City]], name: str, *, epochs: float, seed: int) -> Any:
     variant, values, keywords = VARIANTS[name]
+    keywords = dict(keywords)
+    visits = sum(len(frame) for frame, _ in pairs)
+    pairs = pairs[: keywords.pop("cities", len(pairs))]
+    epochs *= keywords.pop("times", 1) * visits / sum(len(frame) for frame, _ in pairs)
     config = SamoeConfig.from_preset("small", variant=variant, **values)
     rule = None if variant == "extended" else (lambda sequences, rng: day_windows(sequences))
     return train_samoe(pairs, config, epochs=epochs, seed=seed, **{"augment": True, "window_rule": rule, **keywords})

@@ -7,7 +7,7 @@ The tokenizer is an argument (any object with `encode_visits`); nothing here kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +97,15 @@ def day_windows(sequences: CitySequences, *, days: int = 3, min_visits: int = 5,
     return np.concatenate(pieces)
 
 
-def pad_visits(sequences: Sequence[Mapping[str, np.ndarray]], *, left: bool = False) -> dict[str, np.ndarray]:
-    """Int64 arrays (B, T) of every field of the sequences, padded on the right (or left), and `attention_mask`."""
+def pad_visits(
+    sequences: Sequence[Mapping[str, np.ndarray]], *, fields: Iterable[str] = FIELDS, left: bool = False
+) -> dict[str, np.ndarray]:
+    """Int64 arrays (B, T) of every one of `fields`, padded on the right (or left), and `attention_mask`."""
     lengths = np.asarray([len(sequence["input_ids"]) for sequence in sequences])
     mask = np.arange(lengths.max()) < lengths[:, None]
     mask = mask[:, ::-1] if left else mask
     batch = {"attention_mask": mask.astype(np.int64)}
-    for name in sequences[0]:
+    for name in fields:
         batch[name] = np.zeros(mask.shape, np.int64)
         batch[name][mask] = np.concatenate([sequence[name] for sequence in sequences])
     return batch

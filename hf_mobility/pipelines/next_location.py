@@ -246,7 +246,8 @@ class NextLocationPipeline(SavedWithCard):
 
     def _tensors(self, sequences: CitySequences, spans: np.ndarray) -> dict[str, torch.Tensor]:
         parts = [{name: values[start:stop] for name, values in sequences.fields.items()} for start, stop in spans]
-        return {name: torch.from_numpy(value) for name, value in pad_visits(parts, left=True).items()}
+        padded = pad_visits(parts, fields=sequences.fields, left=True)
+        return {name: torch.from_numpy(values) for name, values in padded.items()}
 
     def _last(self, sequences: CitySequences, spans: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N + 2) scores after each person's last visit, (B,) expected seconds until the next."""

@@ -1,16 +1,30 @@
-"""Result tables as CSV with the command that made them in the first line; read back with `comment="#"`."""
+"""Result tables as CSV with the commands that made them in the first line; read back with `comment="#"`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 
-def save_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write `table` below a comment that repeats the running command."""
+def save_table(table: pd.DataFrame, path: str | Path, *, update: Sequence[str] = ()) -> None:
+    """Write `table` below a comment that repeats the running command.
+
+    With `update`, names of columns, rows of an existing file stay whose values there are not those of a row of `table`,
+    and so do its commands.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python", *sys.argv])
-    path.write_text(f"# {command}\n{table.round(5).to_csv(index=False, lineterminator=chr(10))}", encoding="utf-8")
+    commands = [" ".join(["python", *sys.argv])]
+    if update and path.is_file():
+        before = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").split("; ")
+        commands = [*(command for command in before if command != commands[0]), *commands]
+        kept = pd.read_csv(path, comment="#")
+        columns = list(update)
+        made = set(map(tuple, table[columns].astype(str).to_numpy()))
+        again = [key in made for key in map(tuple, kept[columns].astype(str).to_numpy())]
+        table = pd.concat([kept[~pd.Series(again, dtype=bool)], table])
+    text = table.round(5).to_csv(index=False, lineterminator="\n")
+    path.write_text(f"# {'; '.join(commands)}\n{text}", encoding="utf-8")

@@ -33,7 +33,8 @@ from hf_mobility.data.sequences import day_windows
 from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
 
 HELD_OUT = ("boston", "los_angeles", "monterrey", "gowalla_dallas")
-# name -> (variant, config values, keyword arguments of the trainer, `cities` (the first so many) and `times` as long)
+# name -> (variant, config values, keyword arguments of the trainer, `cities` (the first so many), `times` as long and
+# `context`, the visits that are looked back on)
 VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "full": ("extended", {}, {}),
     "no pointer head": ("extended", {"pointer_head": False}, {}),
@@ -46,6 +47,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "one FFN (d -> 4 d)": ("extended", {"mixture": False}, {}),
     "one FFN of equal active size (d -> 16 d)": ("extended", {"mixture": False, "intermediate_size": 2048}, {}),
     "no augmentation": ("extended", {}, {"augment": False}),
+    "reads 512 visits": ("extended", {}, {"context": 512}),
+    "trained on 256 visits, reads 512": ("extended", {}, {"context": 512, "window": 256}),
+    "trained on 512 visits, reads 512": ("extended", {}, {"context": 512, "window": 512}),
     "three times as long": ("extended", {}, {"times": 3}),
     "four source cities, as many steps": ("extended", {}, {"cities": 4}),
     "arrival time given (another task)": ("extended", {"arrival_time": True}, {}),
@@ -66,7 +70,7 @@ def load() -> tuple[list[tuple[pd.DataFrame, City]], dict[str, Any]]:
 
 def train(pairs: list[tuple[pd.DataFrame, City]], name: str, *, epochs: float, seed: int) -> Any:
     variant, values, keywords = VARIANTS[name]
-    keywords = dict(keywords)
+    keywords = {key: value for key, value in keywords.items() if key != "context"}
     visits = sum(len(frame) for frame, _ in pairs)
     pairs = pairs[: keywords.pop("cities", len(pairs))]
     epochs *= keywords.pop("times", 1) * visits / sum(len(frame) for frame, _ in pairs)
@@ -75,11 +79,11 @@ def train(pairs: list[tuple[pd.DataFrame, City]], name: str, *, epochs: float, s
     return train_samoe(pairs, config, epochs=epochs, seed=seed, **{"augment": True, "window_rule": rule, **keywords})
 
 
-def score(model: Any, task: Any) -> RankingResult:
+def score(model: Any, task: Any, name: str) -> RankingResult:
     city = task.city.with_popularity(task.train_visits(0.05, seed=0))
     tokenizer = SamoeTokenizer.from_city(city, model.config)
     # The published form was trained on three days: about twenty visits.
-    context = 128 if model.config.pointer_head or model.config.relative_features else 20
+    context = VARIANTS[name][2].get("context", 128 if VARIANTS[name][0] == "extended" else 20)
     return evaluate(NextLocationPipeline(model, tokenizer, context=context), task)
 
 
@@ -107,6 +111,7 @@ def main() -> None:
         "--seeds", type=int, default=3, help="seeds of the full model; the variants are run with seed 0"
     )
     parser.add_argument("--output")
+    parser.add_argument("--update", action="store_true", help="keep the rows of the file that are not made again")
     options = parser.parse_args()
 
     pairs, tasks = load()
@@ -119,13 +124,13 @@ def main() -> None:
             start = time.process_time()
             model = train(pairs, name, epochs=options.epochs, seed=seed)
             seconds = time.process_time() - start
-            results = {city: score(model, task) for city, task in tasks.items()}
+            results = {city: score(model, task, name) for city, task in tasks.items()}
             full = results if full is None and name == "full" else full
             line = row(name, seed, results, tasks, full)
             rows.append({**line, "parameters": model.num_parameters(), "training CPU s": round(seconds)})
             print(pd.Series(rows[-1]).to_dict(), flush=True)
             if options.output:
-                save_table(pd.DataFrame(rows), options.output)
+                save_table(pd.DataFrame(rows), options.output, update=["variant", "seed"] if options.update else ())
     print(pd.DataFrame(rows).round(4).to_string(index=False))
 
 

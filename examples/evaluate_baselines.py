@@ -11,57 +11,57 @@ baselines learn from all training visits of the target city.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).parent))
 from _open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
+from _tables import save_table
 
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.baselines.mix import ContextMix, MixWeights
 from hf_mobility.data.city import City
 from hf_mobility.data.tasks import NextLocationTask, make_task
 from hf_mobility.evaluation import evaluate, new_place_mask, summarise
-from hf_mobility.evaluation.report import to_csv, to_markdown
+from hf_mobility.evaluation.report import order_rows, to_markdown
 
 FRACTION = 0.05
 DRAWS = (0, 1, 2)
+NEURAL = ("gru", "transformer")
 
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Run the command line and return the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cities", nargs="+", default=list(TARGETS), choices=TARGETS)
-    parser.add_argument("--neural", action="store_true", help="train the GRU and the transformer too (minutes)")
+    parser.add_argument("--count", default=True, action=argparse.BooleanOptionalAction, help="the count tables")
+    parser.add_argument("--neural", nargs="*", choices=NEURAL, help="train these too (minutes); both if none is named")
     parser.add_argument("--epochs", type=int, default=30, help="at most, for the neural baselines")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each neural baseline, averaged")
     parser.add_argument("--bootstrap", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=Path("docs/results/baselines.csv"))
+    parser.add_argument("--update", action="store_true", help="keep the rows of the file that are not made again")
     options = parser.parse_args(arguments)
 
     targets = {name: open_checkins(name) for name in TARGETS}
     weights = fit_weights(targets)
     tasks = {name: task_of(name, targets[name]) for name in options.cities}
-    command = shlex.join(["python", "examples/evaluate_baselines.py", *(arguments or sys.argv[1:])])
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    neural = () if options.neural is None else options.neural or NEURAL
 
     tables: list[pd.DataFrame] = []
-    for kind in ("count", "neural") if options.neural else ("count",):
+    for kind in (*(["count"] if options.count else []), *neural):
         for name, task in tasks.items():
             if kind == "count":
                 rows = count_rows(task, weights, options.bootstrap)
             else:
-                rows = neural_rows(task, options.epochs, range(options.seeds), options.bootstrap)
+                rows = neural_rows(task, kind, options.epochs, range(options.seeds), options.bootstrap)
             table = pd.concat(rows, ignore_index=True)
             table.insert(0, "city", name)
             print(to_markdown(table[table["subset"] == "all"], intervals=False), flush=True)
             tables.append(table)
             # After every city: the neural ones take minutes, and what is done should not be lost.
-            to_csv(pd.concat(tables, ignore_index=True), options.output, command=command)
+            table = order_rows(pd.concat(tables, ignore_index=True))
+            save_table(table, options.output, update=["city", "model"] if options.update else ())
     return pd.concat(tables, ignore_index=True)
 
 
@@ -91,21 +91,21 @@ def count_rows(task: NextLocationTask, weights: dict[float, MixWeights], bootstr
     return [_averaged(name, some, task, bootstrap) for name, some in predictors.items()]
 
 
-def neural_rows(task: NextLocationTask, epochs: int, seeds: Sequence[int], bootstrap: int) -> list[pd.DataFrame]:
-    """Tables of the neural baselines, trained here on all training visits of the city."""
+def neural_rows(
+    task: NextLocationTask, kind: str, epochs: int, seeds: Sequence[int], bootstrap: int
+) -> list[pd.DataFrame]:
+    """Tables of a neural baseline, trained here on all training visits of the city."""
     # torch takes a second to import and the count tables do without it.
     import torch
 
     from hf_mobility.baselines.neural import GRUBaseline, TransformerBaseline
 
     torch.set_num_threads(1)
-    rows = []
-    for kind in (GRUBaseline, TransformerBaseline):
-        fitted = [kind().fit(task, seed=seed, epochs=epochs) for seed in seeds]
-        for model in fitted:
-            print(f"{task.city.name}: {model.name}, best epoch {model.best_epoch} by validation on training visits")
-        rows.append(_averaged(f"{kind.name} (100 %)", fitted, task, bootstrap))
-    return rows
+    baseline = {"gru": GRUBaseline, "transformer": TransformerBaseline}[kind]
+    fitted = [baseline().fit(task, seed=seed, epochs=epochs) for seed in seeds]
+    for model in fitted:
+        print(f"{task.city.name}: {model.name}, best epoch {model.best_epoch} by validation on training visits")
+    return [_averaged(f"{baseline.name} (100 %)", fitted, task, bootstrap)]
 
 
 def _averaged(name: str, predictors: list, task: NextLocationTask, bootstrap: int) -> pd.DataFrame:

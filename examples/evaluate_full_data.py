@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--epochs", nargs="*", type=int, default=[8, 15, 30])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output")
+    parser.add_argument("--update", action="store_true", help="keep the rows of other cities that the file has")
     options = parser.parse_args()
 
     tables = []
@@ -54,7 +55,7 @@ def main() -> None:
         print(table[SHOWN].round(4).to_string(), flush=True)
         tables.append(table)
         if options.output:
-            save_table(pd.concat(tables), options.output)
+            save_table(pd.concat(tables), options.output, update=["city"] if options.update else ())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 160 San Francisco cabs on 900 cells, or the stays of about 90 GeoLife people on 1,600; the last 20 % of their visits
 are the targets; 5 % = the training part of 8 cabs or 5 people, in several draws. The count mix is given 100 % of the
-training visits, for its counts and, in a second row, for its weights.
+training visits, for its counts and, in a second row, for its weights; in a third, the same 5 % as the model.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def main() -> None:
     for draw in range(options.draws):
         few = task.train_visits(0.05, seed=draw)
         here = city.with_popularity(few)
+        mix = ContextMix(ContextMix.fit([make_task(few, city)]), counts_from=few)
+        results.append(evaluate(named(mix, f"context mix, weights and counts 5 %, draw {draw}"), task))
         base = NextLocationPipeline.from_pretrained(options.checkpoint, city=here, name=f"SAMoE zero-shot, draw {draw}")
         results.append(evaluate(base, task))
         local = adapt(base.model, here, few, seed=draw)

@@ -166,7 +166,7 @@ class SamoePointerHead(nn.Module):
         age = (2 * torch.log2(1 + minutes / 30)).long().clamp(max=NUM_AGE_BINS - 1)
         offset = query_index.unsqueeze(-1) - torch.arange(num_keys, device=key_ids.device)
         offset_bin = (1.9 * torch.log2(1 + offset.clamp(min=0).float())).long().clamp(max=NUM_OFFSET_BINS - 1)
-        biases = F.embedding(age, self.age_bias.weight) + self.offset_bias(offset_bin)
+        biases = self.age_bias(age) + self.offset_bias(offset_bin)
         scores = scores + biases.permute(0, 3, 1, 2)
         same_place = input_ids.unsqueeze(-1) == key_ids.unsqueeze(1)  # v_j = v_i
         if self.pair_weights is not None:

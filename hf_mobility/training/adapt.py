@@ -49,26 +49,32 @@ MIN_USERS_FOR_FOLDS, MAX_USERS_FOR_FOLDS = 4, 200
 @dataclass(frozen=True)
 class Strength:
     """How hard to tune: which linear layers carry LoRA, for how long (epochs, but at most `max_steps` batches), how
-    fast, and which part of the way from the base to the tuned weights is kept (`shrink`; Wortsman et al., arXiv
-    2109.01903). Half of the way keeps what was learned and loses what was learned of a few people only."""
+    fast, with which dropout on the adapter's input, and which part of the way from the base to the tuned weights is
+    kept (`shrink`; Wortsman et al., arXiv 2109.01903). Dropout and a part of the way keep what was learned and lose
+    what was learned of a few people only."""
 
     target_modules: tuple[str, ...]
     epochs: float
     learning_rate: float = 3e-3
     rank: int = 8
     max_steps: int = 250
+    dropout: float = 0.0
     shrink: float = 1.0
 
     def lora_config(self) -> LoraConfig:
         return LoraConfig(
-            r=self.rank, lora_alpha=2 * self.rank, target_modules=list(self.target_modules), task_type="CAUSAL_LM"
+            r=self.rank,
+            lora_alpha=2 * self.rank,
+            lora_dropout=self.dropout,
+            target_modules=list(self.target_modules),
+            task_type="CAUSAL_LM",
         )
 
 
 STRENGTHS: dict[str, Strength | None] = {
     "none": None,
     "weak": Strength(ATTENTION, epochs=1),
-    "strong": Strength(EVERYWHERE, epochs=10, learning_rate=1e-3, shrink=0.5),
+    "strong": Strength(EVERYWHERE, epochs=10, learning_rate=1e-3, dropout=0.2, shrink=0.75),
 }
 
 

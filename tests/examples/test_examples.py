@@ -192,3 +192,22 @@ def test_hours_in_the_same_cell_are_one_visit(example: Callable[[str], ModuleTyp
     own = visits[visits["user_id"] == cab]
     assert list(zip(own["time"], own["location_id"])) == expected
     assert (city.index_of(own["location_id"]) >= 0).all()
+
+
+# Tables
+
+
+def test_an_update_of_a_table_keeps_other_rows_and_all_commands(
+    example: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = example("_tables").save_table
+    monkeypatch.setattr("sys.argv", ["examples/a.py"])
+    save(pd.DataFrame({"city": ["x", "y"], "mrr": [0.1, 0.2]}), tmp_path / "t.csv")
+    monkeypatch.setattr("sys.argv", ["examples/a.py", "--cities", "y", "z"])
+    for _ in range(2):  # scripts save after every city
+        save(pd.DataFrame({"city": ["y", "z"], "mrr": [0.3, 0.4]}), tmp_path / "t.csv", update=["city"])
+    text = (tmp_path / "t.csv").read_text(encoding="utf-8")
+    assert text.startswith("# python examples/a.py; python examples/a.py --cities y z\ncity,mrr\n")
+    assert text.endswith("x,0.1\ny,0.3\nz,0.4\n")
+    save(pd.DataFrame({"city": ["z"], "mrr": [0.5]}), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").endswith("city,mrr\nz,0.5\n")

@@ -48,7 +48,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "one FFN of equal active size (d -> 16 d)": ("extended", {"mixture": False, "intermediate_size": 2048}, {}),
     "no augmentation": ("extended", {}, {"augment": False}),
     "reads 512 visits": ("extended", {}, {"context": 512}),
-    "trained on 256 visits, reads 512": ("extended", {}, {"context": 512, "window": 256}),
     "trained on 512 visits, reads 512": ("extended", {}, {"context": 512, "window": 512}),
     "three times as long": ("extended", {}, {"times": 3}),
     "four source cities, as many steps": ("extended", {}, {"cities": 4}),

@@ -124,7 +124,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
                 "num_stay_bins": config.num_stay_bins,
                 "use_eos": config.use_eos,
                 "distances": config.uses_distances,
-                "model_max_length": config.max_position_embeddings or 128,
+                "model_max_length": config.max_position_embeddings or 512,
                 **kwargs,
             }
         return cls(city=city, **kwargs)

@@ -139,6 +139,30 @@ def other_kind(name: str, title: str) -> str:
     return markdown(rows, [title, "Acc@1", "Acc@5", "Acc@10", "MRR", "log-loss", "ECE", "draws (sd of MRR)"])
 
 
+def new_places_reach() -> str:
+    table = read("new_places_reach")
+    shares = list(table.columns[3:])
+    rows = []
+    for _, row in table.iterrows():
+        share = f"{row['share of people']:.0%}".replace("%", " %")
+        head = [CITY_NAMES.get(row["city"], row["city"]), share, str(row["new places"])]
+        rows.append([*head, *(f"{row[column]:.3f}" for column in shares)])
+    return markdown(rows, ["city", "counts of", "new places", *shares])
+
+
+def new_places_priors() -> str:
+    table = read("new_places_priors")
+    rows = []
+    for (city, model), group in table.groupby(["city", "model"], sort=False):
+        one = group.set_index("subset")
+        everywhere, new = one.loc["all"], one.loc["new places"]
+        scores = [f"{everywhere['acc@1']:.3f}/{everywhere['mrr']:.3f}", f"{new['acc@10']:.3f}/{new['mrr']:.3f}"]
+        gain = [everywhere[f"mrr gain{end}"] for end in ("", " low", " high")]
+        shown = "" if pd.isna(gain[0]) else f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}]"
+        rows.append([CITY_NAMES.get(city, city), model, *scores, shown])
+    return markdown(rows, ["city", "model", "all, Acc@1/MRR", "new places, Acc@10/MRR", "MRR gained by priors [95 %]"])
+
+
 def dense() -> str:
     table = read("dense")
     rows = []
@@ -356,6 +380,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "curve adaptations": lambda: adaptations("curve"),
     "other kind": lambda: other_kind("other_kind", "160 San Francisco cabs"),
     "other kind geolife": lambda: other_kind("other_kind_geolife", "GeoLife stays"),
+    "new places reach": new_places_reach,
+    "new places priors": new_places_priors,
     "dense": dense,
     "ablation": ablation,
     "speed": speed,

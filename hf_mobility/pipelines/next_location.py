@@ -31,7 +31,8 @@ class NextLocationPipeline(SavedWithCard):
     Args:
         model: a `SamoeForNextLocation`, or a PEFT model around one.
         tokenizer: the city.
-        context: visits the model looks back on; 128 is what it was trained with.
+        context: visits the model looks back on, at most. It was trained on 128 and reads more: on check-ins, where few
+            people have as many, it makes no difference, elsewhere it does (docs/results.md).
         tokens_per_batch: bound on a batch, padding included.
         name: how tables of results call it.
     """
@@ -41,7 +42,7 @@ class NextLocationPipeline(SavedWithCard):
         model: Any,
         tokenizer: SamoeTokenizer,
         *,
-        context: int = 128,
+        context: int = 512,
         tokens_per_batch: int = 4096,
         name: str = "SAMoE",
     ) -> None:

@@ -125,7 +125,7 @@ def adapt(
     *,
     strength: str = "auto",
     tokens_per_batch: int = 512,
-    window: int = 128,
+    window: int = 512,
     seed: int = 0,
     unknown: str = "error",
 ) -> Adaptation:
@@ -137,6 +137,8 @@ def adapt(
         visits: canonical visits frame (see `validate_visits`).
         strength: `auto` (the two-fold user check), `none`, `weak` (attention, one epoch) or `strong` (every linear
             layer, ten epochs).
+        tokens_per_batch: bound on a batch of training, padding included.
+        window: longest context in training, in visits; at most what the model has positions for.
         seed: of the folds, the adapter's initialisation and the order of batches; the caller's generators are left as
             they were.
 
@@ -152,6 +154,7 @@ def adapt(
     base = model if isinstance(model, SamoeForNextLocation) else SamoeForNextLocation.from_pretrained(str(model))
     tokenizer = SamoeTokenizer.from_city(city, base.config)
     sequences = CitySequences.from_visits(visits, tokenizer, unknown=unknown)
+    window = min(window, (base.config.max_position_embeddings or window + 1) - 1)
     settings = {"tokens_per_batch": tokens_per_batch, "window": window, "seed": seed}
     with _callers_random_state():
         report, chosen, reason = _choose(base, tokenizer, sequences, strength, settings)
@@ -291,7 +294,7 @@ def _shrink(adapted: Any, factor: float) -> None:
 
 
 @torch.no_grad()
-def nll_by_person(model: Any, city: TrainingCity, *, window: int = 128, tokens_per_batch: int = 4096) -> np.ndarray:
+def nll_by_person(model: Any, city: TrainingCity, *, window: int = 512, tokens_per_batch: int = 4096) -> np.ndarray:
     """(people, 2) float64: the summed negative log-likelihood (nats) of a person's visits that have a past, over all
     places of the city, and their number."""
     corpus = CityCorpus([city])

@@ -101,7 +101,7 @@ def test_the_same_weights_predict_in_a_city_never_seen(world: SimpleNamespace, t
     table = other.predict(visits, top_k=len(city))
     assert set(table["location_id"]) == set(city.location_ids)
     np.testing.assert_allclose(world.matrix(other, table)[2], world.by_hand(other, world.of(visits, 2)), atol=1e-6)
-    assert (other.context, other.tokens_per_batch, other.name) == (128, 4096, "SAMoE")
+    assert (other.context, other.tokens_per_batch, other.name) == (512, 4096, "SAMoE")
     assert other.model is world.pipe.model
 
 

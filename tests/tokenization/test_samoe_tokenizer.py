@@ -328,8 +328,8 @@ def test_truncation_keeps_the_last_visits() -> None:
 
 
 def test_the_longest_context_is_the_models() -> None:
-    frame = make_visits((150,))
-    assert len(TOKENIZER(frame, truncation=True)["input_ids"][0]) == 128
+    frame = make_visits((600,))
+    assert len(TOKENIZER(frame, truncation=True)["input_ids"][0]) == 512
     released = SamoeConfig.from_preset("tiny", variant="released", num_poi_features=5)
     assert len(SamoeTokenizer.from_city(CITY, released)(frame, truncation=True)["input_ids"][0]) == 144
 

@@ -14,12 +14,12 @@ BEIJING_GRID = SquareGrid(39.75, 116.15, 40.12, 116.63, 40, 40)  # cells of abou
 CAB_TIMEZONE = "Etc/GMT+7"  # the files are in local summer time, seven hours behind UTC
 
 
-def cab_visits(num_cabs: int = 160, seed: int = 0) -> tuple[pd.DataFrame, City]:
-    """Hourly cells of a random `num_cabs` San Francisco cabs; unknown hours are dropped, hours in a row in the same
-    cell are one visit."""
+def cab_visits(num_cabs: int = 160, seed: int = 0, *, others: bool = False) -> tuple[pd.DataFrame, City]:
+    """Hourly cells of a random `num_cabs` San Francisco cabs, or of all `others`; unknown hours are dropped, hours in a
+    row in the same cell are one visit."""
     weeks = pd.read_parquet(data_folder() / "derived_weekly_grid_sf_cabs.parquet")
     cabs = np.random.default_rng(seed).permutation(weeks["user_id"].unique())[:num_cabs]
-    weeks = weeks[weeks["user_id"].isin(cabs)]
+    weeks = weeks[weeks["user_id"].isin(cabs) != others]
     first_hours = np.repeat(weeks["week_start_local"].to_numpy("datetime64[h]"), 168)
     hours = pd.DataFrame(
         {

@@ -51,6 +51,7 @@ _NAMES = {
     "training_arguments": "training.presets",
     "adapt": "training.adapt",
     "Adaptation": "training.adapt",
+    "Strength": "training.adapt",
     "ContextMix": "baselines.mix",
     "evaluate": "evaluation.ranking",
     "summarise": "evaluation.ranking",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from .tokenization.tokenization_raw import RawTokenizer as RawTokenizer
     from .tokenization.tokenization_samoe import SamoeTokenizer as SamoeTokenizer
     from .training.adapt import Adaptation as Adaptation
+    from .training.adapt import Strength as Strength
     from .training.adapt import adapt as adapt
     from .training.corpus import CityCollator as CityCollator
     from .training.corpus import CityCorpus as CityCorpus

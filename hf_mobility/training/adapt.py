@@ -44,6 +44,7 @@ EVERYWHERE = (
     *("distance", "same_place", "activity", "deep_up", "deep_down", "out_proj", "poi", "geo"),
 )
 MIN_USERS_FOR_FOLDS, MAX_USERS_FOR_FOLDS = 4, 200
+_NO_REPORT = pd.DataFrame(columns=["strength", "nll_a", "nll_b", "nll", "gain", "gain_se", "chosen"])
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def adapt(
     city: Any,
     visits: pd.DataFrame,
     *,
-    strength: str = "auto",
+    strength: str | Strength = "auto",
     tokens_per_batch: int = 512,
     window: int = 512,
     seed: int = 0,
@@ -136,7 +137,7 @@ def adapt(
         city: a `City` (its popularity should come from these visits or from other training data).
         visits: canonical visits frame (see `validate_visits`).
         strength: `auto` (the two-fold user check), `none`, `weak` (attention, one epoch) or `strong` (every linear
-            layer, ten epochs).
+            layer, ten epochs); or a `Strength` of your own, which the report calls `custom`.
         tokens_per_batch: bound on a batch of training, padding included.
         window: longest context in training, in visits; at most what the model has positions for.
         seed: of the folds, the adapter's initialisation and the order of batches; the caller's generators are left as
@@ -146,7 +147,7 @@ def adapt(
         ValueError: for an unknown strength, or visits in which nobody has two (unless the strength is `none`).
         TypeError: for another kind of model.
     """
-    if strength != "auto" and strength not in STRENGTHS:
+    if isinstance(strength, str) and strength != "auto" and strength not in STRENGTHS:
         raise ValueError(f"strength must be 'auto' or one of {sorted(STRENGTHS)}, got {strength!r}.")
     if not isinstance(model, (SamoeForNextLocation, str, Path)):
         raise TypeError(f"model must be a SamoeForNextLocation or where to load one from, got {type(model).__name__}.")
@@ -157,8 +158,12 @@ def adapt(
     window = min(window, (base.config.max_position_embeddings or window + 1) - 1)
     settings = {"tokens_per_batch": tokens_per_batch, "window": window, "seed": seed}
     with _callers_random_state():
-        report, chosen, reason = _choose(base, tokenizer, sequences, strength, settings)
-        adapted = _tune(base, TrainingCity.build(sequences, tokenizer), STRENGTHS[chosen], settings)
+        if isinstance(strength, Strength):
+            report, chosen, reason, recipe = _NO_REPORT.copy(), "custom", f"{strength} was asked for.", strength
+        else:
+            report, chosen, reason = _choose(base, tokenizer, sequences, strength, settings)
+            recipe = STRENGTHS[chosen]
+        adapted = _tune(base, TrainingCity.build(sequences, tokenizer), recipe, settings)
     return Adaptation(adapted.eval(), tokenizer, chosen, report, reason, time.perf_counter() - start)
 
 
@@ -171,12 +176,11 @@ def _choose(
 ) -> tuple[pd.DataFrame, str, str]:
     """The report, the strength and why."""
     people = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
-    empty = pd.DataFrame({"strength": [], "nll_a": [], "nll_b": [], "nll": [], "gain": [], "gain_se": [], "chosen": []})
     if strength != "auto":
-        return empty, strength, f"strength {strength!r} was asked for."
+        return _NO_REPORT.copy(), strength, f"strength {strength!r} was asked for."
     if len(people) < MIN_USERS_FOR_FOLDS:
         return (
-            empty,
+            _NO_REPORT.copy(),
             "weak",
             f"{len(people)} people with two visits are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), "
             "so 'weak' was used.",

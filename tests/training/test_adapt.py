@@ -16,7 +16,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hf_mobility import Adaptation, SamoeForNextLocation, SamoeTokenizer, adapt
+from hf_mobility import Adaptation, SamoeConfig, SamoeForNextLocation, SamoeTokenizer, adapt
 from hf_mobility.data.sequences import CitySequences
 from hf_mobility.training.adapt import STRENGTHS, nll_by_person
 from hf_mobility.training.corpus import TrainingCity
@@ -112,14 +112,18 @@ def test_the_strong_strength_reaches_every_head(local: SimpleNamespace) -> None:
     assert linear - set(STRENGTHS["strong"].target_modules) <= {"stay_head", "head_weights", "activity"}
 
 
-def test_adapting_on_a_city_improves_its_own_likelihood(
-    local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(module.STRENGTHS, "strong", STRONG)
-    made = adapt(local.base, local.city, local.visits, strength="strong", **local.small)
+def test_adapting_on_a_city_improves_its_own_likelihood(local: SimpleNamespace) -> None:
+    made = adapt(local.base, local.city, local.visits, strength=STRONG, **local.small)
     city = TrainingCity.build(CitySequences.from_visits(local.visits, made.tokenizer), made.tokenizer)
     before, after = (nll_by_person(model, city).sum(0) for model in (local.base, made.model))
     assert after[0] / after[1] < before[0] / before[1] - 0.05
+
+
+def test_a_model_with_few_positions_is_adapted_on_windows_that_it_can_read(local: SimpleNamespace) -> None:
+    columns = local.base.config.num_poi_features
+    released = SamoeConfig.from_preset("tiny", variant="released", num_poi_features=columns, max_position_embeddings=6)
+    made = adapt(SamoeForNextLocation(released), local.city, local.visits, strength="weak", tokens_per_batch=64)
+    assert all(torch.isfinite(value).all() for value in trained(made).values())
 
 
 def test_the_model_handed_out_computes_in_its_own_precision(local: SimpleNamespace) -> None:
@@ -165,14 +169,12 @@ def test_unknown_places_are_an_error_unless_dropped(local: SimpleNamespace) -> N
     assert all(torch.equal(value, trained(same)[name]) for name, value in trained(kept).items())
 
 
-def test_a_shrunk_adapter_adds_that_part_of_what_was_learned(
-    local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_shrunk_adapter_adds_that_part_of_what_was_learned(local: SimpleNamespace, tmp_path: Path) -> None:
     whole, half = (replace(STRONG, epochs=2, shrink=factor) for factor in (1.0, 0.5))
     made = {}
     for name, strength in (("whole", whole), ("half", half)):
-        monkeypatch.setitem(module.STRENGTHS, "strong", strength)
-        made[name] = adapt(local.base, local.city, local.visits, strength="strong", **local.small)
+        made[name] = adapt(local.base, local.city, local.visits, strength=strength, **local.small)
+        assert made[name].strength == "custom" and str(strength) in made[name].reason and made[name].report.empty
     start = local.base.state_dict()
     merged = {name: copy.deepcopy(found.model).merge_and_unload().state_dict() for name, found in made.items()}
     for name, value in merged["half"].items():

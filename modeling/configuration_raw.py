@@ -42,6 +42,9 @@ class RawConfig(PreTrainedConfig):
             people who stand still has no bound.
         loss_on_observed_only: count only targets in whose slot something was recorded (`observed_mask`). The paper
             counts all.
+        input_noise: standard deviation, in box units, of normal noise on the points that are read in training; targets
+            stay true. A roll-out reads its own errors, and learns so to live with them (Sanchez-Gonzalez et al., arXiv
+            2002.09405). Not in the paper.
         user_pooling: a user's embedding is the `mean` of the final states, the `last` one, or the mean over the
             `last_day`.
         region_pooling: a region's features are the `sum` of its visitors' embeddings (the paper), their `mean`, or
@@ -71,6 +74,7 @@ class RawConfig(PreTrainedConfig):
     mixture_prediction: str = "mean"
     mixture_min_scale: float | int = 0.001
     loss_on_observed_only: bool = False
+    input_noise: float | int = 0.0
     user_pooling: str = "mean"
     region_pooling: str = "sum"
     freeze_encoder: bool = True
@@ -105,6 +109,7 @@ class RawConfig(PreTrainedConfig):
             ("slots_per_day", 1),
             ("mixture_components", 0),
             ("head_hidden_size", 0),
+            ("input_noise", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")

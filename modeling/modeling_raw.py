@@ -480,6 +480,8 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
                 0.
             others: see `RawModel.forward`.
         """
+        if self.training and self.config.input_noise and coordinates is not None:
+            coordinates = coordinates + self.config.input_noise * torch.randn_like(coordinates)
         outputs = self.model(
             coordinates=coordinates,
             attention_mask=attention_mask,

@@ -173,6 +173,18 @@ def test_a_batch_of_nothing_but_padding_has_loss_zero() -> None:
 # Options that are not in the paper
 
 
+def test_noise_is_on_what_is_read_in_training_and_never_on_the_targets() -> None:
+    """The head says "no displacement": the loss is that of the noisy points as predictions, 0.1 squared per axis."""
+    model, x = make_model(input_noise=0.1, delta_targets=True), torch.full((40, 60, 2), 0.25)
+    torch.nn.init.zeros_(list(model.prediction_head.parameters())[-1])
+    torch.nn.init.zeros_(list(model.prediction_head.parameters())[-2])
+    model.train()
+    torch.manual_seed(0)
+    assert model(x, labels=x).loss.item() == pytest.approx(0.01, rel=0.1)
+    model.eval()
+    assert model(x, labels=x).loss == 0
+
+
 def test_displacements_are_added_to_the_last_point() -> None:
     plain, shifted, x = make_model(), make_model(delta_targets=True), make_series()
     with torch.no_grad():

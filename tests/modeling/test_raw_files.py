@@ -55,6 +55,7 @@ def test_a_value_of_the_wrong_type_is_refused(wrong: dict[str, Any]) -> None:
         ({"user_pooling": "max"}, "user_pooling must be one of"),
         ({"region_pooling": "max"}, "region_pooling must be one of"),
         ({"mixture_components": -1}, "mixture_components must be at least 0"),
+        ({"input_noise": -0.1}, "input_noise must be at least 0"),
         ({"mixture_components": 2, "mixture_min_scale": 0.0}, "mixture_min_scale must be positive"),
         ({"mixture_prediction": "mode"}, "mixture_prediction='mode' needs mixture_components above 0"),
         ({"max_position_embeddings": 0}, "max_position_embeddings must be at least 1"),

@@ -163,6 +163,12 @@ def new_places_priors() -> str:
     return markdown(rows, ["city", "model", "all, Acc@1/MRR", "new places, Acc@10/MRR", "MRR gained by priors [95 %]"])
 
 
+def strengths() -> str:
+    table = read("strengths")
+    rows = [[r["model"], *(f"{r[c]:.3f}" for c in ("acc@1", "acc@5", "mrr", "nll"))] for _, r in table.iterrows()]
+    return markdown(rows, ["206 other cabs: recipe, visits looked back on", "Acc@1", "Acc@5", "MRR", "log-loss"])
+
+
 def dense() -> str:
     table = read("dense")
     rows = []
@@ -382,6 +388,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "other kind geolife": lambda: other_kind("other_kind_geolife", "GeoLife stays"),
     "new places reach": new_places_reach,
     "new places priors": new_places_priors,
+    "strengths": strengths,
     "dense": dense,
     "ablation": ablation,
     "speed": speed,

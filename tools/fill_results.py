@@ -163,6 +163,18 @@ def new_places_priors() -> str:
     return markdown(rows, ["city", "model", "all, Acc@1/MRR", "new places, Acc@10/MRR", "MRR gained by priors [95 %]"])
 
 
+def seeds() -> str:
+    """The zero-shot row of the shipped checkpoint (seed 0) and of those that were trained with other seeds."""
+    rows = []
+    for path in [RESULTS / "transfer.csv", *sorted(RESULTS.glob("transfer_seed?.csv"))]:
+        table = pd.read_csv(path, comment="#")
+        table = table[(table["subset"] == "all") & table["model"].eq("SAMoE zero-shot, 0 %")].set_index("city")
+        scores = table.loc[list(CITY_NAMES), ["acc@1", "mrr"]]
+        cells = [f"{accuracy:.3f}/{mrr:.3f}" for accuracy, mrr in (*scores.to_numpy(), scores.mean().to_numpy())]
+        rows.append([path.stem.partition("_seed")[2] or "0", *cells])
+    return markdown(rows, ["seed", *CITY_NAMES.values(), "mean"])
+
+
 def strengths() -> str:
     table = read("strengths")
     rows = [[r["model"], *(f"{r[c]:.3f}" for c in ("acc@1", "acc@5", "mrr", "nll"))] for _, r in table.iterrows()]
@@ -388,6 +400,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "other kind geolife": lambda: other_kind("other_kind_geolife", "GeoLife stays"),
     "new places reach": new_places_reach,
     "new places priors": new_places_priors,
+    "seeds": seeds,
     "strengths": strengths,
     "dense": dense,
     "ablation": ablation,

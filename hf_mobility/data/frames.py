@@ -4,36 +4,23 @@
 time format) and return a canonical pandas frame, or raise :class:`DataError` with one sentence that names the column,
 the number of rows, the first offenders and what to do. The caller's table is never changed, and shuffled rows give
 the same result.
-
-Daylight saving: local times that occur twice are read as the first of the two (the daylight-saving one); local times
-that do not exist are shifted forward to the first instant that does.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
+from .faults import DataError, listing, refuse
+from .times import Zone, utc_times
+
 __all__ = ["DataError", "validate_points", "validate_visits"]
 
-Zone = str | dt.tzinfo
-
-_SHOWN = 5  # offenders named in a message
-_LATEST_EPOCH_SECOND = 1e11  # the year 5138; larger integers are milliseconds or nanoseconds
-_ISO_DATE = r"^\s*\d{4}(?:-\d{1,2}-\d{1,2}|\d{4}(?:T|\s|$))"  # pandas would also read "2012", "now" and "today"
-_ZONE = r"(?:T\d{2,6}|\d:\d{2})(?:[.,]\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2})"
-_OTHER_FORMATS = ("%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z")  # Foursquare and Twitter; e-mail headers
 _MISSING_TEXT = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
-
-
-class DataError(ValueError):
-    """A table that cannot be used as it is; the message is one sentence that says which rows and what to do."""
 
 
 def validate_visits(
@@ -113,7 +100,7 @@ def _canonical(
             continue  # checked as a pair below
         column = _plain(table[name])
         if role == "time":
-            columns[role] = _utc_times(column, name, timezone)
+            columns[role] = utc_times(column, name, timezone)
         elif role == "duration":
             columns[role] = _durations(column, name)
         elif role in ("category", "category_group"):
@@ -140,12 +127,12 @@ def _load(
     missing = [name for name in wanted if name not in found]
     if missing:
         raise DataError(
-            f"The frame lacks the column(s) {_listing(missing)}; it has {_listing(found)}: column names are arguments, "
+            f"The frame lacks the column(s) {listing(missing)}; it has {listing(found)}: column names are arguments, "
             f"so pass the one that you have, as in {_role_of(missing[0], names)}='my_column'."
         )
     twice = [name for name in dict.fromkeys(wanted) if found.count(name) > 1]
     if twice:
-        raise DataError(f"The column(s) {_listing(twice)} occur more than once in the frame; keep one of each.")
+        raise DataError(f"The column(s) {listing(twice)} occur more than once in the frame; keep one of each.")
     if len(set(present.values())) < len(present):
         raise DataError(f"One column is used for two purposes ({present}); give each its own column.")
     return read(wanted), present
@@ -189,13 +176,13 @@ def _open_file(path: Path, names: dict[str, str]) -> tuple[list[str], Callable[[
                 na_values=missing_text,
                 keep_default_na=False,
                 low_memory=False,
-            ).pipe(_numbers_where_exact, names["user_id"])
+            ).pipe(numbers_where_exact, names["user_id"])
 
         return found, read
     raise DataError(f"Cannot read {path.name}: the known file types are .parquet, .csv and .csv.gz.")
 
 
-def _numbers_where_exact(table: pd.DataFrame, user_id: str) -> pd.DataFrame:
+def numbers_where_exact(table: pd.DataFrame, user_id: str) -> pd.DataFrame:
     """Turn the text user ids of a CSV file into int64 where every one is the plain spelling of an integer."""
     if table[user_id].str.fullmatch(r"0|-?[1-9]\d{0,17}").fillna(False).all():
         table[user_id] = table[user_id].astype("int64")
@@ -219,16 +206,16 @@ def _plain(column: pd.Series) -> pd.Series:
 
 def _ids(column: pd.Series, name: str, *, as_text: bool) -> pd.Series:
     """Integers or strings without gaps; whole floats (integers that once stood beside a gap) count as integers."""
-    _refuse(column.isna(), name, "missing", "drop these rows or give them an id")
+    refuse(column.isna(), name, "missing", "drop these rows or give them an id")
     if pd.api.types.is_bool_dtype(column.dtype) or isinstance(column.dtype, pd.DatetimeTZDtype):
         raise DataError(f"Column {name!r} holds {column.dtype} values; ids must be integers or strings.")
     if pd.api.types.is_numeric_dtype(column.dtype):
         numbers = column.to_numpy()
         if numbers.dtype.kind == "f":
             whole = np.isfinite(numbers) & (numbers == np.round(numbers)) & (np.abs(numbers) < 2**53)
-            _refuse(~whole, name, "not whole numbers", "use integers or strings as ids", column)
+            refuse(~whole, name, "not whole numbers", "use integers or strings as ids", column)
         elif numbers.dtype.kind == "u":
-            _refuse(
+            refuse(
                 numbers > np.iinfo(np.int64).max, name, "above the range of int64", "pass these ids as strings", column
             )
         elif numbers.dtype.kind != "i":
@@ -241,7 +228,7 @@ def _ids(column: pd.Series, name: str, *, as_text: bool) -> pd.Series:
         elif kind != "string":
             raise DataError(f"Column {name!r} holds {kind} values; ids must be all integers or all strings.")
         else:
-            _refuse(column.str.strip() == "", name, "blank", "drop these rows or give them an id")
+            refuse(column.str.strip() == "", name, "blank", "drop these rows or give them an id")
     return (column.astype(str) if as_text else column).reset_index(drop=True)
 
 
@@ -249,7 +236,7 @@ def _labels(column: pd.Series, name: str) -> pd.Series:
     """Category names as an object column of str or None."""
     codes, found = pd.factorize(column, use_na_sentinel=True)
     strange = [i for i, value in enumerate(found) if not isinstance(value, str | int | np.integer)]
-    _refuse(np.isin(codes, strange), name, "neither text nor integers", "give each POI category a name", column)
+    refuse(np.isin(codes, strange), name, "neither text nor integers", "give each POI category a name", column)
     texts = [str(value).strip() or None for value in found]
     return pd.Series(np.array([*texts, None], dtype=object)[codes], dtype=object)  # code -1 takes the last entry
 
@@ -258,8 +245,8 @@ def _durations(column: pd.Series, name: str) -> np.ndarray:
     if pd.api.types.is_timedelta64_dtype(column.dtype):
         column = column.dt.total_seconds()
     seconds = _numbers(column, name, "seconds")
-    _refuse(np.isinf(seconds), name, "infinite", "use NaN for an unknown stay", column)
-    _refuse(seconds < 0, name, "negative", "durations are seconds from arrival to departure", column)
+    refuse(np.isinf(seconds), name, "infinite", "use NaN for an unknown stay", column)
+    refuse(seconds < 0, name, "negative", "durations are seconds from arrival to departure", column)
     return seconds
 
 
@@ -267,13 +254,13 @@ def _coordinates(table: pd.DataFrame, lat_name: str, lon_name: str) -> tuple[np.
     lat_column, lon_column = _plain(table[lat_name]), _plain(table[lon_name])
     lat, lon = _numbers(lat_column, lat_name, "degrees"), _numbers(lon_column, lon_name, "degrees")
     for values, name, column in ((lat, lat_name, lat_column), (lon, lon_name, lon_column)):
-        _refuse(~np.isfinite(values), name, "missing, NaN or infinite", "drop or repair these rows", column)
+        refuse(~np.isfinite(values), name, "missing, NaN or infinite", "drop or repair these rows", column)
     swapped = bool((np.abs(lat) <= 180).all() and (np.abs(lon) <= 90).all())
     advice = f"{lat_name!r} and {lon_name!r} look swapped" if swapped else "latitudes are degrees (WGS84)"
-    _refuse(np.abs(lat) > 90, lat_name, "outside -90..90", advice, lat_column)
+    refuse(np.abs(lat) > 90, lat_name, "outside -90..90", advice, lat_column)
     full_circle = bool((lon >= 0).all() and (lon <= 360).all())
     advice = "subtract 360 from longitudes above 180" if full_circle else "longitudes are degrees (WGS84)"
-    _refuse(np.abs(lon) > 180, lon_name, "outside -180..180", advice, lon_column)
+    refuse(np.abs(lon) > 180, lon_name, "outside -180..180", advice, lon_column)
     return lat, lon
 
 
@@ -282,82 +269,8 @@ def _numbers(column: pd.Series, name: str, unit: str) -> np.ndarray:
     if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
         raise DataError(f"Column {name!r} holds {column.dtype} values; numbers ({unit}) are needed.")
     values = pd.to_numeric(column, errors="coerce")
-    _refuse(values.isna() & column.notna(), name, "not numbers", f"numbers ({unit}) are needed", column)
+    refuse(values.isna() & column.notna(), name, "not numbers", f"numbers ({unit}) are needed", column)
     return values.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
-
-
-# ---------------------------------------------------------------------------------------------------------------- times
-
-
-def _utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
-    """Any spelling of time as datetime64[us, UTC]."""
-    _refuse(column.isna(), name, "missing", "every row needs a time")
-    if pd.api.types.infer_dtype(column, skipna=False) == "integer":
-        column = column.astype("int64")
-    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
-        return _from_epoch(column, name)
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        clock, zoned = column.dt.tz_convert("UTC"), np.ones(len(column), dtype=bool)
-    elif pd.api.types.is_datetime64_dtype(column.dtype):
-        clock, zoned = column.dt.tz_localize("UTC"), np.zeros(len(column), dtype=bool)
-    else:
-        clock, zoned = _from_text(column)
-        advice = "use ISO 8601, or parse them first with pandas.to_datetime(column, format=...)"
-        _refuse(clock.isna(), name, "no readable times", advice, column)
-    clock = clock.astype("datetime64[us, UTC]").reset_index(drop=True)
-    if zoned.all():
-        return clock
-    if timezone is None:
-        _refuse(~zoned, name, "without a time zone", "pass timezone=, the IANA name of the city's zone", column)
-    naive = clock[~zoned].dt.tz_localize(None)
-    clock[~zoned] = _localize(naive, _zone(timezone))
-    return clock
-
-
-def _localize(naive: pd.Series, zone: dt.tzinfo) -> pd.Series:
-    first_reading = np.ones(len(naive), dtype=bool)
-    local = naive.dt.tz_localize(zone, ambiguous=first_reading, nonexistent="shift_forward")
-    return local.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
-
-
-def _zone(timezone: Zone | None) -> dt.tzinfo:
-    if isinstance(timezone, dt.tzinfo):
-        return timezone
-    try:
-        return ZoneInfo(str(timezone))
-    except (KeyError, ValueError, OSError) as error:
-        raise DataError(f"Unknown time zone {timezone!r}; give an IANA name such as 'Europe/Berlin'.") from error
-
-
-def _from_epoch(column: pd.Series, name: str) -> pd.Series:
-    seconds = column.to_numpy(dtype=np.float64)
-    advice = "numbers are epoch seconds UTC, so convert milliseconds or nanoseconds first"
-    _refuse(~(np.abs(seconds) < _LATEST_EPOCH_SECOND), name, "no epoch seconds", advice, column)
-    # Whole seconds and the fraction apart: float64 microseconds of the full value would be off by a rounding.
-    whole = np.floor(seconds)
-    micros = whole.astype(np.int64) * 1_000_000 + np.round((seconds - whole) * 1e6).astype(np.int64)
-    return pd.Series(micros.view("datetime64[us]")).dt.tz_localize("UTC")
-
-
-def _from_text(column: pd.Series) -> tuple[pd.Series, np.ndarray]:
-    """Clock readings labelled UTC (NaT = unreadable), and which rows carried a zone of their own."""
-    if pd.api.types.infer_dtype(column, skipna=False) != "string":
-        column = column.astype(object).map(_iso_text)
-    text = column.str.replace(r"\s*(?:UTC|GMT)\s*$", "Z", regex=True)
-    # Both filters keep out words that pandas would read ("now", "today"), whatever the format.
-    iso = text.where(text.str.contains(_ISO_DATE, regex=True), None)
-    clock = pd.to_datetime(iso, format="ISO8601", errors="coerce", utc=True)
-    if clock.isna().any():
-        headers = text.where(text.str.contains(r"^[A-Za-z]{3},? .*\d", regex=True), None)
-        for pattern in _OTHER_FORMATS:
-            clock = clock.fillna(pd.to_datetime(headers, format=pattern, errors="coerce", utc=True))
-    return clock, text.str.contains(_ZONE, regex=True, case=False).to_numpy(dtype=bool)
-
-
-def _iso_text(value: Any) -> str:
-    if isinstance(value, np.datetime64):
-        value = pd.Timestamp(value)
-    return value.isoformat() if isinstance(value, dt.date) else value if isinstance(value, str) else repr(value)
 
 
 # --------------------------------------------------------------------------------------------------------- order, words
@@ -373,32 +286,6 @@ def _order(checked: pd.DataFrame) -> np.ndarray:
     others = [name for name in checked.columns if name not in ("user_id", "time")]
     codes = [pd.factorize(checked[name], sort=True, use_na_sentinel=True)[0] for name in others]
     return np.lexsort((*reversed(codes), instant, user))
-
-
-def _refuse(bad: Any, name: str, fault: str, advice: str, column: pd.Series | None = None) -> None:
-    """Raise one sentence if any row is bad: count, row labels and, where ``column`` is given, the values."""
-    mask = np.asarray(bad, dtype=bool)
-    count = int(mask.sum())
-    if not count:
-        return
-    labels = (
-        bad.index if isinstance(bad, pd.Series) else column.index if column is not None else pd.RangeIndex(len(mask))
-    )
-    first = np.flatnonzero(mask)[:_SHOWN]
-    rows = _listing(
-        [_short(labels[i]) if column is None else f"{labels[i]!s}: {_short(column.iloc[i])}" for i in first]
-    )
-    more = ", ..." if count > len(first) else ""
-    raise DataError(f"Column {name!r}: {count} of {len(mask)} values are {fault} (first rows {rows}{more}); {advice}.")
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _listing(items: Iterable[Any]) -> str:
-    return ", ".join(str(item) for item in items) or "no columns"
 
 
 def _role_of(name: str, names: dict[str, str]) -> str:

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .frames import DataError, Zone, _from_text, _numbers_where_exact, validate_visits
+from .frames import DataError, numbers_where_exact, validate_visits
 from .grid import from_km
+from .times import Zone, from_text
 
 __all__ = [
     "Rejections",
@@ -85,7 +86,7 @@ class Rejections:
             raise DataError(f"No row of {what.name} could be used: {self.report()}.")
         table = pd.concat(kept, ignore_index=True)
         if number_users and not pd.api.types.is_numeric_dtype(table["user_id"].dtype):
-            table = _numbers_where_exact(table, "user_id")
+            table = numbers_where_exact(table, "user_id")
         return table
 
 
@@ -221,7 +222,7 @@ def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str
         block = block[list(wanted.values())].set_axis(list(wanted), axis=1)
         if pd.api.types.is_string_dtype(block["time"].dtype):
             block = count.drop(block, block["time"].isna(), "unreadable time")
-            block = count.drop(block, _from_text(block["time"].astype(str))[0].isna(), "unreadable time")
+            block = count.drop(block, from_text(block["time"].astype(str))[0].isna(), "unreadable time")
         if "duration" in block:
             block = block.assign(duration=pd.to_numeric(block["duration"], errors="coerce"))
             block = count.drop(block, (block["duration"] < 0) | np.isinf(block["duration"]), "unusable duration")

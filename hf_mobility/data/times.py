@@ -1,0 +1,94 @@
+"""Any spelling of time -> microseconds in UTC.
+
+Daylight saving: local times that occur twice are read as the first of the two (the daylight-saving one); local times
+that do not exist are shifted forward to the first instant that does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+from .faults import DataError, refuse
+
+Zone = str | dt.tzinfo
+
+_LATEST_EPOCH_SECOND = 1e11  # the year 5138; larger integers are milliseconds or nanoseconds
+_ISO_DATE = r"^\s*\d{4}(?:-\d{1,2}-\d{1,2}|\d{4}(?:T|\s|$))"  # pandas would also read "2012", "now" and "today"
+_ZONE = r"(?:T\d{2,6}|\d:\d{2})(?:[.,]\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2})"
+_OTHER_FORMATS = ("%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z")  # Foursquare and Twitter; e-mail headers
+
+
+def utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
+    """Any spelling of time as datetime64[us, UTC]."""
+    refuse(column.isna(), name, "missing", "every row needs a time")
+    if pd.api.types.infer_dtype(column, skipna=False) == "integer":
+        column = column.astype("int64")
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        return _from_epoch(column, name)
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        clock, zoned = column.dt.tz_convert("UTC"), np.ones(len(column), dtype=bool)
+    elif pd.api.types.is_datetime64_dtype(column.dtype):
+        clock, zoned = column.dt.tz_localize("UTC"), np.zeros(len(column), dtype=bool)
+    else:
+        clock, zoned = from_text(column)
+        advice = "use ISO 8601, or parse them first with pandas.to_datetime(column, format=...)"
+        refuse(clock.isna(), name, "no readable times", advice, column)
+    clock = clock.astype("datetime64[us, UTC]").reset_index(drop=True)
+    if zoned.all():
+        return clock
+    if timezone is None:
+        refuse(~zoned, name, "without a time zone", "pass timezone=, the IANA name of the city's zone", column)
+    naive = clock[~zoned].dt.tz_localize(None)
+    clock[~zoned] = _localize(naive, _zone(timezone))
+    return clock
+
+
+def _localize(naive: pd.Series, zone: dt.tzinfo) -> pd.Series:
+    first_reading = np.ones(len(naive), dtype=bool)
+    local = naive.dt.tz_localize(zone, ambiguous=first_reading, nonexistent="shift_forward")
+    return local.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
+
+
+def _zone(timezone: Zone | None) -> dt.tzinfo:
+    if isinstance(timezone, dt.tzinfo):
+        return timezone
+    try:
+        return ZoneInfo(str(timezone))
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(f"Unknown time zone {timezone!r}; give an IANA name such as 'Europe/Berlin'.") from error
+
+
+def _from_epoch(column: pd.Series, name: str) -> pd.Series:
+    seconds = column.to_numpy(dtype=np.float64)
+    advice = "numbers are epoch seconds UTC, so convert milliseconds or nanoseconds first"
+    refuse(~(np.abs(seconds) < _LATEST_EPOCH_SECOND), name, "no epoch seconds", advice, column)
+    # Whole seconds and the fraction apart: float64 microseconds of the full value would be off by a rounding.
+    whole = np.floor(seconds)
+    micros = whole.astype(np.int64) * 1_000_000 + np.round((seconds - whole) * 1e6).astype(np.int64)
+    return pd.Series(micros.view("datetime64[us]")).dt.tz_localize("UTC")
+
+
+def from_text(column: pd.Series) -> tuple[pd.Series, np.ndarray]:
+    """Clock readings labelled UTC (NaT = unreadable), and which rows carried a zone of their own."""
+    if pd.api.types.infer_dtype(column, skipna=False) != "string":
+        column = column.astype(object).map(_iso_text)
+    text = column.str.replace(r"\s*(?:UTC|GMT)\s*$", "Z", regex=True)
+    # Both filters keep out words that pandas would read ("now", "today"), whatever the format.
+    iso = text.where(text.str.contains(_ISO_DATE, regex=True), None)
+    clock = pd.to_datetime(iso, format="ISO8601", errors="coerce", utc=True)
+    if clock.isna().any():
+        headers = text.where(text.str.contains(r"^[A-Za-z]{3},? .*\d", regex=True), None)
+        for pattern in _OTHER_FORMATS:
+            clock = clock.fillna(pd.to_datetime(headers, format=pattern, errors="coerce", utc=True))
+    return clock, text.str.contains(_ZONE, regex=True, case=False).to_numpy(dtype=bool)
+
+
+def _iso_text(value: Any) -> str:
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    return value.isoformat() if isinstance(value, dt.date) else value if isinstance(value, str) else repr(value)

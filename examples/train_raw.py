@@ -43,7 +43,7 @@ def judge_one_step(predictors: list[Any], data: SeriesSet) -> pd.DataFrame:
 
 def judge_roll_out(predictors: list[Any], data: SeriesSet, *, steps: int, end_hours: list[int]) -> pd.DataFrame:
     """Roll-outs of the held-out people that end at these hours of the window's last day, all taken together: errors are
-    means over all of them, correlations means over the hours, `users` counts roll-outs.
+    means over all of them, correlations means over the hours (0 where one does not exist), `users` counts roll-outs.
     """
     tables = []
     for hour in end_hours:

@@ -120,14 +120,12 @@ def adaptations(name: str = "transfer") -> str:
 def curve() -> str:
     table = over_draws(read("curve"))
     table = table[(table["subset"] == "all") & table["model"].str.contains("LoRA|zero-shot, 0|mix")]
+    cities = list(dict.fromkeys(table["city"]))
     rows = []
     for model in dict.fromkeys(table["model"]):
-        cells = []
-        for city in CITY_NAMES:
-            found = table[(table["city"] == city) & (table["model"] == model)]
-            cells.append(f"{found['acc@1'].iloc[0]:.3f}/{found['mrr'].iloc[0]:.3f}" if len(found) else "–")
-        rows.append([model, *cells])
-    return markdown(rows, ["Acc@1/MRR", *CITY_NAMES.values()])
+        one = table[table["model"] == model].set_index("city")
+        rows.append([model, *(f"{one.loc[city, 'acc@1']:.3f}/{one.loc[city, 'mrr']:.3f}" for city in cities)])
+    return markdown(rows, ["Acc@1/MRR", *(CITY_NAMES.get(city, city) for city in cities)])
 
 
 def other_kind(name: str, title: str) -> str:

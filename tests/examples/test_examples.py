@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -211,3 +212,45 @@ def test_an_update_of_a_table_keeps_other_rows_and_all_commands(
     assert text.endswith("x,0.1\ny,0.3\nz,0.4\n")
     save(pd.DataFrame({"city": ["z"], "mrr": [0.5]}), tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text(encoding="utf-8").endswith("city,mrr\nz,0.5\n")
+
+
+def test_the_tables_of_the_results_page_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    fill = importlib.import_module("fill_results")
+    monkeypatch.setattr(fill, "RESULTS", tmp_path)
+    scores = {"acc@1": 0.25, "acc@5": 0.5, "acc@10": 0.625, "mrr": 0.375, "nll": 4.0, "ece": 0.125, "n": 9, "users": 2}
+    scores |= {"mrr_low": 0.25, "mrr_high": 0.5}
+    zero = {"city": list(fill.CITY_NAMES), "subset": "all", "model": "SAMoE zero-shot, 0 %"}
+    curve = {
+        "city": ["calgary", "chicago"] * 2,
+        "model": ["SAMoE zero-shot, 0 %"] * 2 + ["SAMoE + LoRA auto, 1 % draw 0"] * 2,
+    }
+    reach = {"city": ["calgary"], "share of people": 0.05, "new places": 309, "visited by somebody": 0.25}
+    priors = {"city": "calgary", "model": ["alone", "alone", "mixed", "mixed"], "subset": ["all", "new places"] * 2}
+    gains = {"mrr gain": [np.nan, np.nan, 0.0018, 0.0018], "mrr gain low": 0.0009, "mrr gain high": 0.0029}
+    tables = {
+        "transfer": zero | scores,
+        "transfer_seed1": zero | scores | {"mrr": 0.5},
+        "curve": curve | {"subset": "all"} | scores,
+        "new_places_reach": reach,
+        "new_places_priors": priors | scores | gains,
+        "strengths": {"model": ["no adaptation, 512"], **scores},
+        "dense": {"model": "user Markov", "subset": ["all", "new places"], **scores, "seconds": [1250, 1250]},
+    }
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_csv(tmp_path / f"{name}.csv", index=False)
+    blocks = ("seeds", "curve", "new places reach", "new places priors", "strengths", "dense")
+    text = fill.fill("\n".join(f"<!-- begin {name} -->\n<!-- end -->" for name in blocks))
+    for row in (
+        "| 0 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 |",
+        "| 1 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 |",
+        "| Acc@1/MRR | Calgary | Chicago |",
+        "| SAMoE + LoRA auto, 1 % | 0.250/0.375 | 0.250/0.375 |",
+        "| Calgary | 5 % | 309 | 0.250 |",
+        "| Calgary | alone | 0.250/0.375 | 0.625/0.375 |  |",
+        "| Calgary | mixed | 0.250/0.375 | 0.625/0.375 | +0.0018 [+0.0009, +0.0029] |",
+        "| no adaptation, 512 | 0.250 | 0.500 | 0.375 | 4.000 |",
+        "| user Markov | 0.250 | 0.500 | 0.625 | 0.375 [0.250, 0.500] | 4.000 | 0.625 | 1,250 |",
+    ):
+        assert row in text, row
+    assert fill.fill(text) == text

@@ -164,6 +164,47 @@ def test_the_baselines_table_averages_over_draws(example: Callable[[str], Module
     assert rows.loc["ContextMix (counts of 5 %)", "mrr"] == pytest.approx(np.mean(scores))
 
 
+# Places new to the person
+
+
+def test_priors_count_the_moves_of_each_person_and_are_mixed_in(
+    example: Callable[[str], ModuleType], world: SimpleNamespace
+) -> None:
+    module = example("evaluate_new_places")
+    visits = world.task.train_visits()
+    counts = module.CityCounts.of(world.city, visits)
+    place = pd.Series(world.city.index_of(visits["location_id"].to_numpy(dtype=object)))
+    following = place.groupby(visits["user_id"]).shift(-1)
+    moves = pd.crosstab(place, following.astype("Int64"))
+    for origin, row in moves.iterrows():
+        expected = row.drop(origin, errors="ignore")  # staying is no move
+        assert counts.transitions[[origin]].toarray()[0, expected.index].tolist() == expected.tolist()
+    successors, popularity = counts.priors(np.arange(len(world.city)))
+    assert set(successors.sum(axis=1).round(6)) <= {0.0, 1.0} and popularity[0].sum() == pytest.approx(1)
+
+    pipe = NextLocationPipeline.from_pretrained(world.checkpoint, city=world.city)
+    weights = np.array([[0.5, 0.0, 0.5], [0.25, 0.75, 0.0]])
+    mixed = dict(_rows(module.WithPriors(pipe, counts, weights, "mixed"), world.task))
+    for row, own in _rows(pipe, world.task):
+        last = world.task.location[row - 1]
+        known = successors[last].any()
+        expected = own * 0.25 + 0.75 * successors[last] if known else 0.5 * (own + popularity[last])
+        np.testing.assert_allclose(mixed[row], expected, atol=1e-6)
+
+
+def _rows(predictor: Any, task: Any) -> list[tuple[int, np.ndarray]]:
+    return [(row, p) for rows, block in predictor.probabilities(task) for row, p in zip(rows.tolist(), block)]
+
+
+def test_what_counts_could_reach_grows_with_the_people(
+    example: Callable[[str], ModuleType], world: SimpleNamespace
+) -> None:
+    few, all_people = (example("evaluate_new_places").reach(world.task, fraction) for fraction in (0.1, 1.0))
+    for name in ("visited by somebody", "somebody went there from here"):
+        assert 0 <= few[name] <= all_people[name] <= 1
+    assert all_people["among the ten commonest successors"] <= all_people["somebody went there from here"]
+
+
 # Taxi weeks
 
 

@@ -333,7 +333,7 @@ def roll_outs(*names: str) -> str:
             people = f"{users['all']} / {users['moving']}"
             rows.append([name, people, f"**{model}**" if "RAW" in str(model) else str(model), *cells])
     header = [f"{subset}, {minutes} min" for subset in ("all", "moving") for minutes in HORIZONS]
-    return markdown(rows, ["points", "people, all / moving", "error, km", *header])
+    return markdown(rows, ["points", "roll-outs, all / moving", "error, km", *header])
 
 
 def reidentification() -> str:

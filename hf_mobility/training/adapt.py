@@ -158,6 +158,7 @@ def adapt(
     window = min(window, (base.config.max_position_embeddings or window + 1) - 1)
     settings = {"tokens_per_batch": tokens_per_batch, "window": window, "seed": seed}
     with _callers_random_state():
+        recipe: Strength | None
         if isinstance(strength, Strength):
             report, chosen, reason, recipe = _NO_REPORT.copy(), "custom", f"{strength} was asked for.", strength
         else:

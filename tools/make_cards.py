@@ -134,7 +134,7 @@ def raw_small() -> CardFacts:
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
         command="python examples/train_raw.py --users 1200 --held-out 0.5 --steps 1500 --batch-size 8 "
-        "--learning-rate 1e-3 --set delta_targets=True --end-hour 19 --gru-steps 150 --output checkpoints/raw-small",
+        "--learning-rate 1e-3 --set delta_targets=True --end-hours 19 --gru-steps 150 --output checkpoints/raw-small",
         seed=0,
         versions=f"transformers 5.23, torch 2.13, {OURS}; one CPU core",
         results=table,

@@ -24,6 +24,7 @@ from .records_samoe import column, has_column, is_records, local_seconds, utc_se
 
 FORMAT_VERSION = 1
 NUM_SPECIAL = 2
+CONTEXT = 512  # visits that are looked back on where the model sets no bound of its own
 KM_PER_DEGREE = 111.195
 HALF_HOUR = 1_800
 DAY_SECONDS = 86_400
@@ -124,7 +125,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
                 "num_stay_bins": config.num_stay_bins,
                 "use_eos": config.use_eos,
                 "distances": config.uses_distances,
-                "model_max_length": config.max_position_embeddings or 512,
+                "model_max_length": config.max_position_embeddings or CONTEXT,
                 **kwargs,
             }
         return cls(city=city, **kwargs)

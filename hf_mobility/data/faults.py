@@ -25,12 +25,12 @@ def refuse(bad: Any, name: str, fault: str, advice: str, column: pd.Series | Non
         bad.index if isinstance(bad, pd.Series) else column.index if column is not None else pd.RangeIndex(len(mask))
     )
     first = np.flatnonzero(mask)[:_SHOWN]
-    rows = listing([short(labels[i]) if column is None else f"{labels[i]!s}: {short(column.iloc[i])}" for i in first])
+    rows = listing([_short(labels[i]) if column is None else f"{labels[i]!s}: {_short(column.iloc[i])}" for i in first])
     more = ", ..." if count > len(first) else ""
     raise DataError(f"Column {name!r}: {count} of {len(mask)} values are {fault} (first rows {rows}{more}); {advice}.")
 
 
-def short(value: Any) -> str:
+def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 

@@ -273,7 +273,7 @@ def _numbers(column: pd.Series, name: str, unit: str) -> np.ndarray:
     return values.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
 
 
-# --------------------------------------------------------------------------------------------------------- order, words
+# ---------------------------------------------------------------------------------------------------------------- order
 
 
 def _order(checked: pd.DataFrame) -> np.ndarray:

@@ -20,7 +20,7 @@ from ..data.tasks import NextLocationTask
 from ..hub import SavedWithCard, fetching, loading, with_own_revision
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..modeling.times_samoe import stay_seconds
-from ..tokenization.tokenization_samoe import NUM_SPECIAL, SamoeTokenizer
+from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
 
 RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
 
@@ -42,7 +42,7 @@ class NextLocationPipeline(SavedWithCard):
         model: Any,
         tokenizer: SamoeTokenizer,
         *,
-        context: int = 512,
+        context: int = CONTEXT,
         tokens_per_batch: int = 4096,
         name: str = "SAMoE",
     ) -> None:
@@ -135,8 +135,7 @@ class NextLocationPipeline(SavedWithCard):
         sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
         arrivals = self._arrivals(target_time, sequences.users)
         if arrivals is not None:
-            sequences.fields["arrival_times"] = np.roll(sequences.fields["timestamps"], -1)
-            sequences.fields["arrival_times"][sequences.offsets[1:] - 1] = arrivals
+            _tell_arrivals(sequences)[sequences.offsets[1:] - 1] = arrivals
         spans = np.stack(
             [np.maximum(sequences.offsets[:-1], sequences.offsets[1:] - self.context), sequences.offsets[1:]], axis=1
         )
@@ -192,8 +191,7 @@ class NextLocationPipeline(SavedWithCard):
                     f"{len(task.visits) - len(listed)} of {len(task.visits)} visits are at places that the city does "
                     "not list; a model that is told the arrival time is evaluated on listed places only."
                 )
-            # Of every visit the time of the one after it; nothing is asked after a person's last visit.
-            sequences.fields["arrival_times"] = np.roll(sequences.fields["timestamps"], -1)
+            _tell_arrivals(sequences)
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
         for windows in self._batches(spans):
             # Every target stands in the last quarter of its window: no other position is scored.
@@ -300,3 +298,10 @@ class NextLocationPipeline(SavedWithCard):
             )
         local = pd.to_datetime(stamps, utc=True).dt.tz_convert(self.tokenizer.timezone).dt.tz_localize(None)
         return local.to_numpy("datetime64[s]").astype(np.int64)
+
+
+def _tell_arrivals(sequences: CitySequences) -> np.ndarray:
+    """Add the field `arrival_times`, of every visit the time of the one after it; a person's last entry means nothing
+    until it is set."""
+    sequences.fields["arrival_times"] = np.roll(sequences.fields["timestamps"], -1)
+    return sequences.fields["arrival_times"]

@@ -32,7 +32,7 @@ from ..data.city import popularity_levels
 from ..data.sequences import CitySequences
 from ..hub import SavedWithCard
 from ..modeling.modeling_samoe import SamoeForNextLocation
-from ..tokenization.tokenization_samoe import SamoeTokenizer
+from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
 from .presets import training_arguments
 from .trainer import MobilityTrainer
@@ -126,7 +126,7 @@ def adapt(
     *,
     strength: str | Strength = "auto",
     tokens_per_batch: int = 512,
-    window: int = 512,
+    window: int = CONTEXT,
     seed: int = 0,
     unknown: str = "error",
 ) -> Adaptation:
@@ -158,12 +158,8 @@ def adapt(
     window = min(window, (base.config.max_position_embeddings or window + 1) - 1)
     settings = {"tokens_per_batch": tokens_per_batch, "window": window, "seed": seed}
     with _callers_random_state():
-        recipe: Strength | None
-        if isinstance(strength, Strength):
-            report, chosen, reason, recipe = _NO_REPORT.copy(), "custom", f"{strength} was asked for.", strength
-        else:
-            report, chosen, reason = _choose(base, tokenizer, sequences, strength, settings)
-            recipe = STRENGTHS[chosen]
+        report, chosen, reason = _choose(base, tokenizer, sequences, strength, settings)
+        recipe = strength if isinstance(strength, Strength) else STRENGTHS[chosen]
         adapted = _tune(base, TrainingCity.build(sequences, tokenizer), recipe, settings)
     return Adaptation(adapted.eval(), tokenizer, chosen, report, reason, time.perf_counter() - start)
 
@@ -172,13 +168,15 @@ def _choose(
     base: SamoeForNextLocation,
     tokenizer: SamoeTokenizer,
     sequences: CitySequences,
-    strength: str,
+    strength: str | Strength,
     settings: dict[str, Any],
 ) -> tuple[pd.DataFrame, str, str]:
     """The report, the strength and why."""
-    people = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
+    if isinstance(strength, Strength):
+        return _NO_REPORT.copy(), "custom", f"{strength} was asked for."
     if strength != "auto":
         return _NO_REPORT.copy(), strength, f"strength {strength!r} was asked for."
+    people = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
     if len(people) < MIN_USERS_FOR_FOLDS:
         return (
             _NO_REPORT.copy(),
@@ -299,7 +297,7 @@ def _shrink(adapted: Any, factor: float) -> None:
 
 
 @torch.no_grad()
-def nll_by_person(model: Any, city: TrainingCity, *, window: int = 512, tokens_per_batch: int = 4096) -> np.ndarray:
+def nll_by_person(model: Any, city: TrainingCity, *, window: int = CONTEXT, tokens_per_batch: int = 4096) -> np.ndarray:
     """(people, 2) float64: the summed negative log-likelihood (nats) of a person's visits that have a past, over all
     places of the city, and their number."""
     corpus = CityCorpus([city])

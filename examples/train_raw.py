@@ -43,7 +43,7 @@ def judge_one_step(predictors: list[Any], data: SeriesSet) -> pd.DataFrame:
 
 def judge_roll_out(predictors: list[Any], data: SeriesSet, *, steps: int, end_hours: list[int]) -> pd.DataFrame:
     """Roll-outs of the held-out people that end at these hours of the window's last day, all taken together: errors are
-    means over all of them, correlations means over the hours (0 where one does not exist), `users` counts roll-outs.
+    means over all of them, correlations means over the hours in which they exist, `users` counts roll-outs.
     """
     tables = []
     for hour in end_hours:
@@ -53,12 +53,13 @@ def judge_roll_out(predictors: list[Any], data: SeriesSet, *, steps: int, end_ho
         )
         tables.append(horizon_table(predictors, task.take(np.isin(task.users, data.users[data.held_out]))))
     table = pd.concat(tables)
-    keys, weight = ["model", "subset", "horizon", "minutes"], table["users"]
-    values = table.columns.difference([*keys, "users"], sort=False)
-    table[values] = table[values].mul(weight, axis=0)
-    pooled = table.groupby(keys, sort=False).sum().reset_index()
-    pooled[values] = pooled[values].div(pooled["users"], axis=0)
-    return pooled[tables[0].columns]
+    keys = ["model", "subset", "horizon", "minutes"]
+    numbers = table.set_index(keys)
+    sums, known = (
+        part.mul(numbers["users"], axis=0).groupby(level=keys, sort=False).sum() for part in (numbers, numbers.notna())
+    )
+    means = (sums / known).assign(users=known["users"])
+    return means.reset_index()[tables[0].columns]
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,27 +34,42 @@ from hf_mobility.data.sequences import day_windows
 from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
 
 HELD_OUT = ("boston", "los_angeles", "monterrey", "gowalla_dallas")
-# name -> (variant, config values, keyword arguments of the trainer, `cities` (the first so many), `times` as long and
-# `context`, the visits that are looked back on)
-VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "full": ("extended", {}, {}),
-    "no pointer head": ("extended", {"pointer_head": False}, {}),
-    "one pointer head": ("extended", {"num_pointer_heads": 1}, {}),
-    "pointer without pair features": ("extended", {"pointer_features": False}, {}),
-    "no activity space": ("extended", {"activity_features": False}, {}),
-    "no relative features": ("extended", {"relative_features": False}, {}),
-    "no POI": ("extended", {"use_poi": False}, {}),
-    "no popularity": ("extended", {"use_popularity": False}, {}),
-    "one FFN (d -> 4 d)": ("extended", {"mixture": False}, {}),
-    "one FFN of equal active size (d -> 16 d)": ("extended", {"mixture": False, "intermediate_size": 2048}, {}),
-    "no augmentation": ("extended", {}, {"augment": False}),
-    "reads 512 visits": ("extended", {}, {"context": 512}),
-    "trained on 512 visits, reads 512": ("extended", {}, {"context": 512, "window": 512}),
-    "three times as long": ("extended", {}, {"times": 3}),
-    "four source cities, as many steps": ("extended", {}, {"cities": 4}),
-    "arrival time given (another task)": ("extended", {"arrival_time": True}, {}),
-    "released (vanilla)": ("released", {"num_poi_features": 60}, {}),
-    "paper (vanilla)": ("paper", {"num_poi_features": 60}, {}),
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is changed: values of the config of a `form`, keywords of the trainer, the number of source cities (with as
+    many steps), how many `times` as long the training is, and the visits that are looked back on in the evaluation.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    form: str = "extended"
+    trainer: dict[str, Any] = field(default_factory=dict)
+    cities: int | None = None
+    times: float = 1
+    context: int = 128
+
+
+VANILLA: dict[str, Any] = {"values": {"num_poi_features": 60}, "context": 20}  # trained on three days: about 20 visits
+VARIANTS: dict[str, Variant] = {
+    "full": Variant(),
+    "no pointer head": Variant({"pointer_head": False}),
+    "one pointer head": Variant({"num_pointer_heads": 1}),
+    "pointer without pair features": Variant({"pointer_features": False}),
+    "no activity space": Variant({"activity_features": False}),
+    "no relative features": Variant({"relative_features": False}),
+    "no POI": Variant({"use_poi": False}),
+    "no popularity": Variant({"use_popularity": False}),
+    "one FFN (d -> 4 d)": Variant({"mixture": False}),
+    "one FFN of equal active size (d -> 16 d)": Variant({"mixture": False, "intermediate_size": 2048}),
+    "no augmentation": Variant(trainer={"augment": False}),
+    "reads 512 visits": Variant(context=512),
+    "trained on 512 visits, reads 512": Variant(context=512, trainer={"window": 512}),
+    "three times as long": Variant(times=3),
+    "four source cities, as many steps": Variant(cities=4),
+    "arrival time given (another task)": Variant({"arrival_time": True}),
+    "released (vanilla)": Variant(form="released", **VANILLA),
+    "paper (vanilla)": Variant(form="paper", **VANILLA),
 }
 
 
@@ -67,22 +83,18 @@ def load() -> tuple[list[tuple[pd.DataFrame, City]], dict[str, Any]]:
     return source_pairs(HELD_OUT), tasks
 
 
-def train(pairs: list[tuple[pd.DataFrame, City]], name: str, *, epochs: float, seed: int) -> Any:
-    variant, values, keywords = VARIANTS[name]
-    keywords = {key: value for key, value in keywords.items() if key != "context"}
-    visits = sum(len(frame) for frame, _ in pairs)
-    pairs = pairs[: keywords.pop("cities", len(pairs))]
-    epochs *= keywords.pop("times", 1) * visits / sum(len(frame) for frame, _ in pairs)
-    config = SamoeConfig.from_preset("small", variant=variant, **values)
-    rule = None if variant == "extended" else (lambda sequences, rng: day_windows(sequences))
-    return train_samoe(pairs, config, epochs=epochs, seed=seed, **{"augment": True, "window_rule": rule, **keywords})
+def train(pairs: list[tuple[pd.DataFrame, City]], variant: Variant, *, epochs: float, seed: int) -> Any:
+    chosen = pairs[: variant.cities]
+    epochs *= variant.times * sum(len(visits) for visits, _ in pairs) / sum(len(visits) for visits, _ in chosen)
+    config = SamoeConfig.from_preset("small", variant=variant.form, **variant.values)
+    rule = None if variant.form == "extended" else (lambda sequences, rng: day_windows(sequences))
+    options = {"augment": True, "window_rule": rule, **variant.trainer}
+    return train_samoe(chosen, config, epochs=epochs, seed=seed, **options)
 
 
-def score(model: Any, task: Any, name: str) -> RankingResult:
+def score(model: Any, task: Any, context: int) -> RankingResult:
     city = task.city.with_popularity(task.train_visits(0.05, seed=0))
     tokenizer = SamoeTokenizer.from_city(city, model.config)
-    # The published form was trained on three days: about twenty visits.
-    context = VARIANTS[name][2].get("context", 128 if VARIANTS[name][0] == "extended" else 20)
     return evaluate(NextLocationPipeline(model, tokenizer, context=context), task)
 
 
@@ -121,9 +133,9 @@ def main() -> None:
     for name in options.variants:
         for seed in range(options.seeds if name == "full" else 1):
             start = time.process_time()
-            model = train(pairs, name, epochs=options.epochs, seed=seed)
+            model = train(pairs, VARIANTS[name], epochs=options.epochs, seed=seed)
             seconds = time.process_time() - start
-            results = {city: score(model, task, name) for city, task in tasks.items()}
+            results = {city: score(model, task, VARIANTS[name].context) for city, task in tasks.items()}
             full = results if full is None and name == "full" else full
             line = row(name, seed, results, tasks, full)
             rows.append({**line, "parameters": model.num_parameters(), "training CPU s": round(seconds)})

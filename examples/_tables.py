@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ def save_table(table: pd.DataFrame, path: str | Path, *, update: Sequence[str] =
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    commands = [" ".join(["python", *sys.argv])]
+    commands = [shlex.join(["python", *sys.argv])]
     if update and path.is_file():
         before = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").split("; ")
         commands = [*(command for command in before if command != commands[0]), *commands]
@@ -28,3 +29,18 @@ def save_table(table: pd.DataFrame, path: str | Path, *, update: Sequence[str] =
         table = pd.concat([kept[~pd.Series(again, dtype=bool)], table])
     text = table.round(5).to_csv(index=False, lineterminator="\n")
     path.write_text(f"# {'; '.join(commands)}\n{text}", encoding="utf-8")
+
+
+class GrowingTable:
+    """A table that is printed row by row (`shown` columns) and, with `output`, saved after each: what is done should
+    not be lost where the next row takes minutes."""
+
+    def __init__(self, shown: list[str], output: str | Path | None, *, update: Sequence[str] = ()) -> None:
+        self.parts: list[pd.DataFrame] = []
+        self.shown, self.output, self.update = shown, output, update
+
+    def add(self, rows: pd.DataFrame) -> None:
+        self.parts.append(rows)
+        print(rows[self.shown].round(4).to_string(index=False, header=len(self.parts) == 1), flush=True)
+        if self.output:
+            save_table(pd.concat(self.parts), self.output, update=self.update)

@@ -8,15 +8,15 @@ Each recipe is tuned on the training part of eight cabs and judged on the last 2
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
-import pandas as pd
 from _other_kind import cab_visits
-from _tables import save_table
+from _tables import GrowingTable
 from evaluate_transfer import named
 
 from hf_mobility import ContextMix, NextLocationPipeline, adapt, evaluate, make_task, summarise
-from hf_mobility.training.adapt import EVERYWHERE, Strength
+from hf_mobility.training.adapt import STRENGTHS
 
 CABS = 8
 SHOWN = ["model", "draw", "acc@1", "acc@5", "mrr", "nll", "ece", "seconds"]
@@ -34,14 +34,10 @@ def main() -> None:
     visits, city = cab_visits(others=True)
     task = make_task(visits, city)
     full = task.train_visits()
-    tables: list[pd.DataFrame] = []
+    results = GrowingTable(SHOWN, options.output)
 
     def judge(predictor: Any, name: str, draw: int | None = None, seconds: float = 0.0) -> None:
-        table = summarise(evaluate(named(predictor, name), task)).assign(draw=draw, seconds=round(seconds))
-        tables.append(table)
-        print(table[SHOWN].round(4).to_string(index=False, header=len(tables) == 1), flush=True)
-        if options.output:
-            save_table(pd.concat(tables), options.output)
+        results.add(summarise(evaluate(named(predictor, name), task)).assign(draw=draw, seconds=round(seconds)))
 
     mix = ContextMix(ContextMix.fit([make_task(full, city)]), counts_from=full)
     judge(mix, "context mix, weights and counts 100 %")
@@ -52,7 +48,7 @@ def main() -> None:
         for context in (128, 512):
             judge(NextLocationPipeline(base.model, base.tokenizer, context=context), f"no adaptation, {context}", draw)
         for dropout, shrink, context in RECIPES:
-            recipe = Strength(EVERYWHERE, epochs=10, learning_rate=1e-3, dropout=dropout, shrink=shrink)
+            recipe = replace(STRENGTHS["strong"], dropout=dropout, shrink=shrink)
             local = adapt(base.model, here, few, strength=recipe, window=context, seed=draw)
             pipe = NextLocationPipeline(local.model, local.tokenizer, context=context)
             judge(pipe, f"dropout {dropout:g}, {shrink:.0%} of the way, {context}", draw, local.seconds)

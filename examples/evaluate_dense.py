@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from _tables import save_table
+from _tables import GrowingTable
 from _training import train_samoe
 from evaluate_transfer import named
 
@@ -37,11 +38,11 @@ from hf_mobility import (
 )
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.evaluation.ranking import new_place_mask
-from hf_mobility.training.adapt import EVERYWHERE, Strength
+from hf_mobility.training.adapt import STRENGTHS
 
 ROWS = ("baselines", "check-ins", "simulated cities", "scratch")
 # All the way, and through the visits ten times, however many they are.
-LONG = Strength(EVERYWHERE, epochs=10, learning_rate=1e-3, dropout=0.2, max_steps=10_000)
+LONG = replace(STRENGTHS["strong"], shrink=1.0, max_steps=10_000)
 SHOWN = ["model", "subset", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll", "seconds"]
 
 
@@ -91,14 +92,11 @@ def main() -> None:
             seed=options.seed + 100,
         )
     ]
-    tables: list[pd.DataFrame] = []
+    results = GrowingTable(SHOWN, options.output, update=["model"] if options.update else ())
 
     def report(predictor: Any, name: str, seconds: float = 0.0) -> None:
         table = summarise(evaluate(named(predictor, name), task), subsets={"new places": new_place_mask(task)})
-        tables.append(table.assign(seconds=round(seconds)))
-        print(tables[-1][SHOWN].round(4).to_string(index=False, header=len(tables) == 1), flush=True)
-        if options.output:
-            save_table(pd.concat(tables), options.output, update=["model"] if options.update else ())
+        results.add(table.assign(seconds=round(seconds)))
 
     if "baselines" in options.rows:
         report_baselines(report, sources, full, few, bare)

@@ -76,12 +76,15 @@ def main() -> None:
     real = weeks.cells[rows]
     made: dict[str, list[np.ndarray]] = {}
     baselines = fitted_baselines(weeks, epochs=options.hourly_epochs, width=options.hourly_width, seed=options.seed)
+    if "HourlyTransformer" in baselines:
+        print(f"HourlyTransformer: {baselines['HourlyTransformer'].num_parameters:,} parameters")
     for name, generator in baselines.items():
         for seed in range(options.draws):
             drawn = Conditions(**weeks.tokenizer.sample_conditions(len(real), seed=seed))
             made.setdefault(name, []).append(generator.generate(drawn, seed=seed))
     for name, folder in zip(names, options.checkpoints):
         model = MstarForTrajectoryGeneration.from_pretrained(folder).eval()
+        print(f"{name}: {model.num_parameters() - model.codec.num_parameters():,} parameters beside the codec")
         made[name] = [draw(model, weeks, len(real), seed=seed) for seed in range(options.draws)]
     table = fidelity_report(
         made,

@@ -111,19 +111,21 @@ def main() -> None:
         )
         summary = summarise(results, subsets={"new places": new, "known places": ~new})
         for kind, table in (("", summary), ("_pairs", differences(results)), ("_adaptations", pd.DataFrame(reports))):
-            table.insert(0, "city", name)
-            tables[kind].append(table)
+            if len(table):  # without shares of the people there is nothing to adapt on
+                table.insert(0, "city", name)
+                tables[kind].append(table)
         shown = summary[summary["subset"] == "all"][["model", "acc@1", "acc@5", "acc@10", "mrr", "nll", "ece"]]
         print(
             name,
             shown.round(4).to_string(index=False),
-            *(t[-1].round(4).to_string(index=False) for k, t in tables.items() if k),
+            *(t[-1].round(4).to_string(index=False) for k, t in tables.items() if k and t),
             sep="\n",
         )
         sys.stdout.flush()
         if options.output:
             for kind, parts in tables.items():
-                save_table(pd.concat(parts), Path(options.output) / f"{options.name}{kind}.csv")
+                if parts:
+                    save_table(pd.concat(parts), Path(options.output) / f"{options.name}{kind}.csv")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ def read(name: str) -> pd.DataFrame:
     return pd.read_csv(RESULTS / f"{name}.csv", comment="#")
 
 
+def percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
 def over_draws(table: pd.DataFrame) -> pd.DataFrame:
     """One row per city, subset and model without its draw."""
     table = table.assign(model=table["model"].str.replace(r",? draw \d+", "", regex=True))
@@ -108,7 +112,7 @@ def adaptations(name: str = "transfer") -> str:
         rows.append(
             [
                 CITY_NAMES.get(city, city),
-                f"{fraction:.0%}".replace("%", " %"),
+                percent(fraction),
                 visits,
                 used,
                 f"{group['seconds'].max():.0f} s",
@@ -142,8 +146,7 @@ def new_places_reach() -> str:
     shares = list(table.columns[3:])
     rows = []
     for _, row in table.iterrows():
-        share = f"{row['share of people']:.0%}".replace("%", " %")
-        head = [CITY_NAMES.get(row["city"], row["city"]), share, str(row["new places"])]
+        head = [CITY_NAMES.get(row["city"], row["city"]), percent(row["share of people"]), str(row["new places"])]
         rows.append([*head, *(f"{row[column]:.3f}" for column in shares)])
     return markdown(rows, ["city", "counts of", "new places", *shares])
 
@@ -165,7 +168,7 @@ def seeds() -> str:
     """The zero-shot row of the shipped checkpoint (seed 0) and of those that were trained with other seeds."""
     rows = []
     for path in [RESULTS / "transfer.csv", *sorted(RESULTS.glob("transfer_seed?.csv"))]:
-        table = pd.read_csv(path, comment="#")
+        table = read(path.stem)
         table = table[(table["subset"] == "all") & table["model"].eq("SAMoE zero-shot, 0 %")].set_index("city")
         scores = table.loc[list(CITY_NAMES), ["acc@1", "mrr"]]
         cells = [f"{accuracy:.3f}/{mrr:.3f}" for accuracy, mrr in (*scores.to_numpy(), scores.mean().to_numpy())]
@@ -244,7 +247,7 @@ def generation(name: str) -> str:
         cells = [f"{1000 * row[column]:.1f}" for column in list(GENERATION)[:6]]
         spread = "" if pd.isna(row["mean6_sd"]) else f" ± {1000 * row['mean6_sd']:.1f}"
         cells += [f"{1000 * row['mean6']:.1f}{spread}", f"{row['cpc']:.2f}", f"{row['moves_per_day']:.2f}"]
-        copies = "" if pd.isna(row["copied_moving"]) else f"{row['copied_moving']:.1%}".replace("%", " %")
+        copies = "" if pd.isna(row["copied_moving"]) else percent(row["copied_moving"], 1)
         rows.append([f"**{row['model']}**" if row["model"].startswith("M-STAR") else row["model"], *cells, copies])
     return markdown(rows, ["JSD, 0.001 nats", *GENERATION.values()])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -255,13 +254,14 @@ def test_an_update_of_a_table_keeps_other_rows_and_all_commands(
     assert (tmp_path / "t.csv").read_text(encoding="utf-8").endswith("city,mrr\nz,0.5\n")
 
 
-def test_the_tables_of_the_results_page_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
-    fill = importlib.import_module("fill_results")
-    monkeypatch.setattr(fill, "RESULTS", tmp_path)
+def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., str]) -> None:
     scores = {"acc@1": 0.25, "acc@5": 0.5, "acc@10": 0.625, "mrr": 0.375, "nll": 4.0, "ece": 0.125, "n": 9, "users": 2}
     scores |= {"mrr_low": 0.25, "mrr_high": 0.5}
-    zero = {"city": list(fill.CITY_NAMES), "subset": "all", "model": "SAMoE zero-shot, 0 %"}
+    zero = {
+        "city": ["calgary", "chicago", "washington_dc", "gowalla_austin"],
+        "subset": "all",
+        "model": "SAMoE zero-shot, 0 %",
+    }
     curve = {
         "city": ["calgary", "chicago"] * 2,
         "model": ["SAMoE zero-shot, 0 %"] * 2 + ["SAMoE + LoRA auto, 1 % draw 0"] * 2,
@@ -278,10 +278,7 @@ def test_the_tables_of_the_results_page_are_filled(tmp_path: Path, monkeypatch: 
         "strengths": {"model": ["no adaptation, 512"], **scores},
         "dense": {"model": "user Markov", "subset": ["all", "new places"], **scores, "seconds": [1250, 1250]},
     }
-    for name, columns in tables.items():
-        pd.DataFrame(columns).to_csv(tmp_path / f"{name}.csv", index=False)
-    blocks = ("seeds", "curve", "new places reach", "new places priors", "strengths", "dense")
-    text = fill.fill("\n".join(f"<!-- begin {name} -->\n<!-- end -->" for name in blocks))
+    text = fill_blocks(tables, ["seeds", "curve", "new places reach", "new places priors", "strengths", "dense"])
     for row in (
         "| 0 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 |",
         "| 1 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 |",
@@ -294,4 +291,3 @@ def test_the_tables_of_the_results_page_are_filled(tmp_path: Path, monkeypatch: 
         "| user Markov | 0.250 | 0.500 | 0.625 | 0.375 [0.250, 0.500] | 4.000 | 0.625 | 1,250 |",
     ):
         assert row in text, row
-    assert fill.fill(text) == text

@@ -83,8 +83,6 @@ def train(
     values = {"num_attributes": weeks.tokenizer.num_attributes, **values}
     model = MstarForTrajectoryGeneration.from_codec(codec, size, variant=variant, **values)
     model.fit_transition(torch.from_numpy(weeks.cells[weeks.train]))
-    if not torch.cuda.is_available():
-        model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
     arguments = training_arguments(
         folder,
         preset="mstar",

@@ -48,8 +48,6 @@ def train(
 ) -> MstarCodecModel:
     set_seed(seed)
     model = MstarCodecModel(config)
-    if not torch.cuda.is_available():
-        model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
     encoded = weeks.tokenizer(weeks.cells[weeks.train], conditions=False, return_tensors="pt")
     arguments = training_arguments(
         folder,

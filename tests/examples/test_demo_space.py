@@ -202,7 +202,8 @@ def write_visits(path: Path) -> Path:
 
 
 def click_pixel(picture: Any, pixel: np.ndarray) -> None:
-    """Click a pixel of the original picture, which is shown in another size."""
+    """Click a pixel of the original picture, which is shown in another size. After each click a new one is loaded."""
+    picture.page.wait_for_function("() => document.querySelector('#city_map img')?.naturalWidth > 0")
     box, size = picture.bounding_box(), picture.evaluate("image => [image.naturalWidth, image.naturalHeight]")
     scale = min(box["width"] / size[0], box["height"] / size[1])
     left, top = (box["width"] - scale * size[0]) / 2, (box["height"] - scale * size[1]) / 2

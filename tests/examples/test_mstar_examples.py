@@ -25,7 +25,7 @@ from hf_mobility.data.weeks import split_weeks_by_user
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-SCRIPTS = ("train_mstar_codec", "train_mstar", "evaluate_mstar")
+SCRIPTS = ("train_mstar_codec", "train_mstar", "evaluate_mstar", "ablate_mstar")
 LEVELS = [1, 4, 24]
 STEPS = {"--steps": "24", "--batch-size": "32"}
 UNTRAINED = np.log(32)  # loss of a generator that knows nothing about its 32 codes
@@ -399,6 +399,42 @@ def test_two_checkpoints_of_one_name_are_refused(
     with pytest.raises(SystemExit):
         run_main(examples.evaluate_mstar, toy_weeks, ["first/best", "second/best/"])
     assert "one name in the table: M-STAR best, M-STAR best" in capsys.readouterr().err
+
+
+# Ablation
+
+
+def test_an_ablation_has_a_row_for_each_variant_way_of_drawing_and_seed(
+    examples: SimpleNamespace, runs: SimpleNamespace, toy_weeks: Any, tmp_path: Path
+) -> None:
+    shared = ["--size", "tiny", "--steps", "8", "--batch-size", "16"]
+    codecs = ["codec", *shared, "--variants", "corrected", "as published", "--output", str(tmp_path / "codecs.csv")]
+    run_main(examples.ablate_mstar, toy_weeks, codecs)
+    table = pd.read_csv(tmp_path / "codecs.csv", comment="#")
+    assert table["variant"].tolist() == ["corrected"] * 2 + ["as published"] * 2
+    assert table["seed"].tolist() == [0, 1] * 2 and (table["weeks"] == len(toy_weeks.validation)).all()
+    assert table["accuracy"].nunique() > 1
+
+    path = tmp_path / "generators.csv"
+    generators = ["generator", *shared, "--codec", str(runs.folder / "codec"), "--judged", "20", "--output", str(path)]
+    run_main(examples.ablate_mstar, toy_weeks, [*generators, "--seeds", "3", "--variants", "conditions hidden"])
+    run_main(examples.ablate_mstar, toy_weeks, [*generators, "--seeds", "3", "--variants", "one pass", "--update"])
+    table = pd.read_csv(path, comment="#")
+    assert table["drawing"].tolist() == ["plain", "guidance 1.5", "-", "-", "-", "plain", "smoothed"]
+    assert (table["n"] == 20).all() and table["mean6"].between(0, np.log(2)).all()
+
+
+def test_codecs_are_ablated_without_a_codec_and_generators_with_one(
+    examples: SimpleNamespace, toy_weeks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, problem in (
+        (["generator"], "they need one"),
+        (["codec", "--codec", "runs/codec"], "goes with generators"),
+        (["codec", "--variants", "one pass"], "no variant"),
+    ):
+        with pytest.raises(SystemExit):
+            run_main(examples.ablate_mstar, toy_weeks, arguments)
+        assert problem in capsys.readouterr().err
 
 
 # Speed

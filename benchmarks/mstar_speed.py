@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -38,6 +39,7 @@ from hf_mobility.baselines.hourly_transformer import HourlyTransformer
 DIFFUSION_STEPS = 1_000
 TRAINING_BATCH = 64
 OURS, HOURLY = "generation, M-STAR", "generation, hour by hour"
+HALF = "generation, M-STAR, weights in bfloat16"
 DIFFUSION = f"generation, diffusion of {DIFFUSION_STEPS:,} steps (one timed)"
 PRODUCT = "matrix product"
 
@@ -93,6 +95,10 @@ class Bench:
         codec = MstarCodecConfig.from_preset(size)
         self.codec = MstarCodecModel(codec).to(self.device)  # type: ignore[arg-type]
         self.model = MstarForTrajectoryGeneration.from_codec(self.codec, size).eval()
+        with tempfile.TemporaryDirectory() as folder:
+            self.model.save_pretrained(folder)
+            half = MstarForTrajectoryGeneration.from_pretrained(folder, dtype=torch.bfloat16)
+        self.half = half.to(self.device).eval()
         config = self.model.config
         self.hours, self.cells, self.classes = codec.num_hours, codec.num_cells, config.num_attributes
         self.rng = np.random.default_rng(0)
@@ -106,7 +112,7 @@ class Bench:
         """Trained parameters; M-STAR has more at equal width: a table of codes and the layers its condition steers."""
         denoiser = sum(parameter.numel() for parameter in self.denoiser.parameters())
         ours = self.model.num_parameters(only_trainable=True)
-        return {OURS: ours, HOURLY: self.hourly.num_parameters, DIFFUSION: denoiser}
+        return {OURS: ours, HALF: ours, HOURLY: self.hourly.num_parameters, DIFFUSION: denoiser}
 
     def precision(self, name: str) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if name == "bf16" else nullcontext()
@@ -121,6 +127,16 @@ class Bench:
         def run() -> None:
             self.model.set_attn_implementation("sdpa")
             self.model.generate(**given, batch_size=batch)
+
+        return run
+
+    def generation_in_half(self, batch: int) -> Run:
+        """As `from_pretrained(..., dtype=torch.bfloat16)` runs: activations are as narrow as the weights."""
+        given = self.conditions(batch)
+
+        def run() -> None:
+            with torch.autocast(self.device.type, enabled=False):
+                self.half.generate(**given, batch_size=batch)
 
         return run
 
@@ -218,9 +234,10 @@ def group(
     return rows
 
 
-def generations(bench: Bench, batch: int) -> dict[str, tuple[Run, Run, int]]:
+def generations(bench: Bench, batch: int, precision: str) -> dict[str, tuple[Run, Run, int]]:
     kinds: dict[str, tuple[Callable[[int], Run], int]] = {
         OURS: (bench.generation, 1),
+        **({HALF: (bench.generation_in_half, 1)} if precision == "bf16" else {}),
         HOURLY: (bench.hour_by_hour, 1),
         DIFFUSION: (bench.diffusion_step, DIFFUSION_STEPS),
     }
@@ -244,7 +261,7 @@ def measure(
     for precision in ("fp32", "bf16"):
         options = {"precision": precision, "repeats": repeats, "side": side}
         for batch in batches:
-            rows += group(bench, generations(bench, batch), batch=batch, **options)  # type: ignore[arg-type]
+            rows += group(bench, generations(bench, batch, precision), batch=batch, **options)  # type: ignore[arg-type]
         for runs in trainings(bench, training_batch).values():
             rows += group(bench, runs, batch=training_batch, **options)  # type: ignore[arg-type]
     name = torch.cuda.get_device_name() if bench.device.type == "cuda" else "CPU"

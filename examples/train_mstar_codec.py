@@ -36,10 +36,23 @@ def codec_config(weeks: WeekSet, size: str, variant: str, **values: object) -> M
     return MstarCodecConfig.from_preset(size, variant=variant, **{**shape, **values})
 
 
+def shifted(cells: np.ndarray, rows: int, columns: int, *, copies: int, seed: int) -> np.ndarray:
+    """The weeks (N, L), and copies of them that are moved as a whole, each by another random step, over the grid and
+    around its edges: (N * (1 + copies), L). Cells that few people visit are then known to the codec as well as others.
+    """
+    rng, made = np.random.default_rng(seed), [cells]
+    for _ in range(copies):
+        down, right = rng.integers((rows, columns), size=(len(cells), 2)).T[..., None]
+        moved = (cells // columns + down) % rows * columns + (cells % columns + right) % columns
+        made.append(np.where(cells < 0, cells, moved))
+    return np.concatenate(made)
+
+
 def train(
     weeks: WeekSet,
     config: MstarCodecConfig,
     *,
+    copies: int = 0,
     steps: int,
     batch_size: int,
     learning_rate: float,
@@ -48,7 +61,9 @@ def train(
 ) -> MstarCodecModel:
     set_seed(seed)
     model = MstarCodecModel(config)
-    encoded = weeks.tokenizer(weeks.cells[weeks.train], conditions=False, return_tensors="pt")
+    grid = weeks.tokenizer
+    cells = shifted(weeks.cells[weeks.train], grid.rows, grid.columns, copies=copies, seed=seed)
+    encoded = grid(cells, conditions=False, return_tensors="pt")
     arguments = training_arguments(
         folder,
         preset="mstar_codec",
@@ -109,6 +124,7 @@ def main() -> None:
     parser.add_argument("--size", default="small")
     parser.add_argument("--variant", default="corrected")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
+    parser.add_argument("--shifted-copies", type=int, default=0, help="of each training week, moved over the grid")
     parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
@@ -123,6 +139,7 @@ def main() -> None:
     model = train(
         weeks,
         config,
+        copies=options.shifted_copies,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,

@@ -24,12 +24,13 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .blocks_mstar import mark
 from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .configuration_mstar import MstarConfig
 from .loss_mstar import head_loss, mean_per_level, position_losses
 from .path_mstar import best_path, clamp_to_known, fit_stay_probability, sample_path
 from .sampling_mstar import SamplingOptions, draw_codes, revealed_shares, settle
-from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm, mark
+from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm
 
 WEEKS_AT_ONCE = 64  # of `generate`, where `batch_size` is not given
 

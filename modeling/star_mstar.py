@@ -17,16 +17,11 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .blocks_mstar import drop, mark
 from .configuration_mstar import MstarConfig
 
 Modulation = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # gate, 1 + scale, shift, each (N, 1, C)
 MASKED_SHARE = 0.25  # levels within this share of all positions are one masked block of `LevelAttention`
-
-
-def mark(module: nn.Module, **values: Any) -> None:
-    """Set the marks (`init_std`, `init_bound`) that `_init_weights` reads."""
-    for name, value in values.items():
-        setattr(module, name, value)
 
 
 class MstarModulation(nn.Module):
@@ -47,23 +42,6 @@ def adaptive_norm(hidden: torch.Tensor, modulation: Modulation, eps: float) -> t
     """LayerNorm without parameters of its own, then the condition's scale and shift, (N, T, C) -> (N, T, C)."""
     normed = F.layer_norm(hidden, hidden.shape[-1:], eps=eps)
     return torch.addcmul(modulation[2].to(normed.dtype), normed, modulation[1].to(normed.dtype))
-
-
-def dropout(values: torch.Tensor, probability: float, training: bool) -> tuple[torch.Tensor, float]:
-    """Dropout: the values with some set to 0, and the factor by which the rest is to be multiplied.
-
-    On a CPU the mask is made of random bytes, with the probability rounded to 1/256: torch's own draws one number per
-    element there, which costs more than the matrix product before it.
-    """
-    threshold = round(256 * probability)
-    if not training or not threshold:
-        return values, 1.0
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.dropout(values, p=probability), 1.0
-    count = values.numel()
-    words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[:count].view(values.shape) >= threshold
-    return values * kept, 256 / (256 - threshold)
 
 
 def drop_path(gate: torch.Tensor, probability: float, training: bool) -> torch.Tensor:
@@ -263,8 +241,8 @@ class MstarLayer(GradientCheckpointingLayer):
         return self._add(hidden_states, inner, mlp_modulation[0])
 
     def _add(self, hidden_states: torch.Tensor, branch: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        branch, factor = dropout(branch, self.dropout, self.training)
-        gate = drop_path(gate, self.drop_path, self.training) * factor
+        branch = drop(branch, self.dropout if self.training else 0.0)
+        gate = drop_path(gate, self.drop_path, self.training)
         return torch.addcmul(hidden_states, branch.to(hidden_states.dtype), gate.to(hidden_states.dtype))
 
 
@@ -276,5 +254,4 @@ __all__ = [
     "MstarLayer",
     "MstarModulation",
     "adaptive_norm",
-    "mark",
 ]

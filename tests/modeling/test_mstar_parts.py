@@ -23,7 +23,7 @@ from hf_mobility.modeling.sampling_mstar import (
     settle,
     top_candidates,
 )
-from hf_mobility.modeling.star_mstar import LevelAttention, attention_blocks, dropout
+from hf_mobility.modeling.star_mstar import LevelAttention, attention_blocks
 
 WEEK = (1, 7, 14, 28, 56, 84, 112, 168)
 
@@ -223,7 +223,7 @@ def test_training_shows_nothing_in_one_of_the_passes_and_never_a_level_of_one_pa
     torch.testing.assert_close((shares[:, 1:] == 0).float().mean(0), torch.tensor([0.25, 0.5]), atol=0.02, rtol=0)
 
 
-# Attention, dropout and loss
+# Attention and loss
 
 
 def level_mask(lengths: tuple[int, ...]) -> torch.Tensor:
@@ -254,14 +254,6 @@ def test_the_coarsest_levels_share_one_block() -> None:
     blocks, mask = attention_blocks(WEEK)
     assert blocks == [(0, 106), (106, 190), (190, 302), (302, 470)]
     assert torch.equal(~mask, level_mask(WEEK)[:106, :106])
-
-
-def test_dropout_keeps_the_mean_and_the_wanted_share() -> None:
-    values = torch.ones(1003, 101)
-    dropped, factor = dropout(values, 0.2, training=True)
-    assert set(dropped.unique().tolist()) == {0.0, 1.0}
-    assert abs((dropped * factor).mean() - 1) < 0.01 and abs(dropped.mean() - 0.8) < 0.01
-    assert dropout(values, 0.2, training=False) == (values, 1.0)
 
 
 def test_the_loss_by_slices_equals_cross_entropy_with_its_gradients() -> None:

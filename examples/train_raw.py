@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _options import config_value
-from _series import NAMES, SeriesSet, load_series, raw_config, train_raw
+from _series import LEAST_OBSERVED, NAMES, SeriesSet, load_series, raw_config, train_raw
 from _tables import save_table
 
 from hf_mobility import RawForTrajectoryPrediction
@@ -41,15 +41,23 @@ def judge_one_step(predictors: list[Any], data: SeriesSet) -> pd.DataFrame:
     return one_step_table(made, points, metres_per_unit=metres, counted=None if data.complete else observed)
 
 
-def judge_roll_out(predictors: list[Any], data: SeriesSet, *, steps: int, end_hours: list[int]) -> pd.DataFrame:
+def judge_roll_out(
+    predictors: list[Any], data: SeriesSet, *, steps: int, end_hours: list[int], recorded: bool
+) -> pd.DataFrame:
     """Roll-outs of the held-out people that end at these hours of the window's last day, all taken together: errors are
-    means over all of them, correlations means over the hours in which they exist, `users` counts roll-outs.
+    means over all of them, correlations means over the hours in which they exist, `users` counts roll-outs. `recorded`
+    counts only those of which every slot was recorded; otherwise filled slots are the truth as well.
     """
     tables = []
     for hour in end_hours:
         end = data.tokenizer.model_max_length - (24 - hour) * data.tokenizer.slots_per_day // 24
         task = TrajectoryTask.from_series(
-            data.series, data.tokenizer, steps=steps, end_slot=end, observed_only=not data.complete
+            data.series,
+            data.tokenizer,
+            steps=steps,
+            end_slot=end,
+            observed_only=recorded,
+            least_observed=LEAST_OBSERVED,
         )
         tables.append(horizon_table(predictors, task.take(np.isin(task.users, data.users[data.held_out]))))
     table = pd.concat(tables)
@@ -59,7 +67,8 @@ def judge_roll_out(predictors: list[Any], data: SeriesSet, *, steps: int, end_ho
         part.mul(numbers["users"], axis=0).groupby(level=keys, sort=False).sum() for part in (numbers, numbers.notna())
     )
     means = (sums / known).assign(users=known["users"])
-    return means.reset_index()[tables[0].columns]
+    slots = "recorded" if recorded else "every one"
+    return means.reset_index()[tables[0].columns].assign(slots=slots)
 
 
 def main() -> None:
@@ -117,9 +126,11 @@ def main() -> None:
         predictors.insert(2, gru)
     print("\nNext point, people held out (mae_m: mean over both axes, metres)")
     print(judge_one_step(predictors, data).round(1).to_string(index=False))
-    table = judge_roll_out(predictors, data, steps=options.roll_out, end_hours=options.end_hours)
+    kinds = [False] if data.complete else [True, False]
+    asked = {"steps": options.roll_out, "end_hours": options.end_hours}
+    table = pd.concat([judge_roll_out(predictors, data, recorded=kind, **asked) for kind in kinds])
     print("\nRoll-out")
-    shown = ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "pcc", "error_km"]
+    shown = ["slots", "model", "subset", "minutes", "users", "mae_m", "mse_km2", "pcc", "error_km"]
     print(table[shown].round(3).to_string(index=False))
     if options.report:
         save_table(table.assign(points=options.points, seconds=round(seconds)), options.report)

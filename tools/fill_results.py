@@ -252,11 +252,11 @@ def generation(name: str) -> str:
     return markdown(rows, ["JSD, 0.001 nats", *GENERATION.values()])
 
 
-def codec() -> str:
-    table = read("mstar_codec")
+def codec(*names: str) -> str:
+    """Round trips of one or several files."""
     rows = [
         [
-            f"{row['data']}, {row['part']}",
+            f"{row['data'].replace('_', ' ')}, {row['part']}",
             f"{row['weeks']:,.0f}",
             f"{row['accuracy']:.4f}",
             f"{row['accuracy near moves']:.4f}",
@@ -264,16 +264,62 @@ def codec() -> str:
             f"{row['moves per day']:.2f} / {row['moves per day, round trip']:.2f}",
             f"{row['codes in use, mean level']:.0f} / {row['codes in use, finest level']:.0f}",
         ]
-        for _, row in table.iterrows()
+        for name in names
+        for _, row in read(name).iterrows()
     ]
     header = ["weeks", "number", "accuracy", "near moves", "whole week exact", "moves a day, real / round trip"]
     return markdown(rows, [*header, "codes in use, mean level / finest"])
 
 
-def settings() -> str:
+def codec_ablation() -> str:
+    """Means over seeds, ± their standard deviation."""
+    columns = ["accuracy", "accuracy near moves", "whole week exact", "moves per day, round trip"]
+    columns += ["codes in use, mean level", "codes in use, finest level"]
+    digits = [3, 3, 3, 2, 0, 0]
+    table = read("mstar_codec_ablation")
+    rows = []
+    for name, group in table.groupby("variant", sort=False):
+        cells = [
+            f"{group[column].mean():.{digit}f} ± {group[column].std():.{digit}f}"
+            for column, digit in zip(columns, digits)
+        ]
+        rows.append([str(name), *cells])
+    real = f"moves a day, round trip (real {table['moves per day'].mean():.2f})"
+    header = ["accuracy", "near moves", "whole day exact", real, "codes in use, mean level", "finest"]
+    return markdown(rows, [f"codec, {table['seed'].nunique()} seeds", *header])
+
+
+def generator_ablation() -> str:
+    """Divergences in 0.001 nats, means over seeds, ± their standard deviation."""
+    table = read("mstar_ablation")
+    seeds = table[table["drawing"] != "-"]["seed"].nunique()
+    rows = []
+    for (name, drawing), group in table.groupby(["variant", "drawing"], sort=False):
+        cells = [f"{1000 * group[column].mean():.1f}" for column in list(GENERATION)[:6]]
+        both = [(1000 * group["mean6"], 1), (group["moves_per_day"], 2)]
+        spread = [f" ± {values.std():.{digits}f}" if len(group) > 1 else "" for values, digits in both]
+        cells += [f"{values.mean():.{digits}f}{more}" for (values, digits), more in zip(both, spread)]
+        rows.append([str(name), "" if drawing == "-" else str(drawing), *cells])
+    header = [*list(GENERATION.values())[:6], "mean of six", "moves a day"]
+    return markdown(rows, [f"trained, {seeds} seeds", "drawn", *header])
+
+
+def mstar_speed() -> str:
+    table = pd.read_csv(ROOT / "benchmarks" / "mstar_speed.csv", comment="#")
+    rows = []
+    for _, row in table.iterrows():
+        product = pd.isna(row["ms per week"])
+        cells = ["", "", ""] if product else [f"{row['ms per week']:,.1f}", f"{row['times first']:.2f}"]
+        cells = [*cells[:2], "" if product else f"{row['GFLOP per week']:,.1f}", f"{row['GFLOP/s']:,.0f}"]
+        rows.append([row["measurement"], f"{row['batch']}", row["precision"], *cells, percent(row["share of product"])])
+    header = ["batch", "precision", "ms a week", "times the first", "GFLOP a week", "GFLOP/s", "of the product's rate"]
+    return markdown(rows, ["measurement", *header])
+
+
+def settings(name: str) -> str:
     rows = [
         [f"`{row['settings']}`", f"{1000 * row['mean6']:.1f}", f"{row['moves_per_day']:.2f}"]
-        for _, row in read("mstar_settings").sort_values("mean6").iterrows()
+        for _, row in read(name).sort_values("mean6").iterrows()
     ]
     return markdown(rows, ["settings of drawing", "mean of six, 0.001 nats", "moves a day"])
 
@@ -327,14 +373,17 @@ def roll_outs(*names: str) -> str:
     rows = []
     for name in found:
         table = read(f"raw_rollout_{name}")
-        for model, group in table.groupby("model", sort=False):
+        if "slots" not in table:
+            table["slots"] = "recorded"
+        for (slots, model), group in table.groupby(["slots", "model"], sort=False):
             cells = []
             for subset in ("all", "moving"):
                 error = group[group["subset"] == subset].set_index("minutes")["error_km"].reindex(HORIZONS)
                 cells += ["–" if pd.isna(km) else f"{km:.2f}" for km in error]
             users = group[group["minutes"] == group["minutes"].max()].set_index("subset")["users"]
             people = f"{users['all']} / {users['moving']}"
-            rows.append([name, people, f"**{model}**" if "RAW" in str(model) else str(model), *cells])
+            points = name if slots == "recorded" or table["slots"].nunique() == 1 else f"{name}, filled slots too"
+            rows.append([points, people, f"**{model}**" if "RAW" in str(model) else str(model), *cells])
     header = [f"{subset}, {minutes} min" for subset in ("all", "moving") for minutes in HORIZONS]
     return markdown(rows, ["points", "roll-outs, all / moving", "error, km", *header])
 
@@ -386,9 +435,15 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw roll-out simulated": lambda: roll_outs("simulated"),
     "raw geolife": geolife,
     "raw speed": raw_speed,
-    "mstar codec": codec,
+    "mstar codec": lambda: codec("mstar_codec"),
+    "mstar codecs": lambda: codec("mstar_codec", "mstar_codec_days", "mstar_codec_cabs"),
+    "mstar codec ablation": codec_ablation,
     "mstar simulated": lambda: generation("mstar_simulated"),
-    "mstar settings": settings,
+    "mstar days": lambda: generation("mstar_days"),
+    "mstar cabs": lambda: generation("mstar_cabs"),
+    "mstar settings": lambda: settings("mstar_settings"),
+    "mstar ablation": generator_ablation,
+    "mstar speed": mstar_speed,
     "transfer": lambda: wide("all", ("acc@1", "mrr")),
     "new places": lambda: wide("new places", ("acc@10", "mrr")),
     "known places": lambda: wide("known places", ("acc@1", "mrr")),

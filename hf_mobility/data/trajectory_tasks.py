@@ -54,6 +54,7 @@ class TrajectoryTask:
         steps: int = 10,
         end_slot: int | None = None,
         observed_only: bool = False,
+        least_observed: float = 0.0,
     ) -> TrajectoryTask:
         """The task of predicting the last points of windows (the paper: 10 of 959, which is 2.5 hours).
 
@@ -65,6 +66,7 @@ class TrajectoryTask:
             end_slot: T + H; by default the length of the longest window.
             observed_only: keep only windows in which something was recorded in the last known slot and in all that
                 follow; elsewhere the truth is itself a filled-in point.
+            least_observed: keep only windows in which something was recorded in this share of the slots.
 
         Raises:
             DataError: if no window is long enough or observed, or fewer than one point would be known.
@@ -75,11 +77,14 @@ class TrajectoryTask:
             raise DataError(f"steps must be at least 1 and below the end of the roll-out ({end}), not {steps}.")
         rows = np.flatnonzero(lengths >= end)
         slots = series.offsets[rows][:, None] + np.arange(end)
+        observed = series.observed[slots]
+        kept = observed.mean(axis=1) >= least_observed
         if observed_only:
-            seen = series.observed[slots[:, end - steps - 1 :]].all(axis=1)
-            rows, slots = rows[seen], slots[seen]
+            kept &= observed[:, end - steps - 1 :].all(axis=1)
+        rows, slots = rows[kept], slots[kept]
         if not len(rows):
             wanted = "is observed to the end" if observed_only else "is long enough"
+            wanted += f" and observed in {least_observed:.0%} of its slots" if least_observed else ""
             raise DataError(f"None of {len(lengths)} windows {wanted} (slots 0..{end - 1}); choose another end_slot.")
         points = series.coordinates[slots]
         return cls(

@@ -56,6 +56,13 @@ def test_observed_windows_are_those_whose_end_was_recorded() -> None:
     assert len(whole) == 2
 
 
+def test_nearly_empty_windows_can_be_left_out() -> None:
+    some = TrajectoryTask.from_series(SERIES, TOKENIZER, steps=2, end_slot=21, least_observed=20.5 / 21)
+    assert some.users.tolist() == [3, 5] and some.start_weekday.tolist() == [2, 2]  # the first window lacks hour 20
+    with pytest.raises(DataError, match=r"is long enough and observed in 99% of its slots \(slots 0\.\.47\)"):
+        TrajectoryTask.from_series(SERIES, TOKENIZER, steps=2, least_observed=0.99)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -21,6 +21,7 @@ from .blocks_mstar import drop, mark
 from .configuration_mstar import MstarConfig
 
 Modulation = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # gate, 1 + scale, shift, each (N, 1, C)
+SCORES_AT_ONCE = 2**20  # of `LevelAttention`
 MASKED_SHARE = 0.25  # levels within this share of all positions are one masked block of `LevelAttention`
 
 
@@ -76,7 +77,7 @@ class MstarCache:
 
 
 class LevelAttention(torch.autograd.Function):
-    """Block-causal attention as matrix products, one week at a time so that its scores stay in the processor's cache.
+    """Block-causal attention as matrix products, few weeks at a time so that scores stay in the processor's cache.
 
     A level attends to itself and what is coarser, without a mask; the few positions of the coarsest levels are one
     masked block. Inputs (N, H, T, d), the query already scaled; returns (N, T, H, d). For CPUs; no dropout.
@@ -86,41 +87,46 @@ class LevelAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...]
     ) -> torch.Tensor:
-        query, key, value = (x.contiguous() for x in (query, key, value))
-        batch, heads, length, size = query.shape
+        shape = query.shape
+        query, key, value = (x.contiguous().flatten(0, 1) for x in (query, key, value))
         blocks, mask = attention_blocks(lengths)
-        output = query.new_empty(batch, length, heads, size)
-        weights = [query.new_empty(batch, heads, end - start, end) for start, end in blocks]
-        for week in range(batch):
+        output = torch.empty_like(query)
+        weights = [query.new_empty(len(query), end - start, end) for start, end in blocks]
+        for rows in _few_weeks(shape):
             for (start, end), kept in zip(blocks, weights):
-                scores = torch.bmm(query[week, :, start:end], key[week, :, :end].transpose(1, 2))
+                scores = torch.bmm(query[rows, start:end], key[rows, :end].transpose(1, 2))
                 if start == 0:
                     scores = scores.masked_fill_(mask, float("-inf"))
-                torch.softmax(scores, -1, out=kept[week])
-                output[week, start:end] = torch.bmm(kept[week], value[week, :, :end]).transpose(0, 1)
+                torch.softmax(scores, -1, out=kept[rows])
+                output[rows, start:end] = torch.bmm(kept[rows], value[rows, :end])
         ctx.save_for_backward(query, key, value, *weights)
-        ctx.blocks = blocks
-        return output
+        ctx.blocks, ctx.shape = blocks, shape
+        return output.view(shape).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, *weights = ctx.saved_tensors
-        grad_output = grad_output.transpose(1, 2).contiguous()
+        grad_output = grad_output.transpose(1, 2).contiguous().flatten(0, 1)
         grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        grad_key = torch.empty_like(key[0], dtype=torch.promote_types(key.dtype, torch.float32))
-        grad_value = torch.empty_like(grad_key)
-        for week in range(len(query)):
-            grad_key.zero_()
-            grad_value.zero_()
+        for rows in _few_weeks(ctx.shape):
+            grad_key = torch.zeros_like(key[rows], dtype=torch.promote_types(key.dtype, torch.float32))
+            grad_value = torch.zeros_like(grad_key)
             for (start, end), kept in zip(ctx.blocks, weights):
-                above, past = grad_output[week, :, start:end], slice(0, end)
-                raw = torch.bmm(above, value[week, :, past].transpose(1, 2))
-                scores = torch.ops.aten._softmax_backward_data(raw, kept[week], -1, kept.dtype)
-                grad_value[:, past] += torch.bmm(kept[week].transpose(1, 2), above)
-                grad_key[:, past] += torch.bmm(scores.transpose(1, 2), query[week, :, start:end])
-                grads[0][week, :, start:end] = torch.bmm(scores, key[week, :, past])
-            grads[1][week], grads[2][week] = grad_key, grad_value
-        return *grads, None
+                above = grad_output[rows, start:end]
+                raw = torch.bmm(above, value[rows, :end].transpose(1, 2))
+                scores = torch.ops.aten._softmax_backward_data(raw, kept[rows], -1, kept.dtype)
+                grad_value[:, :end] += torch.bmm(kept[rows].transpose(1, 2), above)
+                grad_key[:, :end] += torch.bmm(scores.transpose(1, 2), query[rows, start:end])
+                grads[0][rows, start:end] = torch.bmm(scores, key[rows, :end])
+            grads[1][rows], grads[2][rows] = grad_key, grad_value
+        return *(grad.view(ctx.shape) for grad in grads), None
+
+
+def _few_weeks(shape: tuple[int, ...]) -> list[slice]:
+    """Parts of the N * H rows of an (N, H, T, d): as many weeks, at least one, as have `SCORES_AT_ONCE` together."""
+    weeks, heads, length, _ = shape
+    step = heads * max(1, SCORES_AT_ONCE // (heads * length**2))
+    return [slice(first, first + step) for first in range(0, weeks * heads, step)]
 
 
 def attention_blocks(lengths: tuple[int, ...]) -> tuple[list[tuple[int, int]], torch.Tensor]:

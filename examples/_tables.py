@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 
@@ -14,7 +15,7 @@ def save_table(table: pd.DataFrame, path: str | Path, *, update: Sequence[str] =
     """Write `table` below a comment that repeats the running command.
 
     With `update`, names of columns, rows of an existing file stay whose values there are not those of a row of `table`,
-    and so do its commands.
+    and so do its commands; the others are replaced in their place.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,9 +25,12 @@ def save_table(table: pd.DataFrame, path: str | Path, *, update: Sequence[str] =
         commands = [*(command for command in before if command != commands[0]), *commands]
         kept = pd.read_csv(path, comment="#")
         columns = list(update)
-        made = set(map(tuple, table[columns].astype(str).to_numpy()))
-        again = [key in made for key in map(tuple, kept[columns].astype(str).to_numpy())]
-        table = pd.concat([kept[~pd.Series(again, dtype=bool)], table])
+        old, new = (list(map(tuple, rows[columns].astype(str).to_numpy())) for rows in (kept, table))
+        place = {key: number for number, key in enumerate(dict.fromkeys(old + new))}
+        made = set(new)
+        again = pd.Series([key in made for key in old], dtype=bool)
+        order = [place[key] for key in [key for key in old if key not in made] + new]
+        table = pd.concat([kept[~again], table]).iloc[np.argsort(order, kind="stable")]
     text = table.round(5).to_csv(index=False, lineterminator="\n")
     path.write_text(f"# {'; '.join(commands)}\n{text}", encoding="utf-8")
 

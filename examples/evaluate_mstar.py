@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--hourly-width", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output")
+    parser.add_argument("--update", action="store_true", help="keep the rows of the file that are not made again")
     options = parser.parse_args()
     names = [f"M-STAR {Path(folder).name}" for folder in options.checkpoints]
     if len(set(names)) < len(names):
@@ -97,7 +98,7 @@ def main() -> None:
     table.insert(0, "data", options.weeks)
     print(table[SHOWN].round(4).to_string(index=False))
     if options.output:
-        save_table(table, options.output)
+        save_table(table, options.output, update=["model"] if options.update else ())
 
 
 if __name__ == "__main__":

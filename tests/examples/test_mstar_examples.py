@@ -435,7 +435,7 @@ def test_an_ablation_has_a_row_for_each_variant_way_of_drawing_and_seed(
     run_main(examples.ablate_mstar, toy_weeks, [*generators, "--seeds", "3", "--variants", "conditions hidden"])
     run_main(examples.ablate_mstar, toy_weeks, [*generators, "--seeds", "3", "--variants", "one pass", "--update"])
     table = pd.read_csv(path, comment="#")
-    assert table["drawing"].tolist() == ["plain", "guidance 1.5", "-", "-", "-", "plain", "smoothed"]
+    assert table["drawing"].tolist() == ["-", "-", "-", "plain", "guidance 1.5", "plain", "smoothed"]
     assert (table["n"] == 20).all() and table["mean6"].between(0, np.log(2)).all()
 
 
@@ -450,6 +450,37 @@ def test_codecs_are_ablated_without_a_codec_and_generators_with_one(
         with pytest.raises(SystemExit):
             run_main(examples.ablate_mstar, toy_weeks, arguments)
         assert problem in capsys.readouterr().err
+
+
+# Pages
+
+
+def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., str]) -> None:
+    trip = {"data": ["geolife_days"], "part": "test", "weeks": 2425, "accuracy": 0.9949, "accuracy near moves": 0.9556}
+    trip |= {"whole week exact": 0.8, "moves per day": 3.5, "moves per day, round trip": 3.45}
+    trip |= {"codes in use, mean level": 33.0, "codes in use, finest level": 34.0}
+    codecs = {**trip, "variant": ["as published"] * 2, "seed": [0, 1], "accuracy": [0.5, 0.7], "data": "geolife_days"}
+    jsd = dict.fromkeys(("displacement", "radius", "duration", "periodicity", "g_rank", "i_rank"), 0.004)
+    judged = {"model": ["M-STAR days"], **jsd, "mean6": 0.004, "mean6_sd": 0.001, "cpc": 0.5, "copied_moving": 0.03}
+    drawn = {"variant": ["train sample", "one pass", "one pass"], "drawing": ["-", "plain", "plain"], "seed": [1, 0, 1]}
+    tables = {
+        **{f"mstar_codec{more}": trip for more in ("", "_days", "_cabs")},
+        "mstar_codec_ablation": codecs,
+        "mstar_days": {**judged, "moves_per_day": 3.5},
+        "mstar_ablation": {**drawn, **jsd, "mean6": [0.004, 0.006, 0.01], "moves_per_day": [3.5, 3.0, 4.0]},
+        "mstar_settings": {"settings": ["{'top_k': 3}"], "mean6": 0.01, "moves_per_day": 3.0},
+    }
+    blocks = ("codecs", "codec ablation", "days", "ablation", "settings")
+    text = fill_blocks(tables, [f"mstar {name}" for name in blocks])
+    for row in (
+        "| geolife days, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
+        "| as published | 0.600 ± 0.141 | 0.956 ± 0.000 | 0.800 ± 0.000 | 3.45 ± 0.00 | 33 ± 0 | 34 ± 0 |",
+        "| **M-STAR days** | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 ± 1.0 | 0.50 | 3.50 | 3.0 % |",
+        "| train sample |  | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 3.50 |",
+        "| one pass | plain | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 8.0 ± 2.8 | 3.50 ± 0.71 |",
+        "| `{'top_k': 3}` | 10.0 | 3.00 |",
+    ):
+        assert row in text, row
 
 
 # Speed

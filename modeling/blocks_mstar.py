@@ -36,7 +36,7 @@ def drop(values: torch.Tensor, probability: float) -> torch.Tensor:
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(values, probability)
     count = values.numel()
-    seed = int(torch.randint(2**62, ()))
+    seed = int(torch.randint(2**62, (), device="cpu"))
     draws = np.random.Generator(np.random.SFC64(seed)).integers(2**64, size=(count + 3) // 4, dtype=np.uint64)
     kept = torch.from_numpy(draws.view(np.int16)[:count]).view(values.shape).ge_(round(probability * 2**16) - 2**15)
     return values * kept.to(values.dtype).mul_(1 / (1 - probability))

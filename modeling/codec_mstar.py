@@ -259,7 +259,7 @@ class MstarCodecModel(MstarPreTrainedModel):
             half, hours = smoothing_window // 2, fhat.shape[1]
             ends = fhat[:, :1].expand(-1, half, -1), fhat[:, -1:].expand(-1, half, -1)
             padded = torch.cat([ends[0], fhat, ends[1]], dim=1)
-            fhat = sum(padded[:, shift : shift + hours] for shift in range(smoothing_window)) / smoothing_window
+            fhat = torch.stack([padded[:, shift : shift + hours] for shift in range(smoothing_window)]).mean(0)
         return self._decode(fhat, dropping=False)
 
     def code_usage(self, code_ids: torch.Tensor) -> torch.Tensor:

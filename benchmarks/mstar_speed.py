@@ -125,7 +125,7 @@ class Bench:
         given = self.conditions(batch)
 
         def run() -> None:
-            self.model.set_attn_implementation("sdpa")
+            self.model.set_attn_implementation("sdpa")  # trainings change it
             self.model.generate(**given, batch_size=batch)
 
         return run
@@ -133,12 +133,7 @@ class Bench:
     def generation_in_half(self, batch: int) -> Run:
         """As `from_pretrained(..., dtype=torch.bfloat16)` runs: activations are as narrow as the weights."""
         given = self.conditions(batch)
-
-        def run() -> None:
-            with torch.autocast(self.device.type, enabled=False):
-                self.half.generate(**given, batch_size=batch)
-
-        return run
+        return torch.autocast(self.device.type, enabled=False)(lambda: self.half.generate(**given, batch_size=batch))
 
     def hour_by_hour(self, batch: int) -> Run:
         given = Conditions(**self.conditions(batch))

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 
@@ -24,13 +23,11 @@ def save_table(table: pd.DataFrame, path: str | Path, *, update: Sequence[str] =
         before = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").split("; ")
         commands = [*(command for command in before if command != commands[0]), *commands]
         kept = pd.read_csv(path, comment="#")
-        columns = list(update)
-        old, new = (list(map(tuple, rows[columns].astype(str).to_numpy())) for rows in (kept, table))
-        place = {key: number for number, key in enumerate(dict.fromkeys(old + new))}
-        made = set(new)
-        again = pd.Series([key in made for key in old], dtype=bool)
-        order = [place[key] for key in [key for key in old if key not in made] + new]
-        table = pd.concat([kept[~again], table]).iloc[np.argsort(order, kind="stable")]
+        rows = pd.concat([kept, table], ignore_index=True)
+        place = rows.groupby([rows[column].astype(str) for column in update], sort=False).ngroup()
+        is_new = rows.index >= len(kept)
+        place = place[is_new | ~place.isin(place[is_new])]
+        table = rows.loc[place.sort_values(kind="stable").index]
     text = table.round(5).to_csv(index=False, lineterminator="\n")
     path.write_text(f"# {'; '.join(commands)}\n{text}", encoding="utf-8")
 

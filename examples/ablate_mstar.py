@@ -23,16 +23,17 @@ import train_mstar
 import train_mstar_codec
 from _tables import GrowingTable
 from _weeks import NAMES, WeekSet, check_trained_on, load_weeks
+from evaluate_mstar import fitted_baselines
 
 from hf_mobility import MstarCodecModel
-from hf_mobility.baselines.generators import Conditions, HourlyMarkov
-from hf_mobility.baselines.generators_epr import ExplorationReturn
-from hf_mobility.evaluation.fidelity import fidelity, hide_hours
+from hf_mobility.baselines.generators import Conditions
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Values of the config that are changed in a `form`, and ways of drawing: name -> changes of the plain settings."""
+    """Values of the config that are changed in a `form`. Of generators also ways of drawing: name -> changes of the
+    plain settings; what is not named is drawn as it was trained.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     form: str = "corrected"
@@ -57,80 +58,56 @@ GENERATORS = {
     "four passes": Variant(
         FOUR,
         drawing={
-            "plain": FOUR,
+            "plain": {},
             "one pass": ONE,
-            "most certain first": {**FOUR, "settling_order": "certain"},
-            "temperature .9": {**FOUR, "temperature": 0.9},
-            "drawn path": {**FOUR, "decoding": "sample"},
+            "most certain first": {"settling_order": "certain"},
+            "temperature .9": {"temperature": 0.9},
+            "drawn path": {"decoding": "sample"},
         },
     ),
-    "one pass": Variant(ONE, drawing={"plain": ONE, "smoothed": {**ONE, "smoothing_window": 3}}),
-    "noisy codes": Variant({**FOUR, "code_noise": 0.1}, drawing={"plain": FOUR}),
+    "one pass": Variant(ONE, drawing={"plain": {}, "smoothed": {"smoothing_window": 3}}),
+    "noisy codes": Variant({**FOUR, "code_noise": 0.1}),
     "conditions hidden": Variant(
-        {**FOUR, "condition_dropout": 0.1}, drawing={"plain": FOUR, "guidance 1.5": {**FOUR, "guidance": 1.5}}
+        {**FOUR, "condition_dropout": 0.1}, drawing={"plain": {}, "guidance 1.5": {"guidance": 1.5}}
     ),
-    "no dropout": Variant({**FOUR, "dropout": 0.0, "drop_path": 0.0}, drawing={"plain": FOUR}),
+    "no dropout": Variant({**FOUR, "dropout": 0.0, "drop_path": 0.0}),
     "as published": Variant(form="released", drawing={"published": train_mstar.PAPER}),
 }
+COUNTED = ("HourlyMarkov by home", "ExplorationReturn")
 Row = dict[str, Any]
+
+
+def trained(train: Callable[..., Any], *given: Any, options: argparse.Namespace, seed: int, **more: Any) -> Any:
+    """A model of `train_mstar_codec.train` or `train_mstar.train`; nothing of the run is kept."""
+    shared = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate")}
+    with tempfile.TemporaryDirectory() as folder:
+        return train(*given, seed=seed, folder=folder, **shared, **more)
 
 
 def codec_rows(weeks: WeekSet, variant: Variant, seed: int, options: argparse.Namespace) -> Iterator[Row]:
     config = train_mstar_codec.codec_config(weeks, options.size, variant.form, **variant.values)
-    with tempfile.TemporaryDirectory() as folder:
-        model = train_mstar_codec.train(
-            weeks,
-            config,
-            steps=options.steps,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            seed=seed,
-            folder=folder,
-        )
+    model = trained(train_mstar_codec.train, weeks, config, options=options, seed=seed)
     yield train_mstar_codec.judge(model, weeks, weeks.validation)
 
 
 def generator_rows(weeks: WeekSet, variant: Variant, seed: int, options: argparse.Namespace) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory() as folder:
-        model = train_mstar.train(
-            MstarCodecModel.from_pretrained(options.codec),
-            weeks,
-            size=options.size,
-            variant=variant.form,
-            values=variant.values,
-            steps=options.steps,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            seed=seed,
-            folder=folder,
-        )
-    rows = judged(weeks, options.judged)
+    codec = MstarCodecModel.from_pretrained(options.codec)
+    what = {"size": options.size, "variant": variant.form, "values": variant.values}
+    model = trained(train_mstar.train, codec, weeks, options=options, seed=seed, **what)
+    rows = train_mstar.judged_weeks(weeks, options.judged)
     for name, change in variant.drawing.items():
         yield {"drawing": name, **train_mstar.score(model, weeks, rows, **train_mstar.START | change)}
 
 
 def counting_rows(weeks: WeekSet, number: int) -> Iterator[Row]:
     """What needs no training: a sample of training weeks, the Markov chain of a home, and exploration and return."""
-    rows, train = judged(weeks, number), weeks.cells[weeks.train]
-    lat, lon, slots = weeks.tokenizer.lat, weeks.tokenizer.lon, weeks.slots_per_day
-    place = {"lat": lat, "lon": lon, "slots_per_day": slots}
+    rows, train = train_mstar.judged_weeks(weeks, number), weeks.cells[weeks.train]
     given = Conditions(**weeks.tokenizer.sample_conditions(len(rows), seed=1))
-    chosen = np.random.default_rng(1).choice(len(train), len(rows), replace=False)
-    markov = HourlyMarkov(slots_per_day=slots).fit(train, num_cells=len(lat))
-    returning = ExplorationReturn(slots_per_day=slots).fit(train, lat=lat, lon=lon)
-    made = {
-        "train sample": train[chosen],
-        "HourlyMarkov by home": markov.generate(given, seed=1),
-        "ExplorationReturn": returning.generate(given, seed=1),
-    }
+    baselines = fitted_baselines(weeks, epochs=0, width=0, seed=0)
+    made = {"train sample": train[np.random.default_rng(1).choice(len(train), len(rows), replace=False)]}
+    made |= {name: baselines[name].generate(given, seed=1) for name in COUNTED}
     for name, cells in made.items():
-        real = weeks.cells[rows]
-        yield {"variant": name, "drawing": "-", **fidelity(real, hide_hours(cells, real), **place)}
-
-
-def judged(weeks: WeekSet, number: int) -> np.ndarray:
-    """The validation weeks that every generator is compared with, no more than there are training weeks."""
-    return np.random.default_rng(0).permutation(weeks.validation)[: min(number, len(weeks.train))]
+        yield {"variant": name, "drawing": "-", **train_mstar.compare(weeks, rows, cells)}
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ def train(
     )
     model.to(arguments.device)  # where the codec is quick
     rows = coded(model.codec, weeks, weeks.train, noise=model.config.code_noise, copies=8)
-    judged = coded(model.codec, weeks, np.random.default_rng(0).permutation(weeks.validation)[:500])
+    judged = coded(model.codec, weeks, judged_weeks(weeks, 500))
     trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
     trainer.train()
     for line in trainer.state.log_history:
@@ -125,7 +125,7 @@ def choose(
     number: int = 500,
 ) -> pd.DataFrame:
     """Try settings on validation weeks; the best by mean6 is written to the model's configuration."""
-    rows = np.random.default_rng(0).permutation(weeks.validation)[:number]
+    rows = judged_weeks(weeks, number)
     found: list[dict[str, Any]] = []
 
     def best() -> dict[str, Any]:
@@ -145,12 +145,20 @@ def choose(
     return pd.DataFrame(found)
 
 
+def judged_weeks(weeks: WeekSet, number: int) -> np.ndarray:
+    """Rows of the validation weeks that choices are made on, always the same ones."""
+    return np.random.default_rng(0).permutation(weeks.validation)[:number]
+
+
 def score(model: MstarForTrajectoryGeneration, weeks: WeekSet, rows: np.ndarray, **settings: Any) -> dict[str, float]:
-    """Fidelity of as many drawn weeks as there are rows, hours that the real ones do not know being hidden."""
-    real = weeks.cells[rows]
-    made = hide_hours(draw(model, weeks, len(real), seed=1, **settings), real)
-    place = {"lat": weeks.tokenizer.lat, "lon": weeks.tokenizer.lon, "slots_per_day": weeks.slots_per_day}
-    return fidelity(real, made, **place)
+    """Fidelity of as many drawn weeks as there are rows."""
+    return compare(weeks, rows, draw(model, weeks, len(rows), seed=1, **settings))
+
+
+def compare(weeks: WeekSet, rows: np.ndarray, made: np.ndarray) -> dict[str, float]:
+    """Fidelity of weeks to these rows; hours that the real ones do not know are hidden."""
+    real, grid = weeks.cells[rows], weeks.tokenizer
+    return fidelity(real, hide_hours(made, real), lat=grid.lat, lon=grid.lon, slots_per_day=weeks.slots_per_day)
 
 
 def _spelled_out(settings: dict[str, Any], model: MstarForTrajectoryGeneration) -> dict[str, Any]:

@@ -256,10 +256,9 @@ class MstarCodecModel(MstarPreTrainedModel):
         if smoothing_window:
             if smoothing_window < 0 or smoothing_window % 2 == 0:
                 raise ValueError(f"smoothing_window must be 0 or odd, got {smoothing_window}.")
-            half, hours = smoothing_window // 2, fhat.shape[1]
-            ends = fhat[:, :1].expand(-1, half, -1), fhat[:, -1:].expand(-1, half, -1)
-            padded = torch.cat([ends[0], fhat, ends[1]], dim=1)
-            fhat = torch.stack([padded[:, shift : shift + hours] for shift in range(smoothing_window)]).mean(0)
+            half = smoothing_window // 2
+            padded = F.pad(fhat.transpose(1, 2), (half, half), mode="replicate")
+            fhat = F.avg_pool1d(padded, smoothing_window, stride=1).transpose(1, 2)
         return self._decode(fhat, dropping=False)
 
     def code_usage(self, code_ids: torch.Tensor) -> torch.Tensor:

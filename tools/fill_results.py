@@ -271,46 +271,43 @@ def codec(*names: str) -> str:
     return markdown(rows, [*header, "codes in use, mean level / finest"])
 
 
+def over_seeds(values: pd.Series, digits: int) -> str:
+    """Mean ± standard deviation, where there are several."""
+    return f"{values.mean():.{digits}f}" + (f" ± {values.std():.{digits}f}" if len(values) > 1 else "")
+
+
 def codec_ablation() -> str:
-    """Means over seeds, ± their standard deviation."""
-    columns = ["accuracy", "accuracy near moves", "whole week exact", "moves per day, round trip"]
-    columns += ["codes in use, mean level", "codes in use, finest level"]
-    digits = [3, 3, 3, 2, 0, 0]
+    columns = {"accuracy": 3, "accuracy near moves": 3, "whole week exact": 3, "moves per day, round trip": 2}
+    columns |= {"codes in use, mean level": 0, "codes in use, finest level": 0}
     table = read("mstar_codec_ablation")
-    rows = []
-    for name, group in table.groupby("variant", sort=False):
-        cells = [
-            f"{group[column].mean():.{digit}f} ± {group[column].std():.{digit}f}"
-            for column, digit in zip(columns, digits)
-        ]
-        rows.append([str(name), *cells])
+    rows = [
+        [str(name), *(over_seeds(group[column], digits) for column, digits in columns.items())]
+        for name, group in table.groupby("variant", sort=False)
+    ]
     real = f"moves a day, round trip (real {table['moves per day'].mean():.2f})"
     header = ["accuracy", "near moves", "whole day exact", real, "codes in use, mean level", "finest"]
     return markdown(rows, [f"codec, {table['seed'].nunique()} seeds", *header])
 
 
 def generator_ablation() -> str:
-    """Divergences in 0.001 nats, means over seeds, ± their standard deviation."""
+    """Divergences in 0.001 nats, means over seeds."""
     table = read("mstar_ablation")
     seeds = table[table["drawing"] != "-"]["seed"].nunique()
     rows = []
     for (name, drawing), group in table.groupby(["variant", "drawing"], sort=False):
         cells = [f"{1000 * group[column].mean():.1f}" for column in list(GENERATION)[:6]]
-        both = [(1000 * group["mean6"], 1), (group["moves_per_day"], 2)]
-        spread = [f" ± {values.std():.{digits}f}" if len(group) > 1 else "" for values, digits in both]
-        cells += [f"{values.mean():.{digits}f}{more}" for (values, digits), more in zip(both, spread)]
+        cells += [over_seeds(1000 * group["mean6"], 1), over_seeds(group["moves_per_day"], 2)]
         rows.append([str(name), "" if drawing == "-" else str(drawing), *cells])
     header = [*list(GENERATION.values())[:6], "mean of six", "moves a day"]
     return markdown(rows, [f"trained, {seeds} seeds", "drawn", *header])
 
 
 def mstar_speed() -> str:
-    table = pd.read_csv(ROOT / "benchmarks" / "mstar_speed.csv", comment="#")
+    """The rows of the matrix product have a rate only."""
+    formats = {"ms per week": ",.1f", "times first": ".2f", "GFLOP per week": ",.1f", "GFLOP/s": ",.0f"}
     rows = []
-    for _, row in table.iterrows():
-        product = pd.isna(row["ms per week"])
-        cells = ["", "", ""] if product else [f"{row['ms per week']:,.1f}", f"{row['times first']:.2f}"]
-        cells = [*cells[:2], "" if product else f"{row['GFLOP per week']:,.1f}", f"{row['GFLOP/s']:,.0f}"]
+    for _, row in pd.read_csv(ROOT / "benchmarks" / "mstar_speed.csv", comment="#").iterrows():
+        cells = ["" if pd.isna(row[column]) else format(row[column], form) for column, form in formats.items()]
         rows.append([row["measurement"], f"{row['batch']}", row["precision"], *cells, percent(row["share of product"])])
     header = ["batch", "precision", "ms a week", "times the first", "GFLOP a week", "GFLOP/s", "of the product's rate"]
     return markdown(rows, ["measurement", *header])

@@ -11,6 +11,7 @@ a frozen codec inside a training generator gives the same codes every time.
 Shapes: N weeks, R spatial resolutions, S levels, L hours, T_k codes of level k (T_S = L), C cells, V codes, D width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,15 +110,15 @@ class MstarCodecModel(MstarPreTrainedModel):
         self.cell_head = nn.Linear(width, config.num_cells)
         self.resolutions = sorted(set(config.level_resolutions))  # those that some level reads
         mark(self.cell_head, init_bound=width**-0.5)
-        for table in self.cell_embeddings:
-            mark(table, init_std=1.0)  # beside positions of that size
+        for index, table in enumerate(self.cell_embeddings):
+            mark(table, init_std=0.5 if config.nested_cells and index else 1.0)  # beside positions of that size
         self._freeze_unused()
         self.post_init()
 
     def _freeze_unused(self) -> None:
         """What no output depends on needs no gradient; distributed training would wait for it."""
         for index, table in enumerate(self.cell_embeddings):
-            if index not in self.resolutions:
+            if index not in self.resolutions and not (self.config.nested_cells and index < self.resolutions[-1]):
                 table.requires_grad_(False)
         for refiner in self.quantiser.refiners:
             if not refiner.use_norm:
@@ -234,8 +235,6 @@ class MstarCodecModel(MstarPreTrainedModel):
         """
         if not 0 <= flip <= 1:
             raise ValueError(f"flip is a share between 0 and 1, got {flip}.")
-        if self.config.residual != "quantized":
-            raise ValueError("encode_noisy needs residual='quantized': other residuals do not follow the codes.")
 
         def spoil(ids: torch.Tensor) -> torch.Tensor:
             device = ids.device if generator is None else generator.device
@@ -243,7 +242,21 @@ class MstarCodecModel(MstarPreTrainedModel):
             drawn = torch.randint(self.config.codebook_size, ids.shape, generator=generator, device=device)
             return torch.where(flipped.to(ids.device), drawn.to(ids.device), ids)
 
-        quantised = self.quantiser(self.level_features(input_ids, attention_mask), spoil)
+        return self.encode_spoilt(self.level_features(input_ids, attention_mask), spoil)
+
+    @torch.no_grad()
+    def encode_spoilt(
+        self, features: list[torch.Tensor], spoil: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes of features F_k (N, T_k, D) and their corrections, as `encode_noisy` gives them: `spoil` is called with
+        the codes (N, T_k) of each level, coarse to fine, and returns those to use instead.
+
+        Raises:
+            ValueError: if residuals are taken against continuous features, which know no codes.
+        """
+        if self.config.residual != "quantized":
+            raise ValueError("noise in codes needs residual='quantized': other residuals do not follow the codes.")
+        quantised = self.quantiser(features, spoil)
         return torch.cat(quantised.ids, dim=1), torch.cat(quantised.targets, dim=1)
 
     def decode_features(self, fhat: torch.Tensor, smoothing_window: int = 0) -> torch.Tensor:
@@ -277,7 +290,7 @@ class MstarCodecModel(MstarPreTrainedModel):
         """H (N, L, D) of every resolution that is read, in one batch; unknown hours are not yet zeroed."""
         self._check_inputs(input_ids, attention_mask)
         ids = [input_ids[:, index] for index in self.resolutions]
-        hidden_states = torch.cat([self.cell_embeddings[i](cells) for i, cells in zip(self.resolutions, ids)])
+        hidden_states = torch.cat(self._embed_cells(input_ids))
         mask = None
         if attention_mask is not None:
             known = attention_mask.bool().repeat(len(ids), 1)
@@ -288,6 +301,13 @@ class MstarCodecModel(MstarPreTrainedModel):
         for layer in self.encoder:
             hidden_states = layer(hidden_states, mask, dropping)
         return list(hidden_states.chunk(len(ids)))
+
+    def _embed_cells(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
+        """(N, L, D) of every resolution that is read; nested, a cell's vector is added to those of cells around it."""
+        if not self.config.nested_cells:
+            return [self.cell_embeddings[index](input_ids[:, index]) for index in self.resolutions]
+        own = [table(input_ids[:, index]) for index, table in enumerate(self.cell_embeddings)]
+        return [torch.stack(own[: index + 1]).sum(0) for index in self.resolutions]
 
     def _pool_levels(self, encoded: list[torch.Tensor], attention_mask: torch.Tensor | None) -> list[torch.Tensor]:
         """F_k (N, T_k, D) float32."""

@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "attribute_init": 1.0,
         "within_level_steps": 1,
         "code_noise": 0.0,
+        "own_codes": 0.0,
         "decoding": "argmax",
     },
     "corrected": {},
@@ -80,6 +81,8 @@ class MstarCodecConfig(PreTrainedConfig):
         residual: what a level corrects: the `quantized` reconstruction so far or the `continuous` features (released).
         search: nearest code by `euclidean` distance or by `cosine` (released).
         straight_through: where the reconstruction gradient goes: the `mean` of all levels' features or the `finest`.
+        nested_cells: whether the vector of a cell is the sum of its own and of those of the coarser cells around it, so
+            that finer levels refine what coarser ones said. Not in the paper.
         refiner_norm: whether the norm inside each Phi is applied (released: present, but never applied).
     """
 
@@ -107,6 +110,7 @@ class MstarCodecConfig(PreTrainedConfig):
     search: str = "euclidean"
     straight_through: str = "mean"
     refiner_norm: bool = True
+    nested_cells: bool = False
     layer_norm_eps: float | int = 1e-5
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -194,6 +198,9 @@ class MstarConfig(PreTrainedConfig):
         condition_dropout: share of training weeks whose condition is hidden, which guidance needs. Not in the paper.
         code_noise: share of input codes that training replaces at random, so that finer levels learn to correct
             coarser ones; the targets follow the replaced codes (needs the codec in training). Not in the paper.
+        own_codes: share of the levels of a training week whose codes are replaced by what the model itself draws there,
+            given the week's coarser codes, so that finer levels meet at training what they will meet at generation; the
+            targets follow the replaced codes (needs the codec in training). Not in the paper.
         within_level_steps: passes per level: 1 = all positions of a level drawn independently (paper); more = drawn in
             that many groups, each pass seeing the codes drawn before. An int, or one per level. More than 1 needs
             `reveal_codes`.
@@ -227,6 +234,7 @@ class MstarConfig(PreTrainedConfig):
     attribute_init: float | int = 0.02
     condition_dropout: float | int = 0.0
     code_noise: float | int = 0.0
+    own_codes: float | int = 0.0
     within_level_steps: int | list[int] = 1
     settling_order: str = "random"
     reveal_codes: bool | None = None
@@ -260,9 +268,11 @@ class MstarConfig(PreTrainedConfig):
                 f"hidden_size must be even and divisible by num_attention_heads, got {self.hidden_size} and "
                 f"{self.num_attention_heads}."
             )
-        for name in ("dropout", "attention_dropout", "drop_path", "condition_dropout", "code_noise"):
+        for name in ("dropout", "attention_dropout", "drop_path", "condition_dropout", "code_noise", "own_codes"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        if self.code_noise and self.own_codes:
+            raise ValueError(f"choose code_noise={self.code_noise} or own_codes={self.own_codes}, not both.")
         self.check_sampling(
             top_k=self.top_k,
             temperature=self.temperature,

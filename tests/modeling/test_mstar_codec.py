@@ -273,6 +273,24 @@ def test_a_code_changes_no_input_of_its_own_level_or_of_a_coarser_one() -> None:
     assert torch.equal(before[:, :5], after[:, :5]) and not torch.equal(before[:, 5:], after[:, 5:])
 
 
+def test_a_nested_cell_is_its_own_vector_and_those_of_the_cells_around_it() -> None:
+    nested = make_codec(nested_cells=True, level_resolutions=[0, 1, 1])
+    plain = make_codec(level_resolutions=[0, 1, 1])
+    plain.load_state_dict(nested.state_dict())
+    coarse, fine = plain.cell_embeddings
+    around = torch.arange(len(fine.weight)) // 4
+    with torch.no_grad():
+        fine.weight.add_(coarse.weight[around])
+    cells = make_weeks(nested.config, 5)[:, -1]
+    weeks = torch.stack([around[cells], cells], dim=1)
+    assert torch.equal(nested.encode(weeks), plain.encode(weeks))
+    torch.testing.assert_close(nested(weeks).logits, plain(weeks).logits)
+    finest = make_codec(nested_cells=True, level_resolutions=[1, 1, 1]).train()
+    assert finest.cell_embeddings[0].weight.requires_grad, (
+        "no level reads the coarse cells, but the fine ones are made of them"
+    )
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_codec_in_training_mode_encodes_as_in_evaluation_mode(attention: str) -> None:
     model = make_codec(dropout=0.5, attention_dropout=0.5)

@@ -51,6 +51,8 @@ CODECS = {
     "cosine search": Variant({"search": "cosine"}),
     "gradient to the finest level": Variant({"straight_through": "finest"}),
     "no norm in Phi": Variant({"refiner_norm": False}),
+    "finest cells on every level": Variant({"level_resolutions": [3] * 8}),
+    "nested cells": Variant({"nested_cells": True}),
     "as published": Variant(form="released"),
 }
 FOUR, ONE = {"within_level_steps": 4}, {"within_level_steps": 1}
@@ -67,6 +69,8 @@ GENERATORS = {
     ),
     "one pass": Variant(ONE, drawing={"plain": {}, "smoothed": {"smoothing_window": 3}}),
     "noisy codes": Variant({**FOUR, "code_noise": 0.1}),
+    "own codes": Variant({**FOUR, "own_codes": 0.25}),
+    "own codes, one pass": Variant({**ONE, "own_codes": 0.25}),
     "conditions hidden": Variant(
         {**FOUR, "condition_dropout": 0.1}, drawing={"plain": {}, "guidance 1.5": {"guidance": 1.5}}
     ),

@@ -98,7 +98,10 @@ def train(
         seed=seed,
     )
     model.to(arguments.device)  # where the codec is quick
-    rows = coded(model.codec, weeks, weeks.train, noise=model.config.code_noise, copies=8)
+    if model.config.own_codes:  # the weeks themselves: their codes change from step to step
+        rows = ArrayRows(dict(weeks.tokenizer(weeks.cells[weeks.train], return_tensors="pt")))
+    else:
+        rows = coded(model.codec, weeks, weeks.train, noise=model.config.code_noise, copies=8)
     judged = coded(model.codec, weeks, judged_weeks(weeks, 500))
     trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
     trainer.train()
@@ -184,7 +187,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--judged", type=int, default=500, help="validation weeks that the settings are judged on")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the city, the split, and the training")
+    parser.add_argument("--training-seed", type=int, help="of the training alone, where it differs")
     parser.add_argument("--report", help="CSV for what was tried on the validation weeks")
     options = parser.parse_args()
     values = config_values(options.set, MstarConfig)
@@ -201,7 +205,7 @@ def main() -> None:
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
-        seed=options.seed,
+        seed=options.seed if options.training_seed is None else options.training_seed,
         folder=options.output,
     )
     if not PartialState().is_main_process:

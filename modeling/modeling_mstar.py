@@ -29,7 +29,7 @@ from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .configuration_mstar import MstarConfig
 from .loss_mstar import head_loss, mean_per_level, position_losses
 from .path_mstar import best_path, clamp_to_known, fit_stay_probability, sample_path
-from .sampling_mstar import SamplingOptions, draw_codes, revealed_shares, settle
+from .sampling_mstar import SamplingOptions, draw_codes, draw_from, revealed_shares, settle
 from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm
 
 WEEKS_AT_ONCE = 64  # of `generate`, where `batch_size` is not given
@@ -228,11 +228,9 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
 
         condition = self.conditions(home_ids, commute_ids, attribute_ids)
         modulations = self._modulate(condition)
-        with torch.no_grad():
-            features, _ = self.codec.teacher_inputs(code_ids)
-        hidden = self._embed(features, code_ids, revealed, condition, slice(None))
-        mask = self._block_causal_mask(hidden.device)
-        hidden = self._run(hidden, modulations, mask, None, **kwargs)
+        if self.training and self.config.own_codes:
+            code_ids, labels = self._mix_in_own_codes(code_ids, input_ids, attention_mask, condition, modulations)
+        hidden = self._read(code_ids, revealed, condition, modulations, **kwargs)
 
         counted = labels >= 0
         if revealed is not None:
@@ -254,6 +252,45 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             level_losses=self._level_losses(losses.detach(), counted),
         )
 
+    def _read(
+        self,
+        code_ids: torch.Tensor,
+        revealed: torch.Tensor | None,
+        condition: torch.Tensor,
+        modulations: list[Modulation],
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Last hidden states (N, T, d) of all levels in one pass."""
+        with torch.no_grad():
+            features, _ = self.codec.teacher_inputs(code_ids)
+        hidden = self._embed(features, code_ids, revealed, condition, slice(None))
+        return self._run(hidden, modulations, self._block_causal_mask(hidden.device), None, **kwargs)
+
+    @torch.no_grad()
+    def _mix_in_own_codes(
+        self,
+        code_ids: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        condition: torch.Tensor,
+        modulations: list[Modulation],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes (N, T) in which whole levels are what the model draws given the week's coarser codes, and what would be
+        right instead. The finest level is left alone, nothing follows it.
+        """
+        lengths = self.config.codec.level_lengths
+        probability = self.lm_head(self._read(code_ids, None, condition, modulations)).float().softmax(-1)
+        drawn = draw_from(probability, torch.rand(code_ids.shape, device=code_ids.device))
+        own = torch.rand(len(code_ids), len(lengths), device=code_ids.device) < self.config.own_codes
+        own[:, -1] = False
+        levels = zip(drawn.split(lengths, dim=1), own.split(1, dim=1))
+
+        def spoil(ids: torch.Tensor) -> torch.Tensor:
+            replacement, chosen = next(levels)
+            return torch.where(chosen, replacement, ids)
+
+        return self.codec.encode_spoilt(self.codec.level_features(input_ids, attention_mask), spoil)
+
     def _level_losses(self, losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         return mean_per_level(losses, counted, self.config.codec.level_lengths)
 
@@ -266,6 +303,10 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Input codes and the codes to predict."""
         noise = self.config.code_noise if self.training else 0
+        if self.training and self.config.own_codes and input_ids is None:
+            raise ValueError(
+                f"own_codes={self.config.own_codes} needs input_ids, the weeks: codes cannot be corrected."
+            )
         if (code_ids is None) == (input_ids is None):
             raise ValueError("give either code_ids, the codes of the weeks, or input_ids, the weeks themselves.")
         if code_ids is not None:

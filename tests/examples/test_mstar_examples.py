@@ -318,12 +318,13 @@ def test_noisy_copies_bring_the_codes_that_would_be_right(
     assert torch.equal(labels[untouched], clean["code_ids"].expand(4, -1, -1)[untouched])
 
 
-def test_a_generator_learns_from_noisy_codes(
-    examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any, tmp_path: Path
+@pytest.mark.parametrize("values", [{"code_noise": 0.3}, {"own_codes": 0.3}], ids=["noisy codes", "own codes"])
+def test_a_generator_learns_from_codes_with_errors(
+    examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any, tmp_path: Path, values: dict[str, float]
 ) -> None:
-    options = {"values": {"code_noise": 0.3}, "learning_rate": 0.02, "folder": str(tmp_path), **TRAINING}
+    options = {"values": values, "learning_rate": 0.02, "folder": str(tmp_path), **TRAINING}
     model = examples.train_mstar.train(codec, toy_weeks, steps=24, **options)
-    assert model.config.code_noise == 0.3
+    assert values.items() <= model.config.to_dict().items()
     assert generator_loss(model, toy_weeks) < 0.9 * UNTRAINED
 
 

@@ -260,6 +260,40 @@ def test_noisy_codes_are_predicted_by_targets_that_follow_them() -> None:
     torch.testing.assert_close(clean, model(code_ids=model.codec.encode(weeks), **conditions).loss)
 
 
+def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, weeks = make_model(own_codes=0.999, **STILL).train(), make_weeks(weeks=40)
+    conditions = {name: value for name, value in make_batch(weeks=40).items() if name != "code_ids"}
+    favourite = 7
+    with torch.no_grad():
+        model.lm_head.bias[favourite] += 50
+    found, encode_spoilt = [], model.codec.encode_spoilt
+
+    def spy(*arguments: Any) -> Any:
+        found.append(encode_spoilt(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(model.codec, "encode_spoilt", spy)
+    trained = model(input_ids=weeks, **conditions).loss
+    [(codes, labels)] = found
+    finest = model.config.codec.level_lengths[-1]
+    assert (codes[:, :-finest] == favourite).all(), "levels that finer ones follow are the model's own"
+    assert torch.equal(codes[:, -finest:], labels[:, -finest:]), "nothing follows the finest level"
+    inputs, _ = model.codec.teacher_inputs(codes)
+    features = torch.cat(model.codec.level_features(weeks), dim=1)
+    assert torch.equal(model.codec.quantise_level(features - inputs), labels)
+    model.eval()
+    torch.testing.assert_close(trained, model(code_ids=codes, labels=labels, **conditions).loss)
+    clean = model.codec.encode(weeks)
+    assert torch.equal(model(input_ids=weeks, **conditions).loss, model(code_ids=clean, **conditions).loss)
+
+
+def test_own_codes_need_the_weeks_themselves_in_training() -> None:
+    model, batch = make_model(own_codes=0.1), make_batch()
+    assert model(**batch).loss.isfinite()
+    with pytest.raises(ValueError, match="needs input_ids"):
+        model.train()(**batch)
+
+
 # Library
 
 
@@ -316,6 +350,7 @@ def test_noise_without_targets_is_refused_in_training() -> None:
     ("wrong", "words"),
     [
         ({"hidden_size": 18, "num_attention_heads": 4}, "divisible"),
+        ({"code_noise": 0.1, "own_codes": 0.1}, "choose code_noise=0.1 or own_codes=0.1"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"temperature": [1.0, 1.0]}, "one value for each of the 8 levels"),

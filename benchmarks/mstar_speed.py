@@ -275,7 +275,12 @@ def main() -> None:
     parser.add_argument("--output")
     options = parser.parse_args()
 
-    shape = {"batches": options.batches, "training_batch": TRAINING_BATCH, "repeats": options.repeats, "side": 2048}
+    shape = {
+        "batches": options.batches,
+        "training_batch": TRAINING_BATCH,
+        "repeats": options.repeats,
+        "side": 2048 if options.device == "cpu" else 8192,
+    }
     if options.quick:
         shape = {"batches": [2, 3], "training_batch": 2, "repeats": 1, "side": 128}
     table = measure("tiny" if options.quick else options.size, device=options.device, **shape)

@@ -43,7 +43,8 @@ LEAST_OBSERVED = 0.05  # of a window's slots; of GeoLife's weeks many are nearly
 @dataclass(frozen=True)
 class SeriesSet:
     """Columns of N whole windows as the tokenizer makes them, `users` (N,) whose they are, `days` (N,) their first day,
-    and which are held out (N, bool, all windows of a person alike); `series` and `tokenizer` that they come from.
+    and which are held out or kept for validation (N, bool, all windows of a person alike); `series` and `tokenizer`
+    that they come from.
     """
 
     name: str
@@ -54,6 +55,12 @@ class SeriesSet:
     users: np.ndarray
     days: np.ndarray
     held_out: np.ndarray
+    validation: np.ndarray
+
+    @property
+    def train(self) -> dict[str, np.ndarray]:
+        """Columns of the windows to train on."""
+        return {name: values[~self.held_out & ~self.validation] for name, values in self.columns.items()}
 
     @property
     def complete(self) -> bool:
@@ -105,6 +112,11 @@ def linked_people(points: pd.DataFrame) -> pd.Series:
     return pd.Series(connected_components(pairs, directed=False)[1][: len(users)], index=users)
 
 
+def with_linked(people: np.ndarray, group: pd.Series | None) -> np.ndarray:
+    """These people and all in their groups of `linked_people`; `None` = nobody is linked."""
+    return people if group is None else group.index[group.isin(group[people])].to_numpy()
+
+
 def load_series(
     name: str,
     *,
@@ -112,19 +124,21 @@ def load_series(
     days: int = 7,
     seed: int = 0,
     held_out: float | np.ndarray = 0.05,
+    validation: float = 0.0,
     **options: Any,
 ) -> SeriesSet:
-    """Some people are kept from training: a random share, or those that are named; with them go whoever is linked to
-    them. `options` go to the tokenizer.
+    """Some people are kept from training: a random share, or those that are named, and a share of the others for
+    validation; with them go whoever is linked to them. `options` go to the tokenizer.
     """
     points, city = load_points(name, users=users, days=days, seed=seed)
     options = {"timezone": city["timezone"], "model_max_length": 96 * days, **options}
     test = held_out if isinstance(held_out, np.ndarray) else held_out_people(points, share=float(held_out), seed=seed)
-    if name == "geolife":
-        group = linked_people(points)
-        test = group.index[group.isin(group[test])].to_numpy()
+    group = linked_people(points) if name == "geolife" else None
+    test = with_linked(test, group)
+    others = points[~points["user_id"].isin(test)]
+    chosen = with_linked(held_out_people(others, share=validation, seed=seed + 1), group) if validation else test[:0]
     if city["box"] is None:
-        tokenizer = RawTokenizer.from_points(points[~points["user_id"].isin(test)], **options)
+        tokenizer = RawTokenizer.from_points(others, **options)
     else:
         tokenizer = RawTokenizer.from_box(city["box"], **options)
     outside = "drop" if name == "geolife" else "keep"  # people fly; cabs go to the airport and come back
@@ -135,7 +149,8 @@ def load_series(
     kept = batch["attention_mask"].all(axis=1) & (batch["observed_mask"].mean(axis=1) >= LEAST_OBSERVED)
     columns = {field: values[kept] for field, values in batch.items()}
     owner, day = series.user_ids[kept], series.window_start[kept].astype("datetime64[s]").astype("datetime64[D]")
-    return SeriesSet(name, points, tokenizer, series, columns, owner, day, np.isin(owner, test))
+    parts = np.isin(owner, test), np.isin(owner, chosen)
+    return SeriesSet(name, points, tokenizer, series, columns, owner, day, *parts)
 
 
 @torch.inference_mode()
@@ -171,6 +186,13 @@ def commuters(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_metr
     return (days_there >= 3) & (haversine_km(*home.T, *work.T) > 1)
 
 
+def _best_of(steps: int, states: int = 8) -> dict[str, Any]:
+    """Training arguments that keep the best state on the validation windows."""
+    every = max(1, steps // states)
+    saved = {"save_strategy": "steps", "save_steps": every, "save_total_limit": 1}
+    return {"eval_strategy": "steps", "eval_steps": every, **saved, "load_best_model_at_end": True}
+
+
 def train_raw(
     columns: dict[str, np.ndarray],
     config: RawConfig,
@@ -180,8 +202,9 @@ def train_raw(
     learning_rate: float = 5e-4,
     seed: int = 0,
     folder: str | Path | None = None,
+    validation: dict[str, np.ndarray] | None = None,
 ) -> RawForTrajectoryPrediction:
-    """Trained on the next point of the given windows."""
+    """Trained on the next point of the given windows; with `validation` windows, the best of eight states on them."""
     set_seed(seed)
     model = RawForTrajectoryPrediction(config)
     with tempfile.TemporaryDirectory() as scratch:
@@ -191,11 +214,12 @@ def train_raw(
             max_steps=steps,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
-            save_strategy="no",
             seed=seed,
+            **(_best_of(steps) if validation else {"save_strategy": "no"}),
         )
         rows = ArrayRows({**columns, "labels": columns["coordinates"]})
-        trainer = Trainer(model, arguments, train_dataset=rows, data_collator=ArrayRows.collate)
+        judged = ArrayRows({**validation, "labels": validation["coordinates"]}) if validation else None
+        trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from _tables import save_table
 from _weeks import NAMES, WeekSet, check_trained_on, load_weeks
 from train_mstar import draw
@@ -24,6 +25,7 @@ from hf_mobility.baselines.generators_epr import ExplorationReturn
 from hf_mobility.baselines.hourly_transformer import HourlyTransformer
 from hf_mobility.evaluation.fidelity import fidelity_report
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHOWN = ["model", "displacement", "radius", "duration", "periodicity", "g_rank", "i_rank", "mean6", "mean6_sd", "cpc"]
 SHOWN += ["moves_per_day", "motifs", "stay_rate", "copied_moving", "overlap"]
 
@@ -49,6 +51,7 @@ def fitted_baselines(weeks: WeekSet, *, epochs: int, width: int, seed: int) -> d
             validation=(validation, Conditions(*(np.asarray(known[name]) for name in names))),
             epochs=epochs,
             seed=seed,
+            device=DEVICE,
         )
     return found
 
@@ -84,7 +87,7 @@ def main() -> None:
             drawn = Conditions(**weeks.tokenizer.sample_conditions(len(real), seed=seed))
             made.setdefault(name, []).append(generator.generate(drawn, seed=seed))
     for name, folder in zip(names, options.checkpoints):
-        model = MstarForTrajectoryGeneration.from_pretrained(folder).eval()
+        model = MstarForTrajectoryGeneration.from_pretrained(folder).eval().to(DEVICE)
         print(f"{name}: {model.num_parameters() - model.codec.num_parameters():,} parameters beside the codec")
         made[name] = [draw(model, weeks, len(real), seed=seed) for seed in range(options.draws)]
     table = fidelity_report(

@@ -42,11 +42,17 @@ def judge_one_step(predictors: list[Any], data: SeriesSet) -> pd.DataFrame:
 
 
 def judge_roll_out(
-    predictors: list[Any], data: SeriesSet, *, steps: int, end_hours: list[int], recorded: bool
+    predictors: list[Any],
+    data: SeriesSet,
+    judged: np.ndarray,
+    *,
+    steps: int,
+    end_hours: list[int],
+    recorded: bool,
 ) -> pd.DataFrame:
-    """Roll-outs of the held-out people that end at these hours of the window's last day, all taken together: errors are
-    means over all of them, correlations means over the hours in which they exist, `users` counts roll-outs. `recorded`
-    counts only those of which every slot was recorded; otherwise filled slots are the truth as well.
+    """Roll-outs of the people of the `judged` windows that end at these hours of a window's last day, all taken
+    together: errors are means over all of them, correlations means over the hours in which they exist, `users` counts
+    roll-outs. `recorded` counts only those of which every slot was recorded; otherwise filled slots are true as well.
     """
     tables = []
     for hour in end_hours:
@@ -59,7 +65,7 @@ def judge_roll_out(
             observed_only=recorded,
             least_observed=LEAST_OBSERVED,
         )
-        tables.append(horizon_table(predictors, task.take(np.isin(task.users, data.users[data.held_out]))))
+        tables.append(horizon_table(predictors, task.take(np.isin(task.users, data.users[judged]))))
     table = pd.concat(tables)
     keys = ["model", "subset", "horizon", "minutes"]
     numbers = table.set_index(keys)
@@ -78,6 +84,9 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000, help="people of the simulated city")
     parser.add_argument("--days", type=int, default=7, help="of a window; 10 in the paper")
     parser.add_argument("--held-out", type=float, default=0.05, help="share of the people that are not trained on")
+    parser.add_argument(
+        "--validation", type=float, default=0.0, help="share of the others that choose the best state of the training"
+    )
     parser.add_argument("--size", default="small")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
     parser.add_argument("--steps", type=int, default=2_000)
@@ -98,17 +107,20 @@ def main() -> None:
         days=options.days,
         seed=options.seed,
         held_out=options.held_out,
+        validation=options.validation,
         time_features=time_features,
     )
     config = raw_config(data.tokenizer, options.size, **values)
-    train = {name: values[~data.held_out] for name, values in data.columns.items()}
     print(
-        f"{len(data.users)} windows of {len(set(data.users.tolist()))} people, {data.held_out.sum()} windows held out"
+        f"{len(data.users)} windows of {len(set(data.users.tolist()))} people, {data.held_out.sum()} windows held out, "
+        f"{data.validation.sum()} for validation"
     )
+    kept = bool(data.validation.any())
     start = time.perf_counter()
     model: RawForTrajectoryPrediction = train_raw(
-        train,
+        data.train,
         config,
+        validation={name: values[data.validation] for name, values in data.columns.items()} if kept else None,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
@@ -122,16 +134,18 @@ def main() -> None:
 
     predictors: list[Any] = [CopyLast(), HourMean(), RollOut(model)]
     if options.gru_steps:
-        gru = GRUTrajectory().fit(train["coordinates"], steps=options.gru_steps, seed=options.seed)
+        gru = GRUTrajectory().fit(data.train["coordinates"], steps=options.gru_steps, seed=options.seed)
         predictors.insert(2, gru)
     print("\nNext point, people held out (mae_m: mean over both axes, metres)")
     print(judge_one_step(predictors, data).round(1).to_string(index=False))
     kinds = [False] if data.complete else [True, False]
     asked = {"steps": options.roll_out, "end_hours": options.end_hours}
-    table = pd.concat([judge_roll_out(predictors, data, recorded=kind, **asked) for kind in kinds])
-    print("\nRoll-out")
     shown = ["slots", "model", "subset", "minutes", "users", "mae_m", "mse_km2", "pcc", "error_km"]
-    print(table[shown].round(3).to_string(index=False))
+    for part in ("validation", "held_out") if kept else ("held_out",):
+        judged = getattr(data, part)
+        table = pd.concat([judge_roll_out(predictors, data, judged, recorded=kind, **asked) for kind in kinds])
+        print(f"\nRoll-out, {part}")
+        print(table[shown].round(3).to_string(index=False))
     if options.report:
         save_table(table.assign(points=options.points, seconds=round(seconds)), options.report)
 

@@ -67,6 +67,28 @@ def test_real_files_are_cut_into_weeks_from_monday_on(
     assert (data.series.start_weekday == 0).all() and "occupied" not in data.points
     people = set(data.users[data.held_out].tolist())
     assert len(people) == 2 and not people & set(data.users[~data.held_out].tolist())
+    assert not data.validation.any()
+
+
+def test_validation_people_are_neither_held_out_nor_trained_on(
+    run_example: Callable[..., None],
+    example: Callable[[str], ModuleType],
+    files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_MOBILITY_DATA", str(files))
+    alone = example("_series").load_series("cabs")
+    data = example("_series").load_series("cabs", validation=0.3)
+    parts = {name: set(data.users[mask].tolist()) for name, mask in (("test", data.held_out), ("val", data.validation))}
+    assert parts["test"] == set(alone.users[alone.held_out].tolist()), "the split of the test people does not change"
+    assert len(parts["val"]) == 3 and not parts["val"] & parts["test"]
+    assert len(data.train["coordinates"]) == (~data.held_out & ~data.validation).sum()
+    small = ["--points", "cabs", "--validation", "0.3", "--gru-steps", "0", "--roll-out", "2"]
+    run_example("train_raw.py", *TINY, *small, "--output", str(tmp_path / "raw"))
+    printed = capsys.readouterr().out
+    assert "Roll-out, validation" in printed and "Roll-out, held_out" in printed
 
 
 def test_raw_is_trained_on_files(

@@ -302,11 +302,24 @@ def generator_ablation() -> str:
     return markdown(rows, [f"trained, {seeds} seeds", "drawn", *header])
 
 
-def mstar_speed() -> str:
+def generators_by_codec() -> str:
+    """Divergences in 0.001 nats of generators on several codecs, one seed."""
+    columns = {"duration": 1, "periodicity": 1, "mean6": 1}
+    rows = [
+        [row["codec"], f"{row['codec_accuracy']:.4f}", f"{row['steps']:,}", row["variant"]]
+        + [f"{1000 * row[column]:.{digits}f}" for column, digits in columns.items()]
+        + [f"{row['moves_per_day']:.2f}"]
+        for _, row in read("mstar_ablation_codecs").iterrows()
+    ]
+    header = ["codec", "its accuracy", "steps", "generator", *(GENERATION[column] for column in columns)]
+    return markdown(rows, [*header, "moves a day"])
+
+
+def mstar_speed(name: str) -> str:
     """The rows of the matrix product have a rate only."""
     formats = {"ms per week": ",.1f", "times first": ".2f", "GFLOP per week": ",.1f", "GFLOP/s": ",.0f"}
     rows = []
-    for _, row in pd.read_csv(ROOT / "benchmarks" / "mstar_speed.csv", comment="#").iterrows():
+    for _, row in pd.read_csv(ROOT / "benchmarks" / f"{name}.csv", comment="#").iterrows():
         cells = ["" if pd.isna(row[column]) else format(row[column], form) for column, form in formats.items()]
         rows.append([row["measurement"], f"{row['batch']}", row["precision"], *cells, percent(row["share of product"])])
     header = ["batch", "precision", "ms a week", "times the first", "GFLOP a week", "GFLOP/s", "of the product's rate"]
@@ -409,13 +422,14 @@ def geolife() -> str:
     return f"{shares}\n\n{reidentification()}"
 
 
-def raw_speed() -> str:
-    table = pd.read_csv(ROOT / "benchmarks" / "raw_speed.csv", comment="#")
+def raw_speed(name: str) -> str:
+    table = pd.read_csv(ROOT / "benchmarks" / f"{name}.csv", comment="#")
     table["size"] = table["size"].fillna("")
     rows = []
     for _, row in table.iterrows():
         rate = f"{row['per second']:,.0f}" if row["per second"] >= 1000 else f"{row['per second']:.1f}"
-        cells = [row["variant"], f"{row['ms']:,.0f}", f"{rate} {row['unit']}", f"{row['ratio']:.2f}"]
+        time = f"{row['ms']:,.{0 if row['ms'] >= 100 else 1}f}"
+        cells = [row["variant"], time, f"{rate} {row['unit']}", f"{row['ratio']:.2f}"]
         rows.append([row["measurement"], row["size"], *cells])
     return markdown(rows, ["measurement", "size", "variant", "ms", "a second", "times the first"])
 
@@ -431,7 +445,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw roll-out": lambda: roll_outs("simulated", "geolife", "cabs"),
     "raw roll-out simulated": lambda: roll_outs("simulated"),
     "raw geolife": geolife,
-    "raw speed": raw_speed,
+    "raw speed": lambda: raw_speed("raw_speed"),
+    "raw speed gpu": lambda: raw_speed("raw_speed_gpu"),
     "mstar codec": lambda: codec("mstar_codec"),
     "mstar codecs": lambda: codec("mstar_codec", "mstar_codec_days", "mstar_codec_cabs"),
     "mstar codec ablation": codec_ablation,
@@ -441,7 +456,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar cabs": lambda: generation("mstar_cabs"),
     "mstar settings": lambda: settings("mstar_settings"),
     "mstar ablation": generator_ablation,
-    "mstar speed": mstar_speed,
+    "mstar codecs and generators": generators_by_codec,
+    "mstar speed": lambda: mstar_speed("mstar_speed"),
+    "mstar speed gpu": lambda: mstar_speed("mstar_speed_gpu"),
     "transfer": lambda: wide("all", ("acc@1", "mrr")),
     "new places": lambda: wide("new places", ("acc@10", "mrr")),
     "known places": lambda: wide("known places", ("acc@1", "mrr")),

@@ -256,7 +256,7 @@ def codec(*names: str) -> str:
     """Round trips of one or several files."""
     rows = [
         [
-            f"{row['data'].replace('_', ' ')}, {row['part']}",
+            f"{row['data'].replace('_', ' ')}{', nested cells' * name.endswith('nested')}, {row['part']}",
             f"{row['weeks']:,.0f}",
             f"{row['accuracy']:.4f}",
             f"{row['accuracy near moves']:.4f}",
@@ -305,14 +305,43 @@ def generator_ablation() -> str:
 def generators_by_codec() -> str:
     """Divergences in 0.001 nats of generators on several codecs, one seed."""
     columns = {"duration": 1, "periodicity": 1, "mean6": 1}
-    rows = [
-        [row["codec"], f"{row['codec_accuracy']:.4f}", f"{row['steps']:,}", row["variant"]]
-        + [f"{1000 * row[column]:.{digits}f}" for column, digits in columns.items()]
-        + [f"{row['moves_per_day']:.2f}"]
-        for _, row in read("mstar_ablation_codecs").iterrows()
-    ]
+    rows = []
+    for _, row in read("mstar_ablation_codecs").iterrows():
+        what = [row["codec"], f"{row['codec_accuracy']:.4f}", f"{row['steps']:,}", row["variant"]]
+        reached = [f"{1000 * row[column]:.{digits}f}" for column, digits in columns.items()]
+        rows.append([*what, *reached, f"{row['moves_per_day']:.2f}"])
     header = ["codec", "its accuracy", "steps", "generator", *(GENERATION[column] for column in columns)]
     return markdown(rows, [*header, "moves a day"])
+
+
+def levels(*names: str) -> str:
+    """Weeks whose levels are drawn from some level on, of several generators side by side."""
+    tables = [read(f"mstar_levels_{name}").set_index("drawn from level") for name in names]
+    rows = []
+    for level in tables[0].index:
+        cells = []
+        for row in (table.loc[level] for table in tables):
+            lengths = ("length of residual", "length of features")
+            cells.append("" if pd.isna(row[lengths[0]]) else " of ".join(f"{row[length]:.0f}" for length in lengths))
+            cells += [
+                f"{row['moves_per_day']:.2f}",
+                f"{1000 * row['duration']:.0f}",
+                percent(row["stays of two slots"]),
+            ]
+        rows.append([str(level), *cells])
+    columns = ["residual", "moves a day", "duration", "stays of two slots"]
+    return markdown(rows, ["drawn from level", *(f"{name}: {column}" for name in names for column in columns)])
+
+
+def trainings() -> str:
+    """Generators on simulated weeks, each with its best settings of drawing."""
+    rows = []
+    for _, row in read("mstar_simulated_trainings").iterrows():
+        what = [row["codec"], row["generator"], f"{row['training_seed']}", f"{row['steps']:,} x {row['batch_size']}"]
+        reached = [f"{row['validation_loss']:.3f}", f"{1000 * row['mean6']:.1f}", f"{row['moves_per_day']:.2f}"]
+        rows.append([*what, *reached])
+    header = ["codec", "generator", "seed", "steps x weeks", "validation nats", "mean of six", "moves a day"]
+    return markdown(rows, header)
 
 
 def mstar_speed(name: str) -> str:
@@ -441,6 +470,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw knows": knows,
     "raw neighbours": neighbours,
     "raw profile": lambda: probes("raw_profile", metrics=USER_METRICS),
+    "raw profile small": lambda: probes("raw_profile_small", metrics=USER_METRICS),
     "raw regions": lambda: probes("raw_regions", label="label", metrics=VALUE_METRICS),
     "raw roll-out": lambda: roll_outs("simulated", "geolife", "cabs"),
     "raw roll-out simulated": lambda: roll_outs("simulated"),
@@ -448,7 +478,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw speed": lambda: raw_speed("raw_speed"),
     "raw speed gpu": lambda: raw_speed("raw_speed_gpu"),
     "mstar codec": lambda: codec("mstar_codec"),
-    "mstar codecs": lambda: codec("mstar_codec", "mstar_codec_days", "mstar_codec_cabs"),
+    "mstar codecs": lambda: codec("mstar_codec", "mstar_codec_days", "mstar_codec_days_nested", "mstar_codec_cabs"),
     "mstar codec ablation": codec_ablation,
     "mstar simulated": lambda: generation("mstar_simulated"),
     "mstar simulated more": lambda: generation("mstar_simulated_2000"),
@@ -456,6 +486,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar cabs": lambda: generation("mstar_cabs"),
     "mstar settings": lambda: settings("mstar_settings"),
     "mstar ablation": generator_ablation,
+    "mstar trainings": trainings,
+    "mstar levels": lambda: levels("paper", "own"),
     "mstar codecs and generators": generators_by_codec,
     "mstar speed": lambda: mstar_speed("mstar_speed"),
     "mstar speed gpu": lambda: mstar_speed("mstar_speed_gpu"),

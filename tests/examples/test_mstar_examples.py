@@ -25,7 +25,7 @@ from hf_mobility.data.weeks import split_weeks_by_user
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-SCRIPTS = ("train_mstar_codec", "train_mstar", "evaluate_mstar", "ablate_mstar")
+SCRIPTS = ("train_mstar_codec", "train_mstar", "evaluate_mstar", "ablate_mstar", "trace_mstar")
 LEVELS = [1, 4, 24]
 STEPS = {"--steps": "24", "--batch-size": "32"}
 UNTRAINED = np.log(32)  # loss of a generator that knows nothing about its 32 codes
@@ -453,6 +453,26 @@ def test_codecs_are_ablated_without_a_codec_and_generators_with_one(
         assert problem in capsys.readouterr().err
 
 
+def test_a_generator_is_traced_level_by_level(
+    examples: SimpleNamespace, runs: SimpleNamespace, toy_weeks: Any, tmp_path: Path
+) -> None:
+    options = ["--users", "30", "--seed", "4", "--number", "9", "--part", "validation"]
+    run_main(
+        examples.trace_mstar, toy_weeks, [str(runs.folder / "mstar"), *options, "--output", str(tmp_path / "t.csv")]
+    )
+    table = pd.read_csv(tmp_path / "t.csv", comment="#").set_index("drawn from level")
+    assert table.index.tolist() == ["none, real weeks", "none, round trip", *map(str, range(len(LEVELS), 0, -1))]
+    assert table["mean6"].iloc[0] == 0 and table["codes"].iloc[2:].tolist() == LEVELS[::-1]
+    top = table.loc["1"]
+    assert top["length of features"] == top["length of residual"], "the coarsest level starts from nothing"
+
+
+def test_stays_are_counted_without_unknown_hours(examples: SimpleNamespace) -> None:
+    weeks = np.array([[1, 1, 2, 3, 3, 3], [4, -1, -1, 4, 5, 5]])
+    shares = examples.trace_mstar.stay_shares(weeks)
+    assert shares == {"stays of one slot": 3 / 6, "stays of two slots": 2 / 6}
+
+
 # Pages
 
 
@@ -465,7 +485,7 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
     judged = {"model": ["M-STAR days"], **jsd, "mean6": 0.004, "mean6_sd": 0.001, "cpc": 0.5, "copied_moving": 0.03}
     drawn = {"variant": ["train sample", "one pass", "one pass"], "drawing": ["-", "plain", "plain"], "seed": [1, 0, 1]}
     tables = {
-        **{f"mstar_codec{more}": trip for more in ("", "_days", "_cabs")},
+        **{f"mstar_codec{more}": trip for more in ("", "_days", "_days_nested", "_cabs")},
         "mstar_codec_ablation": codecs,
         "mstar_days": {**judged, "moves_per_day": 3.5},
         "mstar_ablation": {**drawn, **jsd, "mean6": [0.004, 0.006, 0.01], "moves_per_day": [3.5, 3.0, 4.0]},
@@ -475,6 +495,7 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
     text = fill_blocks(tables, [f"mstar {name}" for name in blocks])
     for row in (
         "| geolife days, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
+        "| geolife days, nested cells, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
         "| as published | 0.600 ± 0.141 | 0.956 ± 0.000 | 0.800 ± 0.000 | 3.45 ± 0.00 | 33 ± 0 | 34 ± 0 |",
         "| **M-STAR days** | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 ± 1.0 | 0.50 | 3.50 | 3.0 % |",
         "| train sample |  | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 3.50 |",

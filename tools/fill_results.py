@@ -421,7 +421,8 @@ def roll_outs(*names: str) -> str:
                 cells += ["–" if pd.isna(km) else f"{km:.2f}" for km in error]
             users = group[group["minutes"] == group["minutes"].max()].set_index("subset")["users"]
             people = f"{users['all']} / {users['moving']}"
-            points = name if slots == "recorded" or table["slots"].nunique() == 1 else f"{name}, filled slots too"
+            points = name.replace("_", " ")
+            points = points if slots == "recorded" or table["slots"].nunique() == 1 else f"{points}, filled slots too"
             rows.append([points, people, f"**{model}**" if "RAW" in str(model) else str(model), *cells])
     header = [f"{subset}, {minutes} min" for subset in ("all", "moving") for minutes in HORIZONS]
     return markdown(rows, ["points", "roll-outs, all / moving", "error, km", *header])
@@ -473,6 +474,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw profile small": lambda: probes("raw_profile_small", metrics=USER_METRICS),
     "raw regions": lambda: probes("raw_regions", label="label", metrics=VALUE_METRICS),
     "raw roll-out": lambda: roll_outs("simulated", "geolife", "cabs"),
+    "raw roll-out geolife": lambda: roll_outs("geolife_larger", "geolife_recorded_only"),
     "raw roll-out simulated": lambda: roll_outs("simulated"),
     "raw geolife": geolife,
     "raw speed": lambda: raw_speed("raw_speed"),

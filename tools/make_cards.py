@@ -129,17 +129,17 @@ def raw_small() -> CardFacts:
         "and regions and rolls positions forward. 4 layers, width 128,\n`delta_targets` (the head gives the "
         "displacement from the last point; the paper's gives the position).",
         notes="**The box in this folder is that of a simulated city.** A vector is comparable only with vectors of "
-        "this checkpoint, on windows of the same length that begin on the same\nweekday. Hand-made features say more "
-        "about who commutes, and the hour's mean position is a better guess two hours ahead: see docs/embeddings.md.",
-        training_data="Simulated. One week each of the first and second week of 600 people of one simulated city, a "
-        "position every 15 minutes; 600 other people are held out. No real trace.",
+        "this checkpoint, on windows of the same length that begin on the same\nweekday. It tells commuters as well as "
+        "hand-made features do; two hours ahead the hour's mean position is a better guess: see docs/embeddings.md.",
+        training_data="Simulated. One week each of the first and second week of 2,000 people of one simulated city, a "
+        "position every 15 minutes; 2,000 other people are held out. No real trace.",
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
-        command="python examples/train_raw.py --users 1200 --held-out 0.5 --steps 1500 --batch-size 8 "
-        "--learning-rate 1e-3 --set delta_targets=True --end-hours 19 --gru-steps 150 --output checkpoints/raw-small",
+        command="python examples/train_raw.py --users 4000 --held-out 0.5 --steps 6000 --batch-size 32 "
+        "--learning-rate 1e-3 --set delta_targets=True --end-hours 19 --gru-steps 0 --output checkpoints/raw-small",
         seed=0,
-        versions=f"transformers 5.23, torch 2.13, {OURS}; one CPU core",
+        versions=f"transformers 5.23, torch 2.11, {OURS}; one H100",
         results=table,
         ours="RAW",
         figures=f"Roll-outs that end at 19 h, people held out, baselines first:\n\n{marked('raw roll-out simulated')}",

@@ -349,6 +349,7 @@ def mstar_speed(name: str) -> str:
     formats = {"ms per week": ",.1f", "times first": ".2f", "GFLOP per week": ",.1f", "GFLOP/s": ",.0f"}
     rows = []
     for _, row in pd.read_csv(ROOT / "benchmarks" / f"{name}.csv", comment="#").iterrows():
+        formats["ms per week"] = ",.1f" if row["ms per week"] >= 10 else ".2f"
         cells = ["" if pd.isna(row[column]) else format(row[column], form) for column, form in formats.items()]
         rows.append([row["measurement"], f"{row['batch']}", row["precision"], *cells, percent(row["share of product"])])
     header = ["batch", "precision", "ms a week", "times the first", "GFLOP a week", "GFLOP/s", "of the product's rate"]

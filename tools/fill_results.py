@@ -479,6 +479,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw roll-out simulated": lambda: roll_outs("simulated"),
     "raw geolife": geolife,
     "raw speed": lambda: raw_speed("raw_speed"),
+    "raw speed base": lambda: raw_speed("raw_speed_base"),
     "raw speed gpu": lambda: raw_speed("raw_speed_gpu"),
     "mstar codec": lambda: codec("mstar_codec"),
     "mstar codecs": lambda: codec("mstar_codec", "mstar_codec_days", "mstar_codec_days_nested", "mstar_codec_cabs"),

@@ -57,10 +57,14 @@ class SeriesSet:
     held_out: np.ndarray
     validation: np.ndarray
 
+    def windows(self, which: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of the windows that a mask (N,) names."""
+        return {name: values[which] for name, values in self.columns.items()}
+
     @property
     def train(self) -> dict[str, np.ndarray]:
         """Columns of the windows to train on."""
-        return {name: values[~self.held_out & ~self.validation] for name, values in self.columns.items()}
+        return self.windows(~self.held_out & ~self.validation)
 
     @property
     def complete(self) -> bool:

@@ -117,8 +117,7 @@ def encoder_of(data: SeriesSet, values: dict[str, object], options: argparse.Nam
             raise SystemExit(f"{options.checkpoint} knows another box or other slots than the files of GeoLife.")
         return RawForTrajectoryPrediction.from_pretrained(options.checkpoint).model.eval()
     config = raw_config(data.tokenizer, options.size, **values)
-    columns = {name: values[~data.held_out] for name, values in data.columns.items()}
-    made = train_raw(columns, config, steps=options.steps, batch_size=options.batch_size, seed=options.seed)
+    made = train_raw(data.train, config, steps=options.steps, batch_size=options.batch_size, seed=options.seed)
     if options.save:
         made.save_pretrained(options.save)
         data.tokenizer.save_pretrained(options.save)

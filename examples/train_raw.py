@@ -120,7 +120,7 @@ def main() -> None:
     model: RawForTrajectoryPrediction = train_raw(
         data.train,
         config,
-        validation={name: values[data.validation] for name, values in data.columns.items()} if kept else None,
+        validation=data.windows(data.validation) if kept else None,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,

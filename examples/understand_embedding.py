@@ -106,7 +106,7 @@ def main() -> None:
     if not np.allclose(data.tokenizer.box, tokenizer.box):
         parser.error("the checkpoint is of another city; give --users, --held-out and --seed as in its training.")
     first = data.held_out & (data.days == data.days.min())
-    columns = {name: values[first] for name, values in data.columns.items()}
+    columns = data.windows(first)
     lat, lon = tokenizer.denormalise(columns["coordinates"])
     asked, by_hand = facts(lat, lon, slots_per_day=tokenizer.slots_per_day)
     set_seed(options.seed)

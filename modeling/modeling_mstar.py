@@ -219,7 +219,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         Raises:
             ValueError: if an input is missing, contradicts another, or has the wrong shape.
         """
-        code_ids, labels = self._codes(code_ids, input_ids, attention_mask, labels)
+        code_ids, labels, features = self._codes(code_ids, input_ids, attention_mask, labels)
         self._check_shapes(code_ids, labels, revealed, home_ids, commute_ids, attribute_ids)
         if revealed is None and self.training and self.config.reveal_codes:
             revealed = self._draw_revealed(code_ids)
@@ -228,8 +228,8 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
 
         condition = self.conditions(home_ids, commute_ids, attribute_ids)
         modulations = self._modulate(condition)
-        if self.training and self.config.own_codes:
-            code_ids, labels = self._mix_in_own_codes(code_ids, input_ids, attention_mask, condition, modulations)
+        if features is not None:
+            code_ids, labels = self._mix_in_own_codes(code_ids, features, condition, modulations)
         hidden = self._read(code_ids, revealed, condition, modulations, **kwargs)
 
         counted = labels >= 0
@@ -270,8 +270,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
     def _mix_in_own_codes(
         self,
         code_ids: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        features: list[torch.Tensor],
         condition: torch.Tensor,
         modulations: list[Modulation],
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -289,7 +288,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             replacement, chosen = next(levels)
             return torch.where(chosen, replacement, ids)
 
-        return self.codec.encode_spoilt(self.codec.level_features(input_ids, attention_mask), spoil)
+        return self.codec.encode_spoilt(features, spoil)
 
     def _level_losses(self, losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         return mean_per_level(losses, counted, self.config.codec.level_lengths)
@@ -300,13 +299,13 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         labels: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input codes and the codes to predict."""
-        noise = self.config.code_noise if self.training else 0
-        if self.training and self.config.own_codes and input_ids is None:
-            raise ValueError(
-                f"own_codes={self.config.own_codes} needs input_ids, the weeks: codes cannot be corrected."
-            )
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor] | None]:
+        """Input codes, the codes to predict, and, where the model's own codes are to be mixed in, the features F_k that
+        these are corrected by.
+        """
+        noise, own = (self.config.code_noise, self.config.own_codes) if self.training else (0, 0)
+        if own and input_ids is None:
+            raise ValueError(f"own_codes={own} needs input_ids, the weeks: codes cannot be corrected.")
         if (code_ids is None) == (input_ids is None):
             raise ValueError("give either code_ids, the codes of the weeks, or input_ids, the weeks themselves.")
         if code_ids is not None:
@@ -314,14 +313,15 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
                 raise ValueError(
                     f"code_noise={noise} needs labels beside code_ids (both from codec.encode_noisy), or input_ids."
                 )
-            return code_ids, code_ids if labels is None else labels
+            return code_ids, code_ids if labels is None else labels, None
         if labels is not None:
             raise ValueError("labels are codes and go with code_ids; with input_ids they are made by the codec.")
         with torch.no_grad():
             if noise:
-                return self.codec.encode_noisy(input_ids, attention_mask, flip=noise)
-            code_ids = self.codec.encode(input_ids, attention_mask)
-        return code_ids, code_ids
+                return *self.codec.encode_noisy(input_ids, attention_mask, flip=noise), None
+            features = self.codec.level_features(input_ids, attention_mask)
+            code_ids = torch.cat(self.codec.quantiser(features).ids, dim=1)
+        return code_ids, code_ids, features if own else None
 
     def _check_shapes(
         self,

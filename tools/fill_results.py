@@ -304,11 +304,11 @@ def generator_ablation() -> str:
 
 def generators_by_codec() -> str:
     """Divergences in 0.001 nats of generators on several codecs, one seed."""
-    columns = {"duration": 1, "periodicity": 1, "mean6": 1}
+    columns = ("duration", "periodicity", "mean6")
     rows = []
     for _, row in read("mstar_ablation_codecs").iterrows():
         what = [row["codec"], f"{row['codec_accuracy']:.4f}", f"{row['steps']:,}", row["variant"]]
-        reached = [f"{1000 * row[column]:.{digits}f}" for column, digits in columns.items()]
+        reached = [f"{1000 * row[column]:.1f}" for column in columns]
         rows.append([*what, *reached, f"{row['moves_per_day']:.2f}"])
     header = ["codec", "its accuracy", "steps", "generator", *(GENERATION[column] for column in columns)]
     return markdown(rows, [*header, "moves a day"])
@@ -346,11 +346,11 @@ def trainings() -> str:
 
 def mstar_speed(name: str) -> str:
     """The rows of the matrix product have a rate only."""
-    formats = {"ms per week": ",.1f", "times first": ".2f", "GFLOP per week": ",.1f", "GFLOP/s": ",.0f"}
+    formats = {"times first": ".2f", "GFLOP per week": ",.1f", "GFLOP/s": ",.0f"}
     rows = []
     for _, row in pd.read_csv(ROOT / "benchmarks" / f"{name}.csv", comment="#").iterrows():
-        formats["ms per week"] = ",.1f" if row["ms per week"] >= 10 else ".2f"
-        cells = ["" if pd.isna(row[column]) else format(row[column], form) for column, form in formats.items()]
+        shown = {"ms per week": ",.1f" if row["ms per week"] >= 10 else ".2f", **formats}
+        cells = ["" if pd.isna(row[column]) else format(row[column], form) for column, form in shown.items()]
         rows.append([row["measurement"], f"{row['batch']}", row["precision"], *cells, percent(row["share of product"])])
     header = ["batch", "precision", "ms a week", "times the first", "GFLOP a week", "GFLOP/s", "of the product's rate"]
     return markdown(rows, ["measurement", *header])

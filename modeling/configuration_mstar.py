@@ -214,8 +214,8 @@ class MstarConfig(PreTrainedConfig):
         temperature_offset, temperature_slope: of that rule.
         guidance: weight of the condition, 1 = none (needs `condition_dropout`).
         smoothing_window: moving average over time before decoding, 0 = off.
-        decoding: `argmax` per hour (paper), or the best (`viterbi`) or a drawn (`sample`) path when staying and moving
-            have the learned probabilities of `fit_transition`.
+        decoding: `argmax` per hour (paper), or the best (`viterbi`) or a drawn (`sample`) path when staying, returning
+            to a place of the week and going elsewhere have the probabilities that `fit_transition` learned.
         emission_scale: factor of the codec's scores in such a path; the larger, the less the path overrules them.
     """
 

@@ -28,7 +28,7 @@ from .blocks_mstar import mark
 from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .configuration_mstar import MstarConfig
 from .loss_mstar import head_loss, mean_per_level, position_losses
-from .path_mstar import best_path, clamp_to_known, fit_stay_probability, sample_path
+from .path_mstar import best_path, clamp_to_known, fit_arrivals, fit_stay_probability, sample_path, week_arrivals
 from .sampling_mstar import SamplingOptions, draw_codes, draw_from, revealed_shares, settle
 from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm
 
@@ -101,9 +101,11 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
 
     config: MstarConfig  # type: ignore[assignment]
     stay_probability: torch.Tensor
+    arrival_share: torch.Tensor
+    return_share: torch.Tensor
     main_input_name = "code_ids"
     _no_split_modules = ["MstarLayer", "MstarCodecLayer"]
-    _keep_in_fp32_modules_strict = ["stay_probability"]  # and the codec's
+    _keep_in_fp32_modules_strict = ["stay_probability", "arrival_share", "return_share"]  # and the codec's
     _can_record_outputs = {"hidden_states": MstarLayer, "attentions": OutputRecorder(MstarAttention, index=1)}
 
     def __init__(self, config: MstarConfig) -> None:
@@ -123,6 +125,8 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self.lm_head = nn.Linear(width, codec.codebook_size)
         # 0 = never fitted; see `fit_transition`
         self.register_buffer("stay_probability", torch.zeros(codec.num_hours - 1))
+        self.register_buffer("arrival_share", torch.zeros(codec.num_cells))
+        self.register_buffer("return_share", torch.zeros(()))
         self.post_init()
 
     @classmethod
@@ -149,7 +153,8 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         elif isinstance(module, MstarForTrajectoryGeneration):
             init.zeros_(module.start)
             init.zeros_(module.slot_embedding)
-            init.zeros_(module.stay_probability)
+            for fitted in (module.stay_probability, module.arrival_share, module.return_share):
+                init.zeros_(fitted)
             if isinstance(module.revealed_embedding, nn.Parameter):
                 init.zeros_(module.revealed_embedding)
         else:
@@ -174,19 +179,29 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         return self.get_input_embeddings()
 
     def fit_transition(self, cells: torch.Tensor) -> None:
-        """Learn how often people stay from one hour to the next, for `decoding="viterbi"` and `"sample"`.
+        """Learn how often people stay from one hour to the next, where moves lead, and how many lead back, for
+        `decoding="viterbi"` and `"sample"`.
 
         Args:
             cells: (N, L) integer finest cells of training weeks, -1 = unknown.
 
         Raises:
-            ValueError: if the weeks do not have L hours.
+            ValueError: if the weeks do not have L hours, or name cells outside the grid.
         """
         cells = torch.as_tensor(cells, device=self.stay_probability.device)
-        hours = self.config.codec.num_hours
+        hours, places = self.config.codec.num_hours, self.config.codec.num_cells
         if cells.dim() != 2 or cells.shape[1] != hours:
             raise ValueError(f"cells must be weeks of {hours} hours, (N, {hours}), got {tuple(cells.shape)}.")
+        outside = cells >= places
+        if bool(outside.any()):
+            raise ValueError(
+                f"cells must lie in the model's grid, 0 to {places - 1}, or be -1 = unknown; {int(outside.sum())} do "
+                f"not, the first ones {cells[outside][:3].tolist()}."
+            )
         self.stay_probability.copy_(fit_stay_probability(cells))
+        arrivals, returns = fit_arrivals(cells, places)
+        self.arrival_share.copy_(arrivals)
+        self.return_share.copy_(returns)
 
     @merge_with_config_defaults
     @capture_outputs
@@ -469,7 +484,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             decoding=decoding,
             emission_scale=emission_scale,
         )
-        if options.decoding != "argmax" and not bool(self.stay_probability.any()):
+        if options.decoding != "argmax" and not bool(self.arrival_share.any()):
             raise ValueError(f"decoding={options.decoding!r} needs fit_transition(cells) of training weeks first.")
         weeks = conditions.shape[1]
         prefix_ids, prefix_mask = self._check_prefix(prefix_ids, prefix_mask, weeks)
@@ -567,12 +582,13 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             logits = logits * options.emission_scale
         if known is not None:
             logits = clamp_to_known(logits, known.cells, known.mask)
+        if options.decoding == "argmax":
+            return logits.argmax(-1)
+        arrival = week_arrivals(logits, self.arrival_share, self.return_share)
         if options.decoding == "viterbi":
-            return best_path(logits, self.stay_probability)
-        if options.decoding == "sample":
-            noise = numbers.take(2 * logits.shape[1]).unflatten(1, (2, -1))
-            return sample_path(logits, self.stay_probability, noise)
-        return logits.argmax(-1)
+            return best_path(logits, self.stay_probability, arrival)
+        noise = numbers.take(2 * logits.shape[1]).unflatten(1, (2, -1))
+        return sample_path(logits, self.stay_probability, arrival, noise)
 
     def _known_hours(self, prefix_ids: torch.Tensor, prefix_mask: torch.Tensor) -> _KnownHours:
         features = self.codec.level_features(prefix_ids, prefix_mask)

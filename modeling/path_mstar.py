@@ -1,11 +1,16 @@
-"""From the codec's scores of each hour to a week of cells: the best cell per hour, or a path on which people stay.
+"""From the codec's scores of each hour to a week of cells: the best cell per hour, or a path on which people stay and
+return.
 
-Unusual: the chain's transition matrix is stay * I + (1 - stay) / C, so one step costs O(C) instead of O(C x C), and
-both the best path and an exact draw need no approximation. The codec's scores are posteriors of each hour; with a flat
-prior over cells they act as likelihoods of the chain, and `emission_scale` (their exponent) says how much they weigh
-against it: above 1 a single odd hour is believed sooner.
+Unusual: the chain's transition matrix is stay * I + (1 - stay) * arrival, where one distribution of arrivals serves
+every origin, so one step costs O(C) instead of O(C x C), and both the best path and an exact draw need no
+approximation. That distribution is the week's own: a move leads back to a place in proportion to the hours that the
+week spends there, or anywhere in proportion to the arrivals of all people (preferential return and exploration, Song
+et al. 2010, doi 10.1038/nphys1760). The codec's scores are posteriors of each hour; with a flat prior over cells they
+act as likelihoods of the chain, and `emission_scale` (their exponent) says how much they weigh against it: above 1 a
+single odd hour is believed sooner.
 
-Shapes: N weeks, L hours, C cells. `stay` (L - 1,): probability that an hour's cell is kept in the next.
+Shapes: N weeks, L hours, C cells. `stay` (L - 1,): probability that an hour's cell is kept in the next. `arrival`
+(N, C): where those go who do not stay; rows sum to 1.
 """
 
 from __future__ import annotations
@@ -27,6 +32,32 @@ def fit_stay_probability(cells: torch.Tensor) -> torch.Tensor:
     return ((stayed.sum(0) + 1.0) / (known.sum(0) + 2.0)).float()
 
 
+def fit_arrivals(cells: torch.Tensor, num_cells: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where moves lead, (N, L) with -1 = unknown -> share of the arrivals of each cell (C,) float32, and the share of
+    arrivals at a place where the week stays more than once () float32.
+
+    One arrival spread over all cells, and one of either kind, are added, so that nothing is impossible.
+    """
+    known = cells >= 0
+    arrived = known[:, 1:] & known[:, :-1] & (cells[:, 1:] != cells[:, :-1])
+    starts = known & torch.cat([known[:, :1], arrived | ~known[:, :-1]], dim=1)
+    place = torch.arange(len(cells), device=cells.device).unsqueeze(1) * num_cells + cells
+    _, stay, stays = place[starts].unique(return_inverse=True, return_counts=True)
+    moved = starts.clone()
+    moved[:, 0] = False
+    moved[:, 1:] &= arrived
+    returns = (stays[stay[moved[starts]]] > 1).sum()
+    counts = torch.bincount(cells[moved], minlength=num_cells) + 1 / num_cells
+    return (counts / counts.sum()).float(), ((returns + 1.0) / (moved.sum() + 2.0)).float()
+
+
+def week_arrivals(logits: torch.Tensor, arrival: torch.Tensor, return_share: torch.Tensor) -> torch.Tensor:
+    """Distribution (N, C) of each week's arrivals: the hours it spends in each cell as its scores (N, L, C) have it,
+    mixed with the arrivals (C,) of all people.
+    """
+    return torch.lerp(arrival.to(logits), logits.softmax(-1).mean(1), return_share.to(logits))
+
+
 def clamp_to_known(logits: torch.Tensor, cells: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Scores (N, L, C) that leave an hour marked `known` (N, L) nothing but its cell (N, L)."""
     place = torch.arange(logits.shape[-1], device=logits.device)
@@ -34,37 +65,37 @@ def clamp_to_known(logits: torch.Tensor, cells: torch.Tensor, known: torch.Tenso
     return logits.masked_fill(closed, float("-inf"))
 
 
-def best_path(logits: torch.Tensor, stay: torch.Tensor) -> torch.Tensor:
+def best_path(logits: torch.Tensor, stay: torch.Tensor, arrival: torch.Tensor) -> torch.Tensor:
     """The most probable path (Viterbi), (N, L, C) -> (N, L) int64, exact."""
     emission = logits.log_softmax(-1)
-    stay = stay.to(emission)
-    kept, moved = _pair_probabilities(stay, logits.shape[-1])
-    log_kept, log_moved = kept.log(), moved.log()
+    stay, arrival = stay.to(emission), arrival.to(emission)
     score = emission[:, 0]
     stays, sources = [], []
     for hour in range(1, logits.shape[1]):
-        best, source = (score + log_moved[hour - 1]).max(-1, keepdim=True)
-        from_here = score + log_kept[hour - 1]
-        stays.append(from_here >= best)
+        moved = (1 - stay[hour - 1]) * arrival
+        best, source = score.max(-1, keepdim=True)
+        from_best = best + moved.log()
+        from_here = score + (stay[hour - 1] + moved).log()
+        stays.append(from_here >= from_best)
         sources.append(source)
-        score = torch.maximum(from_here, best) + emission[:, hour]
+        score = torch.maximum(from_here, from_best) + emission[:, hour]
     path = [score.argmax(-1, keepdim=True)]
     for staying, source in zip(reversed(stays), reversed(sources)):
         path.append(torch.where(staying.gather(-1, path[-1]), path[-1], source))
     return torch.cat(path[::-1], dim=1)
 
 
-def sample_path(logits: torch.Tensor, stay: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def sample_path(logits: torch.Tensor, stay: torch.Tensor, arrival: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """A path drawn from the chain given the scores (forward filtering, backward sampling), (N, L, C) -> (N, L) int64.
 
     Args:
         noise: (N, 2, L), uniform in [0, 1).
     """
     emission = logits.softmax(-1)
-    kept, moved = _pair_probabilities(stay.to(emission), logits.shape[-1])
+    stay, arrival = stay.to(emission), arrival.to(emission)
     filtered = [emission[:, 0]]
     for hour in range(1, logits.shape[1]):
-        predicted = (kept[hour - 1] - moved[hour - 1]) * filtered[-1] + moved[hour - 1]
+        predicted = stay[hour - 1] * filtered[-1] + (1 - stay[hour - 1]) * arrival
         joint = predicted * emission[:, hour]
         filtered.append(joint / joint.sum(-1, keepdim=True))
     candidates = draw_from(
@@ -72,17 +103,18 @@ def sample_path(logits: torch.Tensor, stay: torch.Tensor, noise: torch.Tensor) -
     )  # where an hour would be if the next came by a move
     path = [candidates[:, -1:]]
     for hour in range(logits.shape[1] - 2, -1, -1):
-        here = filtered[hour].gather(-1, path[-1])
-        by_staying = (kept[hour] - moved[hour]) * here
-        stays = noise[:, 1, hour : hour + 1] * (by_staying + moved[hour]) < by_staying
+        by_staying = stay[hour] * filtered[hour].gather(-1, path[-1])
+        by_moving = (1 - stay[hour]) * arrival.gather(-1, path[-1])
+        stays = noise[:, 1, hour : hour + 1] * (by_staying + by_moving) < by_staying
         path.append(torch.where(stays, path[-1], candidates[:, hour : hour + 1]))
     return torch.cat(path[::-1], dim=1)
 
 
-def _pair_probabilities(stay: torch.Tensor, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Entries of the transition matrix of each step, on and off its diagonal, each (L - 1,)."""
-    moved = (1 - stay) / cells
-    return stay + moved, moved
-
-
-__all__ = ["best_path", "clamp_to_known", "fit_stay_probability", "sample_path"]
+__all__ = [
+    "best_path",
+    "clamp_to_known",
+    "fit_arrivals",
+    "fit_stay_probability",
+    "sample_path",
+    "week_arrivals",
+]

@@ -80,7 +80,11 @@ def test_every_value_survives_and_the_codec_comes_back_frozen(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "missing", ["slot_embedding", "start", "revealed_embedding", "stay_probability", "conditions.null"]
+    "missing",
+    [
+        *("slot_embedding", "start", "revealed_embedding", "conditions.null"),
+        *("stay_probability", "arrival_share", "return_share"),
+    ],
 )
 def test_a_missing_value_gets_its_initial_one_and_nothing_else_moves(tmp_path: Path, missing: str) -> None:
     model = make_model(**SETTINGS)
@@ -97,12 +101,13 @@ def test_a_missing_value_gets_its_initial_one_and_nothing_else_moves(tmp_path: P
         assert name == missing or torch.equal(loaded[name], value)
 
 
-def test_half_precision_keeps_the_quantiser_and_the_chances_of_staying_exact(tmp_path: Path) -> None:
+def test_half_precision_keeps_the_quantiser_and_the_chances_of_the_path_exact(tmp_path: Path) -> None:
     model = make_model(**SETTINGS)
     model.save_pretrained(tmp_path)
     half = MstarForTrajectoryGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert half.slot_embedding.dtype == half.lm_head.weight.dtype == torch.bfloat16
-    assert torch.equal(half.stay_probability, model.stay_probability)
+    for name in ("stay_probability", "arrival_share", "return_share"):
+        assert torch.equal(getattr(half, name), getattr(model, name))
     assert torch.equal(half.codec.quantiser.codebook.weight, model.codec.quantiser.codebook.weight)
     cells = half.generate(*PEOPLE)
     assert cells.shape == (3, 24) and cells.min() >= 0 and cells.max() < 16

@@ -336,8 +336,10 @@ def test_settings_that_make_no_sense_are_refused_in_one_sentence(settings: dict[
 
 def test_a_path_needs_training_weeks_first() -> None:
     model = make_model()
-    model.stay_probability.zero_()
+    model.arrival_share.zero_()
     with pytest.raises(ValueError, match="needs fit_transition"):
         model.generate(*PEOPLE, decoding="viterbi")
     with pytest.raises(ValueError, match="weeks of 24 hours"):
         model.fit_transition(torch.zeros(3, 23))
+    with pytest.raises(ValueError, match=r"0 to 15, or be -1 = unknown; 2 do not, the first ones \[16, 99\]"):
+        model.fit_transition(torch.tensor([[16, 99, *[-1] * 22]]))

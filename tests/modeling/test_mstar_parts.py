@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.modeling.loss_mstar import head_loss, mean_per_level
-from hf_mobility.modeling.path_mstar import best_path, clamp_to_known, fit_stay_probability, sample_path
+from hf_mobility.modeling.path_mstar import (
+    best_path,
+    clamp_to_known,
+    fit_arrivals,
+    fit_stay_probability,
+    sample_path,
+    week_arrivals,
+)
 from hf_mobility.modeling.sampling_mstar import (
     SamplingOptions,
     draw_codes,
@@ -35,22 +42,29 @@ def options(**values: object) -> SamplingOptions:
 # Paths
 
 
-def chain(hours: int, cells: int, weeks: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def chain(hours: int, cells: int, *, weeks: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores, probabilities of staying, and every week's own distribution of arrivals."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(weeks, hours, cells, generator=generator, dtype=torch.float64)
-    return logits, 0.1 + 0.8 * torch.rand(hours - 1, generator=generator, dtype=torch.float64)
+    stay = 0.1 + 0.8 * torch.rand(hours - 1, generator=generator, dtype=torch.float64)
+    return logits, stay, torch.randn(weeks, cells, generator=generator, dtype=torch.float64).softmax(-1)
 
 
-def path_probabilities(logits: torch.Tensor, stay: torch.Tensor) -> dict[tuple[int, ...], float]:
-    """Probability of every path of one week, from the C x C matrices."""
+def matrices(stay: torch.Tensor, arrival: torch.Tensor) -> torch.Tensor:
+    """The (C, C) transition matrix of each step of one week, written out."""
+    cells = len(arrival)
+    return torch.stack([s * torch.eye(cells) + (1 - s) * arrival.expand(cells, -1) for s in stay])
+
+
+def path_probabilities(logits: torch.Tensor, steps: torch.Tensor) -> dict[tuple[int, ...], float]:
+    """Probability of every path of one week, from its (L - 1, C, C) matrices."""
     hours, cells = logits.shape
     emission = logits.softmax(-1)
-    matrices = [s * torch.eye(cells) + (1 - s) / cells for s in stay]
     found = {}
     for path in itertools.product(range(cells), repeat=hours):
         value = emission[0, path[0]]
         for hour in range(1, hours):
-            value = value * matrices[hour - 1][path[hour - 1], path[hour]] * emission[hour, path[hour]]
+            value = value * steps[hour - 1][path[hour - 1], path[hour]] * emission[hour, path[hour]]
         found[path] = float(value)
     total = sum(found.values())
     return {path: value / total for path, value in found.items()}
@@ -59,61 +73,72 @@ def path_probabilities(logits: torch.Tensor, stay: torch.Tensor) -> dict[tuple[i
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 4), st.integers(2, 4), st.integers(0, 10_000))
 def test_the_best_path_is_the_most_probable_of_all_paths(hours: int, cells: int, seed: int) -> None:
-    logits, stay = chain(hours, cells, seed=seed)
-    found = best_path(logits, stay)
+    logits, stay, arrival = chain(hours, cells, seed=seed)
+    found = best_path(logits, stay, arrival)
     for week in range(2):
-        probabilities = path_probabilities(logits[week], stay)
+        probabilities = path_probabilities(logits[week], matrices(stay, arrival[week]))
         assert tuple(found[week].tolist()) == max(probabilities, key=probabilities.__getitem__)
 
 
 def test_the_best_path_equals_viterbi_with_the_dense_matrix() -> None:
-    logits, stay = chain(20, 30, weeks=3)
-    log_matrix = (stay.view(-1, 1, 1) * torch.eye(30) + (1 - stay).view(-1, 1, 1) / 30).log()
+    logits, stay, arrival = chain(20, 30, weeks=3)
+    log_matrix = torch.stack([matrices(stay, row) for row in arrival]).log()
     emission = logits.log_softmax(-1)
     score, back = emission[:, 0], []
     for hour in range(1, 20):
-        score, source = (score.unsqueeze(-1) + log_matrix[hour - 1]).max(1)
+        score, source = (score.unsqueeze(-1) + log_matrix[:, hour - 1]).max(1)
         score = score + emission[:, hour]
         back.append(source)
     path = [score.argmax(-1)]
     for source in reversed(back):
         path.append(source.gather(1, path[-1].unsqueeze(1)).squeeze(1))
-    assert torch.equal(best_path(logits, stay), torch.stack(path[::-1], dim=1))
+    assert torch.equal(best_path(logits, stay, arrival), torch.stack(path[::-1], dim=1))
 
 
 def test_drawn_paths_have_the_exact_distribution() -> None:
-    logits, stay = chain(3, 3, weeks=1, seed=4)
+    logits, stay, arrival = chain(3, 3, weeks=1, seed=4)
     draws = 40_000
     noise = torch.rand(draws, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = sample_path(logits.expand(draws, -1, -1), stay, noise)
+    found = sample_path(logits.expand(draws, -1, -1), stay, arrival.expand(draws, -1), noise)
     counts = torch.bincount((found * torch.tensor([9, 3, 1])).sum(1), minlength=27)
-    for path, probability in path_probabilities(logits[0], stay).items():
+    for path, probability in path_probabilities(logits[0], matrices(stay, arrival[0])).items():
         share = counts[9 * path[0] + 3 * path[1] + path[2]] / draws
         assert abs(share - probability) < 4.5 * (probability * (1 - probability) / draws) ** 0.5 + 1e-4
 
 
 def test_without_staying_the_best_path_is_the_best_cell_of_each_hour() -> None:
-    logits, _ = chain(12, 9)
-    assert torch.equal(best_path(logits, torch.zeros(11)), logits.argmax(-1))
+    logits, _, arrival = chain(12, 9)
+    anywhere = torch.full_like(arrival, 1 / 9)
+    assert torch.equal(best_path(logits, torch.zeros(11), anywhere), logits.argmax(-1))
 
 
 def test_staying_removes_a_single_odd_hour_unless_the_scores_are_sure() -> None:
     logits = torch.zeros(1, 3, 4)
     logits[0, :, 1] = 5.0
     logits[0, 1, 2] = 8.0
-    stay = torch.full((2,), 0.9)
-    assert best_path(logits, stay).tolist() == [[1, 1, 1]]
-    assert best_path(4 * logits, stay).tolist() == [[1, 2, 1]]
+    stay, anywhere = torch.full((2,), 0.9), torch.full((1, 4), 1 / 4)
+    assert best_path(logits, stay, anywhere).tolist() == [[1, 1, 1]]
+    assert best_path(4 * logits, stay, anywhere).tolist() == [[1, 2, 1]]
+
+
+def test_an_odd_hour_is_believed_at_a_place_of_the_week_and_not_elsewhere() -> None:
+    logits = torch.zeros(2, 8, 5)
+    logits[:, :, 1] = 8.0  # hours at home ...
+    logits[0, 5:, 1], logits[0, 5:, 2] = 0.0, 8.0  # ... and the first person's evening at 2,
+    logits[:, 2, 2] = 13.0  # where one hour of the morning is put
+    stay = torch.full((7,), 0.8)
+    found = best_path(logits, stay, week_arrivals(logits, torch.full((5,), 1 / 5), torch.tensor(0.9)))
+    assert found.tolist() == [[1, 1, 2, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 1, 1, 1]]
 
 
 def test_known_hours_stay_and_pull_their_neighbours() -> None:
-    logits, stay = torch.zeros(1, 5, 6), torch.full((4,), 0.9)
+    logits, stay, anywhere = torch.zeros(1, 5, 6), torch.full((4,), 0.9), torch.full((1, 6), 1 / 6)
     cells = torch.tensor([[0, 0, 4, 0, 0]])
     known = torch.tensor([[False, False, True, False, False]])
     clamped = clamp_to_known(logits, cells, known)
-    assert best_path(clamped, stay).tolist() == [[4, 4, 4, 4, 4]]
+    assert best_path(clamped, stay, anywhere).tolist() == [[4, 4, 4, 4, 4]]
     noise = torch.rand(500, 2, 5, generator=torch.Generator().manual_seed(0))
-    drawn = sample_path(clamped.expand(500, -1, -1), stay, noise)
+    drawn = sample_path(clamped.expand(500, -1, -1), stay, anywhere.expand(500, -1), noise)
     assert (drawn[:, 2] == 4).all()
     assert (drawn[:, 1] == 4).float().mean() > 0.85 > 0.6 > (drawn[:, 1] == 0).float().mean()
 
@@ -121,15 +146,46 @@ def test_known_hours_stay_and_pull_their_neighbours() -> None:
 def test_extreme_scores_give_no_nan() -> None:
     logits = torch.full((2, 6, 5), -1e4)
     logits[:, ::2, 0], logits[:, 1::2, 3] = 1e4, 1e4
-    stay = torch.full((5,), 0.999)
+    stay, arrival = torch.full((5,), 0.999), week_arrivals(logits, torch.full((5,), 1 / 5), torch.tensor(0.9))
     noise = torch.rand(2, 2, 6, generator=torch.Generator().manual_seed(0))
-    assert sample_path(logits, stay, noise).tolist() == [[0, 3, 0, 3, 0, 3]] * 2
-    assert best_path(logits, stay).tolist() == [[0, 3, 0, 3, 0, 3]] * 2
+    assert sample_path(logits, stay, arrival, noise).tolist() == [[0, 3, 0, 3, 0, 3]] * 2
+    assert best_path(logits, stay, arrival).tolist() == [[0, 3, 0, 3, 0, 3]] * 2
 
 
 def test_staying_is_counted_per_hour_over_known_pairs_only() -> None:
     cells = torch.tensor([[1, 1, 2], [3, 3, -1], [4, 5, 5], [-1, 6, 6]])
     torch.testing.assert_close(fit_stay_probability(cells), torch.tensor([3 / 5, 3 / 5]))
+
+
+def test_arrivals_and_returns_are_counted_over_known_moves() -> None:
+    # to 2, back to 1, to 3; to 4 from 4 across an unknown hour is no move, but a second stay there: 2 -> 4 returns
+    cells = torch.tensor([[1, 2, 1, 3, 3], [4, -1, 4, 2, 4]])
+    arrivals, returns = fit_arrivals(cells, 5)
+    torch.testing.assert_close(arrivals, (torch.tensor([0.0, 1, 2, 1, 1]) + 1 / 5) / 6)
+    torch.testing.assert_close(returns, torch.tensor((2 + 1) / (5 + 2)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(2, 12), st.integers(0, 10_000))
+def test_returns_equal_a_count_stay_by_stay(weeks: int, hours: int, seed: int) -> None:
+    cells = torch.randint(-1, 4, (weeks, hours), generator=torch.Generator().manual_seed(seed))
+    arrived, returned = torch.zeros(4), 0
+    for week in cells.tolist():
+        stays = [cell for hour, cell in enumerate(week) if cell >= 0 and (hour == 0 or week[hour - 1] != cell)]
+        for before, cell in itertools.pairwise(week):
+            if before >= 0 and cell >= 0 and before != cell:
+                arrived[cell] += 1
+                returned += stays.count(cell) > 1
+    found, returns = fit_arrivals(cells, 4)
+    torch.testing.assert_close(found, (arrived + 1 / 4) / (arrived.sum() + 1))
+    torch.testing.assert_close(returns, (returned + 1) / (arrived.sum() + 2))
+
+
+def test_a_week_arrives_where_it_stays_or_where_all_people_go() -> None:
+    logits, _, _ = chain(6, 4)
+    everywhere = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    found = week_arrivals(logits, everywhere, torch.tensor(0.75, dtype=torch.float64))
+    torch.testing.assert_close(found, 0.75 * logits.softmax(-1).mean(1) + 0.25 * everywhere)
 
 
 # Draws

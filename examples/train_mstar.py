@@ -29,14 +29,20 @@ from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 FLAT, COOL, FALLING = 1.0, 0.95, (1.0, 0.9)  # temperature of the coarsest and of the finest level
 PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax", "within_level_steps": 1}
+OF_SEVERAL_PASSES = {"settling_order", "within_level_steps"}
 EVERY = 10_000  # more codes than a codebook has
-START = {"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "decoding": "argmax", "settling_order": "random"}
+START = {
+    **{"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "settling_order": "random"},
+    **{"decoding": "viterbi", "emission_scale": 1.0},
+}
 # Changes that are tried one group after the other, each on top of the best so far.
 SEARCH: list[list[dict[str, Any]]] = [
+    [{"decoding": "argmax"}],
     [{"temperature": FALLING}, {"temperature": COOL}],
+    [{"decoding": "viterbi", "emission_scale": 1.5}],
     [{"top_k": 100}],
     [{"settling_order": "certain"}],
-    [{"decoding": "viterbi"}, {"smoothing_window": 3}],
+    [{"smoothing_window": 3}],
     [{"within_level_steps": 1}],
     [PAPER],
 ]
@@ -138,7 +144,8 @@ def choose(
         base = best()
         for change in group:
             settings = base | change
-            if settings in [row["settings"] for row in found]:
+            idle = not model.config.reveal_codes and change.keys() <= OF_SEVERAL_PASSES
+            if idle or settings in [row["settings"] for row in found]:
                 continue
             found.append({"settings": settings, **score(model, weeks, rows, **_spelled_out(settings, model))})
             shown = {name: round(found[-1][name], 4) for name in ("mean6", "moves_per_day", "cpc")}

@@ -144,7 +144,7 @@ def choose(
         base = best()
         for change in group:
             settings = base | change
-            idle = not model.config.reveal_codes and change.keys() <= OF_SEVERAL_PASSES
+            idle = bool(change) and change.keys() <= OF_SEVERAL_PASSES and not model.config.reveal_codes
             if idle or settings in [row["settings"] for row in found]:
                 continue
             found.append({"settings": settings, **score(model, weeks, rows, **_spelled_out(settings, model))})

@@ -254,9 +254,14 @@ def generation(name: str) -> str:
 
 def codec(*names: str) -> str:
     """Round trips of one or several files."""
+    kinds = {
+        "mstar_codec_days_nested": ", nested cells",
+        "mstar_codec_days_two_fine": ", two levels of 48",
+        "mstar_codec_days_fine": ", three levels of 48",
+    }
     rows = [
         [
-            f"{row['data'].replace('_', ' ')}{', nested cells' * name.endswith('nested')}, {row['part']}",
+            f"{row['data'].replace('_', ' ')}{kinds.get(name, '')}, {row['part']}",
             f"{row['weeks']:,.0f}",
             f"{row['accuracy']:.4f}",
             f"{row['accuracy near moves']:.4f}",
@@ -482,13 +487,17 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw speed base": lambda: raw_speed("raw_speed_base"),
     "raw speed gpu": lambda: raw_speed("raw_speed_gpu"),
     "mstar codec": lambda: codec("mstar_codec"),
-    "mstar codecs": lambda: codec("mstar_codec", "mstar_codec_days", "mstar_codec_days_nested", "mstar_codec_cabs"),
+    "mstar codecs": lambda: codec(
+        *("mstar_codec", "mstar_codec_days", "mstar_codec_days_nested", "mstar_codec_days_two_fine"),
+        *("mstar_codec_days_fine", "mstar_codec_cabs"),
+    ),
     "mstar codec ablation": codec_ablation,
     "mstar simulated": lambda: generation("mstar_simulated"),
     "mstar simulated more": lambda: generation("mstar_simulated_2000"),
     "mstar days": lambda: generation("mstar_days"),
     "mstar cabs": lambda: generation("mstar_cabs"),
     "mstar settings": lambda: settings("mstar_settings"),
+    "mstar settings days": lambda: settings("mstar_settings_days_fine"),
     "mstar ablation": generator_ablation,
     "mstar trainings": trainings,
     "mstar levels": lambda: levels("paper", "own"),

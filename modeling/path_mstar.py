@@ -16,6 +16,7 @@ Shapes: N weeks, L hours, C cells. `stay` (L - 1,): probability that an hour's c
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from .sampling_mstar import draw_from
 
@@ -39,13 +40,10 @@ def fit_arrivals(cells: torch.Tensor, num_cells: int) -> tuple[torch.Tensor, tor
     One arrival spread over all cells, and one of either kind, are added, so that nothing is impossible.
     """
     known = cells >= 0
-    arrived = known[:, 1:] & known[:, :-1] & (cells[:, 1:] != cells[:, :-1])
-    starts = known & torch.cat([known[:, :1], arrived | ~known[:, :-1]], dim=1)
+    moved = F.pad(known[:, 1:] & known[:, :-1] & (cells[:, 1:] != cells[:, :-1]), (1, 0))
+    starts = known & (moved | ~F.pad(known[:, :-1], (1, 0)))
     place = torch.arange(len(cells), device=cells.device).unsqueeze(1) * num_cells + cells
     _, stay, stays = place[starts].unique(return_inverse=True, return_counts=True)
-    moved = starts.clone()
-    moved[:, 0] = False
-    moved[:, 1:] &= arrived
     returns = (stays[stay[moved[starts]]] > 1).sum()
     counts = torch.bincount(cells[moved], minlength=num_cells) + 1 / num_cells
     return (counts / counts.sum()).float(), ((returns + 1.0) / (moved.sum() + 2.0)).float()

@@ -369,6 +369,9 @@ def test_the_best_settings_found_one_after_the_other_are_written_to_the_configur
     monkeypatch.setattr(module, "draw", draw)
     table = module.choose(model, toy_weeks, *module.SETTINGS["search"], number=number)
     assert len(asked) == len(table)
+    assert asked[0] == module.START, "the search begins with its start"
+    several = any(settings["settling_order"] == "certain" for settings in asked)
+    assert several == model.config.reveal_codes, "the order of passes is tried where there are several"
     assert len({json.dumps(settings, sort_keys=True) for settings in asked}) == len(table), "a setting was tried twice"
     assert table["mean6"].min() < table["mean6"].iloc[0] / 2
     best = asked[int(table["mean6"].argmin())]
@@ -485,7 +488,8 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
     judged = {"model": ["M-STAR days"], **jsd, "mean6": 0.004, "mean6_sd": 0.001, "cpc": 0.5, "copied_moving": 0.03}
     drawn = {"variant": ["train sample", "one pass", "one pass"], "drawing": ["-", "plain", "plain"], "seed": [1, 0, 1]}
     tables = {
-        **{f"mstar_codec{more}": trip for more in ("", "_days", "_days_nested", "_cabs")},
+        **{f"mstar_codec{more}": trip for more in ("", "_cabs", "_days", "_days_nested")},
+        **{f"mstar_codec_days{more}": trip for more in ("_two_fine", "_fine")},
         "mstar_codec_ablation": codecs,
         "mstar_days": {**judged, "moves_per_day": 3.5},
         "mstar_ablation": {**drawn, **jsd, "mean6": [0.004, 0.006, 0.01], "moves_per_day": [3.5, 3.0, 4.0]},
@@ -496,6 +500,7 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
     for row in (
         "| geolife days, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
         "| geolife days, nested cells, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
+        "| geolife days, three levels of 48, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
         "| as published | 0.600 ± 0.141 | 0.956 ± 0.000 | 0.800 ± 0.000 | 3.45 ± 0.00 | 33 ± 0 | 34 ± 0 |",
         "| **M-STAR days** | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 ± 1.0 | 0.50 | 3.50 | 3.0 % |",
         "| train sample |  | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 3.50 |",

@@ -67,13 +67,13 @@ def best_path(logits: torch.Tensor, stay: torch.Tensor, arrival: torch.Tensor) -
     """The most probable path (Viterbi), (N, L, C) -> (N, L) int64, exact."""
     emission = logits.log_softmax(-1)
     stay, arrival = stay.to(emission), arrival.to(emission)
+    log_arrival, log_move = arrival.log(), (1 - stay).log()
     score = emission[:, 0]
     stays, sources = [], []
     for hour in range(1, logits.shape[1]):
-        moved = (1 - stay[hour - 1]) * arrival
         best, source = score.max(-1, keepdim=True)
-        from_best = best + moved.log()
-        from_here = score + (stay[hour - 1] + moved).log()
+        from_best = best + log_move[hour - 1] + log_arrival
+        from_here = score + (stay[hour - 1] + (1 - stay[hour - 1]) * arrival).log()
         stays.append(from_here >= from_best)
         sources.append(source)
         score = torch.maximum(from_here, from_best) + emission[:, hour]

@@ -48,6 +48,7 @@ SEARCH: list[list[dict[str, Any]]] = [
 ]
 SETTINGS: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {
     "paper": (PAPER, []),
+    "paths": (START | {"within_level_steps": 1}, []),
     "search": (START, SEARCH),
 }
 

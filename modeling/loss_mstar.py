@@ -2,7 +2,7 @@
 
 Unusual: in training, `head_loss` makes logits and their gradient a slice at a time and never keeps them: at the paper's
 size the logits of 64 weeks are 490 MB in float32, and reading and writing them several times takes longer than the
-products they come from.
+products they come from. Not in float16, where gradients made before the loss is scaled would vanish.
 """
 
 from __future__ import annotations
@@ -55,6 +55,19 @@ class _HeadLoss(torch.autograd.Function):
         return *(grad * grad_loss.to(grad.dtype) for grad in grads), None, None
 
 
+def fits_head_loss(head: nn.Module, device: torch.device) -> bool:
+    """Whether `head_loss` serves here: a plain layer (no adapter), not compiled, and not in float16."""
+    return (
+        type(head) is nn.Linear
+        and not torch.compiler.is_compiling()
+        and _working_dtype(head, device.type) != torch.float16
+    )
+
+
+def _working_dtype(head: nn.Linear, device: str) -> torch.dtype:
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+
+
 def head_loss(
     head: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,7 +82,7 @@ def head_loss(
         latter carry its rounding, about 0.2 % of a probability.
     """
     device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+    dtype = _working_dtype(head, device)
     with torch.autocast(device, enabled=False):
         loss, losses = _HeadLoss.apply(
             hidden.to(dtype).flatten(0, 1),
@@ -93,4 +106,4 @@ def mean_per_level(losses: torch.Tensor, counted: torch.Tensor, lengths: list[in
     return torch.stack([value.sum() / number.sum().clamp(min=1) for value, number in zip(sums, counts)])
 
 
-__all__ = ["head_loss", "mean_per_level", "position_losses"]
+__all__ = ["fits_head_loss", "head_loss", "mean_per_level", "position_losses"]

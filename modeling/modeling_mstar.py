@@ -27,7 +27,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .blocks_mstar import mark
 from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .configuration_mstar import MstarConfig
-from .loss_mstar import head_loss, mean_per_level, position_losses
+from .loss_mstar import fits_head_loss, head_loss, mean_per_level, position_losses
 from .path_mstar import best_path, clamp_to_known, fit_arrivals, fit_stay_probability, sample_path, week_arrivals
 from .sampling_mstar import SamplingOptions, draw_codes, draw_from, revealed_shares, settle
 from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm
@@ -97,9 +97,14 @@ class _Numbers:
 
 
 class MstarForTrajectoryGeneration(MstarPreTrainedModel):
-    """The STAR-Transformer, with its frozen codec as `.codec`."""
+    """The STAR-Transformer, with its frozen codec as `.codec`.
+
+    For half precision load it so, `from_pretrained(..., dtype=torch.bfloat16)`: the codebook and what `fit_transition`
+    learned then stay in float32, which `.to(torch.bfloat16)` would round.
+    """
 
     config: MstarConfig  # type: ignore[assignment]
+    level_ids: torch.Tensor
     stay_probability: torch.Tensor
     arrival_share: torch.Tensor
     return_share: torch.Tensor
@@ -123,6 +128,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self.layers = nn.ModuleList(MstarLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm_modulation = MstarModulation(config)
         self.lm_head = nn.Linear(width, codec.codebook_size)
+        self.register_buffer("level_ids", self._make_level_ids(), persistent=False)
         # 0 = never fitted; see `fit_transition`
         self.register_buffer("stay_probability", torch.zeros(codec.num_hours - 1))
         self.register_buffer("arrival_share", torch.zeros(codec.num_cells))
@@ -153,6 +159,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         elif isinstance(module, MstarForTrajectoryGeneration):
             init.zeros_(module.start)
             init.zeros_(module.slot_embedding)
+            init.copy_(module.level_ids, module._make_level_ids())
             for fitted in (module.stay_probability, module.arrival_share, module.return_share):
                 init.zeros_(fitted)
             if isinstance(module.revealed_embedding, nn.Parameter):
@@ -254,7 +261,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             counted = counted & self._covered(attention_mask)
         shares = counted / counted.sum().clamp(min=1)
         targets = labels.clamp(min=0)
-        if self.training and return_loss and type(self.lm_head) is nn.Linear and not torch.compiler.is_compiling():
+        if self.training and return_loss and fits_head_loss(self.lm_head, hidden.device):
             loss, losses = head_loss(self.lm_head, hidden, targets, shares)
             return MstarOutput(loss=loss, level_losses=self._level_losses(losses, counted))
         logits = self.lm_head(hidden)
@@ -279,7 +286,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         with torch.no_grad():
             features, _ = self.codec.teacher_inputs(code_ids)
         hidden = self._embed(features, code_ids, revealed, condition, slice(None))
-        return self._run(hidden, modulations, self._block_causal_mask(hidden.device), None, **kwargs)
+        return self._run(hidden, modulations, self._block_causal_mask(), None, **kwargs)
 
     @torch.no_grad()
     def _mix_in_own_codes(
@@ -361,7 +368,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
 
     def _draw_revealed(self, code_ids: torch.Tensor) -> torch.Tensor:
         shares = revealed_shares(self.config.steps_per_level, len(code_ids), code_ids.device)
-        return torch.rand(code_ids.shape, device=code_ids.device) < shares[:, self._level_ids(code_ids.device)]
+        return torch.rand(code_ids.shape, device=code_ids.device) < shares[:, self.level_ids]
 
     def _covered(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """(N, T) bool: positions that cover a known hour."""
@@ -369,14 +376,14 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         levels = [F.adaptive_max_pool1d(known, length) for length in self.config.codec.level_lengths]
         return torch.cat(levels, dim=2).squeeze(1) > 0
 
-    def _level_ids(self, device: torch.device) -> torch.Tensor:
+    def _make_level_ids(self) -> torch.Tensor:
         """(T,) int64: the level of each position."""
         lengths = self.config.codec.level_lengths
-        return torch.tensor([level for level, length in enumerate(lengths) for _ in range(length)], device=device)
+        return torch.tensor([level for level, length in enumerate(lengths) for _ in range(length)], device="cpu")
 
-    def _block_causal_mask(self, device: torch.device) -> torch.Tensor:
+    def _block_causal_mask(self) -> torch.Tensor:
         """(1, 1, T, T) bool: a position sees its own level and the coarser ones."""
-        levels = self._level_ids(device)
+        levels = self.level_ids
         return (levels.unsqueeze(1) >= levels).view(1, 1, len(levels), len(levels))
 
     def _modulate(self, condition: torch.Tensor) -> list[Modulation]:
@@ -403,8 +410,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             if revealed is not None:
                 start = torch.where(revealed[:, :first].unsqueeze(-1), start + tokens[:, :first], start)
             tokens = torch.cat([start.to(tokens.dtype), tokens[:, first:]], dim=1)
-        places = self.slot_embedding + self.level_embedding(self._level_ids(tokens.device))
-        tokens = tokens + places[positions]
+        tokens = tokens + (self.slot_embedding[positions] + self.level_embedding(self.level_ids[positions]))
         if revealed is not None:
             tokens = tokens + revealed.unsqueeze(-1) * self.revealed_embedding
         return tokens
@@ -577,13 +583,12 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self, fhat: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
     ) -> torch.Tensor:
         """Cells (N, L) of the last reconstruction (N, L, D)."""
-        logits = self.codec.decode_features(fhat, options.smoothing_window).float()
-        if options.decoding != "argmax":
-            logits = logits * options.emission_scale
+        logits = self.codec.decode_features(fhat, options.smoothing_window)
         if known is not None:
             logits = clamp_to_known(logits, known.cells, known.mask)
         if options.decoding == "argmax":
-            return logits.argmax(-1)
+            return logits.max(-1).indices  # as `argmax`, and several times as fast in half precision on a CPU
+        logits = logits.float() * options.emission_scale
         arrival = week_arrivals(logits, self.arrival_share, self.return_share)
         if options.decoding == "viterbi":
             return best_path(logits, self.stay_probability, arrival)

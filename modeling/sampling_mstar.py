@@ -52,7 +52,7 @@ class SamplingOptions:
             *("temperature", "within_level_steps", "settling_order"),
             *("guidance", "smoothing_window", "decoding", "emission_scale"),
         )
-        changed = {name: given[name] for name in names if given.get(name) is not None}
+        changed = {name: _plain(given[name]) for name in names if given.get(name) is not None}
         if isinstance(changed.get("temperature"), str):
             if changed["temperature"] != "confidence":
                 raise ValueError(
@@ -90,6 +90,13 @@ class SamplingOptions:
         """
         drawn = sum((2 * steps - 1) * length for steps, length in zip(self.steps, lengths))
         return drawn + (2 * lengths[-1] if self.decoding == "sample" else 0)
+
+
+def _plain(value: Any) -> Any:
+    """One value per level may come as any sequence, an array too."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _per_level(value: float | Sequence[float], levels: int) -> list[float]:

@@ -207,6 +207,25 @@ def test_gradients_without_kept_logits_are_those_of_cross_entropy() -> None:
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4)
 
 
+def test_gradients_survive_the_loss_scale_of_float16() -> None:
+    model, batch, scale = make_model(**STILL).train(), make_batch(), 65_536.0  # the first one of a `GradScaler`
+    exact = [p.clone() for p in torch.autograd.grad(model(**batch).loss, list(model.lm_head.parameters()))]
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = model(**batch).loss
+    for found, wanted in zip(torch.autograd.grad(loss * scale, list(model.lm_head.parameters())), exact):
+        torch.testing.assert_close(found / scale, wanted, atol=1e-4, rtol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_moved_to_half_precision_still_reads_weeks(dtype: torch.dtype) -> None:
+    model, batch = make_model(), {name: ids for name, ids in make_batch().items() if name != "code_ids"}
+    mask = torch.ones(3, 24, dtype=torch.int64)
+    mask[:, 5:9] = 0
+    exact = model(input_ids=make_weeks(), attention_mask=mask, **batch).loss
+    rounded = model.to(dtype)(input_ids=make_weeks(), attention_mask=mask, **batch).loss
+    torch.testing.assert_close(rounded.float(), exact, atol=0, rtol=0.1)
+
+
 def test_only_labels_that_count_are_counted() -> None:
     model, batch = make_model(within_level_steps=2), make_batch()
     labels = torch.randint(0, 32, (3, 29), generator=torch.Generator().manual_seed(9))

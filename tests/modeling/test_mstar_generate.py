@@ -184,6 +184,17 @@ def test_settings_come_from_the_configuration_unless_given() -> None:
     assert torch.equal(by_rule, plain.generate(*PEOPLE, generator=seeded()))
 
 
+def test_one_value_per_level_may_come_as_any_sequence() -> None:
+    model = make_model(within_level_steps=2)
+    drawn = [
+        model.generate(
+            *PEOPLE, generator=seeded(), temperature=kind([1.0, 0.9, 0.8]), within_level_steps=kind([1, 2, 2])
+        )
+        for kind in (list, tuple, torch.tensor)
+    ]
+    assert all(torch.equal(weeks, drawn[0]) for weeks in drawn)
+
+
 def test_the_best_code_alone_leaves_nothing_to_chance() -> None:
     model = make_model()
     first = model.generate(*PEOPLE, generator=seeded(), top_k=1)

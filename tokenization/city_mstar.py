@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .grid_mstar import cells_at, checked_box, checked_points
-from .records_mstar import parse_cells, weeks_of
+from .records_mstar import local_dates, parse_cells, weeks_of
 from .records_samoe import column, has_column
 from .weeks_mstar import OUTSIDE, Weeks, WeekShape
 
@@ -190,7 +190,7 @@ class GridCity:
             ValueError: for cells as in `__call__`, a start that is no Monday, or ids of another number.
         """
         cells = self.as_cells(cells)
-        days = np.broadcast_to(np.asarray(start, dtype="datetime64[D]"), len(cells))
+        days = np.broadcast_to(local_dates(start), len(cells))
         whole_weeks = self.num_hours * self.interval_minutes % (7 * 1440) == 0
         if whole_weeks and ((days.astype(np.int64) - 4) % 7 != 0).any():
             raise ValueError(f"start must be a Monday, the weeks begin there; got {days[:1].astype(str).tolist()[0]}.")

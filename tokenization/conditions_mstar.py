@@ -266,6 +266,8 @@ class ConditionedCity(GridCity):
         Raises:
             ValueError: which one has another length or values outside its range.
         """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}.")
         checked = {}
         for name, given in ids.items():
             values = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given)
@@ -316,17 +318,22 @@ class ConditionedCity(GridCity):
                 cells, num_attributes=num_attributes, sample=sample, seed=seed, workers=workers
             )
             num_attributes = len(medoids)
+        before = self.medoids, self.attribute_method, self.num_attributes
         self.medoids, self.attribute_method, self.num_attributes = medoids, method, num_attributes
-        attribute_ids = self.attributes(cells, workers=workers)
-        self.conditions = ConditionTables.fit(
-            home_ids,
-            commute_ids,
-            attribute_ids,
-            num_cells=self.num_cells,
-            num_attributes=num_attributes,
-            smoothing=smoothing,
-            min_count=min_count,
-        )
+        try:
+            attribute_ids = self.attributes(cells, workers=workers)
+            self.conditions = ConditionTables.fit(
+                home_ids,
+                commute_ids,
+                attribute_ids,
+                num_cells=self.num_cells,
+                num_attributes=num_attributes,
+                smoothing=smoothing,
+                min_count=min_count,
+            )
+        except ValueError:  # classes and tables belong together
+            self.medoids, self.attribute_method, self.num_attributes = before
+            raise
         return {
             "weeks": len(cells),
             "num_attributes": num_attributes,

@@ -14,7 +14,7 @@ import numpy as np
 
 from .grid_mstar import SHOWN
 from .records_samoe import column, has_column, utc_seconds
-from .weeks_mstar import OUTSIDE, Sparse, Weeks, WeekShape, from_points, from_visits, to_matrix
+from .weeks_mstar import OUTSIDE, Weeks, WeekShape, from_points, from_visits, to_matrix
 
 KINDS = ("auto", "visits", "points", "weeks")
 NAMES = (
@@ -130,18 +130,19 @@ def _from_times(
 def _from_slots(
     frame: Any, names: dict[str, str], locate: Locate, shape: WeekShape
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-    slot = np.asarray(column(frame, names["slot"])).astype(np.int64)
-    if len(slot) == 0:
+    given = np.asarray(column(frame, names["slot"]))
+    if len(given) == 0:
         raise ValueError("there are no hours to make weeks of: the frame is empty.")
-    strange = np.flatnonzero((slot < 0) | (slot >= shape.num_slots))
+    slot = given.astype(np.int64)
+    strange = np.flatnonzero((slot != given) | (slot < 0) | (slot >= shape.num_slots))
     if len(strange):
         raise ValueError(
-            f"column {names['slot']!r}: {len(strange)} of {len(slot)} values are outside 0..{shape.num_slots - 1} "
+            f"column {names['slot']!r}: {len(strange)} of {len(slot)} values are no slot 0..{shape.num_slots - 1} "
             f"(first rows {strange[:SHOWN].tolist()}); the tokenizer's windows have {shape.num_slots} slots."
         )
     days = np.full(len(slot), np.datetime64("NaT"), "datetime64[D]")
     if has_column(frame, names["start"]):
-        days = np.asarray(column(frame, names["start"])).astype("datetime64[D]")
+        days = local_dates(column(frame, names["start"]))
     if has_column(frame, names["trajectory_id"]):
         ids, group = np.unique(np.asarray(column(frame, names["trajectory_id"])), return_inverse=True)
         if has_column(frame, names["user_id"]):
@@ -151,16 +152,37 @@ def _from_slots(
         code, group = np.unique(np.stack([person, days.astype(np.int64)]), axis=1, return_inverse=True)
         ids = ids[code[0]]
     group = group.reshape(-1)
+    _check_hours_once(group, slot, ids, names, shape.num_slots)
     cell = locate(frame, names)
-    ones = np.ones(len(slot), np.int64)
-    chosen = Sparse(group, slot, np.maximum(cell, -1), np.where(cell >= 0, ones, 0), np.arange(len(slot))).majority()
     cells = np.full((len(ids), shape.num_slots), -1, np.int32)
-    cells[chosen.person, chosen.slot] = chosen.cell
+    cells[group, slot] = np.maximum(cell, -1)
     start = days[np.unique(group, return_index=True)[1]]
     report = {"kind": "weeks", "rows": len(slot), "users": len(np.unique(ids)), "hours_filled": 0}
     report["rows_outside"] = int((cell == OUTSIDE).sum())
     order = np.lexsort((start, np.unique(ids, return_inverse=True)[1].reshape(-1)))
     return cells[order], ids[order], start[order], report
+
+
+def _check_hours_once(group: np.ndarray, slot: np.ndarray, ids: np.ndarray, names: dict[str, str], slots: int) -> None:
+    rows = np.bincount(group * slots + slot)
+    twice = np.flatnonzero(rows > 1)
+    if len(twice):
+        week, hour = np.divmod(twice[:SHOWN], slots)
+        raise ValueError(
+            f"column {names['slot']!r}: {len(twice)} hours of weeks occur more than once (first ids and slots "
+            f"{list(zip(ids[week].tolist(), hour.tolist()))}); keep one row an hour, and name every week in "
+            f"{names['trajectory_id']!r} or give its {names['start']!r}."
+        )
+
+
+def local_dates(values: Any) -> np.ndarray:
+    """Dates as datetime64[D], of the shape given; of an aware time the date on its own clock, not in UTC."""
+    given = np.asarray(values)
+    if given.dtype.kind == "O":
+        times = given.ravel().tolist()
+        naive = [time.replace(tzinfo=None) if getattr(time, "tzinfo", None) else time for time in times]
+        given = np.array(naive, dtype="datetime64[s]").reshape(given.shape)
+    return given.astype("datetime64[D]")
 
 
 def kind_of(frame: Any, kind: str, names: dict[str, str]) -> str:
@@ -210,7 +232,9 @@ def parse_cells(values: Any, name: str, *, columns: int | None, num_cells: int) 
     """
     given = np.asarray(values)
     if given.dtype.kind in "fiu":
-        numbers = given.astype(np.int64) if given.dtype.kind != "f" else np.nan_to_num(given, nan=-1).astype(np.int64)
+        known = np.nan_to_num(given, nan=-1) if given.dtype.kind == "f" else given
+        numbers = known.astype(np.int64)
+        numbers = np.where(numbers == known, numbers, num_cells)  # a part of a cell is no cell
     else:
         names, back = np.unique(given.astype(str), return_inverse=True)
         numbers = np.array([_cell_number(text, columns, num_cells) for text in names.tolist()], np.int64)[

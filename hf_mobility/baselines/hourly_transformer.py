@@ -192,7 +192,7 @@ class HourlyTransformer:
     ) -> float:
         network = self._fitted().train()
         batches = np.array_split(rng.permutation(len(cells)), math.ceil(len(cells) / self.options.batch_size))
-        total = 0.0
+        total, hours = 0.0, 0
         for i, rows in enumerate(batches):
             for group in optimiser.param_groups:
                 group["lr"] = self.options.learning_rate * self._schedule(epoch + i / len(batches), epochs)
@@ -204,8 +204,9 @@ class HourlyTransformer:
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
-            total += loss.item() * len(rows)
-        return total / len(cells)
+            known = int((target >= 0).sum())
+            total, hours = total + loss.item() * known, hours + known
+        return total / hours
 
     def _schedule(self, progress: float, epochs: int) -> float:
         warm = min(1.0, (progress + 0.05) / self.options.warmup_epochs)

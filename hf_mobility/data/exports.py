@@ -31,8 +31,8 @@ def week_matrix(frame: Any) -> tuple[np.ndarray, np.ndarray]:
     """Long frame (`trajectory_id`, `slot`, `cell`) -> (N,) ids in ascending order and (N, L) int64 cells, -1 = no row.
 
     Raises:
-        DataError: a missing column, no rows, slots or cells that are negative or no integers, or a slot that occurs
-            twice in a trajectory.
+        DataError: a missing column, no rows, empty ids, slots or cells that are negative or no integers, or a slot that
+            occurs twice in a trajectory.
     """
     missing = [name for name in ("trajectory_id", "slot", "cell") if name not in frame]
     if missing:
@@ -40,8 +40,10 @@ def week_matrix(frame: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(frame) == 0:
         raise DataError("The frame has no rows; at least one week is needed.")
     for name in ("slot", "cell"):
-        if not pd.api.types.is_integer_dtype(frame[name]) or frame[name].min() < 0:
+        if not pd.api.types.is_integer_dtype(frame[name]) or frame[name].isna().any() or frame[name].min() < 0:
             raise DataError(f"Column {name!r} must hold integers from 0; rows of unknown hours are to be left out.")
+    if frame["trajectory_id"].isna().any():
+        raise DataError(f"Column 'trajectory_id' is empty in {int(frame['trajectory_id'].isna().sum())} rows.")
     ids, row = np.unique(frame["trajectory_id"].to_numpy(), return_inverse=True)
     slot = frame["slot"].to_numpy().astype(np.int64)
     cells = np.full((len(ids), int(slot.max()) + 1), -1, np.int64)
@@ -75,10 +77,11 @@ def od_matrix(weeks: Any, *, by_hour: bool = True, threshold: int = 10, stays: b
         raise DataError(f"weeks must be integers (N, L) with L >= 2, not {cells.dtype} of shape {cells.shape}.")
     if threshold < 1:
         raise DataError(f"threshold must be at least 1, not {threshold}.")
+    cells = cells.astype(np.int64)
     before, after = cells[:, :-1], cells[:, 1:]
     row, slot = np.nonzero((before >= 0) & (after >= 0) & ((before != after) | stays))
     span = int(cells.max(initial=0)) + 1
-    key = (slot if by_hour else 0) * span + before[row, slot].astype(np.int64)
+    key = (slot if by_hour else 0) * span + before[row, slot]
     codes, count = np.unique(key * span + after[row, slot], return_counts=True)
     kept = count >= threshold
     table = pd.DataFrame(

@@ -110,7 +110,8 @@ def copied_share(generated: np.ndarray, train: np.ndarray, *, moving: bool = Fal
     With `moving` only generated weeks with at least one move count: a week at home is no secret. NaN if there is none.
     """
     if moving:
-        generated = generated[((generated[:, 1:] != generated[:, :-1]) & (generated[:, 1:] >= 0)).any(axis=1)]
+        before, after = generated[:, :-1], generated[:, 1:]
+        generated = generated[((before != after) & (before >= 0) & (after >= 0)).any(axis=1)]
     if not len(generated):
         return float("nan")
     both = np.concatenate([train, generated])
@@ -153,6 +154,8 @@ def _daily_places(weeks: Weeks, slots_per_day: int) -> np.ndarray:
 
 def _matched_jsd(real: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
     keys = np.union1d(real[0], other[0])
+    if not len(keys):
+        return float("nan")
     p, q = np.zeros(len(keys)), np.zeros(len(keys))
     p[np.searchsorted(keys, real[0])] = real[1]
     q[np.searchsorted(keys, other[0])] = other[1]

@@ -143,6 +143,15 @@ def test_unknown_hours_are_not_predicted() -> None:
     assert model.loss(hidden, some) == pytest.approx(by_hand.item(), abs=1e-5)
 
 
+def test_the_training_loss_is_a_mean_over_known_hours() -> None:
+    cells, home, work = walkers(8)
+    cells[2:, 1:] = -1
+    still = TrainingOptions(batch_size=1, learning_rate=0.0)
+    model = HourlyTransformer(**SMALL, dropout=0.0, options=still)
+    model.fit(cells, num_cells=CELLS, home=home, commute=work, epochs=1)
+    assert model.train_loss[0] == pytest.approx(model.loss(cells, Conditions(home, work)), rel=1e-2)
+
+
 def test_bad_input_gets_one_sentence() -> None:
     with pytest.raises(ValueError, match="multiple of heads"):
         HourlyTransformer(width=10, heads=4)

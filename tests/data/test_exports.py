@@ -61,6 +61,11 @@ def test_small_flows_are_suppressed_unless_asked_for() -> None:
     assert len(od_matrix(cells, threshold=1)) == 2
 
 
+def test_columns_are_int64_whatever_integers_come() -> None:
+    table = od_matrix(np.repeat(np.array([[0, 1]], np.uint64), 10, axis=0))
+    assert set(table.dtypes) == {np.dtype("int64")}
+
+
 def test_a_long_frame_in_any_order_gives_the_same_table() -> None:
     cells = make_cells()
     frame = to_frame(cells).sample(frac=1, random_state=0)
@@ -88,6 +93,8 @@ def test_a_long_frame_becomes_its_matrix_again(seed: int) -> None:
         (to_frame(make_cells()).assign(cell=-1), "Column 'cell' must hold integers from 0"),
         (to_frame(make_cells()).assign(slot=0.5), "Column 'slot' must hold integers from 0"),
         (pd.concat([to_frame(make_cells())] * 2), "1920 of 3840 rows repeat an hour"),
+        (to_frame(make_cells()).assign(slot=pd.array([None] * 1920, "Int64")), "Column 'slot' must hold integers"),
+        (to_frame(make_cells(10), [None, *"abcdefghi"]), "Column 'trajectory_id' is empty in 48 rows"),
     ],
 )
 def test_weeks_that_cannot_be_counted_are_refused(weeks: Any, message: str) -> None:

@@ -234,6 +234,8 @@ def test_motifs_are_graphs_up_to_the_names_of_places() -> None:
     days = np.array([[0, 1, 0, 2, 2, 2], [0, -1, 0, 1, 2, 3]])
     motifs, count = daily_motifs(days, slots_per_day=3)
     assert count.tolist() == [1, 1, 1] and len(motifs) == 3  # the day with a gap is left out
+    gaps = np.array([[0, -1, 1, 1]])  # no whole day on either side: there is nothing to compare
+    assert np.isnan(fidelity(gaps, gaps, lat=[48.0, 48.1], lon=[11.0, 11.1], slots_per_day=4)["motifs"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -255,6 +257,8 @@ def test_copies_and_the_nearest_training_week() -> None:
     made = np.array([[0, 0, 1, 1], [2, 2, 2, 2], [0, 0, 1, 2], [3, 3, 3, 3]])
     assert copied_share(made, train) == 0.5
     assert copied_share(made, train, moving=True) == 0.5
+    still = np.array([[2, 2, -1, 2]])
+    assert copied_share(still, still) == 1 and np.isnan(copied_share(still, still, moving=True))  # a gap is no move
     assert nearest_overlap(made, train).tolist() == [1, 1, 0.75, 0]
     assert nearest_overlap(np.array([[0, -1, 1, 1]]), train).tolist() == [1]  # of its three known hours
     out = compare(made, made, train=train)

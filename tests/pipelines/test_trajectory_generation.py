@@ -231,6 +231,8 @@ def test_weeks_that_cannot_be_completed_are_refused(pipe: TrajectoryGenerationPi
         pipe.complete(np.zeros((2, 168), int), home_ids=[1, 2])
     with pytest.raises(DataError, match="home_ids must be 2 integers"):
         pipe.complete(np.zeros((2, 168), int), home_ids=[1], commute_ids=[1, 2])
+    with pytest.raises(DataError, match="attribute_ids must be 2 integers"):
+        pipe.complete(np.zeros((2, 168), int), attribute_ids=[0, 0, 0], batch_size=1)
     pipe.model.spoils = True
     with pytest.raises(RuntimeError, match="hours that were known"):
         pipe.complete(np.full((2, 168), 15))

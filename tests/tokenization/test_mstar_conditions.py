@@ -271,6 +271,11 @@ def test_conditions_that_cannot_be_fitted_or_drawn_are_refused() -> None:
     with pytest.raises(ValueError, match="smoothing must be >= 0"):
         tokenizer.fit_conditions(cells, num_attributes=2, smoothing=-1)
     tokenizer.fit_conditions(cells, num_attributes=2)
+    before = tokenizer.sample_conditions(20, seed=0)["attribute_ids"]
+    with pytest.raises(ValueError, match="min_count=50 leaves no home"):
+        tokenizer.fit_conditions(cells, num_attributes=1, min_count=50)
+    assert tokenizer.num_attributes == 2  # nothing has changed
+    assert np.array_equal(tokenizer.sample_conditions(20, seed=0)["attribute_ids"], before)
     with pytest.raises(ValueError, match="n must be at least 1"):
         tokenizer.sample_conditions(0, seed=0)
     with pytest.raises(ValueError, match="given together or not at all"):

@@ -133,6 +133,16 @@ def test_users_with_a_start_column_and_cells_by_name_are_read_as_weeks() -> None
     assert found.cells[found.cells >= 0].tolist() == [10, 29, 0, 1]
 
 
+def test_an_aware_start_is_a_date_on_its_own_clock() -> None:
+    monday = pd.Timestamp("2024-01-01 00:00", tz="Asia/Tokyo")  # still Sunday in UTC
+    table = pd.DataFrame(TOKENIZER.to_frame(make_cells(2, unknown=0), start=monday))
+    assert table["time"].min() == pd.Timestamp("2024-01-01")
+    several = TOKENIZER.to_frame(make_cells(2, unknown=0), start=pd.Series([monday, monday + pd.Timedelta(days=7)]))
+    assert np.array_equal(np.unique(several["time"])[[0, -1]], np.array(["2024-01-01T00", "2024-01-14T23"], "M8[s]"))
+    read = TOKENIZER.weeks(table.assign(start=monday)).start
+    assert read.astype(str).tolist() == ["2024-01-01"] * 2
+
+
 # What is refused
 
 WEEK = np.zeros((2, 168), np.int64)
@@ -180,7 +190,11 @@ def test_weeks_that_do_not_fit_are_refused(data: Any, options: dict[str, Any], m
         ({"user_id": ["a", None]}, r"column 'user_id': 1 of 2 rows name nobody \(first rows \[1\]\)"),
         ({"user_id": [1.0, np.nan]}, r"column 'user_id': 1 of 2 rows name nobody"),
         ({"user_id": np.array(["a", 1], dtype=object)}, "column 'user_id' mixes types"),
-        ({"slot": [0, 168]}, r"column 'slot': 1 of 2 values are outside 0..167 \(first rows \[1\]\)"),
+        ({"slot": [0, 168]}, r"column 'slot': 1 of 2 values are no slot 0..167 \(first rows \[1\]\)"),
+        ({"slot": [0, 1.5]}, r"column 'slot': 1 of 2 values are no slot 0..167 \(first rows \[1\]\)"),
+        ({"slot": [7, 7]}, r"column 'slot': 1 hours of weeks occur more than once .* \[\(0, 7\)\]"),
+        ({"cell": [3.0, 3.7]}, r"column 'cell': 1 of 2 values are no cell .*\(first \[3.7\]\)"),
+        ({"cell": [-0.9, 2.0]}, "column 'cell': 1 of 2 values are no cell"),
     ],
 )
 def test_records_that_cannot_be_used_are_refused_in_one_sentence(changes: dict[str, Any], message: str) -> None:

@@ -4,7 +4,8 @@
 
 One row per level: how long the codec's features and residuals are there, what the generator knows of the level's codes
 given the true coarser ones, and the weeks that come out where this level and all finer ones are drawn, for the same
-conditions. A level that only the true ones before it make good adds to the divergences from its row on.
+conditions. If a level comes out well only when the coarser ones are true, the divergences grow in the rows that start
+above it.
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ def codec_config(weeks: WeekSet, size: str, variant: str, **values: object) -> M
         "num_cells": len(cell_map),
         "cells_per_resolution": (cell_map.max(axis=0) + 1).tolist(),
         "level_lengths": weeks.level_lengths,
-        "level_resolutions": None,
     }
     return MstarCodecConfig.from_preset(size, variant=variant, **{**shape, **values})
 

@@ -170,7 +170,8 @@ from hf_mobility import MstarCodecModel, MstarTokenizer
 
 tokenizer = MstarTokenizer.from_pretrained("{name}")
 codec = MstarCodecModel.from_pretrained("{name}")
-weeks = torch.zeros(4, tokenizer.num_hours, dtype=torch.long)  # four weeks in cell 0
+homes = torch.tensor({homes})
+weeks = homes[:, None].repeat(1, tokenizer.num_hours)  # four weeks at home
 batch = tokenizer(weeks.numpy(), conditions=False, return_tensors="pt")
 codes = codec.encode(batch["input_ids"], batch["attention_mask"])
 print(codes.shape, (codec.decode(codes).argmax(-1) == weeks).float().mean())""",
@@ -396,5 +397,7 @@ def _versions() -> str:
 def _snippet(cls: str, name: str, tokenizer: Any) -> str:
     fitted = tokenizer is None or getattr(tokenizer, "conditions", None) is not None
     drawn = "" if fitted else ", home_ids=[0] * 10, commute_ids=[1] * 10, attribute_ids=[0] * 10"
+    homes = 'tokenizer.sample_conditions(4, seed=0)["home_ids"]' if fitted else "[0, 0, 0, 0]"
     text = _SNIPPETS[cls].replace("{visits}", _VISITS).replace("{points}", _POINTS).replace("{conditions}", drawn)
+    text = text.replace("{homes}", homes)
     return text.replace("{cls}", cls).replace("{name}", json.dumps(name)[1:-1])

@@ -50,8 +50,8 @@ def samoe_small() -> CardFacts:
         "Limits and bias of the whole family: MODEL_CARD.md of the repository.",
         training_data="Open check-ins of 12 cities (`sources.txt`): Foursquare TSMC2014 (New York), TIST2015 "
         "(Singapore and seven US and Mexican metros), Gowalla\n(Dallas, Kansas City, San Francisco Bay); people with "
-        "at least 10 visits, 265,055 training targets, 2009-2013. Nobody who also occurs in one of\nthe four target "
-        "cities below.",
+        "at least 10 visits, 265,055 training targets, 2009-2013. Nobody with 10 visits or more in one of\nthe four "
+        "target cities below.",
         bias="Check-ins are what app users chose to announce: young, urban, smartphone-owning people, bars and offices "
         "more than homes and night shifts. Most of\nthe cities are in North America. Nothing was corrected for this, "
         "and whether the model serves other people equally well has not been measured.",
@@ -74,8 +74,7 @@ def mstar_codec_small() -> CardFacts:
     return CardFacts(
         summary="Codec of M-STAR (arXiv 2512.07314), variant `corrected`: weeks of hourly cells <-> 470 codes on eight "
         "time scales. Width 64, 512 codes, nested cells.",
-        notes="A codec belongs to its grid: for another city train one, `--weeks` names the sets that the example "
-        "knows.",
+        notes="A codec belongs to its grid: for another city train one, `hf-mobility train --system mstar-codec`.",
         training_data=SIMULATED,
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
@@ -124,7 +123,9 @@ def mstar_small() -> CardFacts:
 
 def raw_small() -> CardFacts:
     table = read("raw_rollout_simulated")
-    table = table[(table["subset"] == "moving") & (table["minutes"] == 150)].assign(data="simulated people, 2.5 hours")
+    table = table[(table["subset"] == "moving") & (table["minutes"] == 150)].assign(
+        data="simulated people who moved over 500 m, 2.5 hours"
+    )
     return CardFacts(
         summary="RAW (arXiv 2311.10471): a causal encoder of positions every 15 minutes over one week; embeds people "
         "and regions and rolls positions forward. 4 layers, width 128,\n`delta_targets` (the head gives the "
@@ -132,8 +133,8 @@ def raw_small() -> CardFacts:
         notes="**The box in this folder is that of a simulated city.** A vector is comparable only with vectors of "
         "this checkpoint, on windows of the same length that begin on the same\nweekday. It tells commuters as well as "
         "hand-made features do; two hours ahead the hour's mean position is a better guess: see docs/embeddings.md.",
-        training_data="Simulated. One week each of the first and second week of 2,000 people of one simulated city, a "
-        "position every 15 minutes; 2,000 other people are held out. No real trace.",
+        training_data="Simulated. The first and the second week of 2,000 people of one simulated city, each a window "
+        "of its own, a position every 15 minutes; 2,000 other people are held out. No real trace.",
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",

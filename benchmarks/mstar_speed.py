@@ -6,10 +6,12 @@
 
 Generation of weeks (batches of 64 and 512) beside two rivals of equal width, depth and heads: the hour-by-hour
 transformer with cached keys and values, and a denoising diffusion over the embedded cells of all hours, of which one
-step is timed and multiplied by 1,000. Then a training step of the codec and of the generator, with both kinds of
-attention. `times first` is a row's time over that of the first row of its group. Beside each group runs a product of
-square matrices in the same precision; `share of product` is the rate of a row's own matrix products, counted by torch,
-over that rate. Random weights; seconds depend on the machine, ratios much less.
+step is timed and multiplied by 1,000. Of M-STAR also the linear layers alone and the attention alone, with nothing
+between them: no implementation over torch's kernels is faster than these two together. Then a training step of the
+codec and of the generator, with both kinds of attention. `times first` is a row's time over that of the first row of
+its group. Beside each group runs a product of square matrices in the same precision; `share of product` is the rate of
+a row's own matrix products, counted by torch, over that rate. Random weights; seconds depend on the machine, ratios
+much less.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ DIFFUSION_STEPS = 1_000
 TRAINING_BATCH = 64
 OURS, HOURLY = "generation, M-STAR", "generation, hour by hour"
 HALF = "generation, M-STAR, weights in bfloat16"
+LINEAR, ATTENTION = "of it, the linear layers alone", "of it, the attention alone"
 DIFFUSION = f"generation, diffusion of {DIFFUSION_STEPS:,} steps (one timed)"
 PRODUCT = "matrix product"
 
@@ -144,6 +148,45 @@ class Bench:
         step = torch.full((batch,), DIFFUSION_STEPS // 2, device=self.device)
         return lambda: self.denoiser.reverse_step(x, x[:, 0], step)
 
+    def linear_layers(self, batch: int, precision: str) -> Run:
+        """The generator's linear layers at the positions of each level, on inputs that are there already."""
+        model, dtype = (self.half, torch.bfloat16) if precision == "bf16" else (self.model, torch.float32)
+        width, wide = model.config.hidden_size, model.config.intermediate_size
+        levels = [torch.randn(batch, length, wide, device=self.device, dtype=dtype) for length in self._lengths()]
+        inputs = [(level[..., :width].contiguous(), level) for level in levels]
+
+        @torch.no_grad()
+        def run() -> None:
+            for narrow, whole in inputs:
+                for layer in model.layers:
+                    for linear in (layer.self_attn.qkv_proj, layer.self_attn.o_proj, layer.mlp.up_proj):
+                        linear(narrow)
+                    layer.mlp.down_proj(whole)
+                model.lm_head(narrow)
+
+        return torch.autocast(self.device.type, enabled=False)(run)
+
+    def attention(self, batch: int, precision: str) -> Run:
+        """The generator's attention of each level to itself and the coarser ones."""
+        config, lengths = self.model.config, self._lengths()
+        heads, dtype = config.num_attention_heads, torch.bfloat16 if precision == "bf16" else torch.float32
+        shape = (3, batch, heads, sum(lengths), config.hidden_size // heads)
+        query, key, value = torch.randn(shape, device=self.device, dtype=dtype)
+
+        def run() -> None:
+            for _ in range(config.num_hidden_layers):
+                end = 0
+                for length in lengths:
+                    start, end = end, end + length
+                    nn.functional.scaled_dot_product_attention(
+                        query[:, :, start:end], key[:, :, :end], value[:, :, :end]
+                    )
+
+        return run
+
+    def _lengths(self) -> list[int]:
+        return self.codec.config.level_lengths
+
     def product(self, precision: str, side: int) -> Run:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         first, second = torch.randn(2, side, side, device=self.device).to(dtype)
@@ -233,6 +276,8 @@ def generations(bench: Bench, batch: int, precision: str) -> dict[str, tuple[Run
     kinds: dict[str, tuple[Callable[[int], Run], int]] = {
         OURS: (bench.generation, 1),
         **({HALF: (bench.generation_in_half, 1)} if precision == "bf16" else {}),
+        LINEAR: (partial(bench.linear_layers, precision=precision), 1),
+        ATTENTION: (partial(bench.attention, precision=precision), 1),
         HOURLY: (bench.hour_by_hour, 1),
         DIFFUSION: (bench.diffusion_step, DIFFUSION_STEPS),
     }

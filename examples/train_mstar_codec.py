@@ -32,6 +32,8 @@ def codec_config(weeks: WeekSet, size: str, variant: str, **values: object) -> M
         "cells_per_resolution": (cell_map.max(axis=0) + 1).tolist(),
         "level_lengths": weeks.level_lengths,
     }
+    if variant != "released":  # whose assignment of levels to grids is its own
+        shape["level_resolutions"] = None
     return MstarCodecConfig.from_preset(size, variant=variant, **{**shape, **values})
 
 

@@ -194,8 +194,8 @@ def test_a_misspelt_config_value_is_refused(examples: SimpleNamespace, toy_weeks
 
 
 def test_a_variant_keeps_the_shape_that_belongs_to_it(examples: SimpleNamespace) -> None:
-    lengths = MstarCodecConfig().level_lengths
-    weeks = SimpleNamespace(level_lengths=lengths, tokenizer=SimpleNamespace(cell_map=np.arange(64).reshape(16, 4)))
+    city = SimpleNamespace(cell_map=np.arange(64)[:, None] // [16, 4, 2, 1])
+    weeks = SimpleNamespace(level_lengths=MstarCodecConfig().level_lengths, tokenizer=city)
     made = examples.train_mstar_codec.codec_config(weeks, "small", "released")
     assert made.level_resolutions == MstarCodecConfig.from_preset("base", variant="released").level_resolutions
     corrected = examples.train_mstar_codec.codec_config(weeks, "small", "corrected")

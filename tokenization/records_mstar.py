@@ -134,7 +134,7 @@ def _from_slots(
     if len(given) == 0:
         raise ValueError("there are no hours to make weeks of: the frame is empty.")
     slot = given.astype(np.int64)
-    strange = np.flatnonzero((slot != given) | (slot < 0) | (slot >= shape.num_slots))
+    strange = np.flatnonzero((slot != given.astype(np.float64)) | (slot < 0) | (slot >= shape.num_slots))
     if len(strange):
         raise ValueError(
             f"column {names['slot']!r}: {len(strange)} of {len(slot)} values are no slot 0..{shape.num_slots - 1} "

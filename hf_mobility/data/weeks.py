@@ -118,13 +118,18 @@ def read_weeks(
     return WeekTable(
         cells=values,
         user_id=None if users is None else frame[users].to_numpy(),
-        start=None if starts is None else pd.to_datetime(frame[starts]).to_numpy().astype("datetime64[D]"),
+        start=None if starts is None else _local_dates(frame[starts]),
         extra=frame[others].reset_index(drop=True),
         grid=grid if cells is None else None,
         lat=lat,
         lon=lon,
         timezone=zone,
     )
+
+
+def _local_dates(times: pd.Series) -> np.ndarray:
+    """datetime64[D]; of an aware time the date on its own clock, not in UTC."""
+    return pd.to_datetime(times).dt.tz_localize(None).to_numpy().astype("datetime64[D]")
 
 
 def split_weeks_by_user(

@@ -44,6 +44,12 @@ def write_lists(path: Path, metadata: dict[str, str] | None = None) -> Path:
 # Reading
 
 
+def test_an_aware_start_is_a_date_on_its_own_clock(tmp_path: Path) -> None:
+    monday = pd.Timestamp("2024-01-01", tz="Asia/Tokyo")  # still Sunday in UTC
+    frame = pq.read_table(write_lists(tmp_path / "weeks.parquet")).to_pandas()
+    assert read_weeks(frame.assign(week_start_local=monday)).start.astype(str).tolist() == ["2024-01-01"] * 3
+
+
 def test_a_list_column_with_a_grid_in_the_metadata(tmp_path: Path) -> None:
     metadata = {"grid": "3x3 row-major", "box_lat": "(47.0, 48.5)", "box_lon": "(-1.5, 1.5)", "tz": "UTC-7"}
     table = read_weeks(write_lists(tmp_path / "weeks.parquet", metadata))

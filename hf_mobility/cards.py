@@ -6,7 +6,6 @@ baselines as well as the model; and what nobody wrote down says that it is not r
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 import hf_mobility
+from hf_mobility.card_snippets import SNIPPETS, snippet
 from hf_mobility.evaluation.report import to_markdown
 
 TEMPLATES = Path(__file__).parent
@@ -122,88 +122,6 @@ OUT_OF_SCOPE = (
     "check against the baselines there."
 )
 
-_VISITS = """\
-rows = [0, 1, 0, 1]  # places of the city in this folder; your own visits have the same columns
-times = pd.date_range("2024-01-01", periods=4, freq="6h", tz=city.timezone)
-place = {"location_id": city.location_ids[rows], "lat": city.lat[rows], "lon": city.lon[rows]}
-visits = pd.DataFrame({"user_id": 1, "time": times, **place})"""
-_POINTS = """\
-west, east, south, north = tokenizer.box  # a day in its middle; your own points have the same columns
-times = pd.date_range("2024-01-01", periods=48, freq="30min", tz=tokenizer.timezone)
-points = pd.DataFrame({"user_id": 1, "time": times, "lat": (south + north) / 2, "lon": (west + east) / 2})"""
-_RAW = """\
-import pandas as pd
-import torch
-
-from hf_mobility import {cls}, RawTokenizer
-
-tokenizer = RawTokenizer.from_pretrained("{name}")
-model = {cls}.from_pretrained("{name}")
-{points}
-batch = tokenizer(points, padding=True, return_tensors="pt")
-"""
-_SNIPPETS = {
-    "SamoeForNextLocation": """\
-import pandas as pd
-
-from hf_mobility import NextLocationPipeline
-
-pipe = NextLocationPipeline.from_pretrained("{name}")  # another city: city=City.from_visits(...)
-city = pipe.tokenizer
-{visits}
-print(pipe.predict(visits, top_k=2))""",
-    "SamoeModel": """\
-import pandas as pd
-import torch
-
-from hf_mobility import SamoeModel, SamoeTokenizer
-
-city = SamoeTokenizer.from_pretrained("{name}")
-model = SamoeModel.from_pretrained("{name}")
-{visits}
-with torch.no_grad():
-    print(model(**city(visits, return_tensors="pt")).last_hidden_state.shape)""",
-    "MstarCodecModel": """\
-import torch
-
-from hf_mobility import MstarCodecModel, MstarTokenizer
-
-tokenizer = MstarTokenizer.from_pretrained("{name}")
-codec = MstarCodecModel.from_pretrained("{name}")
-homes = torch.tensor({homes})
-weeks = homes[:, None].repeat(1, tokenizer.num_hours)  # four weeks at home
-batch = tokenizer(weeks.numpy(), conditions=False, return_tensors="pt")
-codes = codec.encode(batch["input_ids"], batch["attention_mask"])
-print(codes.shape, (codec.decode(codes).argmax(-1) == weeks).float().mean())""",
-    "MstarForTrajectoryGeneration": """\
-from hf_mobility import TrajectoryGenerationPipeline
-
-pipe = TrajectoryGenerationPipeline.from_pretrained("{name}")
-print(pipe.generate(10, seed=0{conditions}).head())""",
-    "RawModel": """\
-import pandas as pd
-
-from hf_mobility import MobilityEmbeddingPipeline
-
-pipe = MobilityEmbeddingPipeline.from_pretrained("{name}")
-tokenizer = pipe.tokenizer
-{points}
-print(pipe.embed_users(points))""",
-    "RawForTrajectoryPrediction": _RAW
-    + """\
-future = model.generate(batch["coordinates"][:, :8], start_weekday=batch.get("start_weekday"), steps=4)
-print(tokenizer.denormalise(future))  # latitudes and longitudes of the next four slots""",
-    "RawForUserProfiling": _RAW
-    + """\
-with torch.no_grad():
-    print(model(**batch).logits)""",
-    "RawForRegionAnalysis": _RAW
-    + """\
-visitors = torch.tensor([[0, 0]])  # pairs (region, person): person 0 was in region 0
-with torch.no_grad():
-    print(model(**batch, visitors=visitors).logits)""",
-}
-
 
 def model_card(
     model_or_config: Any, *, tokenizer: Any = None, name: str = "", facts: CardFacts | None = None
@@ -255,7 +173,7 @@ def model_card(
         command=f"`{facts.command}`" if facts.command else "not recorded",
         seed="not recorded" if facts.seed is None else facts.seed,
         versions=facts.versions or _versions(),
-        snippet=_snippet(cls, name, tokenizer),
+        snippet=snippet(cls, name, tokenizer),
         weights_license=facts.weights_license,
         data_license=facts.data_license,
     )
@@ -322,10 +240,10 @@ def dataset_card(simulated: Any, *, seed: int, name: str = "", **options: Any) -
 
 def _class_name(model: Any, config: Any) -> str:
     cls = type(model).__name__ if model is not config else (getattr(config, "architectures", None) or [""])[0]
-    if getattr(config, "model_type", None) not in _SYSTEMS or cls not in _SNIPPETS:
+    if getattr(config, "model_type", None) not in _SYSTEMS or cls not in SNIPPETS:
         raise ValueError(
             f"There is no card for {cls or type(config).__name__}; give a model of hf_mobility, or the configuration "
-            f"that was saved with one ({', '.join(_SNIPPETS)})."
+            f"that was saved with one ({', '.join(SNIPPETS)})."
         )
     return cls
 
@@ -392,12 +310,3 @@ def _privacy(report: pd.DataFrame | str) -> str:
 def _versions() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     return f"python {platform.python_version()}, {packages}, hf_mobility {hf_mobility.__version__}"
-
-
-def _snippet(cls: str, name: str, tokenizer: Any) -> str:
-    fitted = tokenizer is None or getattr(tokenizer, "conditions", None) is not None
-    drawn = "" if fitted else ", home_ids=[0] * 10, commute_ids=[1] * 10, attribute_ids=[0] * 10"
-    homes = 'tokenizer.sample_conditions(4, seed=0)["home_ids"]' if fitted else "[0, 0, 0, 0]"
-    text = _SNIPPETS[cls].replace("{visits}", _VISITS).replace("{points}", _POINTS).replace("{conditions}", drawn)
-    text = text.replace("{homes}", homes)
-    return text.replace("{cls}", cls).replace("{name}", json.dumps(name)[1:-1])

@@ -1,0 +1,103 @@
+"""The Python that a model card shows, one snippet per class: it loads the very folder and runs as it stands.
+
+Unusual: `{name}` and the like are filled by `snippet`, so that a snippet never names a condition that its city lacks.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_VISITS = """\
+rows = [0, 1, 0, 1]  # places of the city in this folder; your own visits have the same columns
+times = pd.date_range("2024-01-01", periods=4, freq="6h", tz=city.timezone)
+place = {"location_id": city.location_ids[rows], "lat": city.lat[rows], "lon": city.lon[rows]}
+visits = pd.DataFrame({"user_id": 1, "time": times, **place})"""
+_POINTS = """\
+west, east, south, north = tokenizer.box  # a day in its middle; your own points have the same columns
+times = pd.date_range("2024-01-01", periods=48, freq="30min", tz=tokenizer.timezone)
+points = pd.DataFrame({"user_id": 1, "time": times, "lat": (south + north) / 2, "lon": (west + east) / 2})"""
+_RAW = """\
+import pandas as pd
+import torch
+
+from hf_mobility import {cls}, RawTokenizer
+
+tokenizer = RawTokenizer.from_pretrained("{name}")
+model = {cls}.from_pretrained("{name}")
+{points}
+batch = tokenizer(points, padding=True, return_tensors="pt")
+"""
+SNIPPETS = {
+    "SamoeForNextLocation": """\
+import pandas as pd
+
+from hf_mobility import NextLocationPipeline
+
+pipe = NextLocationPipeline.from_pretrained("{name}")  # another city: city=City.from_visits(...)
+city = pipe.tokenizer
+{visits}
+print(pipe.predict(visits, top_k=2))""",
+    "SamoeModel": """\
+import pandas as pd
+import torch
+
+from hf_mobility import SamoeModel, SamoeTokenizer
+
+city = SamoeTokenizer.from_pretrained("{name}")
+model = SamoeModel.from_pretrained("{name}")
+{visits}
+with torch.no_grad():
+    print(model(**city(visits, return_tensors="pt")).last_hidden_state.shape)""",
+    "MstarCodecModel": """\
+import torch
+
+from hf_mobility import MstarCodecModel, MstarTokenizer
+
+tokenizer = MstarTokenizer.from_pretrained("{name}")
+codec = MstarCodecModel.from_pretrained("{name}")
+homes = torch.tensor({homes})
+weeks = homes[:, None].repeat(1, tokenizer.num_hours)  # four weeks at home
+batch = tokenizer(weeks.numpy(), conditions=False, return_tensors="pt")
+codes = codec.encode(batch["input_ids"], batch["attention_mask"])
+print(codes.shape, (codec.decode(codes).argmax(-1) == weeks).float().mean())""",
+    "MstarForTrajectoryGeneration": """\
+from hf_mobility import TrajectoryGenerationPipeline
+
+pipe = TrajectoryGenerationPipeline.from_pretrained("{name}")
+print(pipe.generate(10, seed=0{conditions}).head())""",
+    "RawModel": """\
+import pandas as pd
+
+from hf_mobility import MobilityEmbeddingPipeline
+
+pipe = MobilityEmbeddingPipeline.from_pretrained("{name}")
+tokenizer = pipe.tokenizer
+{points}
+print(pipe.embed_users(points))""",
+    "RawForTrajectoryPrediction": _RAW
+    + """\
+future = model.generate(batch["coordinates"][:, :8], start_weekday=batch.get("start_weekday"), steps=4)
+print(tokenizer.denormalise(future))  # latitudes and longitudes of the next four slots""",
+    "RawForUserProfiling": _RAW
+    + """\
+with torch.no_grad():
+    print(model(**batch).logits)""",
+    "RawForRegionAnalysis": _RAW
+    + """\
+visitors = torch.tensor([[0, 0]])  # pairs (region, person): person 0 was in region 0
+with torch.no_grad():
+    print(model(**batch, visitors=visitors).logits)""",
+}
+
+
+def snippet(cls: str, name: str, tokenizer: Any) -> str:
+    """The snippet of a class, for the folder or Hub id `name`; `tokenizer` is the one that lies there, if any."""
+    conditions, homes = "", 'tokenizer.sample_conditions(4, seed=0)["home_ids"]'
+    if tokenizer is not None and getattr(tokenizer, "conditions", None) is None:  # nothing to draw from
+        conditions, homes = ", home_ids=[0] * 10, commute_ids=[1] * 10, attribute_ids=[0] * 10", "[0, 0, 0, 0]"
+    values = {"visits": _VISITS, "points": _POINTS, "conditions": conditions, "homes": homes, "cls": cls}
+    text = SNIPPETS[cls]
+    for key, value in {**values, "name": json.dumps(name)[1:-1]}.items():
+        text = text.replace(f"{{{key}}}", value)
+    return text

@@ -67,13 +67,14 @@ def best_path(logits: torch.Tensor, stay: torch.Tensor, arrival: torch.Tensor) -
     """The most probable path (Viterbi), (N, L, C) -> (N, L) int64, exact."""
     emission = logits.log_softmax(-1)
     stay, arrival = stay.to(emission), arrival.to(emission)
-    log_arrival, log_move = arrival.log(), (1 - stay).log()
+    moved = 1 - stay
+    log_arrival, log_moved = arrival.log(), moved.log()
     score = emission[:, 0]
     stays, sources = [], []
     for hour in range(1, logits.shape[1]):
         best, source = score.max(-1, keepdim=True)
-        from_best = best + log_move[hour - 1] + log_arrival
-        from_here = score + (stay[hour - 1] + (1 - stay[hour - 1]) * arrival).log()
+        from_best = best + log_moved[hour - 1] + log_arrival
+        from_here = score + (stay[hour - 1] + moved[hour - 1] * arrival).log()
         stays.append(from_here >= from_best)
         sources.append(source)
         score = torch.maximum(from_here, from_best) + emission[:, hour]
@@ -91,9 +92,10 @@ def sample_path(logits: torch.Tensor, stay: torch.Tensor, arrival: torch.Tensor,
     """
     emission = logits.softmax(-1)
     stay, arrival = stay.to(emission), arrival.to(emission)
+    moved = 1 - stay
     filtered = [emission[:, 0]]
     for hour in range(1, logits.shape[1]):
-        predicted = stay[hour - 1] * filtered[-1] + (1 - stay[hour - 1]) * arrival
+        predicted = stay[hour - 1] * filtered[-1] + moved[hour - 1] * arrival
         joint = predicted * emission[:, hour]
         filtered.append(joint / joint.sum(-1, keepdim=True))
     candidates = draw_from(
@@ -102,7 +104,7 @@ def sample_path(logits: torch.Tensor, stay: torch.Tensor, arrival: torch.Tensor,
     path = [candidates[:, -1:]]
     for hour in range(logits.shape[1] - 2, -1, -1):
         by_staying = stay[hour] * filtered[hour].gather(-1, path[-1])
-        by_moving = (1 - stay[hour]) * arrival.gather(-1, path[-1])
+        by_moving = moved[hour] * arrival.gather(-1, path[-1])
         stays = noise[:, 1, hour : hour + 1] * (by_staying + by_moving) < by_staying
         path.append(torch.where(stays, path[-1], candidates[:, hour : hour + 1]))
     return torch.cat(path[::-1], dim=1)

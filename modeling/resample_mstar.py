@@ -63,7 +63,7 @@ class MstarResampler(nn.Module):
         features = widened(features)
         if self.lengths[level] == self.lengths[-1]:
             return features
-        windows = self._windows(level).to(features.dtype)
+        windows = self._windows(level)
         hours = windows.sum(1) if known is None else self.known_hours(known, level).clamp(min=1)
         return torch.matmul(windows, features) / hours.unsqueeze(-1)
 

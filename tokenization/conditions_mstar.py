@@ -246,11 +246,7 @@ class ConditionedCity(GridCity):
         """Movement class of each week, (N,) int64: nearest medoid (`attributes_mstar`), or number of distinct cells,
         at most K, less one; 0 for all before `fit_conditions`."""
         cells = self.as_cells(data, **options)
-        if self.attribute_method == "medoids":
-            return nearest_medoid(cells, self.medoids, workers=workers)
-        if self.attribute_method == "distinct_cells":
-            return np.clip(distinct_cells(cells), 1, self.num_attributes) - 1
-        return np.zeros(len(cells), np.int64)
+        return _classes(cells, self.attribute_method, self.medoids, self.num_attributes, workers)
 
     def _conditions(self, cells: np.ndarray, home: Any, commute: Any, attribute: Any) -> dict[str, np.ndarray]:
         if (home is None) != (commute is None):
@@ -318,27 +314,23 @@ class ConditionedCity(GridCity):
                 cells, num_attributes=num_attributes, sample=sample, seed=seed, workers=workers
             )
             num_attributes = len(medoids)
-        before = self.medoids, self.attribute_method, self.num_attributes
+        attribute_ids = _classes(cells, method, medoids, num_attributes, workers)
+        conditions = ConditionTables.fit(
+            home_ids,
+            commute_ids,
+            attribute_ids,
+            num_cells=self.num_cells,
+            num_attributes=num_attributes,
+            smoothing=smoothing,
+            min_count=min_count,
+        )
         self.medoids, self.attribute_method, self.num_attributes = medoids, method, num_attributes
-        try:
-            attribute_ids = self.attributes(cells, workers=workers)
-            self.conditions = ConditionTables.fit(
-                home_ids,
-                commute_ids,
-                attribute_ids,
-                num_cells=self.num_cells,
-                num_attributes=num_attributes,
-                smoothing=smoothing,
-                min_count=min_count,
-            )
-        except ValueError:  # classes and tables belong together
-            self.medoids, self.attribute_method, self.num_attributes = before
-            raise
+        self.conditions = conditions  # only now, as a fit that fails changes nothing
         return {
             "weeks": len(cells),
             "num_attributes": num_attributes,
             "silhouette": silhouette,
-            "same_share": self.conditions.same_share,
+            "same_share": conditions.same_share,
             "weeks_per_attribute": np.bincount(attribute_ids, minlength=num_attributes).tolist(),
         }
 
@@ -362,6 +354,14 @@ class ConditionedCity(GridCity):
             return self.conditions.sample(n, seed=seed, cell_map=self.cell_map)
         drawn = self.checked_conditions(n, home_ids=home_ids, commute_ids=commute_ids)
         return {**drawn, "attribute_ids": self.conditions.sample_attributes(*drawn.values(), seed=seed)}
+
+
+def _classes(cells: np.ndarray, method: str, medoids: np.ndarray, num_attributes: int, workers: int) -> np.ndarray:
+    if method == "medoids":
+        return nearest_medoid(cells, medoids, workers=workers)
+    if method == "distinct_cells":
+        return np.clip(distinct_cells(cells), 1, num_attributes) - 1
+    return np.zeros(len(cells), np.int64)
 
 
 def _draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:

@@ -232,7 +232,7 @@ def parse_cells(values: Any, name: str, *, columns: int | None, num_cells: int) 
     """
     given = np.asarray(values)
     if given.dtype.kind in "fiu":
-        known = np.nan_to_num(given, nan=-1) if given.dtype.kind == "f" else given
+        known = np.nan_to_num(given, nan=-1)
         numbers = known.astype(np.int64)
         numbers = np.where(numbers == known, numbers, num_cells)  # a part of a cell is no cell
     else:

@@ -42,8 +42,12 @@ def week_matrix(frame: Any) -> tuple[np.ndarray, np.ndarray]:
     for name in ("slot", "cell"):
         if not pd.api.types.is_integer_dtype(frame[name]) or frame[name].isna().any() or frame[name].min() < 0:
             raise DataError(f"Column {name!r} must hold integers from 0; rows of unknown hours are to be left out.")
-    if frame["trajectory_id"].isna().any():
-        raise DataError(f"Column 'trajectory_id' is empty in {int(frame['trajectory_id'].isna().sum())} rows.")
+    nameless = np.flatnonzero(frame["trajectory_id"].isna())
+    if len(nameless):
+        raise DataError(
+            f"Column 'trajectory_id' is empty in {len(nameless)} rows (first rows {nameless[:_SHOWN].tolist()}); name "
+            "every week."
+        )
     ids, row = np.unique(frame["trajectory_id"].to_numpy(), return_inverse=True)
     slot = frame["slot"].to_numpy().astype(np.int64)
     cells = np.full((len(ids), int(slot.max()) + 1), -1, np.int64)
@@ -77,7 +81,7 @@ def od_matrix(weeks: Any, *, by_hour: bool = True, threshold: int = 10, stays: b
         raise DataError(f"weeks must be integers (N, L) with L >= 2, not {cells.dtype} of shape {cells.shape}.")
     if threshold < 1:
         raise DataError(f"threshold must be at least 1, not {threshold}.")
-    cells = cells.astype(np.int64)
+    cells = cells.astype(np.int64, copy=False)
     before, after = cells[:, :-1], cells[:, 1:]
     row, slot = np.nonzero((before >= 0) & (after >= 0) & ((before != after) | stays))
     span = int(cells.max(initial=0)) + 1

@@ -139,13 +139,14 @@ class Weeks:
 
 
 def jsd(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence in nats of counts p and q (..., K); NaN where one of them is all zero."""
+    """Jensen-Shannon divergence in nats of counts p and q (..., K); NaN where one of them is all zero or empty."""
     with np.errstate(invalid="ignore", divide="ignore"):
         p, q = (np.asarray(x, dtype=np.float64) for x in (p, q))
-        p, q = p / p.sum(axis=-1, keepdims=True), q / q.sum(axis=-1, keepdims=True)
+        of_p, of_q = (x.sum(axis=-1, keepdims=True) for x in (p, q))
+        p, q = p / of_p, q / of_q
         m = (p + q) / 2
         terms = np.where(p == 0, 0.0, p * np.log(p / m)) + np.where(q == 0, 0.0, q * np.log(q / m))
-    return np.maximum(terms.sum(axis=-1) / 2, 0.0)
+    return np.where((of_p * of_q)[..., 0] > 0, np.maximum(terms.sum(axis=-1) / 2, 0.0), np.nan)
 
 
 def histogram_bins(

@@ -154,8 +154,6 @@ def _daily_places(weeks: Weeks, slots_per_day: int) -> np.ndarray:
 
 def _matched_jsd(real: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
     keys = np.union1d(real[0], other[0])
-    if not len(keys):
-        return float("nan")
     p, q = np.zeros(len(keys)), np.zeros(len(keys))
     p[np.searchsorted(keys, real[0])] = real[1]
     q[np.searchsorted(keys, other[0])] = other[1]

@@ -167,9 +167,8 @@ class TrajectoryGenerationPipeline(SavedWithCard):
             before = self.tokenizer.as_cells(table)
             if any(ids is None for ids in given.values()):
                 self.tokenizer.home_and_commute(before)  # one message for all weeks of which nothing is known
-            places_alone = (home_ids is None) != (commute_ids is None)  # the tokenizer says that they go together
-            whole = {name: ids for name, ids in given.items() if ids is not None and not places_alone}
-            self.tokenizer.checked_conditions(len(before), **whole)
+            told = {name: ids for name, ids in given.items() if ids is not None}
+            self.tokenizer.checked_conditions(len(before), **told)
 
         def inputs_of(rows: slice) -> dict[str, np.ndarray]:
             own = {name: None if ids is None else np.asarray(ids)[rows] for name, ids in given.items()}

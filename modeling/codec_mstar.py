@@ -272,7 +272,7 @@ class MstarCodecModel(MstarPreTrainedModel):
             half = smoothing_window // 2
             first, last = (end.expand(-1, half, -1) for end in (fhat[:, :1], fhat[:, -1:]))
             padded = torch.cat([first, fhat, last], dim=1)
-            fhat = padded.unfold(1, smoothing_window, 1).mean(-1)  # a fifth of the time of avg_pool1d on a CPU
+            fhat = padded.unfold(1, smoothing_window, 1).mean(-1)  # avg_pool1d is slow on CPUs
         return self._decode(fhat, dropping=False)
 
     def code_usage(self, code_ids: torch.Tensor) -> torch.Tensor:

@@ -587,7 +587,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         if known is not None:
             logits = clamp_to_known(logits, known.cells, known.mask)
         if options.decoding == "argmax":
-            return logits.max(-1).indices  # as `argmax`, and several times as fast in half precision on a CPU
+            return logits.max(-1).indices  # as `argmax`, and sooner on a CPU
         logits = logits.float() * options.emission_scale
         arrival = week_arrivals(logits, self.arrival_share, self.return_share)
         if options.decoding == "viterbi":

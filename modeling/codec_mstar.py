@@ -290,18 +290,25 @@ class MstarCodecModel(MstarPreTrainedModel):
     ) -> list[torch.Tensor]:
         """H (N, L, D) of every resolution that is read, in one batch; unknown hours are not yet zeroed."""
         self._check_inputs(input_ids, attention_mask)
-        ids = [input_ids[:, index] for index in self.resolutions]
         hidden_states = torch.cat(self._embed_cells(input_ids))
+        if self.encoder:
+            hidden_states = self._contextualise(hidden_states, attention_mask, dropping)
+        return list(hidden_states.chunk(len(self.resolutions)))
+
+    def _contextualise(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, dropping: bool
+    ) -> torch.Tensor:
+        """Positions and the encoder's layers, (R N, L, D) -> (R N, L, D)."""
         mask = None
         if attention_mask is not None:
-            known = attention_mask.bool().repeat(len(ids), 1)
+            known = attention_mask.bool().repeat(len(self.resolutions), 1)
             hidden_states = hidden_states * known.unsqueeze(-1)
             keys = known | ~known.any(-1, keepdim=True)  # somebody must be attended to
             mask = create_bidirectional_mask(self.config, inputs_embeds=hidden_states, attention_mask=keys)
         hidden_states = drop(self.position(hidden_states), self.config.dropout if dropping else 0.0)
         for layer in self.encoder:
             hidden_states = layer(hidden_states, mask, dropping)
-        return list(hidden_states.chunk(len(ids)))
+        return hidden_states
 
     def _embed_cells(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
         """(N, L, D) of every resolution that is read; nested, a cell's vector is added to those of cells around it."""

@@ -70,6 +70,9 @@ class MstarCodecConfig(PreTrainedConfig):
             evenly, coarse to fine, which is the paper's table. The released code is off by one:
             `[3, 0, 0, 1, 1, 2, 2, 3]`.
         hidden_size: width D of features and codes; divisible by `num_attention_heads`.
+        num_encoder_layers: 2 in the paper. With 0 there is no attention between hours and no position in the features:
+            those of a level are means of the vectors of their own hours' cells, and a code speaks of its own hours
+            only. The codes of a level then depend far less on one another, and a generator foresees them far better.
         attention_dropout: of attention weights (released: 0.1, as `dropout`; a fifth of a training step on a CPU).
         codebook_size: codes V, shared by all levels.
         codebook_update: `ema` = moving average of the features that chose a code, unused codes restarted from
@@ -146,6 +149,9 @@ class MstarCodecConfig(PreTrainedConfig):
                 f"level_resolutions needs one index below {len(self.cells_per_resolution)} for each of the "
                 f"{len(self.level_lengths)} levels, got {self.level_resolutions}."
             )
+        for name in ("num_encoder_layers", "num_decoder_layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("dropout", "attention_dropout", "restart_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")

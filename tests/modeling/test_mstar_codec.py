@@ -28,6 +28,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("corrected", {}),
     ("released", {}),
     ("corrected", {"search": "cosine", "code_loss": "last", "straight_through": "finest", "refiner_norm": False}),
+    ("corrected", {"num_encoder_layers": 0}),
     ("corrected", {"codebook_update": "gradient", **ONE_AND_A_HALF_HOURS}),
     ("released", HALF_HOURS),
     ("corrected", {**HALF_HOURS, "level_resolutions": [1, 0, 0, 0, 0, 0, 0, 1]}),
@@ -123,12 +124,13 @@ def phi(model: MstarCodecModel, level: int, values: torch.Tensor) -> torch.Tenso
 def reference(model: MstarCodecModel, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """Section 1.2 of the paper's tokenizer, all levels encoded one by one, codes searched one by one."""
     config = model.config
-    encoder, decoder = torch_layers(model.encoder, config), torch_layers(model.decoder, config)
+    decoder = torch_layers(model.decoder, config)
     places = sinusoids(config.num_hours, config.hidden_size)
     codes = model.quantiser.codebook.weight
     encoded, features, fhat, found = [], [], [], []
     for level, resolution in enumerate(config.level_resolutions):
-        encoded.append(encoder(model.cell_embeddings[resolution](ids[:, resolution]) + places))
+        vectors = model.cell_embeddings[resolution](ids[:, resolution])
+        encoded.append(torch_layers(model.encoder, config)(vectors + places) if model.encoder else vectors)
         pooled = F.adaptive_avg_pool1d(encoded[-1].transpose(1, 2), config.level_lengths[level]).transpose(1, 2)
         features.append(pooled)
         u = phi(model, level - 1, fhat[-1]) if level else torch.zeros_like(pooled)
@@ -289,6 +291,20 @@ def test_a_nested_cell_is_its_own_vector_and_those_of_the_cells_around_it() -> N
     assert finest.cell_embeddings[0].weight.requires_grad, (
         "no level reads the coarse cells, but the fine ones are made of them"
     )
+
+
+def test_without_encoder_layers_features_are_means_of_the_vectors_of_their_own_known_hours() -> None:
+    model = make_codec(num_encoder_layers=0)
+    weeks = make_weeks(model.config)
+    known = torch.rand(len(weeks), model.config.num_hours, generator=torch.Generator().manual_seed(0)) < 0.8
+    known[:, 6:12] = False
+    vectors = [table(weeks[:, index]) for index, table in enumerate(model.cell_embeddings)]
+    levels = zip(model.config.level_lengths, model.config.level_resolutions)
+    for values, (length, resolution) in zip(model.level_features(weeks, known), levels, strict=True):
+        hours = vectors[resolution].unflatten(1, (length, -1))
+        counted = known.unflatten(1, (length, -1)).unsqueeze(-1)
+        torch.testing.assert_close(values, (hours * counted).sum(2) / counted.sum(2).clamp(min=1))
+    assert torch.equal(model.decode(model.encode(weeks)), model(weeks).logits), "the decoder still knows the hour"
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

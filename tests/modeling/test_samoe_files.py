@@ -170,7 +170,8 @@ pairs = zip(body.state_dict().items(), model.model.state_dict().items(), strict=
 assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
 """.format(folder=str(tmp_path / "model"))
     run(code, cwd=tmp_path, home=tmp_path / "home")
-    assert torch.equal(load_file(tmp_path / "out.safetensors")["logits"], logits)
+    # not to the bit: on some processors a product rounds by where in memory the weights lie
+    torch.testing.assert_close(load_file(tmp_path / "out.safetensors")["logits"], logits)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

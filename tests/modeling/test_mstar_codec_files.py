@@ -63,7 +63,8 @@ def test_a_new_process_gives_the_same_codes_and_logits(tmp_path: Path, run_pytho
         wanted = {"codes": output.code_ids, "logits": output.logits, "forward": output.logits, "loss": output.loss}
         assert found.keys() == wanted.keys()
         for name, value in wanted.items():
-            assert torch.equal(found[name], value), (variant, name)
+            # not to the bit: on some processors a product rounds by where in memory the weights lie
+            torch.testing.assert_close(found[name], value, msg=lambda text, at=(variant, name): f"{at}: {text}")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

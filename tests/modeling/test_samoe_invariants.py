@@ -328,8 +328,10 @@ def test_tables_with_other_columns_are_refused(build: SimpleNamespace) -> None:
 def test_columns_in_km_may_be_there_unused(build: SimpleNamespace) -> None:
     model, city, visits = build.all("released")
     wide = torch.cat([city, torch.randn(14, 2)], dim=1)
+    other = torch.cat([city, torch.randn(14, 2)], dim=1)
     with_them = model(**visits, location_features=wide).logits
-    torch.testing.assert_close(with_them, model(**visits, location_features=city).logits)
+    assert torch.equal(with_them, model(**visits, location_features=other).logits)
+    torch.testing.assert_close(with_them, model(**visits, location_features=city).logits)  # other strides, same sums
 
 
 def test_missing_or_misshapen_inputs_get_a_sentence(build: SimpleNamespace) -> None:

@@ -27,7 +27,7 @@ from hf_mobility import ArrayRows, MstarCodecModel, MstarConfig, MstarForTraject
 from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
-HOT, FLAT, COOL, FALLING = 1.1, 1.0, 0.95, (1.0, 0.9)  # temperature of the coarsest and of the finest level
+HOT, FLAT, COOL, FALLING = 1.1, 1.0, 0.95, (1.0, 0.9)  # temperatures; FALLING from the coarsest to the finest level
 PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax", "within_level_steps": 1}
 OF_SEVERAL_PASSES = {"settling_order", "within_level_steps"}
 EVERY = 10_000  # more codes than a codebook has

@@ -110,7 +110,7 @@ def mstar_small() -> CardFacts:
         seed=0,
         versions=f"transformers 5.23, torch 2.13, {OURS}; two CPU cores",
         results=table[table["model"] != "real itself"].assign(data=table["data"] + " weeks"),
-        ours="M-STAR",
+        ours="M-STAR mstar-small",
         figures="Fidelity on people that no stage has seen, conditions drawn, baselines first; what the columns mean "
         f"is in docs/results.md. Against 2,000 weeks; `mstar-encoder` is the one shipped before, on another codec:\n\n"
         f"{marked('mstar simulated more')}\n\nAgainst 500, with eight epochs of it:\n\n"

@@ -55,26 +55,31 @@ CODECS = {
     "nested cells": Variant({"nested_cells": True}),
     "as published": Variant(form="released"),
 }
-FOUR, ONE = {"within_level_steps": 4}, {"within_level_steps": 1}
+PLAIN = train_mstar.START | {"decoding": "argmax"}
+FOUR = {"within_level_steps": 4}
 GENERATORS = {
-    "four passes": Variant(
-        FOUR,
+    "one pass": Variant(
         drawing={
             "plain": {},
-            "one pass": ONE,
-            "most certain first": {"settling_order": "certain"},
             "temperature .9": {"temperature": 0.9},
+            "of the 20 best codes": {"top_k": 20},
+            "smoothed": {"smoothing_window": 3},
+            "best path": {"decoding": "viterbi"},
             "drawn path": {"decoding": "sample"},
         },
     ),
-    "one pass": Variant(ONE, drawing={"plain": {}, "smoothed": {"smoothing_window": 3}}),
-    "noisy codes": Variant({**FOUR, "code_noise": 0.1}),
-    "own codes": Variant({**FOUR, "own_codes": 0.25}),
-    "own codes, one pass": Variant({**ONE, "own_codes": 0.25}),
-    "conditions hidden": Variant(
+    "two passes": Variant({"within_level_steps": 2}),
+    "four passes": Variant(
+        FOUR, drawing={"plain": {}, "of the 20 best codes": {"top_k": 20}, "best path": {"decoding": "viterbi"}}
+    ),
+    "seven passes": Variant({"within_level_steps": 7}),
+    "own codes": Variant({"own_codes": 0.25}),
+    "own codes, four passes": Variant({**FOUR, "own_codes": 0.25}),
+    "noisy codes, four passes": Variant({**FOUR, "code_noise": 0.1}),
+    "conditions hidden, four passes": Variant(
         {**FOUR, "condition_dropout": 0.1}, drawing={"plain": {}, "guidance 1.5": {"guidance": 1.5}}
     ),
-    "no dropout": Variant({**FOUR, "dropout": 0.0, "drop_path": 0.0}),
+    "no dropout, four passes": Variant({**FOUR, "dropout": 0.0, "drop_path": 0.0}),
     "as published": Variant(form="released", drawing={"published": train_mstar.PAPER}),
 }
 COUNTED = ("HourlyMarkov by home", "ExplorationReturn")
@@ -100,7 +105,7 @@ def generator_rows(weeks: WeekSet, variant: Variant, seed: int, options: argpars
     model = trained(train_mstar.train, codec, weeks, options=options, seed=seed, **what)
     rows = train_mstar.judged_weeks(weeks, options.judged)
     for name, change in variant.drawing.items():
-        yield {"drawing": name, **train_mstar.score(model, weeks, rows, **train_mstar.START | change)}
+        yield {"drawing": name, **train_mstar.score(model, weeks, rows, **PLAIN | change)}
 
 
 def counting_rows(weeks: WeekSet, number: int) -> Iterator[Row]:

@@ -37,12 +37,12 @@ def stay_shares(cells: np.ndarray) -> dict[str, float]:
 def drawn_from(
     model: MstarForTrajectoryGeneration, codes: torch.Tensor, given: dict[str, torch.Tensor], first: int
 ) -> torch.Tensor:
-    """Codes (N, T) whose levels from `first` on are drawn, each in one pass, without any change of probabilities."""
-    lengths = model.config.codec.level_lengths
-    codes, ends = codes.clone(), np.cumsum(lengths)
-    for level in range(first, len(lengths)):
-        part = slice(ends[level] - lengths[level], ends[level])
-        codes[:, part] = torch.distributions.Categorical(logits=model(codes, **given).logits[:, part]).sample()
+    """Codes (N, T) whose levels from `first` on are drawn, pass by pass, without any change of probabilities."""
+    codes = codes.clone()
+    for part in model.order.passes:
+        if part.level >= first:
+            drawn = model.order.positions[part.start : part.end]
+            codes[:, drawn] = torch.distributions.Categorical(logits=model(codes, **given).logits[:, drawn]).sample()
     return codes
 
 

@@ -1,7 +1,7 @@
 """Stage 2 of M-STAR: train the next-scale transformer over a codec's codes, and choose how to draw from it.
 
     python examples/train_mstar.py --codec runs/codec --output runs/mstar
-    python examples/train_mstar.py --codec runs/codec --set within_level_steps=1 --settings paper --output runs/paper
+    python examples/train_mstar.py --codec runs/codec --settings paper --output runs/paper
     torchrun --nproc_per_node 2 examples/train_mstar.py ...    # several processes, --batch-size is of each
 
 The codes are computed once. The settings of drawing are chosen on the validation people, by the mean of the six
@@ -28,28 +28,23 @@ from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 HOT, FLAT, COOL, FALLING = 1.1, 1.0, 0.95, (1.0, 0.9)  # temperatures; FALLING from the coarsest to the finest level
-PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax", "within_level_steps": 1}
-OF_SEVERAL_PASSES = {"settling_order", "within_level_steps"}
+PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax"}
 EVERY = 10_000  # more codes than a codebook has
-START = {
-    **{"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "settling_order": "random"},
-    **{"decoding": "viterbi", "emission_scale": 1.0},
-}
+START = {"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "decoding": "viterbi", "emission_scale": 1.0}
 # Changes that are tried one group after the other, each on top of the best so far.
 SEARCH: list[list[dict[str, Any]]] = [
     [{"decoding": "argmax"}],
     [{"temperature": FALLING}, {"temperature": COOL}],
     [{"decoding": "viterbi", "emission_scale": 1.5}],
     [{"top_k": 100}],
-    [{"settling_order": "certain"}],
     [{"smoothing_window": 3}],
-    [{"within_level_steps": 1}],
     [PAPER],
     [{"temperature": HOT, "top_k": 30}, {"temperature": HOT, "top_k": 20}],
+    [{"temperature": FLAT, "top_k": 20, "smoothing_window": 0, "decoding": "argmax"}],
 ]
 SETTINGS: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {
     "paper": (PAPER, []),
-    "paths": (START | {"within_level_steps": 1}, []),
+    "paths": (START, []),
     "search": (START, SEARCH),
 }
 
@@ -146,8 +141,7 @@ def choose(
         base = best()
         for change in group:
             settings = base | change
-            idle = bool(change) and change.keys() <= OF_SEVERAL_PASSES and not model.config.reveal_codes
-            if idle or settings in [row["settings"] for row in found]:
+            if settings in [row["settings"] for row in found]:
                 continue
             found.append({"settings": settings, **score(model, weeks, rows, **_spelled_out(settings, model))})
             shown = {name: round(found[-1][name], 4) for name in ("mean6", "moves_per_day", "cpc")}

@@ -13,6 +13,8 @@ from typing import Any, cast
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .passes_mstar import DrawingOrder, drawing_order, max_passes
+
 WEEK_LEVELS = [1, 7, 14, 28, 56, 84, 112, 168]
 
 CODEC_VARIANTS: dict[str, dict[str, Any]] = {
@@ -207,14 +209,9 @@ class MstarConfig(PreTrainedConfig):
         own_codes: share of the levels of a training week whose codes are replaced by what the model itself draws there,
             given the week's coarser codes, so that finer levels meet at training what they will meet at generation; the
             targets follow the replaced codes (needs the codec in training). Not in the paper.
-        within_level_steps: passes per level: 1 = all positions of a level drawn independently (paper); more = drawn in
-            that many groups, each pass seeing the codes drawn before. An int, or one per level. More than 1 needs
-            `reveal_codes`.
-        settling_order: which positions of a level are settled first: `random` ones, or the most `certain` of those just
-            drawn (MaskGIT). The latter prefers what is likely, here staying, and makes people move too little.
-        reveal_codes: the model can be shown parts of a level, which several passes need; `None` = where any value of
-            `within_level_steps` exceeds 1. Training shows them as often as `within_level_steps` says, so that value
-            may be lowered to 1 only afterwards. Not in the paper.
+        within_level_steps: passes per level, an int or one per level: 1 = all positions of a level drawn independently
+            (paper); p = every 2^(p-1)-th position first, then those midway between, and so on, each seeing the codes on
+            its two sides (`passes_mstar`). A level has no more passes than its length allows. Not in the paper.
         top_k: codes that may be drawn; `None` = all.
         temperature: per level, or one value, or `None` = the paper's confidence rule (offset - slope * confidence).
         temperature_offset, temperature_slope: of that rule.
@@ -242,8 +239,6 @@ class MstarConfig(PreTrainedConfig):
     code_noise: float | int = 0.0
     own_codes: float | int = 0.0
     within_level_steps: int | list[int] = 1
-    settling_order: str = "random"
-    reveal_codes: bool | None = None
     top_k: int | None = 10
     temperature: float | int | list[float | int] | None = None
     temperature_offset: float | int = 1.5
@@ -262,9 +257,6 @@ class MstarConfig(PreTrainedConfig):
             self.codec_config = MstarCodecConfig(**self.codec_config)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
-        if self.reveal_codes is None:
-            steps = self.within_level_steps
-            self.reveal_codes = max(steps if isinstance(steps, list) else [steps]) > 1
         super().__post_init__(**kwargs)
 
     def validate_mstar(self) -> None:
@@ -279,11 +271,14 @@ class MstarConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
         if self.code_noise and self.own_codes:
             raise ValueError(f"choose code_noise={self.code_noise} or own_codes={self.own_codes}, not both.")
+        levels, steps = len(self.codec.level_lengths), self.within_level_steps
+        if isinstance(steps, list) and len(steps) != levels:
+            raise ValueError(f"within_level_steps needs one value for each of the {levels} levels, got {len(steps)}.")
+        if min(steps if isinstance(steps, list) else [steps]) < 1:
+            raise ValueError(f"within_level_steps must be at least 1, got {steps}.")
         self.check_sampling(
             top_k=self.top_k,
             temperature=self.temperature,
-            within_level_steps=self.within_level_steps,
-            settling_order=self.settling_order,
             guidance=self.guidance,
             smoothing_window=self.smoothing_window,
             decoding=self.decoding,
@@ -295,8 +290,6 @@ class MstarConfig(PreTrainedConfig):
         *,
         top_k: int | None,
         temperature: float | list[float] | None,
-        within_level_steps: int | list[int],
-        settling_order: str,
         guidance: float,
         smoothing_window: int,
         decoding: str,
@@ -306,9 +299,8 @@ class MstarConfig(PreTrainedConfig):
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, or None for all codes, got {top_k}.")
         levels = len(self.codec.level_lengths)
-        for name, value in (("temperature", temperature), ("within_level_steps", within_level_steps)):
-            if isinstance(value, list) and len(value) != levels:
-                raise ValueError(f"{name} needs one value for each of the {levels} levels, got {len(value)}.")
+        if isinstance(temperature, list) and len(temperature) != levels:
+            raise ValueError(f"temperature needs one value for each of the {levels} levels, got {len(temperature)}.")
         if temperature is None:
             if self.temperature_slope < 0 or self.temperature_offset <= self.temperature_slope:
                 raise ValueError(
@@ -317,10 +309,6 @@ class MstarConfig(PreTrainedConfig):
                 )
         elif min(temperature if isinstance(temperature, list) else [temperature]) <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}; top_k=1 takes the best code.")
-        if min(within_level_steps if isinstance(within_level_steps, list) else [within_level_steps]) < 1:
-            raise ValueError(f"within_level_steps must be at least 1, got {within_level_steps}.")
-        if settling_order not in ("random", "certain"):
-            raise ValueError(f"settling_order must be 'random' or 'certain', got {settling_order!r}.")
         if guidance != 1 and not self.condition_dropout:
             raise ValueError(f"guidance={guidance} needs a model trained with condition_dropout above 0.")
         if smoothing_window < 0 or (smoothing_window and smoothing_window % 2 == 0):
@@ -336,15 +324,11 @@ class MstarConfig(PreTrainedConfig):
         return cast(MstarCodecConfig, self.codec_config)
 
     @property
-    def steps_per_level(self) -> list[int]:
-        """Passes per level, never more than the level has positions."""
-        return self.steps_for(self.within_level_steps)
-
-    def steps_for(self, steps: int | list[int]) -> list[int]:
-        """`steps_per_level` for another value of `within_level_steps`."""
-        lengths = self.codec.level_lengths
+    def drawing_order(self) -> DrawingOrder:
+        """The order in which the codes of a week are drawn."""
+        steps, lengths = self.within_level_steps, self.codec.level_lengths
         steps = steps if isinstance(steps, list) else [steps] * len(lengths)
-        return [min(wanted, length) for wanted, length in zip(steps, lengths)]
+        return drawing_order(lengths, [min(wanted, max_passes(length)) for wanted, length in zip(steps, lengths)])
 
     @classmethod
     def from_preset(cls, size: str = "base", *, variant: str = "corrected", **overrides: Any) -> "MstarConfig":

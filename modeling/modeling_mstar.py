@@ -2,9 +2,9 @@
 place and movement attribute.
 
 Unusual: a level's input is the codec's reconstruction from the coarser levels, carried to that level, and never the
-level's own codes, so all positions of a level are predicted in one pass. The paper draws them independently;
-`within_level_steps` above 1 shows a level the codes that were drawn before. The codec lies inside the model and its
-checkpoint, is frozen, and always runs in evaluation mode.
+level's own codes, so all positions of a level are predicted in one pass. The paper draws them independently; with
+`within_level_steps` above 1 a position sees the codes on its two sides that were drawn before it (`passes_mstar`). The
+codec lies inside the model and its checkpoint, is frozen, and always runs in evaluation mode.
 
 (No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
 
@@ -29,7 +29,7 @@ from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .configuration_mstar import MstarConfig
 from .loss_mstar import fits_head_loss, head_loss, mean_per_level, position_losses
 from .path_mstar import best_path, clamp_to_known, fit_arrivals, fit_stay_probability, sample_path, week_arrivals
-from .sampling_mstar import SamplingOptions, draw_codes, draw_from, revealed_shares, settle
+from .sampling_mstar import SamplingOptions, draw_codes, draw_from
 from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm
 
 WEEKS_AT_ONCE = 64  # of `generate`, where `batch_size` is not given
@@ -105,6 +105,11 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
 
     config: MstarConfig  # type: ignore[assignment]
     level_ids: torch.Tensor
+    step_ids: torch.Tensor
+    pass_ids: torch.Tensor
+    positions: torch.Tensor
+    places: torch.Tensor
+    sides: torch.Tensor
     stay_probability: torch.Tensor
     arrival_share: torch.Tensor
     return_share: torch.Tensor
@@ -121,14 +126,18 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self.start = nn.Parameter(torch.zeros(width))
         self.slot_embedding = nn.Parameter(torch.zeros(codec.num_codes_per_week, width))
         self.level_embedding = nn.Embedding(len(codec.level_lengths), width)
-        self.revealed_embedding = nn.Parameter(torch.zeros(width)) if config.reveal_codes else None
         self.in_proj = nn.Linear(codec.hidden_size, width)
+        self.order = config.drawing_order
+        self.sides_proj = None
+        if self.order.max_steps > 1:
+            self.sides_proj = nn.Linear(2 * codec.hidden_size, width, bias=False)
         self.attention_modulation = MstarModulation(config)
         self.mlp_modulation = MstarModulation(config)
         self.layers = nn.ModuleList(MstarLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm_modulation = MstarModulation(config)
         self.lm_head = nn.Linear(width, codec.codebook_size)
-        self.register_buffer("level_ids", self._make_level_ids(), persistent=False)
+        for name, values in self._make_order().items():
+            self.register_buffer(name, values, persistent=False)
         # 0 = never fitted; see `fit_transition`
         self.register_buffer("stay_probability", torch.zeros(codec.num_hours - 1))
         self.register_buffer("arrival_share", torch.zeros(codec.num_cells))
@@ -159,11 +168,10 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         elif isinstance(module, MstarForTrajectoryGeneration):
             init.zeros_(module.start)
             init.zeros_(module.slot_embedding)
-            init.copy_(module.level_ids, module._make_level_ids())
+            for name, values in module._make_order().items():
+                init.copy_(getattr(module, name), values)
             for fitted in (module.stay_probability, module.arrival_share, module.return_share):
                 init.zeros_(fitted)
-            if isinstance(module.revealed_embedding, nn.Parameter):
-                init.zeros_(module.revealed_embedding)
         else:
             super()._init_weights(module)
 
@@ -221,11 +229,13 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        revealed: torch.Tensor | None = None,
         return_loss: bool = True,
         **kwargs: Any,
     ) -> MstarOutput:
-        """Predict every code of every level from the coarser ones, in one pass.
+        """Predict every code of every level from the coarser ones and those of earlier passes, all at once.
+
+        Logits and losses are in the order of `code_ids`; hidden states and attentions, if asked for, in the order of
+        drawing (`order.positions`), which differs where a level takes several passes.
 
         Args:
             code_ids: (N, T) int64 codes of the weeks, coarse to fine, as `codec.encode` gives them; encode once and
@@ -234,29 +244,22 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             attention_mask: (N, L), 1 = the hour is known. Codes that cover no known hour do not count in the loss.
             labels: (N, T) int64 codes to predict, -100 = none; by default the codes themselves. They differ where the
                 input codes are noisy (`codec.encode_noisy`).
-            revealed: (N, T) bool, positions whose own code is shown; they do not count in the loss. By default none
-                in evaluation mode, and in training mode random ones if `within_level_steps` exceeds 1.
             return_loss: whether to compute the loss.
 
         Raises:
             ValueError: if an input is missing, contradicts another, or has the wrong shape.
         """
         code_ids, labels, features = self._codes(code_ids, input_ids, attention_mask, labels)
-        self._check_shapes(code_ids, labels, revealed, home_ids, commute_ids, attribute_ids)
-        if revealed is None and self.training and self.config.reveal_codes:
-            revealed = self._draw_revealed(code_ids)
-        if revealed is not None and self.revealed_embedding is None:
-            raise ValueError("revealed needs a model with reveal_codes=True.")
-
+        self._check_shapes(code_ids, labels, home_ids, commute_ids, attribute_ids)
         condition = self.conditions(home_ids, commute_ids, attribute_ids)
         modulations = self._modulate(condition)
         if features is not None:
             code_ids, labels = self._mix_in_own_codes(code_ids, features, condition, modulations)
-        hidden = self._read(code_ids, revealed, condition, modulations, **kwargs)
+        with torch.no_grad():
+            inputs, _ = self.codec.teacher_inputs(code_ids)
+        hidden = self._read(inputs, code_ids, condition, modulations, **kwargs)
 
         counted = labels >= 0
-        if revealed is not None:
-            counted = counted & ~revealed
         if attention_mask is not None:
             counted = counted & self._covered(attention_mask)
         shares = counted / counted.sum().clamp(min=1)
@@ -276,17 +279,16 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
 
     def _read(
         self,
+        features: torch.Tensor,
         code_ids: torch.Tensor,
-        revealed: torch.Tensor | None,
         condition: torch.Tensor,
         modulations: list[Modulation],
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Last hidden states (N, T, d) of all levels in one pass."""
-        with torch.no_grad():
-            features, _ = self.codec.teacher_inputs(code_ids)
-        hidden = self._embed(features, code_ids, revealed, condition, slice(None))
-        return self._run(hidden, modulations, self._block_causal_mask(), None, **kwargs)
+        """Last hidden states (N, T, d) of all codes at once, from the codec's u (N, T, D)."""
+        hidden = self._embed(features, code_ids, condition, slice(0, code_ids.shape[1]))
+        hidden = self._run(hidden, modulations, self._block_causal_mask(), None, **kwargs)
+        return hidden if self.sides_proj is None else hidden[:, self.places]  # from the order of drawing
 
     @torch.no_grad()
     def _mix_in_own_codes(
@@ -296,12 +298,16 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         condition: torch.Tensor,
         modulations: list[Modulation],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Codes (N, T) in which whole levels are what the model draws given the week's coarser codes, and what would be
-        right instead. The finest level is left alone, nothing follows it.
+        """Codes (N, T) in which whole levels are what the model draws given the week's coarser codes, pass after pass,
+        and what would be right instead. The finest level is left alone, nothing follows it.
         """
         lengths = self.config.codec.level_lengths
-        probability = self.lm_head(self._read(code_ids, None, condition, modulations)).float().softmax(-1)
-        drawn = draw_from(probability, torch.rand(code_ids.shape, device=code_ids.device))
+        inputs, _ = self.codec.teacher_inputs(code_ids)
+        drawn = code_ids
+        for step in range(self.order.max_steps):
+            probability = self.lm_head(self._read(inputs, drawn, condition, modulations)).float().softmax(-1)
+            found = draw_from(probability, torch.rand(code_ids.shape, device=code_ids.device))
+            drawn = torch.where(self.step_ids == step, found, drawn)
         own = torch.rand(len(code_ids), len(lengths), device=code_ids.device) < self.config.own_codes
         own[:, -1] = False
         levels = zip(drawn.split(lengths, dim=1), own.split(1, dim=1))
@@ -349,15 +355,13 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self,
         code_ids: torch.Tensor,
         labels: torch.Tensor,
-        revealed: torch.Tensor | None,
         *conditions: torch.Tensor | None,
     ) -> None:
         length = self.config.codec.num_codes_per_week
         if code_ids.dim() != 2 or code_ids.shape[1] != length:
             raise ValueError(f"code_ids must be (N, {length}), all levels coarse to fine, got {tuple(code_ids.shape)}.")
-        for name, value in (("labels", labels), ("revealed", revealed)):
-            if value is not None and value.shape != code_ids.shape:
-                raise ValueError(f"{name} has shape {tuple(value.shape)}, code_ids has {tuple(code_ids.shape)}.")
+        if labels.shape != code_ids.shape:
+            raise ValueError(f"labels has shape {tuple(labels.shape)}, code_ids has {tuple(code_ids.shape)}.")
         for name, value in zip(("home_ids", "commute_ids", "attribute_ids"), conditions):
             if value is None:
                 raise ValueError(f"{name} is missing: home_ids, commute_ids and attribute_ids go together.")
@@ -366,53 +370,59 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
                     f"{name} must have one value for each of {len(code_ids)} weeks, got {tuple(value.shape)}."
                 )
 
-    def _draw_revealed(self, code_ids: torch.Tensor) -> torch.Tensor:
-        shares = revealed_shares(self.config.steps_per_level, len(code_ids), code_ids.device)
-        return torch.rand(code_ids.shape, device=code_ids.device) < shares[:, self.level_ids]
-
     def _covered(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """(N, T) bool: positions that cover a known hour."""
         known = attention_mask.float().unsqueeze(1)
         levels = [F.adaptive_max_pool1d(known, length) for length in self.config.codec.level_lengths]
         return torch.cat(levels, dim=2).squeeze(1) > 0
 
-    def _make_level_ids(self) -> torch.Tensor:
-        """(T,) int64: the level of each position."""
-        lengths = self.config.codec.level_lengths
-        return torch.tensor([level for level, length in enumerate(lengths) for _ in range(length)], device="cpu")
+    def _make_order(self) -> dict[str, torch.Tensor]:
+        """Buffers by name, int64 (T,): of each position its level, its pass within the level and its place in the order
+        of drawing; of each place its pass and its position; `sides` (2, T), the positions of the codes beside it.
+        """
+        lengths, order = self.config.codec.level_lengths, self.config.drawing_order
+        with torch.device("cpu"):
+            sizes, positions = torch.tensor(order.lengths), torch.tensor(order.positions)
+            places = positions.argsort()
+            steps = torch.tensor([part.step for part in order.passes]).repeat_interleave(sizes)
+            return {
+                "level_ids": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
+                "step_ids": steps[places],
+                "places": places,
+                "pass_ids": torch.arange(len(sizes)).repeat_interleave(sizes),
+                "positions": positions,
+                "sides": torch.tensor([order.before, order.after]),
+            }
 
     def _block_causal_mask(self) -> torch.Tensor:
-        """(1, 1, T, T) bool: a position sees its own level and the coarser ones."""
-        levels = self.level_ids
-        return (levels.unsqueeze(1) >= levels).view(1, 1, len(levels), len(levels))
+        """(1, 1, T, T) bool, in the order of drawing: a place sees its own pass and the earlier ones."""
+        passes = self.pass_ids
+        return (passes.unsqueeze(1) >= passes).view(1, 1, len(passes), len(passes))
 
     def _modulate(self, condition: torch.Tensor) -> list[Modulation]:
         """What the condition does in every attention, every feed-forward network and the last norm."""
         return [net(condition) for net in (self.attention_modulation, self.mlp_modulation, self.norm_modulation)]
 
     def _embed(
-        self,
-        features: torch.Tensor,
-        code_ids: torch.Tensor | None,
-        revealed: torch.Tensor | None,
-        condition: torch.Tensor,
-        positions: slice,
+        self, features: torch.Tensor, code_ids: torch.Tensor, condition: torch.Tensor, places: slice, offset: int = 0
     ) -> torch.Tensor:
-        """Input tokens (N, T', d) of the positions in `positions`, from the codec's u (N, T', D). The coarsest level,
-        which has no u, starts from the condition.
+        """Input tokens (N, T', d) of these places of the order of drawing. features (N, n, D), the codec's u, and
+        code_ids (N, n) are of the n positions from `offset` on. The coarsest level, which has no u, starts from the
+        condition.
         """
-        if revealed is not None:
-            features = torch.where(revealed.unsqueeze(-1), features + self.codec.code_vectors(code_ids), features)
-        tokens = self.in_proj(features.to(self.in_proj.weight.dtype))
-        first = self.config.codec.level_lengths[0] if not positions.start else 0
+        positions = self.positions[places]
+        own = features if self.sides_proj is None else features[:, positions - offset]
+        tokens = self.in_proj(own.to(self.in_proj.weight.dtype))
+        first = max(min(places.stop, self.config.codec.level_lengths[0]) - places.start, 0)
         if first:
             start = (condition + self.start).unsqueeze(1).expand(-1, first, -1)
-            if revealed is not None:
-                start = torch.where(revealed[:, :first].unsqueeze(-1), start + tokens[:, :first], start)
             tokens = torch.cat([start.to(tokens.dtype), tokens[:, first:]], dim=1)
         tokens = tokens + (self.slot_embedding[positions] + self.level_embedding(self.level_ids[positions]))
-        if revealed is not None:
-            tokens = tokens + revealed.unsqueeze(-1) * self.revealed_embedding
+        if self.sides_proj is not None:
+            drawn = F.pad(features + self.codec.code_vectors(code_ids), (0, 0, 0, 1))  # 0 where there is none
+            sides = (self.sides[:, places] - offset).clamp(max=features.shape[1])
+            both = torch.cat([drawn[:, side] for side in sides], dim=-1)
+            tokens = tokens + self.sides_proj(both.to(self.sides_proj.weight.dtype))
         return tokens
 
     def _run(
@@ -439,8 +449,6 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         generator: torch.Generator | None = None,
         top_k: int | None = None,
         temperature: float | list[float] | str | None = None,
-        within_level_steps: int | list[int] | None = None,
-        settling_order: str | None = None,
         guidance: float | None = None,
         smoothing_window: int | None = None,
         decoding: str | None = None,
@@ -453,17 +461,14 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
     ) -> Any:
         """Draw weeks for people with these conditions. Settings that are `None` come from the configuration.
 
-        A level that is drawn in several passes keeps the keys and values of its last pass, in which its last group of
-        positions was still open: that is what training shows to the finer levels. The numbers drawn do not depend on
-        `batch_size` on a CPU.
+        The numbers drawn do not depend on `batch_size` on a CPU.
 
         Args:
             home_ids, commute_ids, attribute_ids: (N,) integers; see `forward`.
             generator: source of all randomness; `None` = torch's global one.
             top_k: codes that may be drawn; the codebook's size = all.
             temperature: one value, one per level, or "confidence" = the paper's rule.
-            within_level_steps: passes per level; see `MstarConfig`. settling_order, guidance, smoothing_window,
-                decoding, emission_scale: see there.
+            guidance, smoothing_window, decoding, emission_scale: see `MstarConfig`.
             prefix_ids: (N, R, L) int64, known hours as the tokenizer's `input_ids`, coarse to fine.
             prefix_mask: (N, L), 1 = the hour is known. Known hours are kept exactly; a code whose hours are all known
                 is not drawn but computed.
@@ -483,8 +488,6 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             self.config,
             top_k=top_k,
             temperature=temperature,
-            within_level_steps=within_level_steps,
-            settling_order=settling_order,
             guidance=guidance,
             smoothing_window=smoothing_window,
             decoding=decoding,
@@ -528,45 +531,28 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         modulations = self._modulate(condition)
         cache = MstarCache(self.config.num_hidden_layers, sum(lengths))
         drawn, fhat = [], None
-        for level, (length, steps, trained_steps) in enumerate(
-            zip(lengths, options.steps, self.config.steps_per_level)
-        ):
+        for level, length in enumerate(lengths):
             if level:
                 features = self.codec.next_level(fhat, level - 1)
             else:
                 features = condition.new_zeros(weeks, length, self.config.codec.hidden_size)
             codes, forced = self._forced(known, features, level)
-            closed = forced
-            for done in range(1, steps + 1):
-                revealed = closed if self.config.reveal_codes and max(steps, trained_steps) > 1 else None
-                hidden = self._embed_level(features, codes, revealed, condition, cache.start, guided)
+            for part in self.order.of_level(level):
+                places, offset = slice(part.start, part.end), sum(lengths[:level])
+                given = (features.repeat(2, 1, 1), codes.repeat(2, 1)) if guided else (features, codes)
+                hidden = self._embed(*given, condition, places, offset)
                 logits = self.lm_head(self._run(hidden, modulations, None, cache))
+                cache.start = part.end
                 if guided:
                     asked, unasked = logits.chunk(2)
                     logits = torch.lerp(unasked, asked, options.guidance)
-                found, probability = draw_codes(logits, ~closed, numbers.take(length), options, level)
-                codes = torch.where(closed, codes, found)
-                if done < steps:
-                    noise, order = numbers.take(length), options.settling_order
-                    closed = settle(probability, closed, forced, noise, done, steps, order=order)
-            cache.start += length
+                own = self.positions[places] - offset
+                is_open = ~forced[:, own]
+                found = draw_codes(logits, is_open, numbers.take(len(own)), options, level)
+                codes = codes.index_copy(1, own, torch.where(is_open, found, codes[:, own]))
             drawn.append(codes)
             fhat = features + self.codec.code_vectors(codes)
         return torch.cat(drawn, dim=1), fhat
-
-    def _embed_level(
-        self,
-        features: torch.Tensor,
-        codes: torch.Tensor,
-        revealed: torch.Tensor | None,
-        condition: torch.Tensor,
-        start: int,
-        guided: bool,
-    ) -> torch.Tensor:
-        if guided:
-            features, codes = torch.cat([features, features]), torch.cat([codes, codes])
-            revealed = None if revealed is None else torch.cat([revealed, revealed])
-        return self._embed(features, codes, revealed, condition, slice(start, start + features.shape[1]))
 
     def _forced(
         self, known: _KnownHours | None, features: torch.Tensor, level: int

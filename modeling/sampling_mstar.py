@@ -1,14 +1,13 @@
-"""Drawing the codes of a level: which candidates, at which temperature, in how many passes.
+"""Drawing codes from their scores: which candidates, at which temperature.
 
 Unusual: everything random comes in as uniform numbers that were drawn once per week, week after week, so that (on a
 CPU) weeks do not depend on how they were batched.
 
-Shapes: N weeks, T positions of the level, V codes, S levels.
+Shapes: N weeks, T positions of the pass, V codes, S levels.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,6 @@ import torch
 
 from .configuration_mstar import MstarConfig
 
-# Scale of the Gumbel noise on log-probabilities when the most certain codes are kept (arXiv 2202.04200 has 4.5 on
-# images); it falls linearly to 0 at the last pass.
-KEEPING_NOISE = 1.0
 GROUPS = 128  # see `top_candidates`
 
 
@@ -27,15 +23,13 @@ GROUPS = 128  # see `top_candidates`
 class SamplingOptions:
     """Checked settings of one call of `generate`.
 
-    temperatures: one per level, or `None` = the confidence rule offset - slope * confidence. steps: passes per level.
+    temperatures: one per level, or `None` = the confidence rule offset - slope * confidence.
     """
 
     top_k: int
     temperatures: list[float] | None
     offset: float
     slope: float
-    steps: list[int]
-    settling_order: str
     guidance: float
     smoothing_window: int
     decoding: str
@@ -48,10 +42,7 @@ class SamplingOptions:
         Raises:
             ValueError: if a value makes no sense, or needs what the model was not built with.
         """
-        names = (
-            *("temperature", "within_level_steps", "settling_order"),
-            *("guidance", "smoothing_window", "decoding", "emission_scale"),
-        )
+        names = ("temperature", "guidance", "smoothing_window", "decoding", "emission_scale")
         changed = {name: _plain(given[name]) for name in names if given.get(name) is not None}
         if isinstance(changed.get("temperature"), str):
             if changed["temperature"] != "confidence":
@@ -64,20 +55,12 @@ class SamplingOptions:
         settings = {name: changed.get(name, getattr(config, name)) for name in (*names, "top_k")}
         config.check_sampling(**settings)
         temperature, lengths = settings["temperature"], config.codec.level_lengths
-        steps = config.steps_for(settings["within_level_steps"])
-        if max(steps) > 1 and not config.reveal_codes:
-            raise ValueError(
-                f"within_level_steps={settings['within_level_steps']} needs a model trained with it: its configuration "
-                "has reveal_codes=False, so it never saw a level partly drawn."
-            )
         codes = config.codec.codebook_size
         return cls(
             top_k=codes if settings["top_k"] is None else min(settings["top_k"], codes),
             temperatures=None if temperature is None else _per_level(temperature, len(lengths)),
             offset=float(config.temperature_offset),
             slope=float(config.temperature_slope),
-            steps=steps,
-            settling_order=settings["settling_order"],
             guidance=float(settings["guidance"]),
             smoothing_window=settings["smoothing_window"],
             decoding=settings["decoding"],
@@ -85,11 +68,8 @@ class SamplingOptions:
         )
 
     def numbers_per_week(self, lengths: Sequence[int]) -> int:
-        """Uniform numbers that one week takes: one per position and pass, one more where codes are kept, two per hour
-        of a drawn path.
-        """
-        drawn = sum((2 * steps - 1) * length for steps, length in zip(self.steps, lengths))
-        return drawn + (2 * lengths[-1] if self.decoding == "sample" else 0)
+        """Uniform numbers that one week takes: one per code, two per hour of a drawn path."""
+        return sum(lengths) + (2 * lengths[-1] if self.decoding == "sample" else 0)
 
 
 def _plain(value: Any) -> Any:
@@ -130,7 +110,7 @@ def position_temperature(
     best: torch.Tensor, is_open: torch.Tensor, options: SamplingOptions, level: int
 ) -> torch.Tensor:
     """Temperature of each position, (N, T) from the highest logit of each (N, T). The confidence rule scales these to
-    0..1 over the open positions of the week's level (0 where all are equal).
+    0..1 over the open positions of the week's pass (0 where all are equal).
     """
     if options.temperatures is not None:
         return torch.full_like(best, options.temperatures[level])
@@ -140,77 +120,35 @@ def position_temperature(
     return options.offset - options.slope * confidence
 
 
-def draw_codes(
-    logits: torch.Tensor, is_open: torch.Tensor, noise: torch.Tensor, options: SamplingOptions, level: int
+def code_probabilities(
+    logits: torch.Tensor, is_open: torch.Tensor, options: SamplingOptions, level: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One code per position: the `top_k` best, then the temperature, then a softmax over those only.
+    """The `top_k` best codes of each position, then the temperature, then a softmax over those only.
 
     Args:
-        logits: (N, T, V). is_open: (N, T) bool, positions still to be drawn. noise: (N, T), uniform in [0, 1).
+        logits: (N, T, V). is_open: (N, T) bool, positions still to be drawn.
 
     Returns:
-        Codes (N, T) int64 and the probability with which each was drawn (N, T) float32.
+        Probabilities (N, T, k) float32 and the codes they belong to (N, T, k) int64, best first.
     """
     values, candidates = top_candidates(logits, options.top_k)
     values = values.float()
     temperature = position_temperature(values[..., 0], is_open, options, level)
-    probability = (values / temperature.unsqueeze(-1)).softmax(-1)
-    drawn = draw_from(probability, noise).unsqueeze(-1)
-    return candidates.gather(-1, drawn).squeeze(-1), probability.gather(-1, drawn).squeeze(-1)
+    return (values / temperature.unsqueeze(-1)).softmax(-1), candidates
 
 
-def settle(
-    probability: torch.Tensor,
-    closed: torch.Tensor,
-    forced: torch.Tensor,
-    noise: torch.Tensor,
-    done: int,
-    steps: int,
-    *,
-    order: str,
+def draw_codes(
+    logits: torch.Tensor, is_open: torch.Tensor, noise: torch.Tensor, options: SamplingOptions, level: int
 ) -> torch.Tensor:
-    """Which positions are settled after pass `done` (1, 2, ..) of `steps`: MaskGIT's schedule (arXiv 2202.04200).
-
-    Of the positions that were not forced, 1 - cos(pi / 2 * done / steps) are settled, at least one more than before. In
-    `random` order what was drawn has no say in it, so each code keeps its probability; in MaskGIT's order, the most
-    `certain` first, those stay that were drawn with the highest probability, after Gumbel noise on its logarithm.
-
-    Args:
-        probability: (N, T) of the drawn codes. closed: (N, T) bool, settled already, `forced` (known from the start)
-            included. noise: (N, T), uniform in [0, 1).
-
-    Returns:
-        (N, T) bool, `closed` included.
-    """
-    free = (~forced).sum(-1, keepdim=True)
-    wanted = free - (free * math.cos(math.pi / 2 * done / steps)).floor().long()
-    settled = (closed & ~forced).sum(-1, keepdim=True)
-    number = torch.maximum(wanted, settled + 1) + forced.sum(-1, keepdim=True)
-    score = noise
-    if order == "certain":
-        gumbel = -(-(noise.clamp(1e-7, 1 - 1e-7)).log()).log()
-        score = probability.clamp(min=1e-20).log() + KEEPING_NOISE * (1 - done / steps) * gumbel
-    places = score.masked_fill(closed, float("inf")).argsort(-1, descending=True)
-    rank = torch.empty_like(places).scatter_(
-        -1, places, torch.arange(places.shape[-1], device=places.device).expand_as(places)
-    )
-    return closed | (rank < number)
-
-
-def revealed_shares(steps: Sequence[int], weeks: int, device: torch.device) -> torch.Tensor:
-    """How much of each level training shows, (N, S) in 0..1: nothing in one of `steps` passes, as at generation, and
-    otherwise 1 - cos(pi / 2 * u) with u uniform, as in MaskGIT.
-    """
-    first, place = torch.rand(2, weeks, len(steps), device=device)
-    shares = 1 - torch.cos(math.pi / 2 * place)
-    return shares * (first * torch.tensor(steps, device=device) >= 1)
+    """One code per position, (N, T) int64. noise: (N, T), uniform in [0, 1). Others: see `code_probabilities`."""
+    probability, candidates = code_probabilities(logits, is_open, options, level)
+    return candidates.gather(-1, draw_from(probability, noise).unsqueeze(-1)).squeeze(-1)
 
 
 __all__ = [
     "SamplingOptions",
+    "code_probabilities",
     "draw_codes",
     "draw_from",
-    "revealed_shares",
-    "settle",
     "top_candidates",
 ]

@@ -56,7 +56,7 @@ def drop_path(gate: torch.Tensor, probability: float, training: bool) -> torch.T
 class MstarCache:
     """Keys and values of the positions generated so far, (layers, N, H, T, d) of exact size, allocated once.
 
-    `start` is where the current level begins: a level that is passed twice overwrites itself.
+    `start` is where the current pass begins.
     """
 
     def __init__(self, num_layers: int, length: int) -> None:
@@ -65,7 +65,7 @@ class MstarCache:
         self.values: torch.Tensor | None = None
 
     def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store the current level's (N, H, T_k, d); return all up to its end."""
+        """Store the current pass's (N, H, T_k, d); return all up to its end."""
         batch, heads, steps, size = key.shape
         if self.keys is None:
             shape = (self.num_layers, batch, heads, self.length, size)
@@ -169,7 +169,7 @@ class MstarAttention(nn.Module):
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
-        self.level_lengths = tuple(config.codec.level_lengths)
+        self.pass_lengths = config.drawing_order.lengths
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # one product is faster than three
         mark(self.qkv_proj, init_bound=(6.0 / (4 * config.hidden_size)) ** 0.5)  # Xavier
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -188,7 +188,7 @@ class MstarAttention(nn.Module):
         probability = self.config.attention_dropout if self.training else 0.0
         weights = None
         if cache is None and not probability and self._use_level_attention(query):
-            output = LevelAttention.apply(query * self.scaling, key, value, self.level_lengths)
+            output = LevelAttention.apply(query * self.scaling, key, value, self.pass_lengths)
         else:
             attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
                 self.config._attn_implementation, eager_attention_forward

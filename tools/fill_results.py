@@ -259,6 +259,8 @@ def codec(*names: str) -> str:
         "mstar_codec_days_nested": ", nested cells",
         "mstar_codec_days_two_fine": ", two levels of 48",
         "mstar_codec_days_fine": ", three levels of 48",
+        "mstar_codec_short": ", four levels, 1,024 codes",
+        "mstar_codec_days_short": ", four levels, 2,048 codes",
     }
     rows = [
         [
@@ -295,9 +297,9 @@ def codec_ablation() -> str:
     return markdown(rows, [f"codec, {table['seed'].nunique()} seeds", *header])
 
 
-def generator_ablation() -> str:
+def generator_ablation(file: str) -> str:
     """Divergences in 0.001 nats, means over seeds."""
-    table = read("mstar_ablation")
+    table = read(file)
     seeds = table[table["drawing"] != "-"]["seed"].nunique()
     rows = []
     for (name, drawing), group in table.groupby(["variant", "drawing"], sort=False):
@@ -364,6 +366,27 @@ def encoders() -> str:
         for _, row in read("mstar_encoders").iterrows()
     ]
     return markdown(rows, ["codec", "its accuracy", "codes", "nats a week", "mean of six", "moves a day"])
+
+
+def passes() -> str:
+    """Short trainings on days, by codec and passes within a level; divergences in 0.001 nats."""
+    rows = [
+        [
+            row["levels"],
+            f"{row['codes']}",
+            f"{row['accuracy']:.4f}",
+            f"{row['passes']}",
+            f"{row['own_codes']}",
+            f"{row['dropout']}",
+            f"{row['steps']:,}",
+            f"{row['nats']:.0f}",
+            *(f"{1000 * row[name]:.1f}" for name in ("duration", "periodicity", "mean6")),
+            f"{row['moves_per_day']:.2f}",
+        ]
+        for _, row in read("mstar_passes").iterrows()
+    ]
+    header = ["levels", "codes", "accuracy", "passes", "own codes", "dropout", "steps", "nats a day"]
+    return markdown(rows, [*header, "duration", "places", "mean of six", "moves a day"])
 
 
 def mstar_speed(name: str) -> str:
@@ -505,8 +528,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw speed gpu": lambda: raw_speed("raw_speed_gpu"),
     "mstar codec": lambda: codec("mstar_codec"),
     "mstar codecs": lambda: codec(
-        *("mstar_codec", "mstar_codec_encoder", "mstar_codec_days", "mstar_codec_days_nested"),
-        *("mstar_codec_days_two_fine", "mstar_codec_days_fine", "mstar_codec_cabs"),
+        *("mstar_codec", "mstar_codec_encoder", "mstar_codec_short", "mstar_codec_days", "mstar_codec_days_nested"),
+        *("mstar_codec_days_two_fine", "mstar_codec_days_fine", "mstar_codec_days_short", "mstar_codec_cabs"),
     ),
     "mstar codec ablation": codec_ablation,
     "mstar simulated": lambda: generation("mstar_simulated"),
@@ -515,9 +538,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar cabs": lambda: generation("mstar_cabs"),
     "mstar settings": lambda: settings("mstar_settings"),
     "mstar settings days": lambda: settings("mstar_settings_days_fine"),
-    "mstar ablation": generator_ablation,
+    "mstar ablation": lambda: generator_ablation("mstar_ablation"),
+    "mstar ablation passes": lambda: generator_ablation("mstar_ablation_passes"),
     "mstar trainings": trainings,
     "mstar encoders": encoders,
+    "mstar passes": passes,
     "mstar levels": lambda: levels("paper", "own"),
     "mstar codecs and generators": generators_by_codec,
     "mstar speed": lambda: mstar_speed("mstar_speed"),

@@ -106,7 +106,7 @@ def mstar_small() -> CardFacts:
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
         command="python examples/train_mstar.py --codec checkpoints/mstar-codec-small --steps 6000 --batch-size 32 "
-        "--set within_level_steps=1 dropout=0.0 drop_path=0.0 --judged 2000 --output checkpoints/mstar-small",
+        "--set dropout=0.0 drop_path=0.0 --judged 2000 --output checkpoints/mstar-small",
         seed=0,
         versions=f"transformers 5.23, torch 2.13, {OURS}; two CPU cores",
         results=table[table["model"] != "real itself"].assign(data=table["data"] + " weeks"),

@@ -19,7 +19,7 @@ from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 
 FOLDER = Path(__file__).parent
-CASES = {"paper": {"variant": "released"}, "revealed": {"within_level_steps": 3, "condition_dropout": 0.1}}
+CASES = {"paper": {"variant": "released"}, "passes": {"within_level_steps": 3, "condition_dropout": 0.1}}
 GRADIENTS = (
     "conditions.place_embedding.weight",
     "layers.0.self_attn.qkv_proj.weight",
@@ -48,18 +48,14 @@ def make_model(case: str) -> MstarForTrajectoryGeneration:
     return model
 
 
-def make_inputs(case: str) -> dict[str, torch.Tensor]:
-    """Three people; in the second case parts of the two finer levels are shown."""
-    inputs = {
+def make_inputs() -> dict[str, torch.Tensor]:
+    """Three people."""
+    return {
         "code_ids": (wave("code_ids", 3, 29).abs() * 31).long(),
         "home_ids": torch.tensor([3, 0, 15]),
         "commute_ids": torch.tensor([3, 9, 1]),
         "attribute_ids": torch.tensor([0, 7, 4]),
     }
-    if case == "revealed":
-        inputs["revealed"] = wave("revealed", 3, 29) > 0.3
-        inputs["revealed"][:, 0] = False
-    return inputs
 
 
 def outputs_of(model: MstarForTrajectoryGeneration, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -78,8 +74,8 @@ def outputs_of(model: MstarForTrajectoryGeneration, inputs: dict[str, torch.Tens
 
 
 if __name__ == "__main__":
+    inputs = make_inputs()
     for case in CASES:
-        inputs = make_inputs(case)
         tensors = {f"inputs/{name}": value for name, value in inputs.items()}
         tensors |= {f"outputs/{name}": value for name, value in outputs_of(make_model(case), inputs).items()}
         save_file(tensors, FOLDER / f"mstar_tiny_{case}.safetensors")

@@ -55,17 +55,17 @@ def test_the_base_size_has_the_published_number_of_parameters(variant: str) -> N
     assert model.slot_embedding.shape == (470, 256)
 
 
-def test_our_additions_are_one_vector_each() -> None:
-    sizes = [
+def test_our_additions_are_one_matrix_and_one_vector() -> None:
+    plain, passes, guided = (
         sum(p.numel() for p in make_model(**options).parameters() if p.requires_grad)
         for options in ({}, {"within_level_steps": 2}, {"condition_dropout": 0.1})
-    ]
-    assert sizes[1] - sizes[0] == sizes[2] - sizes[0] == 16
+    )
+    assert (passes - plain, guided - plain) == (2 * 16 * 16, 16)
 
 
 def test_the_released_variant_is_the_paper_with_a_wide_attribute_embedding() -> None:
     released, corrected = (MstarConfig.from_preset("base", variant=v) for v in ("released", "corrected"))
-    assert released.steps_per_level == [1] * 8 and released.decoding == "argmax" and released.top_k == 10
+    assert released.drawing_order.max_steps == 1 and released.decoding == "argmax" and released.top_k == 10
     assert (released.dropout, released.attention_dropout, released.drop_path) == (0.2, 0.2, 0.2)
     assert (released.code_noise, released.condition_dropout, released.guidance) == (0, 0, 1)
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def test_the_released_variant_is_the_paper_with_a_wide_attribute_embedding() -> 
 def test_initial_values_are_the_published_ones() -> None:
     torch.manual_seed(0)
     model = MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny", hidden_size=64, within_level_steps=2))
-    for name in ("start", "slot_embedding", "revealed_embedding"):
+    for name in ("start", "slot_embedding"):
         assert not getattr(model, name).any()
     bound = (6 / (4 * 64)) ** 0.5
     weight = model.layers[0].self_attn.qkv_proj.weight
@@ -101,14 +101,16 @@ def test_a_changed_code_changes_finer_levels_only(position: int) -> None:
     assert not change[~finer].any() and (change[finer] > 0).all()
 
 
-def test_a_shown_code_changes_its_own_level_and_finer_ones() -> None:
-    model, batch = make_model(within_level_steps=2), make_batch()
-    revealed = torch.zeros(3, 29, dtype=torch.bool)
-    before = model(**batch, revealed=revealed).logits
-    torch.testing.assert_close(before, model(**batch).logits, atol=1e-5, rtol=1e-5)
-    revealed[:, 3] = True
-    change = (model(**batch, revealed=revealed).logits - before).abs().amax((0, 2))
-    assert not change[0].any() and (change[1:] > 0).all()
+@pytest.mark.parametrize("position", [0, 1, 2, 3, 10, 11, 13, 28])
+def test_with_passes_a_changed_code_changes_what_is_drawn_after_it(position: int) -> None:
+    """Levels of 1, 4 and 24 positions in three passes: multiples of four, the other even ones, the odd ones."""
+    model, batch = make_model(within_level_steps=3), make_batch()
+    drawn_in = [0, *([0, 2, 1, 2] * 7)]
+    before = model(**batch).logits
+    batch["code_ids"][:, position] = (batch["code_ids"][:, position] + 1) % 32
+    change = (model(**batch).logits - before).abs().amax((0, 2))
+    later = torch.tensor([(LEVELS[i], drawn_in[i]) > (LEVELS[position], drawn_in[position]) for i in range(29)])
+    assert not change[~later].any() and (change[later] > 0).all()
 
 
 def test_every_condition_reaches_every_position() -> None:
@@ -227,33 +229,20 @@ def test_a_model_moved_to_half_precision_still_reads_weeks(dtype: torch.dtype) -
 
 
 def test_only_labels_that_count_are_counted() -> None:
-    model, batch = make_model(within_level_steps=2), make_batch()
+    model, batch = make_model(), make_batch()
     labels = torch.randint(0, 32, (3, 29), generator=torch.Generator().manual_seed(9))
     labels[0, 5:] = -100
-    revealed = torch.zeros(3, 29, dtype=torch.bool)
-    revealed[1, 1:20] = True
+    labels[1, 1:20] = -100
     known = torch.ones(3, 24, dtype=torch.int64)
     known[2, 6:12] = 0  # one position of the second level, six of the third
-    output = model(**batch, labels=labels, revealed=revealed, attention_mask=known)
-    counted = (labels >= 0) & ~revealed
+    output = model(**batch, labels=labels, attention_mask=known)
+    counted = labels >= 0
     counted[2, 2] = False
     counted[2, 11:17] = False
     losses = F.cross_entropy(output.logits.transpose(1, 2), labels.clamp(min=0), reduction="none")
     torch.testing.assert_close(output.loss, losses[counted].mean())
     for level in range(3):
         torch.testing.assert_close(output.level_losses[level], losses[counted & (level == LEVELS)].mean())
-
-
-def test_training_shows_parts_of_a_level_and_evaluation_nothing() -> None:
-    model, batch = make_model(within_level_steps=[1, 2, 4]), make_batch(weeks=400)
-    revealed = model._draw_revealed(batch["code_ids"])
-    assert not revealed[:, 0].any()
-    nothing = ~revealed[:, 5:].any(1)
-    assert 0.2 < nothing.float().mean() < 0.4  # one of four passes, and a few small shares
-    small = make_batch()
-    assert torch.equal(model(**small).loss, model(**small).loss)
-    model.train()
-    assert model(**small).loss.isfinite()
 
 
 def test_hidden_conditions_are_replaced_by_the_null_vector() -> None:
@@ -306,6 +295,22 @@ def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch
     assert torch.equal(model(input_ids=weeks, **conditions).loss, model(code_ids=clean, **conditions).loss)
 
 
+def test_own_codes_of_a_pass_follow_those_of_the_passes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, weeks = make_model(own_codes=0.999, within_level_steps=3, **STILL), make_weeks(weeks=40)
+    conditions = {name: value for name, value in make_batch(weeks=40).items() if name != "code_ids"}
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e4)  # what is drawn is the best code
+    clean = model.codec.encode(weeks)
+    wanted = clean.clone()
+    for position in (1, 3, 2, 4):  # of the level of four, in three passes: 0; 2; 1 and 3
+        wanted[:, position] = model(code_ids=wanted, **conditions).logits[:, position].argmax(-1)
+    found, encode_spoilt = [], model.codec.encode_spoilt
+    monkeypatch.setattr(model.codec, "encode_spoilt", lambda *given: found.append(encode_spoilt(*given)) or found[-1])
+    model.train()(input_ids=weeks, **conditions)
+    [(codes, _)] = found
+    assert torch.equal(codes[:, 1:5], wanted[:, 1:5]) and not torch.equal(wanted, clean)
+
+
 def test_own_codes_need_the_weeks_themselves_in_training() -> None:
     model, batch = make_model(own_codes=0.1), make_batch()
     assert model(**batch).loss.isfinite()
@@ -348,7 +353,6 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         ({"input_ids": torch.zeros(3, 2, 24, dtype=torch.int64)}, "give either code_ids"),
         ({"code_ids": torch.zeros(3, 28, dtype=torch.int64)}, r"code_ids must be \(N, 29\)"),
         ({"labels": torch.zeros(3, 28, dtype=torch.int64)}, r"labels has shape \(3, 28\)"),
-        ({"revealed": torch.zeros(3, 29, dtype=torch.bool)}, "revealed needs a model with reveal_codes"),
         ({"code_ids": None, "input_ids": torch.zeros(3, 2, 24), "labels": torch.zeros(3, 29)}, "labels are codes"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -375,6 +379,7 @@ def test_noise_without_targets_is_refused_in_training() -> None:
         ({"temperature": [1.0, 1.0]}, "one value for each of the 8 levels"),
         ({"temperature_offset": 1.0}, "temperature_offset must exceed"),
         ({"within_level_steps": 0}, "within_level_steps must be at least 1"),
+        ({"within_level_steps": [1, 2]}, "within_level_steps needs one value for each of the 8 levels, got 2"),
         ({"guidance": 2.0}, "needs a model trained with condition_dropout"),
         ({"smoothing_window": 2}, "0 or odd"),
         ({"decoding": "best"}, "decoding must be"),

@@ -4,7 +4,6 @@ paths, and what is refused.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -69,28 +68,16 @@ def test_cached_logits_equal_one_pass_over_the_drawn_codes(passes: list[tuple[to
     assert (codes.unsqueeze(-1) == logits.topk(10).indices).any(-1).all()
 
 
-def test_several_passes_equal_one_pass_over_the_level_as_it_was_last_shown(
-    passes: list[tuple[torch.Tensor, torch.Tensor]],
+@pytest.mark.parametrize(("steps", "sizes"), [(3, [1, 1, 1, 2, 6, 6, 12]), ([1, 1, 2], [1, 4, 12, 12])], ids=str)
+def test_cached_logits_of_several_passes_equal_one_pass_over_the_drawn_codes(
+    passes: list[tuple[torch.Tensor, torch.Tensor]], steps: int | list[int], sizes: list[int]
 ) -> None:
-    model = make_model(within_level_steps=3)
+    model = make_model(within_level_steps=steps)
     _, codes = model.generate(*PEOPLE, generator=seeded(), return_codes=True)
-    assert [logits.shape[1] for logits, _ in passes] == [1, 4, 4, 4, 24, 24, 24]
-    last = [passes[index] for index in (0, 3, 6)]
-    revealed = torch.cat([~is_open for _, is_open in last], dim=1)
-    assert revealed[:, 5:].any() and not revealed[:, 0].any()
-    logits = torch.cat([logits for logits, _ in last], dim=1)
-    wanted = model(codes, *PEOPLE, revealed=revealed).logits
+    assert [logits.shape[1] for logits, _ in passes] == sizes
+    logits = torch.cat([logits for logits, _ in passes], dim=1)
+    wanted = model(codes, *PEOPLE).logits[:, model.order.positions]
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
-
-
-def test_a_code_once_settled_is_kept_and_every_pass_settles_more(
-    passes: list[tuple[torch.Tensor, torch.Tensor]],
-) -> None:
-    make_model(within_level_steps=[1, 1, 5]).generate(*PEOPLE, generator=seeded())
-    still_open = [is_open for logits, is_open in passes if logits.shape[1] == 24]
-    assert [int(is_open[0].sum()) for is_open in still_open] == [24, 22, 19, 14, 7]
-    for before, after in pairwise(still_open):
-        assert (before | ~after).all()
 
 
 def test_the_cache_has_the_exact_size_and_the_conditions_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,16 +91,6 @@ def test_the_cache_has_the_exact_size_and_the_conditions_are_read_once(monkeypat
 
 
 # Seeds, batches, modes
-
-
-def test_a_model_that_was_shown_parts_keeps_refining_when_one_pass_becomes_its_default() -> None:
-    model = make_model(within_level_steps=3)
-    refined, plain = (model.generate(*PEOPLE, generator=seeded(), within_level_steps=steps) for steps in (3, 1))
-    model.config.within_level_steps = 1
-    assert MstarConfig.from_dict(model.config.to_dict()).reveal_codes
-    assert torch.equal(model.generate(*PEOPLE, generator=seeded()), plain)
-    assert torch.equal(model.generate(*PEOPLE, generator=seeded(), within_level_steps=3), refined)
-    assert not torch.equal(plain, refined)
 
 
 @pytest.mark.parametrize("settings", [{}, {"within_level_steps": 3, "decoding": "sample"}], ids=str)
@@ -185,11 +162,9 @@ def test_settings_come_from_the_configuration_unless_given() -> None:
 
 
 def test_one_value_per_level_may_come_as_any_sequence() -> None:
-    model = make_model(within_level_steps=2)
+    model = make_model()
     drawn = [
-        model.generate(
-            *PEOPLE, generator=seeded(), temperature=kind([1.0, 0.9, 0.8]), within_level_steps=kind([1, 2, 2])
-        )
+        model.generate(*PEOPLE, generator=seeded(), temperature=kind([1.0, 0.9, 0.8]))
         for kind in (list, tuple, torch.tensor)
     ]
     assert all(torch.equal(weeks, drawn[0]) for weeks in drawn)
@@ -328,7 +303,6 @@ def test_wrong_conditions_are_refused_in_one_sentence(people: Any, words: str) -
         ({"temperature": [1.0, 1.0, -0.5]}, "temperature must be above 0"),
         ({"temperature": [1.0]}, "temperature needs one value for each of the 3 levels"),
         ({"temperature": "hot"}, "temperature must be"),
-        ({"within_level_steps": 2}, "needs a model trained with it"),
         ({"guidance": 2.0}, "needs a model trained with condition_dropout"),
         ({"smoothing_window": 4}, "smoothing_window must be 0 or odd"),
         ({"decoding": "beam"}, "decoding must be"),

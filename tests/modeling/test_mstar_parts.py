@@ -24,10 +24,9 @@ from hf_mobility.modeling.path_mstar import (
 )
 from hf_mobility.modeling.sampling_mstar import (
     SamplingOptions,
+    code_probabilities,
     draw_codes,
     draw_from,
-    revealed_shares,
-    settle,
     top_candidates,
 )
 from hf_mobility.modeling.star_mstar import LevelAttention, attention_blocks
@@ -36,7 +35,7 @@ WEEK = (1, 7, 14, 28, 56, 84, 112, 168)
 
 
 def options(**values: object) -> SamplingOptions:
-    return SamplingOptions.resolve(MstarConfig.from_preset("tiny", within_level_steps=4), **{"top_k": 2, **values})
+    return SamplingOptions.resolve(MstarConfig.from_preset("tiny"), **{"top_k": 2, **values})
 
 
 # Paths
@@ -212,71 +211,32 @@ def test_top_k_comes_before_the_temperature_and_the_softmax_sees_the_k_only() ->
     logits = torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0]).expand(4000, 1, -1)
     noise = torch.rand(4000, 1, generator=torch.Generator().manual_seed(0))
     is_open = torch.ones(4000, 1, dtype=torch.bool)
-    drawn, probability = draw_codes(logits, is_open, noise, options(top_k=2, temperature=0.5), 0)
+    setting = options(top_k=2, temperature=0.5)
+    drawn = draw_codes(logits, is_open, noise, setting, 0)
     wanted = (torch.tensor([3.0, 2.0]) / 0.5).softmax(0)
     assert set(drawn.unique().tolist()) == {0, 1}
     assert abs((drawn == 0).float().mean() - wanted[0]) < 0.03
-    torch.testing.assert_close(probability, torch.where(drawn == 0, wanted[0], wanted[1]))
+    probability, codes = code_probabilities(logits, is_open, setting, 0)
+    torch.testing.assert_close(probability[0, 0], wanted)
+    assert codes[0, 0].tolist() == [0, 1]
 
 
 def test_the_confidence_rule_scales_the_best_logits_of_a_level_to_its_temperatures() -> None:
     logits = torch.tensor([[[4.0, 0.0], [2.0, 0.0], [0.5, 0.0]]])
     is_open = torch.ones(1, 3, dtype=torch.bool)
-    _, probability = draw_codes(logits, is_open, torch.zeros(1, 3), options(temperature="confidence"), 1)
+    probability, _ = code_probabilities(logits, is_open, options(temperature="confidence"), 1)
     confidence = torch.tensor([1.0, 1.5 / 3.5, 0.0])
-    torch.testing.assert_close(probability[0], (logits[0] / (1.5 - confidence).unsqueeze(1)).softmax(-1)[:, 0])
-    single = draw_codes(logits[:, :1], is_open[:, :1], torch.zeros(1, 1), options(), 0)[1]
-    torch.testing.assert_close(single[0], (logits[0, :1] / 1.5).softmax(-1)[:, 0])
+    torch.testing.assert_close(probability[0], (logits[0] / (1.5 - confidence).unsqueeze(1)).softmax(-1))
+    single, _ = code_probabilities(logits[:, :1], is_open[:, :1], options(), 0)
+    torch.testing.assert_close(single[0], (logits[0, :1] / 1.5).softmax(-1))
 
 
-def test_settled_positions_do_not_change_the_confidence_of_the_others() -> None:
+def test_known_positions_do_not_change_the_confidence_of_the_others() -> None:
     logits = torch.tensor([[[4.0, 0.0], [2.0, 0.0], [1.0, 0.0], [90.0, 0.0]]])
     is_open = torch.tensor([[True, True, True, False]])
-    with_settled = draw_codes(logits, is_open, torch.zeros(1, 4), options(), 1)[1]
-    without = draw_codes(logits[:, :3], is_open[:, :3], torch.zeros(1, 3), options(), 1)[1]
-    torch.testing.assert_close(with_settled[:, :3], without)
-
-
-@pytest.mark.parametrize("order", ["random", "certain"])
-def test_passes_settle_the_shares_of_the_cosine_schedule_and_at_least_one_more(order: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for length, steps in ((168, 4), (5, 5), (30, 2)):
-        forced = torch.zeros(3, length, dtype=torch.bool)
-        closed, counts = forced, []
-        for done in range(1, steps):
-            before = closed
-            probability, noise = torch.rand(2, 3, length, generator=generator)
-            closed = settle(probability, closed, forced, noise, done, steps, order=order)
-            assert (closed | ~before).all()
-            counts.append(closed.sum(1).unique().tolist())
-        assert all(len(count) == 1 for count in counts)
-        found = [count[0] for count in counts]
-        assert found == sorted(set(found)) and found[0] >= 1 and found[-1] < length
-        if length == 168:
-            assert found == [13, 50, 104]
-
-
-def test_the_most_certain_are_settled_and_forced_positions_are_not_counted() -> None:
-    probability = torch.linspace(1e-9, 1, 8).unsqueeze(0) ** 40
-    forced = torch.tensor([[True, True] + [False] * 6])
-    kept = settle(probability, forced, forced, torch.full((1, 8), 0.5), 1, 2, order="certain")
-    assert kept.tolist() == [[True, True, False, False, False, False, True, True]]
-    everything = torch.ones(1, 8, dtype=torch.bool)
-    assert settle(probability, everything, everything, torch.rand(1, 8), 1, 2, order="certain").all()
-
-
-def test_in_random_order_what_was_drawn_has_no_say() -> None:
-    probability, noise = torch.rand(2, 4, 30, generator=torch.Generator().manual_seed(0))
-    forced = torch.zeros(4, 30, dtype=torch.bool)
-    kept = settle(probability, forced, forced, noise, 1, 2, order="random")
-    assert torch.equal(kept, settle(1 - probability, forced, forced, noise, 1, 2, order="random"))
-    assert torch.equal(kept, noise >= noise.sort(descending=True).values[:, [kept[0].sum() - 1]])
-
-
-def test_training_shows_nothing_in_one_of_the_passes_and_never_a_level_of_one_pass() -> None:
-    shares = revealed_shares([1, 4, 2], 20_000, torch.device("cpu"))
-    assert shares.min() >= 0 and shares.max() <= 1 and not shares[:, 0].any()
-    torch.testing.assert_close((shares[:, 1:] == 0).float().mean(0), torch.tensor([0.25, 0.5]), atol=0.02, rtol=0)
+    with_known, _ = code_probabilities(logits, is_open, options(), 1)
+    without, _ = code_probabilities(logits[:, :3], is_open[:, :3], options(), 1)
+    torch.testing.assert_close(with_known[:, :3], without)
 
 
 # Attention and loss

@@ -1,0 +1,63 @@
+"""The order in which the codes of a week are drawn: examples by hand, and what holds for every shape."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_mobility.modeling.configuration_mstar import MstarConfig
+from hf_mobility.modeling.passes_mstar import Pass, drawing_order, max_passes
+
+shapes = st.lists(st.integers(1, 40), min_size=1, max_size=4).flatmap(
+    lambda lengths: st.tuples(
+        st.just(sorted(lengths)), st.tuples(*(st.integers(1, max_passes(length)) for length in sorted(lengths)))
+    )
+)
+
+
+def test_one_pass_is_the_paper() -> None:
+    order = drawing_order([1, 3], [1, 1])
+    assert order.passes == [Pass(0, 0, 0, 1), Pass(1, 0, 1, 4)] and order.max_steps == 1
+    assert order.positions == [0, 1, 2, 3] and order.before == order.after == [4] * 4
+
+
+def test_two_passes_draw_the_even_positions_and_then_those_between_them() -> None:
+    order = drawing_order([1, 5], [1, 2])
+    assert order.passes == [Pass(0, 0, 0, 1), Pass(1, 0, 1, 4), Pass(1, 1, 4, 6)]
+    assert order.positions == [0, 1, 3, 5, 2, 4]
+    assert order.before == [6, 6, 6, 6, 1, 3] and order.after == [6, 6, 6, 6, 3, 5]
+
+
+def test_each_pass_halves_the_distance() -> None:
+    order = drawing_order([12], [3])
+    assert order.lengths == (3, 3, 6)
+    assert order.positions == [0, 4, 8, 2, 6, 10, 1, 3, 5, 7, 9, 11]
+    assert order.before[3:] == [0, 4, 8, 0, 2, 4, 6, 8, 10]
+    assert order.after[3:] == [4, 8, 12, 2, 4, 6, 8, 10, 12], "12 = none: the week ends"
+
+
+def test_a_level_takes_no_more_passes_than_it_has_room_for() -> None:
+    assert [max_passes(length) for length in (1, 2, 3, 4, 5, 8, 9, 48)] == [1, 2, 3, 3, 4, 4, 5, 7]
+    config = MstarConfig.from_preset("tiny", within_level_steps=9)
+    assert config.drawing_order.lengths == (1, 1, 1, 2, 1, 1, 1, 3, 6, 12)
+    config = MstarConfig.from_preset("tiny", within_level_steps=[1, 9, 2])
+    assert config.drawing_order.lengths == (1, 1, 1, 2, 12, 12)
+
+
+@given(shapes)
+def test_every_code_is_drawn_once_beside_the_nearest_that_were_drawn_before_it(
+    shape: tuple[list[int], tuple[int, ...]],
+) -> None:
+    lengths, steps = shape
+    order, total = drawing_order(lengths, list(steps)), sum(lengths)
+    assert sorted(order.positions) == list(range(total)) and sum(order.lengths) == total
+    assert [len(order.of_level(level)) for level in range(len(lengths))] == list(steps)
+    assert all(size > 0 for size in order.lengths)
+    for part in order.passes:
+        low, high = sum(lengths[: part.level]), sum(lengths[: part.level + 1])
+        earlier = {position for position in order.positions[: part.start] if low <= position < high}
+        for place in range(part.start, part.end):
+            position = order.positions[place]
+            assert low <= position < high
+            assert order.before[place] == max((i for i in earlier if i < position), default=total)
+            assert order.after[place] == min((i for i in earlier if i > position), default=total)

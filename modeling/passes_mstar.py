@@ -51,7 +51,7 @@ class DrawingOrder:
 
 
 def max_passes(length: int) -> int:
-    """Passes after which every position of a level of this length was drawn between two that were."""
+    """Passes that a level of this length has room for: the first of so many draws a single position."""
     return (length - 1).bit_length() + 1
 
 

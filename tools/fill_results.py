@@ -261,6 +261,7 @@ def codec(*names: str) -> str:
         "mstar_codec_days_fine": ", three levels of 48",
         "mstar_codec_short": ", four levels, 1,024 codes",
         "mstar_codec_days_short": ", four levels, 2,048 codes",
+        "mstar_codec_cabs_short": ", four levels, 2,048 codes",
     }
     rows = [
         [
@@ -529,7 +530,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar codec": lambda: codec("mstar_codec"),
     "mstar codecs": lambda: codec(
         *("mstar_codec", "mstar_codec_encoder", "mstar_codec_short", "mstar_codec_days", "mstar_codec_days_nested"),
-        *("mstar_codec_days_two_fine", "mstar_codec_days_fine", "mstar_codec_days_short", "mstar_codec_cabs"),
+        *("mstar_codec_days_two_fine", "mstar_codec_days_fine", "mstar_codec_days_short"),
+        *("mstar_codec_cabs", "mstar_codec_cabs_short"),
     ),
     "mstar codec ablation": codec_ablation,
     "mstar simulated": lambda: generation("mstar_simulated"),

@@ -506,7 +506,10 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
     judged = {"model": ["M-STAR days"], **jsd, "mean6": 0.004, "mean6_sd": 0.001, "cpc": 0.5, "copied_moving": 0.03}
     drawn = {"variant": ["train sample", "one pass", "one pass"], "drawing": ["-", "plain", "plain"], "seed": [1, 0, 1]}
     tables = {
-        **{f"mstar_codec{more}": trip for more in ("", "_encoder", "_short", "_cabs", "_days", "_days_nested")},
+        **{
+            f"mstar_codec{more}": trip
+            for more in ("", "_encoder", "_short", "_cabs", "_cabs_short", "_days", "_days_nested")
+        },
         **{f"mstar_codec_days{more}": trip for more in ("_two_fine", "_fine", "_short")},
         "mstar_codec_ablation": codecs,
         "mstar_days": {**judged, "moves_per_day": 3.5},

@@ -271,11 +271,11 @@ class MstarConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
         if self.code_noise and self.own_codes:
             raise ValueError(f"choose code_noise={self.code_noise} or own_codes={self.own_codes}, not both.")
-        levels, steps = len(self.codec.level_lengths), self.within_level_steps
-        if isinstance(steps, list) and len(steps) != levels:
+        levels, steps = len(self.codec.level_lengths), self._steps_per_level
+        if len(steps) != levels:
             raise ValueError(f"within_level_steps needs one value for each of the {levels} levels, got {len(steps)}.")
-        if min(steps if isinstance(steps, list) else [steps]) < 1:
-            raise ValueError(f"within_level_steps must be at least 1, got {steps}.")
+        if min(steps) < 1:
+            raise ValueError(f"within_level_steps must be at least 1, got {self.within_level_steps}.")
         self.check_sampling(
             top_k=self.top_k,
             temperature=self.temperature,
@@ -326,9 +326,14 @@ class MstarConfig(PreTrainedConfig):
     @property
     def drawing_order(self) -> DrawingOrder:
         """The order in which the codes of a week are drawn."""
-        steps, lengths = self.within_level_steps, self.codec.level_lengths
-        steps = steps if isinstance(steps, list) else [steps] * len(lengths)
-        return drawing_order(lengths, [min(wanted, max_passes(length)) for wanted, length in zip(steps, lengths)])
+        lengths = self.codec.level_lengths
+        steps = [min(wanted, max_passes(length)) for wanted, length in zip(self._steps_per_level, lengths)]
+        return drawing_order(lengths, steps)
+
+    @property
+    def _steps_per_level(self) -> list[int]:
+        steps = self.within_level_steps
+        return steps if isinstance(steps, list) else [steps] * len(self.codec.level_lengths)
 
     @classmethod
     def from_preset(cls, size: str = "base", *, variant: str = "corrected", **overrides: Any) -> "MstarConfig":

@@ -105,7 +105,6 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
 
     config: MstarConfig  # type: ignore[assignment]
     level_ids: torch.Tensor
-    step_ids: torch.Tensor
     pass_ids: torch.Tensor
     positions: torch.Tensor
     places: torch.Tensor
@@ -305,9 +304,10 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         inputs, _ = self.codec.teacher_inputs(code_ids)
         drawn = code_ids
         for step in range(self.order.max_steps):
-            probability = self.lm_head(self._read(inputs, drawn, condition, modulations)).float().softmax(-1)
-            found = draw_from(probability, torch.rand(code_ids.shape, device=code_ids.device))
-            drawn = torch.where(self.step_ids == step, found, drawn)
+            mine = torch.cat([self.positions[part.start : part.end] for part in self.order.passes if part.step == step])
+            hidden = self._read(inputs, drawn, condition, modulations)[:, mine]
+            noise = torch.rand(code_ids.shape, device=code_ids.device)[:, mine]
+            drawn = drawn.index_copy(1, mine, draw_from(self.lm_head(hidden).float().softmax(-1), noise))
         own = torch.rand(len(code_ids), len(lengths), device=code_ids.device) < self.config.own_codes
         own[:, -1] = False
         levels = zip(drawn.split(lengths, dim=1), own.split(1, dim=1))
@@ -377,18 +377,15 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         return torch.cat(levels, dim=2).squeeze(1) > 0
 
     def _make_order(self) -> dict[str, torch.Tensor]:
-        """Buffers by name, int64 (T,): of each position its level, its pass within the level and its place in the order
-        of drawing; of each place its pass and its position; `sides` (2, T), the positions of the codes beside it.
+        """Buffers by name, int64 (T,): of each position its level and its place in the order of drawing; of each place
+        its pass and its position; `sides` (2, T), the positions of the codes beside it.
         """
-        lengths, order = self.config.codec.level_lengths, self.config.drawing_order
+        lengths, order = self.config.codec.level_lengths, self.order
         with torch.device("cpu"):
             sizes, positions = torch.tensor(order.lengths), torch.tensor(order.positions)
-            places = positions.argsort()
-            steps = torch.tensor([part.step for part in order.passes]).repeat_interleave(sizes)
             return {
                 "level_ids": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
-                "step_ids": steps[places],
-                "places": places,
+                "places": positions.argsort(),
                 "pass_ids": torch.arange(len(sizes)).repeat_interleave(sizes),
                 "positions": positions,
                 "sides": torch.tensor([order.before, order.after]),
@@ -537,8 +534,9 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             else:
                 features = condition.new_zeros(weeks, length, self.config.codec.hidden_size)
             codes, forced = self._forced(known, features, level)
+            offset = cache.start
             for part in self.order.of_level(level):
-                places, offset = slice(part.start, part.end), sum(lengths[:level])
+                places = slice(part.start, part.end)
                 given = (features.repeat(2, 1, 1), codes.repeat(2, 1)) if guided else (features, codes)
                 hidden = self._embed(*given, condition, places, offset)
                 logits = self.lm_head(self._run(hidden, modulations, None, cache))

@@ -311,16 +311,23 @@ def generator_ablation(file: str) -> str:
     return markdown(rows, [f"trained, {seeds} seeds", "drawn", *header])
 
 
+def reached(row: pd.Series, *divergences: str) -> list[str]:
+    """Cells of a generator's row: divergences in 0.001 nats, and the moves a day. Titles: see `titles`."""
+    return [*(f"{1000 * row[name]:.1f}" for name in divergences), f"{row['moves_per_day']:.2f}"]
+
+
+def titles(*divergences: str) -> list[str]:
+    return [GENERATION[name] for name in (*divergences, "moves_per_day")]
+
+
 def generators_by_codec() -> str:
-    """Divergences in 0.001 nats of generators on several codecs, one seed."""
+    """Generators on several codecs, one seed."""
     columns = ("duration", "periodicity", "mean6")
     rows = []
     for _, row in read("mstar_ablation_codecs").iterrows():
         what = [row["codec"], f"{row['codec_accuracy']:.4f}", f"{row['steps']:,}", row["variant"]]
-        reached = [f"{1000 * row[column]:.1f}" for column in columns]
-        rows.append([*what, *reached, f"{row['moves_per_day']:.2f}"])
-    header = ["codec", "its accuracy", "steps", "generator", *(GENERATION[column] for column in columns)]
-    return markdown(rows, [*header, "moves a day"])
+        rows.append([*what, *reached(row, *columns)])
+    return markdown(rows, ["codec", "its accuracy", "steps", "generator", *titles(*columns)])
 
 
 def levels(*names: str) -> str:
@@ -347,47 +354,34 @@ def trainings() -> str:
     rows = []
     for _, row in read("mstar_simulated_trainings").iterrows():
         what = [row["codec"], row["generator"], f"{row['training_seed']}", f"{row['steps']:,} x {row['batch_size']}"]
-        reached = [f"{row['validation_loss']:.3f}", f"{1000 * row['mean6']:.1f}", f"{row['moves_per_day']:.2f}"]
-        rows.append([*what, *reached])
-    header = ["codec", "generator", "seed", "steps x weeks", "validation nats", "mean of six", "moves a day"]
-    return markdown(rows, header)
+        rows.append([*what, f"{row['validation_loss']:.3f}", *reached(row, "mean6")])
+    return markdown(rows, ["codec", "generator", "seed", "steps x weeks", "validation nats", *titles("mean6")])
+
+
+def nats(row: pd.Series) -> str:
+    """Of a whole week or day: those can be compared between codecs, the nats of a code cannot."""
+    return f"{row['codes'] * row['validation_loss']:.0f}"
 
 
 def encoders() -> str:
-    """Short trainings on simulated weeks, by codec; nats of a whole week can be compared, those of a code cannot."""
-    rows = [
-        [
-            row["codec"],
-            f"{row['accuracy']:.4f}",
-            f"{row['codes']:.0f}",
-            f"{row['codes'] * row['validation_loss']:.0f}",
-            f"{1000 * row['mean6']:.1f}",
-            f"{row['moves_per_day']:.2f}",
-        ]
-        for _, row in read("mstar_encoders").iterrows()
-    ]
-    return markdown(rows, ["codec", "its accuracy", "codes", "nats a week", "mean of six", "moves a day"])
+    """Short trainings on simulated weeks, by codec."""
+    rows = []
+    for _, row in read("mstar_encoders").iterrows():
+        what = [row["codec"], f"{row['accuracy']:.4f}", f"{row['codes']}"]
+        rows.append([*what, nats(row), *reached(row, "mean6")])
+    return markdown(rows, ["codec", "its accuracy", "codes", "nats a week", *titles("mean6")])
 
 
 def passes() -> str:
-    """Short trainings on days, by codec and passes within a level; divergences in 0.001 nats."""
-    rows = [
-        [
-            row["levels"],
-            f"{row['codes']}",
-            f"{row['accuracy']:.4f}",
-            f"{row['passes']}",
-            f"{row['own_codes']}",
-            f"{row['dropout']}",
-            f"{row['steps']:,}",
-            f"{row['nats']:.0f}",
-            *(f"{1000 * row[name]:.1f}" for name in ("duration", "periodicity", "mean6")),
-            f"{row['moves_per_day']:.2f}",
-        ]
-        for _, row in read("mstar_passes").iterrows()
-    ]
+    """Short trainings on days, by codec and passes within a level."""
+    columns = ("duration", "periodicity", "mean6")
+    rows = []
+    for _, row in read("mstar_passes").iterrows():
+        what = [row["levels"], f"{row['codes']}", f"{row['accuracy']:.4f}"]
+        training = [f"{row['passes']}", row["own_codes"], f"{row['dropout']}", f"{row['steps']:,}"]
+        rows.append([*what, *training, nats(row), *reached(row, *columns)])
     header = ["levels", "codes", "accuracy", "passes", "own codes", "dropout", "steps", "nats a day"]
-    return markdown(rows, [*header, "duration", "places", "mean of six", "moves a day"])
+    return markdown(rows, [*header, *titles(*columns)])
 
 
 def mstar_speed(name: str) -> str:
@@ -403,10 +397,7 @@ def mstar_speed(name: str) -> str:
 
 
 def settings(name: str) -> str:
-    rows = [
-        [f"`{row['settings']}`", f"{1000 * row['mean6']:.1f}", f"{row['moves_per_day']:.2f}"]
-        for _, row in read(name).sort_values("mean6").iterrows()
-    ]
+    rows = [[f"`{row['settings']}`", *reached(row, "mean6")] for _, row in read(name).sort_values("mean6").iterrows()]
     return markdown(rows, ["settings of drawing", "mean of six, 0.001 nats", "moves a day"])
 
 

@@ -518,7 +518,14 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
         "mstar_settings": {"settings": ["{'top_k': 3}"], "mean6": 0.01, "moves_per_day": 3.0},
     }
     training = {"levels": ["1, 4, 48"], "codes": 53, "accuracy": 1.0, "passes": 7, "own_codes": "no", "dropout": 0.1}
-    tables["mstar_passes"] = {**training, "steps": 1200, "nats": 57.4, **jsd, "mean6": 0.0145, "moves_per_day": 4.34}
+    tables["mstar_passes"] = {
+        **training,
+        "steps": 1200,
+        "validation_loss": 1.083,
+        **jsd,
+        "mean6": 0.0145,
+        "moves_per_day": 4.34,
+    }
     blocks = ("codecs", "codec ablation", "days", "ablation", "ablation passes", "settings", "passes")
     text = fill_blocks(tables, [f"mstar {name}" for name in blocks])
     for row in (

@@ -268,12 +268,8 @@ def test_noisy_codes_are_predicted_by_targets_that_follow_them() -> None:
     torch.testing.assert_close(clean, model(code_ids=model.codec.encode(weeks), **conditions).loss)
 
 
-def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, weeks = make_model(own_codes=0.999, **STILL).train(), make_weeks(weeks=40)
-    conditions = {name: value for name, value in make_batch(weeks=40).items() if name != "code_ids"}
-    favourite = 7
-    with torch.no_grad():
-        model.lm_head.bias[favourite] += 50
+def recorded_codes(model: MstarForTrajectoryGeneration, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The codes of each later training step, and what is right instead, as they come."""
     found, encode_spoilt = [], model.codec.encode_spoilt
 
     def spy(*arguments: Any) -> Any:
@@ -281,6 +277,16 @@ def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch
         return found[-1]
 
     monkeypatch.setattr(model.codec, "encode_spoilt", spy)
+    return found
+
+
+def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, weeks = make_model(own_codes=0.999, **STILL).train(), make_weeks(weeks=40)
+    conditions = {name: value for name, value in make_batch(weeks=40).items() if name != "code_ids"}
+    favourite = 7
+    with torch.no_grad():
+        model.lm_head.bias[favourite] += 50
+    found = recorded_codes(model, monkeypatch)
     trained = model(input_ids=weeks, **conditions).loss
     [(codes, labels)] = found
     finest = model.config.codec.level_lengths[-1]
@@ -304,8 +310,7 @@ def test_own_codes_of_a_pass_follow_those_of_the_passes_before(monkeypatch: pyte
     wanted = clean.clone()
     for position in (1, 3, 2, 4):  # of the level of four, in three passes: 0; 2; 1 and 3
         wanted[:, position] = model(code_ids=wanted, **conditions).logits[:, position].argmax(-1)
-    found, encode_spoilt = [], model.codec.encode_spoilt
-    monkeypatch.setattr(model.codec, "encode_spoilt", lambda *given: found.append(encode_spoilt(*given)) or found[-1])
+    found = recorded_codes(model, monkeypatch)
     model.train()(input_ids=weeks, **conditions)
     [(codes, _)] = found
     assert torch.equal(codes[:, 1:5], wanted[:, 1:5]) and not torch.equal(wanted, clean)

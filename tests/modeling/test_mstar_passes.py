@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.modeling.passes_mstar import Pass, drawing_order, max_passes
 
-shapes = st.lists(st.integers(1, 40), min_size=1, max_size=4).flatmap(
-    lambda lengths: st.tuples(
-        st.just(sorted(lengths)), st.tuples(*(st.integers(1, max_passes(length)) for length in sorted(lengths)))
-    )
+lengths_of_levels = st.lists(st.integers(1, 40), min_size=1, max_size=4).map(sorted)
+shapes = lengths_of_levels.flatmap(
+    lambda lengths: st.tuples(st.just(lengths), st.tuples(*(st.integers(1, max_passes(length)) for length in lengths)))
 )
 
 

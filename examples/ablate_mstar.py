@@ -73,6 +73,11 @@ GENERATORS = {
         FOUR, drawing={"plain": {}, "of the 20 best codes": {"top_k": 20}, "best path": {"decoding": "viterbi"}}
     ),
     "seven passes": Variant({"within_level_steps": 7}),
+    "places copied": Variant({"copy_places": True}),
+    "places copied, four passes": Variant(
+        {**FOUR, "copy_places": True},
+        drawing={"plain": {}, "of the 20 best codes": {"top_k": 20}, "best path": {"decoding": "viterbi"}},
+    ),
     "own codes": Variant({"own_codes": 0.25}),
     "own codes, four passes": Variant({**FOUR, "own_codes": 0.25}),
     "noisy codes, four passes": Variant({**FOUR, "code_noise": 0.1}),

@@ -85,6 +85,7 @@ def train(
     set_seed(seed)
     values = {"num_attributes": weeks.tokenizer.num_attributes, **values}
     model = MstarForTrajectoryGeneration.from_codec(codec, size, variant=variant, **values)
+    model.fit_places(weeks.tokenizer.cell_map)
     model.fit_transition(torch.from_numpy(weeks.cells[weeks.train]))
     arguments = training_arguments(
         folder,

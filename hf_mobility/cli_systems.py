@@ -120,6 +120,7 @@ def _train_mstar(visits: pd.DataFrame, codec: str, size: str, settings: Any) -> 
     parts = zip(encoded["input_ids"].split(256), encoded["attention_mask"].split(256))
     codes = torch.cat([frozen.encode(ids, mask) for ids, mask in parts])
     model = MstarForTrajectoryGeneration.from_codec(frozen, size, num_attributes=tokenizer.num_attributes, **DRAWN)
+    model.fit_places(tokenizer.cell_map)
     model.fit_transition(torch.from_numpy(cells))
     rows = ArrayRows({"code_ids": codes, **given})
     trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)

@@ -21,7 +21,7 @@ from .configuration_mstar import MstarCodecConfig
 
 
 def mark(module: nn.Module, **values: float) -> None:
-    """Set the marks (`init_bound`, `init_std`) that `_init_weights` reads."""
+    """Set the marks (`init_bound`, `init_std`, `init_bias`) that `_init_weights` reads."""
     for name, value in values.items():
         setattr(module, name, value)
 

@@ -60,7 +60,7 @@ class MstarPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["quantiser", "position"]
 
     # transformers skips modules of custom code that hold no parameter of their own, so a matrix that starts differently
-    # carries a mark (`init_bound`, `init_std`) that its owner sets. The codec's are torch's own initial values: with
+    # carries a mark (`blocks_mstar.mark`) that its owner sets. The codec's are torch's own initial values: with
     # small normal ones, positions drown the cells and training starts slowly.
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -195,6 +195,13 @@ class MstarCodecModel(MstarPreTrainedModel):
     def code_vectors(self, ids: torch.Tensor) -> torch.Tensor:
         """Vectors of codes, (...) int64 -> (..., D)."""
         return self.quantiser.codebook(ids)
+
+    def cell_vectors(self, cell_map: torch.Tensor) -> list[torch.Tensor]:
+        """Vectors (C, D) float32 of all cells as each level reads them, before the encoder's layers. cell_map (C, R):
+        the cell of every resolution that holds each finest cell, coarse to fine, as the tokenizer has it.
+        """
+        of_resolution = self._embed_cells(cell_map.t().unsqueeze(0))
+        return [widened(of_resolution[self.resolutions.index(r)][0]) for r in self.config.level_resolutions]
 
     def next_level(self, fhat: torch.Tensor, level: int) -> torch.Tensor:
         """u_{k+1} = Phi_k(Up(fhat_k)): (N, T_k, D) -> (N, T_{k+1}, D) float32; `level` k counts from 0."""

@@ -212,6 +212,9 @@ class MstarConfig(PreTrainedConfig):
         within_level_steps: passes per level, an int or one per level: 1 = all positions of a level drawn independently
             (paper); p = every 2^(p-1)-th position first, then those midway between, and so on, each seeing the codes on
             its two sides (`passes_mstar`). A level has no more passes than its length allows. Not in the paper.
+        copy_places: whether the codes that would put the home, the second place or, with several passes, the places on
+            the two sides at a position have scores of their own (`copies_mstar`). Needs a codec without encoder
+            layers, in which a place has a vector of its own, and `fit_places`. Not in the paper.
         top_k: codes that may be drawn; `None` = all.
         temperature: per level, or one value, or `None` = the paper's confidence rule (offset - slope * confidence).
         temperature_offset, temperature_slope: of that rule.
@@ -239,6 +242,7 @@ class MstarConfig(PreTrainedConfig):
     code_noise: float | int = 0.0
     own_codes: float | int = 0.0
     within_level_steps: int | list[int] = 1
+    copy_places: bool = False
     top_k: int | None = 10
     temperature: float | int | list[float | int] | None = None
     temperature_offset: float | int = 1.5
@@ -271,6 +275,16 @@ class MstarConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
         if self.code_noise and self.own_codes:
             raise ValueError(f"choose code_noise={self.code_noise} or own_codes={self.own_codes}, not both.")
+        if self.copy_places and self.codec.num_encoder_layers:
+            raise ValueError(
+                "copy_places=True needs a codec with num_encoder_layers=0, in which a place has a vector of its own; "
+                f"this one has {self.codec.num_encoder_layers}."
+            )
+        if self.copy_places and self.condition_dropout:
+            raise ValueError(
+                f"choose copy_places=True or condition_dropout={self.condition_dropout}, not both: the home that may "
+                "be copied would show what is to be hidden."
+            )
         levels, steps = len(self.codec.level_lengths), self._steps_per_level
         if len(steps) != levels:
             raise ValueError(f"within_level_steps needs one value for each of the {levels} levels, got {len(steps)}.")

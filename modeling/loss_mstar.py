@@ -13,11 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .copies_mstar import Copies
+
 ROWS_PER_SLICE = {"cpu": 1024}  # others: 32,768, as starting a kernel costs more there
 
 
 class _HeadLoss(torch.autograd.Function):
-    """sum_i w_i CE(h_i W^T + b, y_i), with the gradient computed on the way forward."""
+    """sum_i w_i CE(h_i W^T + b, y_i), with the gradient computed on the way forward. Where places may be copied, the
+    scores of `codes` (n, K) are raised by `raised`.
+    """
 
     @staticmethod
     def forward(
@@ -25,6 +29,8 @@ class _HeadLoss(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor,
+        raised: torch.Tensor | None,
+        codes: torch.Tensor | None,
         targets: torch.Tensor,
         shares: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,26 +39,32 @@ class _HeadLoss(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=wide)
         grad_bias = torch.zeros_like(bias, dtype=wide)
+        grad_raised = None if raised is None else torch.empty_like(raised)
         step = ROWS_PER_SLICE.get(hidden.device.type, 2**15)
         for start in range(0, len(targets), step):
             part = slice(start, start + step)
             rows, wanted = hidden[part], targets[part].unsqueeze(1)
-            probability = torch.softmax(torch.addmm(bias, rows, weight.t()), dim=-1)
+            logits = torch.addmm(bias, rows, weight.t())
+            if raised is not None:
+                logits.scatter_add_(1, codes[part], raised[part])
+            probability = torch.softmax(logits, dim=-1)
             found = probability.gather(1, wanted)
             losses[part] = -found.to(wide).clamp(min=torch.finfo(wide).tiny).log().squeeze(1)
             probability.scatter_(1, wanted, found - 1)
             probability.mul_(shares[part].unsqueeze(1).to(probability.dtype))
+            if grad_raised is not None:
+                grad_raised[part] = probability.gather(1, codes[part])
             grad_hidden[part] = torch.mm(probability, weight)
             grad_weight += torch.mm(probability.t(), rows)
             grad_bias += torch.mm(torch.ones_like(probability[:, :1]).t(), probability)[0]  # faster than sum(0)
-        ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype))
+        ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), grad_raised)
         ctx.mark_non_differentiable(losses)
         return (losses * shares).sum(), losses
 
     @staticmethod
     def backward(ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grads = ctx.saved_tensors
-        return *(grad * grad_loss.to(grad.dtype) for grad in grads), None, None
+        return *(None if grad is None else grad * grad_loss.to(grad.dtype) for grad in grads), None, None, None
 
 
 def fits_head_loss(head: nn.Module, device: torch.device) -> bool:
@@ -69,9 +81,9 @@ def _working_dtype(head: nn.Linear, device: str) -> torch.dtype:
 
 
 def head_loss(
-    head: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor
+    head: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor, copies: Copies | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of `head(hidden)` without keeping logits.
+    """Cross-entropy of `head(hidden)`, raised by `copies`, without keeping logits.
 
     Args:
         head: C -> V with a bias. hidden: (N, T, C). targets: (N, T) int64 in [0, V).
@@ -88,6 +100,8 @@ def head_loss(
             hidden.to(dtype).flatten(0, 1),
             head.weight.to(dtype),
             head.bias.to(dtype),
+            None if copies is None else copies.scores.to(dtype).flatten(0, 1),
+            None if copies is None else copies.codes.flatten(0, 1),
             targets.flatten(),
             shares.flatten(),
         )

@@ -3,8 +3,9 @@ place and movement attribute.
 
 Unusual: a level's input is the codec's reconstruction from the coarser levels, carried to that level, and never the
 level's own codes, so all positions of a level are predicted in one pass. The paper draws them independently; with
-`within_level_steps` above 1 a position sees the codes on its two sides that were drawn before it (`passes_mstar`). The
-codec lies inside the model and its checkpoint, is frozen, and always runs in evaluation mode.
+`within_level_steps` above 1 a position sees the codes on its two sides that were drawn before it (`passes_mstar`), and
+with `copy_places` the codes that put a known place at a position have scores of their own (`copies_mstar`). The codec
+lies inside the model and its checkpoint, is frozen, and always runs in evaluation mode.
 
 (No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
 
@@ -27,6 +28,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .blocks_mstar import mark
 from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .configuration_mstar import MstarConfig
+from .copies_mstar import Copies, KnownPlaces, MstarCopies
 from .loss_mstar import fits_head_loss, head_loss, mean_per_level, position_losses
 from .path_mstar import best_path, clamp_to_known, fit_arrivals, fit_stay_probability, sample_path, week_arrivals
 from .sampling_mstar import SamplingOptions, draw_codes, draw_from
@@ -109,6 +111,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
     positions: torch.Tensor
     places: torch.Tensor
     sides: torch.Tensor
+    copyable: torch.Tensor
     stay_probability: torch.Tensor
     arrival_share: torch.Tensor
     return_share: torch.Tensor
@@ -135,6 +138,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self.layers = nn.ModuleList(MstarLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm_modulation = MstarModulation(config)
         self.lm_head = nn.Linear(width, codec.codebook_size)
+        self.copies = MstarCopies(config) if config.copy_places else None
         for name, values in self._make_order().items():
             self.register_buffer(name, values, persistent=False)
         # 0 = never fitted; see `fit_transition`
@@ -160,10 +164,12 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         bound = getattr(module, "init_bound", None)
         if isinstance(module, nn.Linear) and bound is not None:
             init.uniform_(module.weight, -bound, bound)
-            init.zeros_(module.bias)
+            init.constant_(module.bias, getattr(module, "init_bias", 0.0))
         elif isinstance(module, MstarConditions):
             if module.null is not None:
                 init.normal_(module.null, mean=0.0, std=self.config.initializer_range)
+        elif isinstance(module, MstarCopies):
+            init.constant_(module.cell_map, -1)
         elif isinstance(module, MstarForTrajectoryGeneration):
             init.zeros_(module.start)
             init.zeros_(module.slot_embedding)
@@ -191,6 +197,26 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         adapter.
         """
         return self.get_input_embeddings()
+
+    def fit_places(self, cell_map: Any) -> None:
+        """Learn which cells lie in one another, for `copy_places`; without that there is nothing to learn.
+
+        Args:
+            cell_map: (C, R) integers, array or tensor, `cell_map` of the tokenizer.
+
+        Raises:
+            ValueError: if it does not have the codec's cells and resolutions.
+        """
+        if self.copies is None:
+            return
+        known, given = self.copies.cell_map, torch.as_tensor(cell_map)
+        limits = given.new_tensor(self.config.codec.cells_per_resolution)
+        if given.shape != known.shape or bool(((given < 0) | (given >= limits)).any()):
+            raise ValueError(
+                f"cell_map must be {tuple(known.shape)}, for each finest cell those of every resolution, which has "
+                f"{limits.tolist()}; got {tuple(given.shape)}, values {int(given.min())} to {int(given.max())}."
+            )
+        known.copy_(given)
 
     def fit_transition(self, cells: torch.Tensor) -> None:
         """Learn how often people stay from one hour to the next, where moves lead, and how many lead back, for
@@ -252,11 +278,12 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self._check_shapes(code_ids, labels, home_ids, commute_ids, attribute_ids)
         condition = self.conditions(home_ids, commute_ids, attribute_ids)
         modulations = self._modulate(condition)
+        known = self._known_places(home_ids, commute_ids)
         if features is not None:
-            code_ids, labels = self._mix_in_own_codes(code_ids, features, condition, modulations)
+            code_ids, labels = self._mix_in_own_codes(code_ids, features, condition, modulations, known)
         with torch.no_grad():
             inputs, _ = self.codec.teacher_inputs(code_ids)
-        hidden = self._read(inputs, code_ids, condition, modulations, **kwargs)
+        hidden, copies = self._read(inputs, code_ids, condition, modulations, known, **kwargs)
 
         counted = labels >= 0
         if attention_mask is not None:
@@ -264,9 +291,9 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         shares = counted / counted.sum().clamp(min=1)
         targets = labels.clamp(min=0)
         if self.training and return_loss and fits_head_loss(self.lm_head, hidden.device):
-            loss, losses = head_loss(self.lm_head, hidden, targets, shares)
+            loss, losses = head_loss(self.lm_head, hidden, targets, shares, copies)
             return MstarOutput(loss=loss, level_losses=self._level_losses(losses, counted))
-        logits = self.lm_head(hidden)
+        logits = self._score(hidden, copies)
         if not return_loss:
             return MstarOutput(logits=logits)
         losses = position_losses(logits, targets)
@@ -282,12 +309,27 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         code_ids: torch.Tensor,
         condition: torch.Tensor,
         modulations: list[Modulation],
+        known: KnownPlaces | None,
         **kwargs: Any,
-    ) -> torch.Tensor:
-        """Last hidden states (N, T, d) of all codes at once, from the codec's u (N, T, D)."""
-        hidden = self._embed(features, code_ids, condition, slice(0, code_ids.shape[1]))
-        hidden = self._run(hidden, modulations, self._block_causal_mask(), None, **kwargs)
-        return hidden if self.sides_proj is None else hidden[:, self.places]  # from the order of drawing
+    ) -> tuple[torch.Tensor, Copies | None]:
+        """Last hidden states (N, T, d) of all codes at once, from the codec's u (N, T, D), and what may be copied."""
+        tokens, codes = self._embed(features, code_ids, condition, known, slice(0, code_ids.shape[1]))
+        hidden = self._run(tokens, modulations, self._block_causal_mask(), None, **kwargs)
+        copies = self._copy(hidden, codes)
+        if self.sides_proj is not None:  # from the order of drawing
+            hidden, copies = hidden[:, self.places], copies and copies[self.places]
+        return hidden, copies
+
+    def _known_places(self, home_ids: torch.Tensor, commute_ids: torch.Tensor) -> KnownPlaces | None:
+        return None if self.copies is None else self.copies.known_places(self.codec, home_ids, commute_ids)
+
+    def _copy(self, hidden: torch.Tensor, codes: tuple[torch.Tensor, torch.Tensor] | None) -> Copies | None:
+        return None if self.copies is None else self.copies(hidden, *codes)
+
+    def _score(self, hidden: torch.Tensor, copies: Copies | None) -> torch.Tensor:
+        """Logits (N, T', V)."""
+        logits = self.lm_head(hidden)
+        return logits if copies is None else copies.raise_in(logits)
 
     @torch.no_grad()
     def _mix_in_own_codes(
@@ -296,6 +338,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         features: list[torch.Tensor],
         condition: torch.Tensor,
         modulations: list[Modulation],
+        known: KnownPlaces | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes (N, T) in which whole levels are what the model draws given the week's coarser codes, pass after pass,
         and what would be right instead. The finest level is left alone, nothing follows it.
@@ -305,9 +348,10 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         drawn = code_ids
         for step in range(self.order.max_steps):
             mine = torch.cat([self.positions[part.start : part.end] for part in self.order.passes if part.step == step])
-            hidden = self._read(inputs, drawn, condition, modulations)[:, mine]
+            hidden, copies = self._read(inputs, drawn, condition, modulations, known)
+            logits = self._score(hidden[:, mine], copies and copies[mine])
             noise = torch.rand(code_ids.shape, device=code_ids.device)[:, mine]
-            drawn = drawn.index_copy(1, mine, draw_from(self.lm_head(hidden).float().softmax(-1), noise))
+            drawn = drawn.index_copy(1, mine, draw_from(logits.float().softmax(-1), noise))
         own = torch.rand(len(code_ids), len(lengths), device=code_ids.device) < self.config.own_codes
         own[:, -1] = False
         levels = zip(drawn.split(lengths, dim=1), own.split(1, dim=1))
@@ -378,17 +422,20 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
 
     def _make_order(self) -> dict[str, torch.Tensor]:
         """Buffers by name, int64 (T,): of each position its level and its place in the order of drawing; of each place
-        its pass and its position; `sides` (2, T), the positions of the codes beside it.
+        its pass, its position, the positions of the codes beside it (T, 2), and what may be copied (T, K) bool.
         """
         lengths, order = self.config.codec.level_lengths, self.order
         with torch.device("cpu"):
             sizes, positions = torch.tensor(order.lengths), torch.tensor(order.positions)
+            sides = torch.tensor([order.before, order.after]).t()
+            people = torch.ones(len(sides), 2, dtype=torch.bool)
             return {
                 "level_ids": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
                 "places": positions.argsort(),
                 "pass_ids": torch.arange(len(sizes)).repeat_interleave(sizes),
                 "positions": positions,
-                "sides": torch.tensor([order.before, order.after]),
+                "sides": sides,
+                "copyable": people if order.max_steps == 1 else torch.cat([people, sides < len(sides)], dim=1),
             }
 
     def _block_causal_mask(self) -> torch.Tensor:
@@ -401,11 +448,17 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         return [net(condition) for net in (self.attention_modulation, self.mlp_modulation, self.norm_modulation)]
 
     def _embed(
-        self, features: torch.Tensor, code_ids: torch.Tensor, condition: torch.Tensor, places: slice, offset: int = 0
-    ) -> torch.Tensor:
-        """Input tokens (N, T', d) of these places of the order of drawing. features (N, n, D), the codec's u, and
-        code_ids (N, n) are of the n positions from `offset` on. The coarsest level, which has no u, starts from the
-        condition.
+        self,
+        features: torch.Tensor,
+        code_ids: torch.Tensor,
+        condition: torch.Tensor,
+        known: KnownPlaces | None,
+        places: slice,
+        offset: int = 0,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """Input tokens (N, T', d) of these places of the order of drawing, and the codes that may be copied there, with
+        where they may. features (N, n, D), the codec's u, and code_ids (N, n) are of the n positions from `offset` on.
+        The coarsest level, which has no u, starts from the condition.
         """
         positions = self.positions[places]
         own = features if self.sides_proj is None else features[:, positions - offset]
@@ -415,12 +468,16 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             start = (condition + self.start).unsqueeze(1).expand(-1, first, -1)
             tokens = torch.cat([start.to(tokens.dtype), tokens[:, first:]], dim=1)
         tokens = tokens + (self.slot_embedding[positions] + self.level_embedding(self.level_ids[positions]))
+        beside = features.new_empty(*tokens.shape[:2], 0, features.shape[-1])
         if self.sides_proj is not None:
             drawn = F.pad(features + self.codec.code_vectors(code_ids), (0, 0, 0, 1))  # 0 where there is none
-            sides = (self.sides[:, places] - offset).clamp(max=features.shape[1])
-            both = torch.cat([drawn[:, side] for side in sides], dim=-1)
-            tokens = tokens + self.sides_proj(both.to(self.sides_proj.weight.dtype))
-        return tokens
+            beside = drawn[:, (self.sides[places] - offset).clamp(max=features.shape[1])]
+            tokens = tokens + self.sides_proj(beside.flatten(2).to(self.sides_proj.weight.dtype))
+        if self.copies is None:
+            return tokens, None
+        lengths = self.order.lengths_between(places.start, places.stop)
+        copied = self.copies.codes(self.codec, known, own, beside, lengths), self.copyable[places]
+        return tokens + self.copies.read(*copied), copied
 
     def _run(
         self,
@@ -511,22 +568,24 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
                 drawn = torch.rand(part.stop - first, count, generator=generator, device=source)
                 numbers = _Numbers(drawn.to(self.device))
                 known = None if prefix_ids is None else self._known_hours(prefix_ids[part], prefix_mask[part])
-                codes[part], fhat = self._draw_weeks(self.conditions(*conditions[:, part]), numbers, options, known)
+                codes[part], fhat = self._draw_weeks(conditions[:, part], numbers, options, known)
                 cells[part] = self._decode(fhat, numbers, options, known)
         finally:
             self.train(was_training)
         return (cells, codes) if return_codes else cells
 
     def _draw_weeks(
-        self, condition: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
+        self, people: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw one batch, level by level: condition (N, d) -> codes (N, T), reconstruction fhat_S (N, L, D)."""
+        """Draw one batch, level by level: conditions (3, N) -> codes (N, T), reconstruction fhat_S (N, L, D)."""
+        condition = self.conditions(*people)
         lengths = self.config.codec.level_lengths
         weeks, guided = len(condition), options.guidance != 1
         if guided:  # both branches in one batch
             condition = torch.cat([condition, self.conditions.null.expand(weeks, -1)])
         modulations = self._modulate(condition)
         cache = MstarCache(self.config.num_hidden_layers, sum(lengths))
+        places_known = self._known_places(*people[:2])
         drawn, fhat = [], None
         for level, length in enumerate(lengths):
             if level:
@@ -538,8 +597,9 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             for part in self.order.of_level(level):
                 places = slice(part.start, part.end)
                 given = (features.repeat(2, 1, 1), codes.repeat(2, 1)) if guided else (features, codes)
-                hidden = self._embed(*given, condition, places, offset)
-                logits = self.lm_head(self._run(hidden, modulations, None, cache))
+                tokens, copied = self._embed(*given, condition, places_known, places, offset)
+                hidden = self._run(tokens, modulations, None, cache)
+                logits = self._score(hidden, self._copy(hidden, copied))
                 cache.start = part.end
                 if guided:
                     asked, unasked = logits.chunk(2)

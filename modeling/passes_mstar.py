@@ -44,6 +44,15 @@ class DrawingOrder:
         """The passes of one level, first to last."""
         return [part for part in self.passes if part.level == level]
 
+    def lengths_between(self, start: int, end: int) -> dict[int, int]:
+        """Level -> its codes among the places from `start` to `end`, without levels that have none."""
+        found: dict[int, int] = {}
+        for part in self.passes:
+            inside = min(part.end, end) - max(part.start, start)
+            if inside > 0:
+                found[part.level] = found.get(part.level, 0) + inside
+        return found
+
     @property
     def max_steps(self) -> int:
         """Passes of the level that takes most."""

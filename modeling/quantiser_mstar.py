@@ -35,6 +35,22 @@ class Quantised:
     residuals: list[torch.Tensor]
 
 
+def nearest_row(values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Row of the table (V, D) that is nearest to each vector, (..., D) -> (...) int64."""
+    return _best_row(values, table, table.square().sum(-1) / -2)
+
+
+@torch.no_grad()
+def _best_row(values: torch.Tensor, table: torch.Tensor, offset: torch.Tensor | None) -> torch.Tensor:
+    """Row with the largest product, plus `offset` (V,)."""
+    with torch.autocast(values.device.type, enabled=False):
+        rows = values.detach().to(table.dtype).flatten(0, -2)
+        step = max(1, SCORES_PER_CHUNK // len(table))
+        # `max` finds the same entry as `argmax`, and sooner on a CPU
+        found = [F.linear(part, table, offset).max(-1).indices for part in rows.split(step)]
+        return torch.cat(found).view(values.shape[:-1])
+
+
 class MstarCodebook(nn.Module):
     """V vectors of width D. `weight` is a parameter (`gradient`), or a buffer (`ema`) beside those of its moving
     average: sums (V, D) and counts (V,) of the residuals that chose each code, and the number of updates so far.
@@ -65,14 +81,10 @@ class MstarCodebook(nn.Module):
         """Code of each vector, (N, T, D) -> (N, T) int64. The length of a residual does not change the best cosine, and
         its square is the same in every Euclidean distance: neither is computed.
         """
-        with torch.no_grad(), torch.autocast(residuals.device.type, enabled=False):
-            codes = self.weight.detach()
-            rows = residuals.detach().to(codes.dtype).flatten(0, -2)
-            codes, offset = (F.normalize(codes, dim=-1), None) if self.cosine else (codes, codes.square().sum(-1) / -2)
-            step = max(1, SCORES_PER_CHUNK // len(codes))
-            # `max` finds the same entry as `argmax`, and sooner on a CPU
-            found = [F.linear(part, codes, offset).max(-1).indices for part in rows.split(step)]
-            return torch.cat(found).view(residuals.shape[:-1])
+        codes = self.weight.detach()
+        if self.cosine:
+            return _best_row(residuals, F.normalize(codes, dim=-1), None)
+        return nearest_row(residuals, codes)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Vectors of codes, (...) int64 -> (..., D)."""
@@ -232,4 +244,4 @@ class MstarQuantiser(nn.Module):
         return inputs, reconstruction
 
 
-__all__ = ["MstarCodebook", "MstarQuantiser", "MstarRefiner", "Quantised"]
+__all__ = ["MstarCodebook", "MstarQuantiser", "MstarRefiner", "Quantised", "nearest_row"]

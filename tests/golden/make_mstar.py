@@ -15,11 +15,19 @@ from zlib import crc32
 import torch
 from safetensors.torch import save_file
 
-from hf_mobility.modeling.configuration_mstar import MstarConfig
+from hf_mobility.modeling.configuration_mstar import MstarCodecConfig, MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 
 FOLDER = Path(__file__).parent
-CASES = {"paper": {"variant": "released"}, "passes": {"within_level_steps": 3, "condition_dropout": 0.1}}
+CASES = {
+    "paper": {"variant": "released"},
+    "passes": {"within_level_steps": 3, "condition_dropout": 0.1},
+    "copies": {
+        "within_level_steps": 3,
+        "copy_places": True,
+        "codec_config": MstarCodecConfig.from_preset("tiny", num_encoder_layers=0),
+    },
+}
 GRADIENTS = (
     "conditions.place_embedding.weight",
     "layers.0.self_attn.qkv_proj.weight",
@@ -45,6 +53,11 @@ def make_model(case: str) -> MstarForTrajectoryGeneration:
     vectors = wave("codes", codec.codebook_size, codec.hidden_size)
     model.codec.teacher_inputs = lambda ids: (wave("features", *ids.shape, codec.hidden_size), None)
     model.codec.code_vectors = lambda ids: vectors[ids]
+    if model.config.copy_places:
+        model.codec.quantiser.codebook.weight.copy_(vectors)
+        for table in model.codec.cell_embeddings:
+            table.weight.copy_(wave("cells", *table.weight.shape))
+        model.fit_places([[cell // 8 * 2 + cell % 4 // 2, cell] for cell in range(16)])
     return model
 
 

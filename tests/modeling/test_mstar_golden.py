@@ -23,7 +23,7 @@ def maker() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("case", ["paper", "passes"])
+@pytest.mark.parametrize("case", ["paper", "passes", "copies"])
 def test_outputs_and_gradients_are_the_recorded_ones(maker: ModuleType, case: str) -> None:
     tensors = load_file(GOLDEN / f"mstar_tiny_{case}.safetensors")
     inputs = {name.removeprefix("inputs/"): value for name, value in tensors.items() if name.startswith("inputs/")}

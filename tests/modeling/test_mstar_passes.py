@@ -60,3 +60,10 @@ def test_every_code_is_drawn_once_beside_the_nearest_that_were_drawn_before_it(
             assert low <= position < high
             assert order.before[place] == max((i for i in earlier if i < position), default=total)
             assert order.after[place] == min((i for i in earlier if i > position), default=total)
+
+
+def test_codes_of_each_level_in_a_stretch_of_the_order() -> None:
+    order = drawing_order([1, 4, 12], [1, 2, 1])
+    assert order.lengths_between(0, 17) == {0: 1, 1: 4, 2: 12}
+    assert order.lengths_between(0, 1) == {0: 1} and order.lengths_between(3, 5) == {1: 2}
+    assert order.lengths_between(4, 9) == {1: 1, 2: 4} and order.lengths_between(5, 5) == {}

@@ -6,16 +6,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from hf_mobility.modeling.configuration_mstar import MstarConfig
+from hf_mobility.modeling.configuration_mstar import MstarCodecConfig, MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 
 Weights = dict[str, torch.Tensor]
 LENGTHS = [1, 4, 24]
+PARENTS = [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3]  # four coarse cells of 2 x 2 fine ones
 LEVELS = [level for level, length in enumerate(LENGTHS) for _ in range(length)]
+
+
+class Codec(NamedTuple):
+    """What copying needs of a codec: per level the vectors of the finest cells (C, D), and all codes' (V, D)."""
+
+    cells: list[torch.Tensor]
+    codebook: torch.Tensor
 
 
 @pytest.fixture(autouse=True)
@@ -79,17 +88,35 @@ def attention(weights: Weights, name: str, x: torch.Tensor, heads: int, steps: i
     return linear(weights, f"{name}.o_proj", result)
 
 
+def nearest(vector: torch.Tensor, table: torch.Tensor) -> int:
+    return min(range(len(table)), key=lambda row: float((table[row] - vector).square().sum()))
+
+
+def codes_to_copy(
+    position: int, person: tuple[int, int, int], features: torch.Tensor, vectors: torch.Tensor, steps: int, codec: Codec
+) -> list[int | None]:
+    """Codes that come closest to the vector of home, of the second place, and of the cells that lie nearest to what was
+    drawn on the two sides, given what the coarser levels say; `None` where there is no such place.
+    """
+    cells = codec.cells[LEVELS[position]]
+    places: list[int | None] = list(person[:2])
+    if steps > 1:
+        places += [None if i is None else nearest(features[i] + vectors[i], cells) for i in beside(position, steps)]
+    return [None if place is None else nearest(cells[place] - features[position], codec.codebook) for place in places]
+
+
 def forward(
     weights: Weights,
     features: torch.Tensor,
     person: tuple[int, int, int],
     steps: int,
     vectors: torch.Tensor,
+    codec: Codec | None,
     *,
     layers: int = 2,
     heads: int = 2,
 ) -> torch.Tensor:
-    """Logits (T, V) of one week, from u (T, D) and the vectors of its codes (T, D)."""
+    """Logits (T, V) of one week, from u (T, D) and the vectors of its codes (T, D); `codec` if places are copied."""
     home, commute, attribute = person
     table = weights["conditions.place_embedding.weight"]
     condition = torch.cat([table[home], table[commute]]) + weights["conditions.attribute_embedding.weight"][attribute]
@@ -103,6 +130,10 @@ def forward(
             nothing = torch.zeros_like(features[0])
             sides = [nothing if i is None else features[i] + vectors[i] for i in beside(position, steps)]
             row = row + torch.cat(sides) @ weights["sides_proj.weight"].T
+        if codec is not None:
+            copied = codes_to_copy(position, person, features, vectors, steps, codec)
+            agree = [a is not None and a == b for n, a in enumerate(copied) for b in copied[n + 1 :]]
+            row = row + weights["copies.agreement_proj.weight"] @ torch.tensor(agree).double()
         rows.append(row + weights["slot_embedding"][position] + weights["level_embedding.weight"][level])
     x = torch.stack(rows)
     gate_a, scale_a, shift_a = modulation(weights, "attention_modulation", condition)
@@ -113,15 +144,32 @@ def forward(
         x = x + attention(weights, f"{name}.self_attn", adaptive_norm(x, scale_a, shift_a), heads, steps) * gate_a
         inner = linear(weights, f"{name}.mlp.up_proj", adaptive_norm(x, scale_f, shift_f))
         x = x + linear(weights, f"{name}.mlp.down_proj", gelu(inner)) * gate_f
-    return linear(weights, "lm_head", adaptive_norm(x, scale, shift))
+    hidden = adaptive_norm(x, scale, shift)
+    logits = linear(weights, "lm_head", hidden)
+    if codec is not None:
+        scores = linear(weights, "copies.score_proj", hidden)
+        for position in range(len(LEVELS)):
+            copied = codes_to_copy(position, person, features, vectors, steps, codec)
+            for code, score in zip(copied, scores[position]):
+                if code is not None:
+                    logits[position, code] += score
+    return logits
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("copying", ["none", "cells", "nested cells"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 9])
-def test_the_forward_pass_equals_the_equations(steps: int, implementation: str) -> None:
+def test_the_forward_pass_equals_the_equations(steps: int, copying: str, implementation: str) -> None:
     torch.manual_seed(0)
-    config = MstarConfig.from_preset("tiny", within_level_steps=steps)
+    codec_config = MstarCodecConfig.from_preset(
+        "tiny", num_encoder_layers=0 if copying != "none" else 2, nested_cells=copying == "nested cells"
+    )
+    config = MstarConfig.from_preset(
+        "tiny", codec_config=codec_config, within_level_steps=steps, copy_places=copying != "none"
+    )
     model = MstarForTrajectoryGeneration(config).eval()
+    model.codec.quantiser.codebook.weight.normal_()
+    model.fit_places(torch.tensor([[PARENTS[cell], cell] for cell in range(16)]))
     model.set_attn_implementation(implementation)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -133,10 +181,16 @@ def test_the_forward_pass_equals_the_equations(steps: int, implementation: str) 
 
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith("codec.")}
     features, _ = model.codec.teacher_inputs(code_ids)
+    codec = None
+    if copying != "none":
+        coarse, fine = (table.weight for table in model.codec.cell_embeddings)
+        finest = fine + coarse[PARENTS] if copying == "nested cells" else fine
+        codec = Codec([coarse[PARENTS], coarse[PARENTS], finest], model.codec.quantiser.codebook.weight)
     total, count, by_level = 0.0, 0, torch.zeros(3, 2, dtype=torch.float64)
     for week in range(3):
         person = (int(home[week]), int(commute[week]), int(attribute[week]))
-        logits = forward(weights, features[week], person, steps, model.codec.code_vectors(code_ids[week]))
+        vectors = model.codec.code_vectors(code_ids[week])
+        logits = forward(weights, features[week], person, steps, vectors, codec)
         torch.testing.assert_close(output.logits[week], logits, atol=1e-9, rtol=1e-9)
         for position, level in enumerate(LEVELS):
             loss = -logits[position].log_softmax(0)[code_ids[week, position]]

@@ -40,7 +40,7 @@ SEARCH: list[list[dict[str, Any]]] = [
     [{"smoothing_window": 3}],
     [PAPER],
     [{"temperature": HOT, "top_k": 30}, {"temperature": HOT, "top_k": 20}],
-    [{"temperature": FLAT, "top_k": 20, "smoothing_window": 0, "decoding": "argmax"}],
+    [{"temperature": FLAT, "top_k": k, "smoothing_window": 0, "decoding": "argmax"} for k in (20, 50)],
 ]
 SETTINGS: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {
     "paper": (PAPER, []),

@@ -48,6 +48,14 @@ from hf_mobility.evaluation import RollOut, fidelity_report, horizon_table
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 # The settings that come out best on validation weeks (docs/results.md); the configuration's own are the paper's.
+# of M-STAR, what is best on weeks of people (docs/results.md)
+CODEC: dict[str, Any] = {
+    "num_encoder_layers": 0,
+    "nested_cells": True,
+    "level_lengths": [1, 7, 28, 168],
+    "codebook_size": 1024,
+    "dropout": 0.0,
+}
 DRAWN: dict[str, Any] = {"temperature": 1.0, "top_k": None, "smoothing_window": 0, "decoding": "viterbi"}
 WHOLE_BATCHES: Any = ArrayRows.collate  # the Trainer's type is that of collators of lists
 Cities = list[tuple[str, pd.DataFrame, str]]  # name, canonical visits, time zone
@@ -102,10 +110,9 @@ def _train_codec(visits: pd.DataFrame, timezone: str, size: str, settings: Any, 
     shape: dict[str, Any] = {
         "num_cells": tokenizer.num_cells,
         "cells_per_resolution": tokenizer.cells_per_resolution,
-        "level_lengths": None,
-        "level_resolutions": None,
+        "level_resolutions": [len(tokenizer.cells_per_resolution) - 1] * len(CODEC["level_lengths"]),
     }
-    model = MstarCodecModel(MstarCodecConfig.from_preset(size, **shape))
+    model = MstarCodecModel(MstarCodecConfig.from_preset(size, **CODEC, **shape))
     encoded = tokenizer(cells, conditions=False, return_tensors="pt")
     rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
     trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
@@ -119,7 +126,9 @@ def _train_mstar(visits: pd.DataFrame, codec: str, size: str, settings: Any) -> 
     given = {name: encoded[name] for name in ("attention_mask", *CONDITIONS)}
     parts = zip(encoded["input_ids"].split(256), encoded["attention_mask"].split(256))
     codes = torch.cat([frozen.encode(ids, mask) for ids, mask in parts])
-    model = MstarForTrajectoryGeneration.from_codec(frozen, size, num_attributes=tokenizer.num_attributes, **DRAWN)
+    copies = not frozen.config.num_encoder_layers
+    values = {"num_attributes": tokenizer.num_attributes, "within_level_steps": 6, "copy_places": copies, **DRAWN}
+    model = MstarForTrajectoryGeneration.from_codec(frozen, size, **values)
     model.fit_places(tokenizer.cell_map)
     model.fit_transition(torch.from_numpy(cells))
     rows = ArrayRows({"code_ids": codes, **given})

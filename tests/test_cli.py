@@ -21,6 +21,10 @@ from typer.testing import CliRunner
 
 from hf_mobility import (
     City,
+    MstarCodecConfig,
+    MstarCodecModel,
+    MstarConfig,
+    MstarTokenizer,
     NextLocationPipeline,
     SamoeTokenizer,
     TrajectoryGenerationPipeline,
@@ -175,6 +179,20 @@ def test_geoparquet_goes_out_and_in(town: SimpleNamespace, tmp_path: Path) -> No
     found = geopandas.read_parquet(tmp_path / "next.geoparquet")
     np.testing.assert_allclose(found.geometry.x, found["lon"])
     assert len(found) == 5 * 30
+
+
+def test_the_trained_generator_copies_places_where_its_codec_has_a_vector_for_them(
+    town: SimpleNamespace, generator: Path, tmp_path: Path
+) -> None:
+    config = MstarConfig.from_pretrained(generator)
+    assert config.copy_places and config.within_level_steps == 6
+    assert config.codec.level_lengths == [1, 7, 28, 168] and config.codec.num_encoder_layers == 0
+    shape = {**config.codec.to_dict(), "num_encoder_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
+    MstarTokenizer.from_pretrained(town.folder / "codec").save_pretrained(tmp_path / "codec")
+    MstarCodecModel(MstarCodecConfig(**shape)).save_pretrained(tmp_path / "codec")
+    short = ("--steps", 1, "--size", "tiny", "--timezone", ZONE, "--system", "mstar", "--codec", tmp_path / "codec")
+    call("train", town.folder / "whole.parquet", *short, "-o", tmp_path / "weeks")
+    assert not MstarConfig.from_pretrained(tmp_path / "weeks").copy_places
 
 
 def test_generate_writes_the_weeks_of_the_pipeline(generator: Path, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
     HF_MOBILITY_DATA=... python examples/evaluate_mstar.py runs/cabs --weeks sf_cabs --output mstar_cabs.csv
 
 Every generator gets conditions drawn from the training people (home, second place, movement class), never those of the
-test weeks. Three draws each; hours that a test week does not know are hidden in the generated one as well.
+test weeks. Three draws each; hours that a test week does not know are hidden in the generated one as well. How the
+hour-by-hour transformer is drawn from is chosen on the validation people, as for M-STAR.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from _tables import save_table
 from _weeks import NAMES, WeekSet, check_trained_on, load_weeks
-from train_mstar import draw
+from train_mstar import compare, draw, judged_weeks
 
 from hf_mobility import MstarForTrajectoryGeneration
 from hf_mobility.baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
@@ -25,6 +26,7 @@ from hf_mobility.baselines.generators_epr import ExplorationReturn
 from hf_mobility.baselines.hourly_transformer import HourlyTransformer
 from hf_mobility.evaluation.fidelity import fidelity_report
 
+TEMPERATURES = (0.95, 1.0, 1.05, 1.1)  # tried for the hour-by-hour transformer
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHOWN = ["model", "displacement", "radius", "duration", "periodicity", "g_rank", "i_rank", "mean6", "mean6_sd", "cpc"]
 SHOWN += ["moves_per_day", "motifs", "stay_rate", "copied_moving", "overlap"]
@@ -56,6 +58,20 @@ def fitted_baselines(weeks: WeekSet, *, epochs: int, width: int, seed: int) -> d
     return found
 
 
+def best_settings(generator: HourlyTransformer, weeks: WeekSet, number: int) -> dict[str, Any]:
+    """The temperature, with all cells or the 20 best, whose weeks are nearest to as many validation weeks."""
+    rows = judged_weeks(weeks, number)
+    conditions = Conditions(**weeks.tokenizer.sample_conditions(len(rows), seed=1))
+    cuts = (None, min(20, weeks.tokenizer.num_cells))
+    tried: list[dict[str, Any]] = [{"temperature": one, "top_k": cut} for one in TEMPERATURES for cut in cuts]
+    found = []
+    for settings in tried:
+        score = compare(weeks, rows, generator.generate(conditions, seed=1, **settings))
+        found.append(score["mean6"])
+        print(f"HourlyTransformer, {settings}: mean6 {score['mean6']:.4f}, moves {score['moves_per_day']:.2f}")
+    return tried[int(np.nanargmin(found))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", help="one or more folders of examples/train_mstar.py")
@@ -80,12 +96,16 @@ def main() -> None:
     real = weeks.cells[rows]
     made: dict[str, list[np.ndarray]] = {}
     baselines = fitted_baselines(weeks, epochs=options.hourly_epochs, width=options.hourly_width, seed=options.seed)
+    settings: dict[str, dict[str, Any]] = {}
     if "HourlyTransformer" in baselines:
-        print(f"HourlyTransformer: {baselines['HourlyTransformer'].num_parameters:,} parameters")
+        hourly = baselines["HourlyTransformer"]
+        nats = min(hourly.validation_loss) * weeks.cells.shape[1]
+        print(f"HourlyTransformer: {hourly.num_parameters:,} parameters, {nats:.1f} nats a validation week")
+        settings["HourlyTransformer"] = best_settings(hourly, weeks, len(rows))
     for name, generator in baselines.items():
         for seed in range(options.draws):
             drawn = Conditions(**weeks.tokenizer.sample_conditions(len(real), seed=seed))
-            made.setdefault(name, []).append(generator.generate(drawn, seed=seed))
+            made.setdefault(name, []).append(generator.generate(drawn, seed=seed, **settings.get(name, {})))
     for name, folder in zip(names, options.checkpoints):
         model = MstarForTrajectoryGeneration.from_pretrained(folder).eval().to(DEVICE)
         print(f"{name}: {model.num_parameters() - model.codec.num_parameters():,} parameters beside the codec")

@@ -419,6 +419,21 @@ def test_the_table_has_noise_first_and_baselines_before_models(runs: SimpleNames
     assert table["mean6"].notna().all()
 
 
+def test_the_hourly_transformer_is_drawn_as_is_best_on_the_validation_people(
+    examples: SimpleNamespace, toy_weeks: Any
+) -> None:
+    module, number = examples.evaluate_mstar, 20
+    real = toy_weeks.cells[np.random.default_rng(0).permutation(toy_weeks.validation)[:number]]
+    wanted = {"temperature": 1.05, "top_k": None}
+
+    def generate(conditions: Any, *, seed: int, **settings: Any) -> np.ndarray:
+        """The real weeks, if the settings are the wanted ones."""
+        assert len(conditions) == number
+        return np.where((real >= 0) & (settings == wanted), real, 3)
+
+    assert module.best_settings(SimpleNamespace(generate=generate), toy_weeks, number) == wanted
+
+
 def test_two_checkpoints_of_one_name_are_refused(
     examples: SimpleNamespace, toy_weeks: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -523,7 +523,7 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
     tables = {
         **{
             f"mstar_codec{more}": trip
-            for more in ("", "_encoder", "_short", "_cabs", "_cabs_short", "_days", "_days_nested")
+            for more in ("", "_eight", "_encoder", "_cabs", "_cabs_short", "_days", "_days_nested")
         },
         **{f"mstar_codec_days{more}": trip for more in ("_two_fine", "_fine", "_short")},
         "mstar_codec_ablation": codecs,

@@ -48,7 +48,7 @@ from hf_mobility.evaluation import RollOut, fidelity_report, horizon_table
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 # The settings that come out best on validation weeks (docs/results.md); the configuration's own are the paper's.
-# of M-STAR, what is best on weeks of people (docs/results.md)
+# of M-STAR, as the shipped checkpoints (docs/results.md)
 CODEC: dict[str, Any] = {
     "num_encoder_layers": 0,
     "nested_cells": True,

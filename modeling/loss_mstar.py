@@ -88,6 +88,7 @@ def head_loss(
     Args:
         head: C -> V with a bias. hidden: (N, T, C). targets: (N, T) int64 in [0, V).
         shares: (N, T) float, weight of each position in the loss; 0 = none.
+        copies: codes (N, T, K) whose scores are raised, and by how much.
 
     Returns:
         The weighted sum, with gradients; the loss of each position (N, T), without. In half precision (autocast) the

@@ -585,7 +585,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             condition = torch.cat([condition, self.conditions.null.expand(weeks, -1)])
         modulations = self._modulate(condition)
         cache = MstarCache(self.config.num_hidden_layers, sum(lengths))
-        places_known = self._known_places(*people[:2])
+        homes = self._known_places(*people[:2])
         drawn, fhat = [], None
         for level, length in enumerate(lengths):
             if level:
@@ -597,7 +597,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             for part in self.order.of_level(level):
                 places = slice(part.start, part.end)
                 given = (features.repeat(2, 1, 1), codes.repeat(2, 1)) if guided else (features, codes)
-                tokens, copied = self._embed(*given, condition, places_known, places, offset)
+                tokens, copied = self._embed(*given, condition, homes, places, offset)
                 hidden = self._run(tokens, modulations, None, cache)
                 logits = self._score(hidden, self._copy(hidden, copied))
                 cache.start = part.end

@@ -27,7 +27,13 @@ from hf_mobility import ArrayRows, MstarCodecModel, MstarConfig, MstarForTraject
 from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
-HOT, FLAT, COOL, FALLING = 1.1, 1.0, 0.95, (1.0, 0.9)  # temperatures; FALLING from the coarsest to the finest level
+HOT, WARM, FLAT, COOL, FALLING = (
+    1.1,
+    1.05,
+    1.0,
+    0.95,
+    (1.0, 0.9),
+)  # temperatures; FALLING from the coarsest to the finest level
 PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax"}
 EVERY = 10_000  # more codes than a codebook has
 START = {"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "decoding": "viterbi", "emission_scale": 1.0}
@@ -40,7 +46,10 @@ SEARCH: list[list[dict[str, Any]]] = [
     [{"smoothing_window": 3}],
     [PAPER],
     [{"temperature": HOT, "top_k": 30}, {"temperature": HOT, "top_k": 20}],
-    [{"temperature": FLAT, "top_k": k, "smoothing_window": 0, "decoding": "argmax"} for k in (20, 50)],
+    [
+        {"temperature": temperature, "top_k": k, "smoothing_window": 0, "decoding": "argmax"}
+        for temperature, k in ((FLAT, 20), (FLAT, 50), (WARM, 20))
+    ],
 ]
 SETTINGS: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {
     "paper": (PAPER, []),

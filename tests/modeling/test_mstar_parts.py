@@ -207,6 +207,17 @@ def test_the_best_candidates_are_those_of_topk(codes: int) -> None:
         assert torch.equal(values, wanted) and torch.equal(places, wanted_places)
 
 
+def test_all_codes_are_candidates_in_their_own_order_and_drawn_by_their_probability() -> None:
+    logits = torch.tensor([1.0, 3.0, 0.0, 2.0]).expand(4000, 1, -1)
+    values, places = top_candidates(logits, 4)
+    assert torch.equal(values, logits) and places[7, 0].tolist() == [0, 1, 2, 3]
+    noise = torch.rand(4000, 1, generator=torch.Generator().manual_seed(0))
+    is_open = torch.ones(4000, 1, dtype=torch.bool)
+    drawn = draw_codes(logits, is_open, noise, options(top_k=4, temperature=1.0), 0)
+    shares = torch.bincount(drawn.flatten(), minlength=4) / 4000
+    torch.testing.assert_close(shares, logits[0, 0].softmax(-1), atol=0.03, rtol=0)
+
+
 def test_top_k_comes_before_the_temperature_and_the_softmax_sees_the_k_only() -> None:
     logits = torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0]).expand(4000, 1, -1)
     noise = torch.rand(4000, 1, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hf_mobility.tokenization.tokenization_raw import PAPER_BOX, RawSeries, RawTokenizer
@@ -99,7 +99,7 @@ def expected(frame: pd.DataFrame, zone: str, window: int, rule: str, minutes: in
             ]
             slots = [slot for slot in slots if slot[1] >= 0 and slot[0] < width]
             if slots:
-                slots.sort(key=lambda slot: (max(slot[0], 0), slot[2]))
+                slots.sort(key=lambda slot: (max(slot[0], 0), slot[2], slot[1], *slot[3:]))  # one second: by place
                 rows.append((user, origin, *literal([(a, b, lat, lon) for a, b, _, lat, lon in slots], width, rule)))
     return rows
 
@@ -122,6 +122,7 @@ def assert_is_expected(series: RawSeries, rows: list[tuple], tokenizer: RawToken
     st.booleans(),
     st.sampled_from(["paper", "forward"]),
 )
+@example(6650, [12, 25, 25, 25], 0.1, False, "paper")  # two records in one second
 def test_every_slot_is_what_the_rules_say(seed: int, lengths: list, days: float, stays: bool, rule: str) -> None:
     frame = make_points(tuple(lengths), days=days, seed=seed, stays=stays)
     series = BERLIN.encode_points(frame.sample(frac=1, random_state=seed), fill=rule)

@@ -57,6 +57,7 @@ CODECS = {
 }
 PLAIN = train_mstar.START | {"decoding": "argmax"}
 FOUR = {"within_level_steps": 4}
+THREE_WAYS = {"plain": {}, "of the 20 best codes": {"top_k": 20}, "best path": {"decoding": "viterbi"}}
 GENERATORS = {
     "one pass": Variant(
         drawing={
@@ -69,15 +70,10 @@ GENERATORS = {
         },
     ),
     "two passes": Variant({"within_level_steps": 2}),
-    "four passes": Variant(
-        FOUR, drawing={"plain": {}, "of the 20 best codes": {"top_k": 20}, "best path": {"decoding": "viterbi"}}
-    ),
+    "four passes": Variant(FOUR, drawing=THREE_WAYS),
     "seven passes": Variant({"within_level_steps": 7}),
     "places copied": Variant({"copy_places": True}),
-    "places copied, four passes": Variant(
-        {**FOUR, "copy_places": True},
-        drawing={"plain": {}, "of the 20 best codes": {"top_k": 20}, "best path": {"decoding": "viterbi"}},
-    ),
+    "places copied, four passes": Variant({**FOUR, "copy_places": True}, drawing=THREE_WAYS),
     "own codes": Variant({"own_codes": 0.25}),
     "own codes, four passes": Variant({**FOUR, "own_codes": 0.25}),
     "noisy codes, four passes": Variant({**FOUR, "code_noise": 0.1}),

@@ -27,13 +27,8 @@ from hf_mobility import ArrayRows, MstarCodecModel, MstarConfig, MstarForTraject
 from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
-HOT, WARM, FLAT, COOL, FALLING = (
-    1.1,
-    1.05,
-    1.0,
-    0.95,
-    (1.0, 0.9),
-)  # temperatures; FALLING from the coarsest to the finest level
+HOT, WARM, FLAT, COOL = 1.1, 1.05, 1.0, 0.95  # temperatures
+FALLING = (1.0, 0.9)  # from the coarsest to the finest level
 PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax"}
 EVERY = 10_000  # more codes than a codebook has
 START = {"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "decoding": "viterbi", "emission_scale": 1.0}

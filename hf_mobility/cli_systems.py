@@ -47,8 +47,7 @@ from hf_mobility.data.trajectory_tasks import TrajectoryTask
 from hf_mobility.evaluation import RollOut, fidelity_report, horizon_table
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
-# The settings that come out best on validation weeks (docs/results.md); the configuration's own are the paper's.
-# of M-STAR, as the shipped checkpoints (docs/results.md)
+# Of M-STAR, as the shipped codec (docs/results.md)
 CODEC: dict[str, Any] = {
     "num_encoder_layers": 0,
     "nested_cells": True,
@@ -56,6 +55,7 @@ CODEC: dict[str, Any] = {
     "codebook_size": 1024,
     "dropout": 0.0,
 }
+# Drawing without a search: the best path over all codes. The configuration's own settings are the paper's.
 DRAWN: dict[str, Any] = {"temperature": 1.0, "top_k": None, "smoothing_window": 0, "decoding": "viterbi"}
 WHOLE_BATCHES: Any = ArrayRows.collate  # the Trainer's type is that of collators of lists
 Cities = list[tuple[str, pd.DataFrame, str]]  # name, canonical visits, time zone

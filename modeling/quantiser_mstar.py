@@ -44,7 +44,7 @@ def nearest_row(values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 def _best_row(values: torch.Tensor, table: torch.Tensor, offset: torch.Tensor | None) -> torch.Tensor:
     """Row with the largest product, plus `offset` (V,)."""
     with torch.autocast(values.device.type, enabled=False):
-        rows = values.detach().to(table.dtype).flatten(0, -2)
+        rows = values.to(table.dtype).flatten(0, -2)
         step = max(1, SCORES_PER_CHUNK // len(table))
         # `max` finds the same entry as `argmax`, and sooner on a CPU
         found = [F.linear(part, table, offset).max(-1).indices for part in rows.split(step)]

@@ -48,7 +48,7 @@ def make_model(*, fitted: bool = True, nested: bool = True, **overrides: Any) ->
 
 
 def make_weeks(weeks: int = 3) -> torch.Tensor:
-    """(N, R, L), of two or three hours at each place."""
+    """(N, R, L), of two hours or more at each place."""
     fine = torch.randint(0, 16, (weeks, 12), generator=torch.Generator().manual_seed(1)).repeat_interleave(2, dim=1)
     return CELL_MAP[fine].movedim(-1, 1)
 

@@ -74,6 +74,18 @@ def check_trained_on(weeks: WeekSet, folder: str) -> None:
         )
 
 
+def shifted(cells: np.ndarray, grid: MstarTokenizer, *, copies: int, seed: int) -> np.ndarray:
+    """The weeks (N, L), and copies of them that are moved as a whole, each by another random step, over the grid and
+    around its edges: (N * (1 + copies), L). Cells that few people visit are then known as well as others.
+    """
+    rng, made = np.random.default_rng(seed), [cells]
+    for _ in range(copies):
+        down, right = rng.integers((grid.rows, grid.columns), size=(len(cells), 2)).T[..., None]
+        row, column = (cells // grid.columns + down) % grid.rows, (cells % grid.columns + right) % grid.columns
+        made.append(np.where(cells < 0, cells, row * grid.columns + column))
+    return np.concatenate(made)
+
+
 def _folder() -> Path:
     return Path(os.environ.get("HF_MOBILITY_DATA", "../shared/data"))
 

@@ -103,7 +103,8 @@ def codec_rows(weeks: WeekSet, variant: Variant, seed: int, options: argparse.Na
 def generator_rows(weeks: WeekSet, variant: Variant, seed: int, options: argparse.Namespace) -> Iterator[Row]:
     codec = MstarCodecModel.from_pretrained(options.codec)
     what = {"size": options.size, "variant": variant.form, "values": variant.values}
-    model = trained(train_mstar.train, codec, weeks, options=options, seed=seed, **what)
+    model = train_mstar.new_generator(codec, weeks, seed=seed, **what)
+    model = trained(train_mstar.train, model, weeks, options=options, seed=seed)
     rows = train_mstar.judged_weeks(weeks, options.judged)
     for name, change in variant.drawing.items():
         yield {"drawing": name, **train_mstar.score(model, weeks, rows, **PLAIN | change)}

@@ -2,7 +2,11 @@
 
     python examples/train_mstar.py --codec runs/codec --output runs/mstar
     python examples/train_mstar.py --codec runs/codec --settings paper --output runs/paper
+    python examples/train_mstar.py --start runs/mstar --output runs/tuned    # go on with a trained generator
     torchrun --nproc_per_node 2 examples/train_mstar.py ...    # several processes, --batch-size is of each
+
+Few weeks are soon known by heart. Weeks that are moved over the grid as a whole (`--shifted-copies`) keep when people
+stay, go and return; `--start` then goes on with what that has taught, on the weeks as they are.
 
 The codes are computed once. The settings of drawing are chosen on the validation people, by the mean of the six
 divergences with drawn conditions; `examples/evaluate_mstar.py` then looks at the test people.
@@ -19,11 +23,18 @@ import pandas as pd
 import torch
 from _options import config_values
 from _tables import save_table
-from _weeks import NAMES, WeekSet, check_trained_on, load_weeks
+from _weeks import NAMES, WeekSet, check_trained_on, load_weeks, shifted
 from accelerate import PartialState
 from transformers import Trainer, set_seed
 
-from hf_mobility import ArrayRows, MstarCodecModel, MstarConfig, MstarForTrajectoryGeneration, training_arguments
+from hf_mobility import (
+    ArrayRows,
+    MstarCodecModel,
+    MstarConfig,
+    MstarForTrajectoryGeneration,
+    MstarTokenizer,
+    training_arguments,
+)
 from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
@@ -54,14 +65,14 @@ SETTINGS: dict[str, tuple[dict[str, Any], list[list[dict[str, Any]]]]] = {
 
 
 def coded(
-    codec: MstarCodecModel, weeks: WeekSet, rows: np.ndarray, *, noise: float = 0.0, copies: int = 1
+    codec: MstarCodecModel, tokenizer: MstarTokenizer, cells: np.ndarray, *, noise: float = 0.0, copies: int = 1
 ) -> ArrayRows:
-    """Codes and conditions of some weeks; with `noise`, several copies with flipped codes and what would be right."""
-    encoded = weeks.tokenizer(weeks.cells[rows], return_tensors="pt")
+    """Codes and conditions of weeks (N, L); with `noise`, several copies with flipped codes and what would be right."""
+    encoded = tokenizer(cells, return_tensors="pt")
     parts: list[dict[str, torch.Tensor]] = []
     generator = torch.Generator().manual_seed(0)
     for copy in range(copies if noise else 1):
-        for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 256)):
+        for part in np.array_split(np.arange(len(cells)), max(1, len(cells) // 256)):
             given = {name: values[part] for name, values in encoded.items()}
             ids, mask = given["input_ids"].to(codec.device), given["attention_mask"].to(codec.device)
             if noise:
@@ -73,24 +84,30 @@ def coded(
     return ArrayRows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
+def new_generator(
+    codec: MstarCodecModel, weeks: WeekSet, *, size: str, variant: str, values: dict[str, Any], seed: int
+) -> MstarForTrajectoryGeneration:
+    """An untrained generator that knows the grid and how often people of the training weeks stay."""
+    set_seed(seed)
+    values = {"num_attributes": weeks.tokenizer.num_attributes, **values}
+    model = MstarForTrajectoryGeneration.from_codec(codec, size, variant=variant, **values)
+    model.fit_places(weeks.tokenizer.cell_map)
+    model.fit_transition(torch.from_numpy(weeks.cells[weeks.train]))
+    return model
+
+
 def train(
-    codec: MstarCodecModel,
+    model: MstarForTrajectoryGeneration,
     weeks: WeekSet,
     *,
-    size: str,
-    variant: str,
-    values: dict[str, Any],
+    copies: int = 0,
     steps: int,
     batch_size: int,
     learning_rate: float,
     seed: int,
     folder: str,
 ) -> MstarForTrajectoryGeneration:
-    set_seed(seed)
-    values = {"num_attributes": weeks.tokenizer.num_attributes, **values}
-    model = MstarForTrajectoryGeneration.from_codec(codec, size, variant=variant, **values)
-    model.fit_places(weeks.tokenizer.cell_map)
-    model.fit_transition(torch.from_numpy(weeks.cells[weeks.train]))
+    """Train on the training weeks and as many `shifted` copies of each; the state of least validation loss."""
     arguments = training_arguments(
         folder,
         preset="mstar",
@@ -106,11 +123,12 @@ def train(
         seed=seed,
     )
     model.to(arguments.device)  # where the codec is quick
+    cells = shifted(weeks.cells[weeks.train], weeks.tokenizer, copies=copies, seed=seed)
     if model.config.own_codes:  # the weeks themselves: their codes change from step to step
-        rows = ArrayRows(dict(weeks.tokenizer(weeks.cells[weeks.train], return_tensors="pt")))
+        rows = ArrayRows(dict(weeks.tokenizer(cells, return_tensors="pt")))
     else:
-        rows = coded(model.codec, weeks, weeks.train, noise=model.config.code_noise, copies=8)
-    judged = coded(model.codec, weeks, judged_weeks(weeks, 500))
+        rows = coded(model.codec, weeks.tokenizer, cells, noise=model.config.code_noise, copies=8)
+    judged = coded(model.codec, weeks.tokenizer, weeks.cells[judged_weeks(weeks, 500)])
     trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
     trainer.train()
     for line in trainer.state.log_history:
@@ -183,14 +201,17 @@ def _spelled_out(settings: dict[str, Any], model: MstarForTrajectoryGeneration) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--codec", required=True, help="folder of stage 1")
+    begin = parser.add_mutually_exclusive_group(required=True)
+    begin.add_argument("--codec", help="folder of stage 1, for a new generator")
+    begin.add_argument("--start", help="folder of a generator to go on with; --set changes its configuration")
     parser.add_argument("--output", required=True)
     parser.add_argument("--weeks", default="simulated", choices=NAMES)
     parser.add_argument("--users", type=int, default=3_000, help="people of the simulated city, as in stage 1")
-    parser.add_argument("--size", default="small")
-    parser.add_argument("--variant", default="corrected")
+    parser.add_argument("--size", help="of a new generator; small by default")
+    parser.add_argument("--variant", help="of a new generator; corrected by default")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
     parser.add_argument("--settings", default="search", choices=list(SETTINGS), help="of drawing: fixed or searched")
+    parser.add_argument("--shifted-copies", type=int, default=0, help="of each training week, moved over the grid")
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -199,21 +220,28 @@ def main() -> None:
     parser.add_argument("--training-seed", type=int, help="of the training alone, where it differs")
     parser.add_argument("--report", help="CSV for what was tried on the validation weeks")
     options = parser.parse_args()
+    if options.start and (options.size or options.variant):
+        parser.error("--size and --variant are of a new generator, --start goes on with a trained one")
     values = config_values(options.set, MstarConfig)
 
     weeks = load_weeks(options.weeks, seed=options.seed, users=options.users)
-    check_trained_on(weeks, options.codec)
+    check_trained_on(weeks, options.start or options.codec)
+    seed = options.seed if options.training_seed is None else options.training_seed
+    if options.start:
+        model = MstarForTrajectoryGeneration.from_pretrained(options.start, **values)
+    else:
+        form = {"size": options.size or "small", "variant": options.variant or "corrected"}
+        codec = MstarCodecModel.from_pretrained(options.codec)
+        model = new_generator(codec, weeks, **form, values=values, seed=seed)
     start = time.perf_counter()
     model = train(
-        MstarCodecModel.from_pretrained(options.codec),
+        model,
         weeks,
-        size=options.size,
-        variant=options.variant,
-        values=values,
+        copies=options.shifted_copies,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
-        seed=options.seed if options.training_seed is None else options.training_seed,
+        seed=seed,
         folder=options.output,
     )
     if not PartialState().is_main_process:

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from _options import config_values
 from _tables import save_table
-from _weeks import NAMES, WeekSet, load_weeks
+from _weeks import NAMES, WeekSet, load_weeks, shifted
 from accelerate import PartialState
 from transformers import Trainer, set_seed
 
@@ -37,18 +37,6 @@ def codec_config(weeks: WeekSet, size: str, variant: str, **values: object) -> M
     return MstarCodecConfig.from_preset(size, variant=variant, **{**shape, **values})
 
 
-def shifted(cells: np.ndarray, rows: int, columns: int, *, copies: int, seed: int) -> np.ndarray:
-    """The weeks (N, L), and copies of them that are moved as a whole, each by another random step, over the grid and
-    around its edges: (N * (1 + copies), L). Cells that few people visit are then known to the codec as well as others.
-    """
-    rng, made = np.random.default_rng(seed), [cells]
-    for _ in range(copies):
-        down, right = rng.integers((rows, columns), size=(len(cells), 2)).T[..., None]
-        moved = (cells // columns + down) % rows * columns + (cells % columns + right) % columns
-        made.append(np.where(cells < 0, cells, moved))
-    return np.concatenate(made)
-
-
 def train(
     weeks: WeekSet,
     config: MstarCodecConfig,
@@ -62,9 +50,8 @@ def train(
 ) -> MstarCodecModel:
     set_seed(seed)
     model = MstarCodecModel(config)
-    grid = weeks.tokenizer
-    cells = shifted(weeks.cells[weeks.train], grid.rows, grid.columns, copies=copies, seed=seed)
-    encoded = grid(cells, conditions=False, return_tensors="pt")
+    cells = shifted(weeks.cells[weeks.train], weeks.tokenizer, copies=copies, seed=seed)
+    encoded = weeks.tokenizer(cells, conditions=False, return_tensors="pt")
     arguments = training_arguments(
         folder,
         preset="mstar_codec",

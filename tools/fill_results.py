@@ -526,7 +526,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     ),
     "mstar codec ablation": codec_ablation,
     "mstar simulated": lambda: generation("mstar_simulated"),
-    "mstar simulated more": lambda: generation("mstar_simulated_2000"),
     "mstar days": lambda: generation("mstar_days"),
     "mstar cabs": lambda: generation("mstar_cabs"),
     "mstar settings": lambda: settings("mstar_settings"),

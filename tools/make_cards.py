@@ -116,7 +116,6 @@ def mstar_small() -> CardFacts:
         figures="Fidelity on people that no stage has seen, conditions drawn, baselines first; what the columns mean "
         "is in docs/results.md. Against 2,000 weeks; `mstar-eight-levels` is the one shipped before, on another "
         "codec:\n\n"
-        f"{marked('mstar simulated more')}\n\nAgainst 500, with eight epochs of it:\n\n"
         f"{marked('mstar simulated')}",
         privacy=copying(table),
     )

@@ -29,7 +29,8 @@ SCRIPTS = ("train_mstar_codec", "train_mstar", "evaluate_mstar", "ablate_mstar",
 LEVELS = [1, 4, 24]
 STEPS = {"--steps": "24", "--batch-size": "32"}
 UNTRAINED = np.log(32)  # loss of a generator that knows nothing about its 32 codes
-TRAINING = {"size": "tiny", "variant": "corrected", "batch_size": 32, "seed": 0}
+FORM = {"size": "tiny", "variant": "corrected", "seed": 0}
+TRAINING = {"batch_size": 32, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +221,9 @@ def test_training_the_codec_lowers_its_loss_on_other_people(
 
 def test_shifted_copies_keep_the_steps_between_cells_and_the_unknown_hours(examples: SimpleNamespace) -> None:
     rows, columns, rng = 5, 7, np.random.default_rng(0)
+    grid = SimpleNamespace(rows=rows, columns=columns)
     cells = rng.integers(-1, rows * columns, (200, 24))
-    made = examples.train_mstar_codec.shifted(cells, rows, columns, copies=3, seed=1)
+    made = examples._weeks.shifted(cells, grid, copies=3, seed=1)
     np.testing.assert_array_equal(made[:200], cells)
     for copy in made[200:].reshape(3, 200, 24):
         np.testing.assert_array_equal(copy == -1, cells == -1)
@@ -230,7 +232,7 @@ def test_shifted_copies_keep_the_steps_between_cells_and_the_unknown_hours(examp
             step = (new - old) % size
             assert all(len(set(line[seen])) == 1 for line, seen in zip(step, known))
             assert len({line[seen][0] for line, seen in zip(step, known)}) == size
-    np.testing.assert_array_equal(examples.train_mstar_codec.shifted(cells, rows, columns, copies=0, seed=1), cells)
+    np.testing.assert_array_equal(examples._weeks.shifted(cells, grid, copies=0, seed=1), cells)
 
 
 class StandInCodec:
@@ -299,8 +301,9 @@ def test_the_round_trip_is_judged_as_by_hand(examples: SimpleNamespace, toy_week
 def test_codes_are_cached_as_the_codec_gives_them(
     examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any
 ) -> None:
-    found = examples.train_mstar.coded(codec, toy_weeks, toy_weeks.validation).columns
-    encoded = toy_weeks.tokenizer(toy_weeks.cells[toy_weeks.validation], return_tensors="pt")
+    cells = toy_weeks.cells[toy_weeks.validation]
+    found = examples.train_mstar.coded(codec, toy_weeks.tokenizer, cells).columns
+    encoded = toy_weeks.tokenizer(cells, return_tensors="pt")
     assert torch.equal(found["code_ids"], codec.encode(encoded["input_ids"], encoded["attention_mask"]))
     assert set(found) == {"code_ids", "attention_mask", "home_ids", "commute_ids", "attribute_ids"}
     assert all(torch.equal(found[name], encoded[name]) for name in set(found) - {"code_ids"})
@@ -309,10 +312,10 @@ def test_codes_are_cached_as_the_codec_gives_them(
 def test_noisy_copies_bring_the_codes_that_would_be_right(
     examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any
 ) -> None:
-    rows = toy_weeks.train
-    clean = examples.train_mstar.coded(codec, toy_weeks, rows).columns
-    noisy = examples.train_mstar.coded(codec, toy_weeks, rows, noise=0.4, copies=4).columns
-    assert all(len(values) == 4 * len(rows) for values in noisy.values())
+    given = codec, toy_weeks.tokenizer, toy_weeks.cells[toy_weeks.train]
+    clean = examples.train_mstar.coded(*given).columns
+    noisy = examples.train_mstar.coded(*given, noise=0.4, copies=4).columns
+    assert all(len(values) == 4 * len(toy_weeks.train) for values in noisy.values())
     for name in ("attention_mask", "home_ids", "commute_ids", "attribute_ids"):
         assert torch.equal(noisy[name], torch.cat([clean[name]] * 4))
     codes, labels = (noisy[name].unflatten(0, (4, -1)) for name in ("code_ids", "labels"))
@@ -331,8 +334,9 @@ def test_noisy_copies_bring_the_codes_that_would_be_right(
 def test_a_generator_learns_from_codes_with_errors(
     examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any, tmp_path: Path, values: dict[str, float]
 ) -> None:
-    options = {"values": values, "learning_rate": 0.02, "folder": str(tmp_path), **TRAINING}
-    model = examples.train_mstar.train(codec, toy_weeks, steps=24, **options)
+    model = examples.train_mstar.new_generator(codec, toy_weeks, values=values, **FORM)
+    options = {"learning_rate": 0.02, "folder": str(tmp_path), **TRAINING}
+    model = examples.train_mstar.train(model, toy_weeks, steps=24, **options)
     assert values.items() <= model.config.to_dict().items()
     assert generator_loss(model, toy_weeks) < 0.9 * UNTRAINED
 
@@ -345,8 +349,9 @@ def test_the_best_validation_step_is_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A learning rate that ruins the model again."""
-    options = {"values": {}, "learning_rate": 3.0, "folder": str(tmp_path), **TRAINING}
-    model = examples.train_mstar.train(codec, toy_weeks, steps=16, **options)
+    model = examples.train_mstar.new_generator(codec, toy_weeks, values={}, **FORM)
+    options = {"learning_rate": 3.0, "folder": str(tmp_path), **TRAINING}
+    model = examples.train_mstar.train(model, toy_weeks, steps=16, **options)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
     losses = {int(words[1].rstrip(":")): float(words[-1]) for words in lines}
     assert list(losses) == list(range(2, 17, 2))
@@ -355,6 +360,29 @@ def test_the_best_validation_step_is_kept(
     assert generator_loss(model, toy_weeks) < losses[16]
     assert bool((model.stay_probability > 0).all())
     np.testing.assert_array_equal(model.codec.state_dict()["cell_head.weight"], codec.state_dict()["cell_head.weight"])
+
+
+def test_training_goes_on_from_a_trained_generator(
+    examples: SimpleNamespace, runs: SimpleNamespace, toy_weeks: Any, tmp_path: Path
+) -> None:
+    """A learning rate of nearly nothing: what comes out is what it began with, with other dropout."""
+    arguments = ["--start", str(runs.folder / "mstar"), "--shifted-copies", "2", "--set", "dropout=0.3"]
+    arguments += ["--steps", "2", "--learning-rate", "1e-9", "--settings", "paper", "--output", str(tmp_path)]
+    run_main(examples.train_mstar, toy_weeks, arguments)
+    start = MstarForTrajectoryGeneration.from_pretrained(runs.folder / "mstar")
+    tuned = MstarForTrajectoryGeneration.from_pretrained(tmp_path)
+    assert tuned.config.dropout == 0.3 and start.config.dropout != 0.3
+    for name, values in start.state_dict().items():
+        torch.testing.assert_close(tuned.state_dict()[name], values, rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_trained_generator_has_its_size_and_its_codec(
+    examples: SimpleNamespace, toy_weeks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more, problem in ((["--size", "tiny"], "--size"), (["--codec", "codec"], "not allowed with")):
+        with pytest.raises(SystemExit):
+            run_main(examples.train_mstar, toy_weeks, ["--start", "mstar", "--output", "none", *more])
+        assert problem in capsys.readouterr().err
 
 
 def test_the_best_settings_found_one_after_the_other_are_written_to_the_configuration(

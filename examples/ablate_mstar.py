@@ -114,7 +114,7 @@ def counting_rows(weeks: WeekSet, number: int) -> Iterator[Row]:
     """What needs no training: a sample of training weeks, the Markov chain of a home, and exploration and return."""
     rows, train = train_mstar.judged_weeks(weeks, number), weeks.cells[weeks.train]
     given = Conditions(**weeks.tokenizer.sample_conditions(len(rows), seed=1))
-    baselines = fitted_baselines(weeks, epochs=0, width=0, seed=0)
+    baselines = fitted_baselines(weeks, seed=0)
     made = {"train sample": train[np.random.default_rng(1).choice(len(train), len(rows), replace=False)]}
     made |= {name: baselines[name].generate(given, seed=1) for name in COUNTED}
     for name, cells in made.items():

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from _tables import save_table
-from _weeks import NAMES, WeekSet, check_trained_on, load_weeks
+from _weeks import NAMES, WeekSet, check_trained_on, load_weeks, shifted
 from train_mstar import compare, draw, judged_weeks
 
 from hf_mobility import MstarForTrajectoryGeneration
@@ -32,30 +32,45 @@ SHOWN = ["model", "displacement", "radius", "duration", "periodicity", "g_rank",
 SHOWN += ["moves_per_day", "motifs", "stay_rate", "copied_moving", "overlap"]
 
 
-def fitted_baselines(weeks: WeekSet, *, epochs: int, width: int, seed: int) -> dict[str, Any]:
-    """name -> generator; the hourly transformer stops where its validation loss is lowest."""
-    train, validation = weeks.cells[weeks.train], weeks.cells[weeks.validation]
+def fitted_baselines(weeks: WeekSet, *, seed: int) -> dict[str, Any]:
+    """name -> generator, of those that count."""
+    train = weeks.cells[weeks.train]
     lat, lon, slots = weeks.tokenizer.lat, weeks.tokenizer.lon, weeks.slots_per_day
-    found: dict[str, Any] = {
+    return {
         "ResampledWeeks": ResampledWeeks().fit(train),
         "HourlyMarkov": HourlyMarkov(by_home=False, slots_per_day=slots).fit(train, num_cells=len(lat)),
         "HourlyMarkov by home": HourlyMarkov(slots_per_day=slots).fit(train, num_cells=len(lat)),
         "ExplorationReturn": ExplorationReturn(slots_per_day=slots).fit(train, lat=lat, lon=lon),
     }
-    if epochs:
-        given = weeks.tokenizer(train)
-        known = weeks.tokenizer(validation)
-        names = ("home_ids", "commute_ids", "attribute_ids")
-        found["HourlyTransformer"] = HourlyTransformer(width=width, slots_per_day=slots).fit(
-            train,
-            num_cells=len(lat),
-            **{name.removesuffix("_ids"): np.asarray(given[name]) for name in names},
-            validation=(validation, Conditions(*(np.asarray(known[name]) for name in names))),
-            epochs=epochs,
+
+
+def fitted_hourly(weeks: WeekSet, *, epochs: int, width: int, seed: int, before: list[int]) -> HourlyTransformer:
+    """The hour-by-hour transformer, stopped where its validation loss is lowest. before: COPIES, EPOCHS of training on
+    shifted copies of each week that come first.
+    """
+    model = HourlyTransformer(width=width, slots_per_day=weeks.slots_per_day, warm_start=True)
+    for copies, rounds in (before, (0, epochs)):
+        cells = shifted(weeks.cells[weeks.train], weeks.tokenizer, copies=copies, seed=seed)
+        given = conditions_of(weeks, cells)
+        held_out = weeks.cells[weeks.validation]
+        model.fit(
+            cells,
+            num_cells=weeks.tokenizer.num_cells,
+            home=given.home_ids,
+            commute=given.commute_ids,
+            attribute=given.attribute_ids,
+            validation=(held_out, conditions_of(weeks, held_out)),
+            epochs=rounds,
             seed=seed,
             device=DEVICE,
         )
-    return found
+    return model
+
+
+def conditions_of(weeks: WeekSet, cells: np.ndarray) -> Conditions:
+    """Those of these very weeks."""
+    found = weeks.tokenizer(cells)
+    return Conditions(*(np.asarray(found[name]) for name in ("home_ids", "commute_ids", "attribute_ids")))
 
 
 def best_settings(generator: HourlyTransformer, weeks: WeekSet, number: int) -> dict[str, Any]:
@@ -81,6 +96,14 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--hourly-epochs", type=int, default=0, help="train the hour-by-hour transformer as well")
     parser.add_argument("--hourly-width", type=int, default=128)
+    parser.add_argument(
+        "--hourly-before",
+        type=int,
+        nargs=2,
+        default=[0, 0],
+        metavar=("COPIES", "EPOCHS"),
+        help="train it first on shifted copies of each week",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output")
     parser.add_argument("--update", action="store_true", help="keep the rows of the file that are not made again")
@@ -95,13 +118,15 @@ def main() -> None:
     rows = np.random.default_rng(options.seed).permutation(weeks.test)[: min(options.number, len(weeks.train))]
     real = weeks.cells[rows]
     made: dict[str, list[np.ndarray]] = {}
-    baselines = fitted_baselines(weeks, epochs=options.hourly_epochs, width=options.hourly_width, seed=options.seed)
+    baselines = fitted_baselines(weeks, seed=options.seed)
     settings: dict[str, dict[str, Any]] = {}
-    if "HourlyTransformer" in baselines:
-        hourly = baselines["HourlyTransformer"]
+    if options.hourly_epochs:
+        form = {"width": options.hourly_width, "before": options.hourly_before}
+        hourly = fitted_hourly(weeks, epochs=options.hourly_epochs, seed=options.seed, **form)
         nats = min(hourly.validation_loss) * weeks.cells.shape[1]
         print(f"HourlyTransformer: {hourly.num_parameters:,} parameters, {nats:.1f} nats a validation week")
-        settings["HourlyTransformer"] = best_settings(hourly, weeks, len(rows))
+        name = "HourlyTransformer, shifted copies" if options.hourly_before[0] else "HourlyTransformer"
+        baselines[name], settings[name] = hourly, best_settings(hourly, weeks, len(rows))
     for name, generator in baselines.items():
         for seed in range(options.draws):
             drawn = Conditions(**weeks.tokenizer.sample_conditions(len(real), seed=seed))

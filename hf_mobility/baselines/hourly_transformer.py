@@ -33,6 +33,7 @@ class HourlyTransformer:
         options: of the training (AdamW, warm-up, cosine to a tenth).
         slots_per_day: columns per day.
         first_weekday: of column 0, 0 = Monday; both only for reading home and commute from the weeks.
+        warm_start: a second `fit` goes on with the network of the first, on weeks of the same hours and cells.
 
     Attributes after `fit`: network, train_loss and validation_loss (lists of nats per known hour, one per epoch),
     best_epoch.
@@ -50,12 +51,14 @@ class HourlyTransformer:
         options: TrainingOptions | None = None,
         slots_per_day: int = 24,
         first_weekday: int = 0,
+        warm_start: bool = False,
     ) -> None:
         if width % heads or width % 2:
             raise ValueError(f"width must be even and a multiple of heads, not {width} with {heads} heads.")
         self.width, self.layers, self.heads, self.dropout = width, layers, heads, dropout
         self.options = options or TrainingOptions(learning_rate=2e-3, weight_decay=0.01, batch_size=64)
         self.slots_per_day, self.first_weekday = slots_per_day, first_weekday
+        self.warm_start = warm_start
         self.network: HourlyNetwork | None = None
         self.conditions: Conditions | None = None
 
@@ -91,11 +94,15 @@ class HourlyTransformer:
             seed: of initialisation, dropout and batches.
             device: where to train and generate.
             bfloat16: matrix products in bfloat16 while training.
+
+        Raises:
+            ValueError: with `warm_start`, on weeks of other cells, hours or classes than before.
         """
         cells = check_weeks(cells, num_cells=num_cells)
         clock = {"slots_per_day": self.slots_per_day, "first_weekday": self.first_weekday}
         cells, conditions = _usable(cells, home, commute, num_cells, attribute=attribute, **clock)
         self.conditions, self.device, self.bfloat16 = conditions, torch.device(device), bfloat16
+        before = self.network if self.warm_start else None
         self.network = None
         attributes = 0 if attribute is None else int(conditions.attribute_ids.max()) + 1  # type: ignore[union-attr]
         if validation is not None:
@@ -112,7 +119,15 @@ class HourlyTransformer:
             network = HourlyNetwork(
                 num_cells, cells.shape[1], attributes, self.width, self.layers, self.heads, self.dropout
             )
-            network.start_from_popularity(cells)
+            if before is None:
+                network.start_from_popularity(cells)
+            elif before.shape != network.shape:
+                raise ValueError(
+                    f"warm_start goes on with cells, hours and attributes {before.shape}, these weeks have "
+                    f"{network.shape}."
+                )
+            else:
+                network.load_state_dict(before.state_dict())
             self.network = network.to(self.device)
             optimiser = torch.optim.AdamW(
                 network.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay
@@ -256,6 +271,7 @@ class HourlyNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.num_cells, self.length = num_cells, length
+        self.shape = num_cells, length, attributes
         self.cell = nn.Embedding(num_cells + 1, width)  # the last row stands for an unknown hour
         self.place = nn.Embedding(num_cells, width // 2)  # home and commute, half of the condition each
         self.attribute = nn.Embedding(attributes, width) if attributes else None

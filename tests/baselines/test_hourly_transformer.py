@@ -125,6 +125,20 @@ def test_one_seed_gives_one_result_whatever_the_batches_and_leaves_the_global_ge
     assert not np.array_equal(made, fitted(seed=2).generate(40, seed=3))
 
 
+def test_a_warm_start_goes_on_with_the_network_of_before() -> None:
+    cells, home, work = walkers()
+    given = {"num_cells": CELLS, "home": home, "commute": work}
+    model = HourlyTransformer(**SMALL, warm_start=True).fit(cells, **given, epochs=4, seed=0)
+    before = {name: values.clone() for name, values in model.network.state_dict().items()}
+    model.fit(cells[:30], **given | {"home": home[:30], "commute": work[:30]}, epochs=0)
+    for name, values in model.network.state_dict().items():
+        assert torch.equal(values, before[name]), name
+    again = model.fit(cells, **given, epochs=1)
+    assert again.train_loss[0] < 0.8 * fitted(epochs=1).train_loss[0]
+    with pytest.raises(ValueError, match=r"warm_start goes on with .* \(6, 12, 0\), these weeks have \(7, 12, 0\)"):
+        model.fit(cells, **given | {"num_cells": CELLS + 1}, epochs=1)
+
+
 def test_unknown_hours_are_not_predicted() -> None:
     cells, home, work = walkers()
     gaps = np.where(np.random.default_rng(0).random(cells.shape) < 0.3, -1, cells)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hf_mobility import MstarTokenizer, simulate_city
+from hf_mobility.data.week_arrays import shift_weeks
 from hf_mobility.data.weeks import split_weeks_by_user
 
 NAMES = ("simulated", "sf_cabs", "geolife_days")
@@ -74,16 +75,10 @@ def check_trained_on(weeks: WeekSet, folder: str) -> None:
         )
 
 
-def shifted(cells: np.ndarray, grid: MstarTokenizer, *, copies: int, seed: int) -> np.ndarray:
-    """The weeks (N, L), and copies of them that are moved as a whole, each by another random step, over the grid and
-    around its edges: (N * (1 + copies), L). Cells that few people visit are then known as well as others.
-    """
-    rng, made = np.random.default_rng(seed), [cells]
-    for _ in range(copies):
-        down, right = rng.integers((grid.rows, grid.columns), size=(len(cells), 2)).T[..., None]
-        row, column = (cells // grid.columns + down) % grid.rows, (cells % grid.columns + right) % grid.columns
-        made.append(np.where(cells < 0, cells, row * grid.columns + column))
-    return np.concatenate(made)
+def shifted(weeks: WeekSet, *, copies: int, seed: int) -> np.ndarray:
+    """The training weeks and as many copies of each that are moved over the grid as a whole."""
+    grid = weeks.tokenizer
+    return shift_weeks(weeks.cells[weeks.train], grid.rows, grid.columns, copies=copies, seed=seed)
 
 
 def _folder() -> Path:

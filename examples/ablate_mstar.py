@@ -55,7 +55,6 @@ CODECS = {
     "nested cells": Variant({"nested_cells": True}),
     "as published": Variant(form="released"),
 }
-PLAIN = train_mstar.START | {"decoding": "argmax"}
 FOUR = {"within_level_steps": 4}
 THREE_WAYS = {"plain": {}, "of the 20 best codes": {"top_k": 20}, "best path": {"decoding": "viterbi"}}
 GENERATORS = {
@@ -107,7 +106,7 @@ def generator_rows(weeks: WeekSet, variant: Variant, seed: int, options: argpars
     model = trained(train_mstar.train, model, weeks, options=options, seed=seed)
     rows = train_mstar.judged_weeks(weeks, options.judged)
     for name, change in variant.drawing.items():
-        yield {"drawing": name, **train_mstar.score(model, weeks, rows, **PLAIN | change)}
+        yield {"drawing": name, **train_mstar.score(model, weeks, rows, **train_mstar.PLAIN | change)}
 
 
 def counting_rows(weeks: WeekSet, number: int) -> Iterator[Row]:

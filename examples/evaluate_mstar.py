@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from _tables import save_table
 from _weeks import NAMES, WeekSet, check_trained_on, load_weeks, shifted
-from train_mstar import compare, draw, judged_weeks
+from train_mstar import PLAIN, compare, draw, judged_weeks
 
 from hf_mobility import MstarForTrajectoryGeneration
 from hf_mobility.baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
@@ -50,7 +50,7 @@ def fitted_hourly(weeks: WeekSet, *, epochs: int, width: int, seed: int, before:
     """
     model = HourlyTransformer(width=width, slots_per_day=weeks.slots_per_day, warm_start=True)
     for copies, rounds in (before, (0, epochs)):
-        cells = shifted(weeks.cells[weeks.train], weeks.tokenizer, copies=copies, seed=seed)
+        cells = shifted(weeks, copies=copies, seed=seed)
         given = conditions_of(weeks, cells)
         held_out = weeks.cells[weeks.validation]
         model.fit(
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=3_000)
     parser.add_argument("--number", type=int, default=2_000, help="weeks compared")
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--plain", action="store_true", help="draw as well at temperature 1 from all codes, no search")
     parser.add_argument("--hourly-epochs", type=int, default=0, help="train the hour-by-hour transformer as well")
     parser.add_argument("--hourly-width", type=int, default=128)
     parser.add_argument(
@@ -134,7 +135,9 @@ def main() -> None:
     for name, folder in zip(names, options.checkpoints):
         model = MstarForTrajectoryGeneration.from_pretrained(folder).eval().to(DEVICE)
         print(f"{name}: {model.num_parameters() - model.codec.num_parameters():,} parameters beside the codec")
-        made[name] = [draw(model, weeks, len(real), seed=seed) for seed in range(options.draws)]
+        ways = {name: {}, f"{name}, drawn plainly": PLAIN} if options.plain else {name: {}}
+        for title, way in ways.items():
+            made[title] = [draw(model, weeks, len(real), seed=seed, **way) for seed in range(options.draws)]
     table = fidelity_report(
         made,
         real=real,

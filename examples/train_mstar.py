@@ -42,7 +42,8 @@ HOT, WARM, FLAT, COOL = 1.1, 1.05, 1.0, 0.95  # temperatures
 FALLING = (1.0, 0.9)  # from the coarsest to the finest level
 PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax"}
 EVERY = 10_000  # more codes than a codebook has
-START = {"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "decoding": "viterbi", "emission_scale": 1.0}
+PLAIN = {"temperature": FLAT, "top_k": EVERY, "smoothing_window": 0, "decoding": "argmax", "emission_scale": 1.0}
+START = PLAIN | {"decoding": "viterbi"}
 # Changes that are tried one group after the other, each on top of the best so far.
 SEARCH: list[list[dict[str, Any]]] = [
     [{"decoding": "argmax"}],
@@ -123,7 +124,7 @@ def train(
         seed=seed,
     )
     model.to(arguments.device)  # where the codec is quick
-    cells = shifted(weeks.cells[weeks.train], weeks.tokenizer, copies=copies, seed=seed)
+    cells = shifted(weeks, copies=copies, seed=seed)
     if model.config.own_codes:  # the weeks themselves: their codes change from step to step
         rows = ArrayRows(dict(weeks.tokenizer(cells, return_tensors="pt")))
     else:

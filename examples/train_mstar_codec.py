@@ -50,7 +50,7 @@ def train(
 ) -> MstarCodecModel:
     set_seed(seed)
     model = MstarCodecModel(config)
-    cells = shifted(weeks.cells[weeks.train], weeks.tokenizer, copies=copies, seed=seed)
+    cells = shifted(weeks, copies=copies, seed=seed)
     encoded = weeks.tokenizer(cells, conditions=False, return_tensors="pt")
     arguments = training_arguments(
         folder,

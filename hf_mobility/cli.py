@@ -115,8 +115,10 @@ def train(
     visits: Annotated[list[Path], typer.Argument(help="One file of visits per city.")],
     output: Folder,
     system: Annotated[System, typer.Option(help="What to train.")] = "samoe",
-    size: Annotated[str, typer.Option(help="Preset: tiny, small, base, ...")] = "small",
-    codec: Annotated[str | None, typer.Option(help="Folder of the codec, for mstar.")] = None,
+    size: Annotated[str | None, typer.Option(help="Preset: tiny, small, base, ...", show_default="small")] = None,
+    codec: Annotated[str | None, typer.Option(help="Folder of the codec of a new mstar.")] = None,
+    start: Annotated[str | None, typer.Option(help="Folder of a trained mstar to go on with.")] = None,
+    shifted_copies: Annotated[int, typer.Option(help="Of each week, moved over the grid; for few weeks (M-STAR).")] = 0,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
     steps: Annotated[int, typer.Option(help="Batches instead of epochs.")] = -1,
     batch_size: Annotated[int | None, typer.Option(help="Rows of a batch; samoe fills batches by length.")] = None,
@@ -131,6 +133,8 @@ def train(
     hf-mobility train paris.parquet lyon.parquet --timezone Europe/Paris --size small -o my-samoe
     hf-mobility train simville.parquet --timezone Europe/Berlin --system mstar-codec --steps 1500 -o codec
     hf-mobility train simville.parquet --timezone Europe/Berlin --system mstar --codec codec -o generator
+    hf-mobility train few.parquet --timezone Europe/Berlin --system mstar --codec codec --shifted-copies 60 -o before
+    hf-mobility train few.parquet --timezone Europe/Berlin --system mstar --start before -o generator
     hf-mobility train simville.parquet --timezone Europe/Berlin --system raw -o encoder
     """
     if len(timezone) not in (1, len(visits)):
@@ -150,12 +154,21 @@ def train(
     arguments = {"num_train_epochs": epochs, "max_steps": steps}
     arguments |= {name: value for name, value in given.items() if value is not None}
     model, tokenizer = cli_systems.train(
-        system, cities, size=size, codec=codec, seed=seed, folder=output, arguments=arguments
+        system,
+        cities,
+        size=size,
+        codec=codec,
+        start=start,
+        copies=shifted_copies,
+        seed=seed,
+        folder=output,
+        arguments=arguments,
     )
     model.config.use_cache = True  # the Trainer turned it off
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     people = [f"{name}: {len(frame):,} visits of {frame['user_id'].nunique():,} people" for name, frame, _ in cities]
+    people += [f"before that, what {Path(start).name} was trained on"] if start else []
     facts = CardFacts(training_data="; ".join(people) + ".", command=_own_command(), seed=seed)
     write_card(output, model, tokenizer=tokenizer, facts=facts)
     files.done(f"{type(model).__name__}, {model.num_parameters():,} parameters", output)

@@ -44,6 +44,7 @@ from hf_mobility.baselines import Conditions, CopyLast, ExplorationReturn, Hourl
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.data.tasks import split_by_user
 from hf_mobility.data.trajectory_tasks import TrajectoryTask
+from hf_mobility.data.week_arrays import shift_weeks
 from hf_mobility.evaluation import RollOut, fidelity_report, horizon_table
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
@@ -65,17 +66,40 @@ Cities = list[tuple[str, pd.DataFrame, str]]  # name, canonical visits, time zon
 
 
 def train(
-    system: str, cities: Cities, *, size: str, codec: str | None, seed: int, folder: Path, arguments: dict[str, Any]
+    system: str,
+    cities: Cities,
+    *,
+    size: str | None = None,
+    codec: str | None = None,
+    start: str | None = None,
+    copies: int = 0,
+    seed: int,
+    folder: Path,
+    arguments: dict[str, Any],
 ) -> tuple[Any, Any]:
     """Train and return (model, tokenizer of the first city); `arguments` are of `training_arguments`.
 
+    Args:
+        size: preset of a new model, small by default.
+        codec: folder of the codec of a new generator. start: folder of a generator to go on with.
+        copies: of each week, moved over the grid (`shift_weeks`).
+
     Raises:
-        ValueError: an unknown size, several cities for a system whose cells are those of one, no codec for `mstar`.
+        ValueError: an unknown size, several cities for a system whose cells are those of one, a generator without one
+            of `codec` and `start`, these and `copies` for another system, or a size where there is a `start`.
     """
     if system != "samoe" and len(cities) > 1:
         raise ValueError(f"{system} is trained on one city at a time, {len(cities)} files are given.")
-    if (codec is None) == (system == "mstar"):
-        raise ValueError("--codec, the folder of a trained codec, is for --system mstar, which needs it.")
+    if [codec, start].count(None) != (1 if system == "mstar" else 2):
+        raise ValueError(
+            "--codec, the folder of a trained codec, or --start, that of a generator to go on with, is for --system "
+            "mstar, which needs one of them."
+        )
+    if start and size:
+        raise ValueError("--size is of a new model, --start goes on with a trained one.")
+    if copies < 0 or (copies and system not in ("mstar", "mstar-codec")):
+        raise ValueError(f"--shifted-copies {copies}: a number of copies of weeks, for mstar and mstar-codec.")
+    size = size or "small"
     set_seed(seed)
     preset = {"samoe": "pretrain", "mstar-codec": "mstar_codec"}.get(system, system)
     settings = training_arguments(
@@ -85,9 +109,9 @@ def train(
         return _train_samoe(cities, size, settings)
     _, visits, timezone = cities[0]
     if system == "mstar-codec":
-        return _train_codec(visits, timezone, size, settings, seed)
+        return _train_codec(visits, timezone, size, settings, copies, seed)
     if system == "mstar":
-        return _train_mstar(visits, str(codec), size, settings)
+        return _train_mstar(visits, codec, start, size, settings, copies, seed)
     return _train_raw(visits, timezone, size, settings)
 
 
@@ -103,7 +127,9 @@ def _train_samoe(cities: Cities, size: str, settings: Any) -> tuple[Any, Any]:
     return _trained(trainer), tokenizers[0]
 
 
-def _train_codec(visits: pd.DataFrame, timezone: str, size: str, settings: Any, seed: int) -> tuple[Any, Any]:
+def _train_codec(
+    visits: pd.DataFrame, timezone: str, size: str, settings: Any, copies: int, seed: int
+) -> tuple[Any, Any]:
     tokenizer = MstarTokenizer.from_visits(visits, timezone=timezone)
     cells = tokenizer.weeks(visits).cells
     tokenizer.fit_conditions(cells, sample=1_500, seed=seed)
@@ -113,27 +139,39 @@ def _train_codec(visits: pd.DataFrame, timezone: str, size: str, settings: Any, 
         "level_resolutions": [len(tokenizer.cells_per_resolution) - 1] * len(CODEC["level_lengths"]),
     }
     model = MstarCodecModel(MstarCodecConfig.from_preset(size, **CODEC, **shape))
+    cells = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=copies, seed=seed)
     encoded = tokenizer(cells, conditions=False, return_tensors="pt")
     rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
     trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
     return _trained(trainer), tokenizer
 
 
-def _train_mstar(visits: pd.DataFrame, codec: str, size: str, settings: Any) -> tuple[Any, Any]:
-    tokenizer, frozen = MstarTokenizer.from_pretrained(codec), MstarCodecModel.from_pretrained(codec)
+def _train_mstar(
+    visits: pd.DataFrame, codec: str | None, start: str | None, size: str, settings: Any, copies: int, seed: int
+) -> tuple[Any, Any]:
+    tokenizer = MstarTokenizer.from_pretrained(str(codec or start))
     cells = tokenizer.weeks(visits).cells
-    encoded = tokenizer(cells, return_tensors="pt")
+    if start:
+        model = MstarForTrajectoryGeneration.from_pretrained(start)
+    else:
+        model = _new_mstar(MstarCodecModel.from_pretrained(str(codec)), tokenizer, size)
+    model.fit_transition(torch.from_numpy(cells))
+    shifted = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=copies, seed=seed)
+    encoded = tokenizer(shifted, return_tensors="pt")
     given = {name: encoded[name] for name in ("attention_mask", *CONDITIONS)}
     parts = zip(encoded["input_ids"].split(256), encoded["attention_mask"].split(256))
-    codes = torch.cat([frozen.encode(ids, mask) for ids, mask in parts])
-    copies = not frozen.config.num_encoder_layers
-    values = {"num_attributes": tokenizer.num_attributes, "within_level_steps": 6, "copy_places": copies, **DRAWN}
-    model = MstarForTrajectoryGeneration.from_codec(frozen, size, **values)
-    model.fit_places(tokenizer.cell_map)
-    model.fit_transition(torch.from_numpy(cells))
+    codes = torch.cat([model.codec.encode(ids, mask) for ids, mask in parts])
     rows = ArrayRows({"code_ids": codes, **given})
     trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
     return _trained(trainer), tokenizer
+
+
+def _new_mstar(codec: MstarCodecModel, tokenizer: MstarTokenizer, size: str) -> MstarForTrajectoryGeneration:
+    copies = not codec.config.num_encoder_layers
+    values = {"num_attributes": tokenizer.num_attributes, "within_level_steps": 6, "copy_places": copies, **DRAWN}
+    model = MstarForTrajectoryGeneration.from_codec(codec, size, **values)
+    model.fit_places(tokenizer.cell_map)
+    return model
 
 
 def _train_raw(visits: pd.DataFrame, timezone: str, size: str, settings: Any) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from hf_mobility import (
@@ -195,6 +196,18 @@ def test_the_trained_generator_copies_places_where_its_codec_has_a_vector_for_th
     assert not MstarConfig.from_pretrained(tmp_path / "weeks").copy_places
 
 
+def test_training_goes_on_with_a_generator_that_learned_from_shifted_copies(
+    town: SimpleNamespace, generator: Path, tmp_path: Path
+) -> None:
+    whole, zone = town.folder / "whole.parquet", ("--timezone", ZONE, "--system", "mstar")
+    nothing = ("--steps", 1, "--batch-size", 4, "--learning-rate", 1e-9)
+    call("train", whole, *zone, "--start", generator, "--shifted-copies", 2, *nothing, "-o", tmp_path)
+    before, after = (load_file(folder / "model.safetensors") for folder in (generator, tmp_path))
+    for name, values in before.items():
+        np.testing.assert_allclose(after[name], values, atol=1e-6, err_msg=name)
+    assert "before that, what weeks was trained on" in ModelCard.load(tmp_path / "README.md").text
+
+
 def test_generate_writes_the_weeks_of_the_pipeline(generator: Path, tmp_path: Path) -> None:
     call("generate", generator, "-n", 6, "--seed", 2, "-o", tmp_path / "weeks.parquet")
     expected = TrajectoryGenerationPipeline.from_pretrained(generator).generate(6, seed=2, to="weeks")
@@ -318,6 +331,7 @@ def test_faults_of_data_and_arguments_are_the_librarys_sentence_and_exit_code_1(
     (tmp_path / "x.txt").touch()
     town.frame.drop(columns="lat").to_csv(bad, index=False)
     out = ("-o", tmp_path / "out.csv")
+    training = ("train", town.visits, "--timezone", ZONE, "-o", tmp_path)
     faults = {
         "lacks the column(s)": ("predict", town.samoe, bad, *out),
         "There is no file": ("predict", town.samoe, tmp_path / "nothing.csv", *out),
@@ -337,7 +351,10 @@ def test_faults_of_data_and_arguments_are_the_librarys_sentence_and_exit_code_1(
         "no column(s) lat, lon": ("audit", town.visits, "-o", tmp_path / "out.geoparquet"),
         "must be at least 1": ("generate", generator, "-n", 0, *out),
         "needs RAW": ("embed", town.samoe, town.visits, *out),
-        "is for --system mstar": ("train", town.visits, "--timezone", ZONE, "--system", "mstar", "-o", tmp_path),
+        "which needs one of them": (*training, "--system", "mstar"),
+        "is for --system mstar": (*training, "--system", "raw", "--start", generator),
+        "--size is of a new model": (*training, "--system", "mstar", "--start", generator, "--size", "tiny"),
+        "for mstar and mstar-codec": (*training, "--shifted-copies", 2),
         "one city at a time": ("train", *[town.visits] * 2, "--timezone", ZONE, "--system", "raw", "-o", tmp_path),
         "min_people must be": ("audit", town.visits, "--min-people", 1),
         "knows the grid it was trained on": (

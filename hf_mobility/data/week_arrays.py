@@ -1,7 +1,8 @@
 """Weeks as plain arrays: cell ids (N, L), one row per week, one column per hour (or shorter slot), -1 = unknown hour.
 
-What evaluation and the generator baselines both need to know about such an array, without a loop over weeks. A column
-is called an hour throughout, whatever `slots_per_day` says; column 0 begins at local midnight of `first_weekday`.
+What training, evaluation and the generator baselines need to know about such an array, without a loop over weeks. A
+column is called an hour throughout, whatever `slots_per_day` says; column 0 begins at local midnight of
+`first_weekday`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "home_and_commute",
     "most_common_cell",
     "place_hours",
+    "shift_weeks",
     "split_days",
 ]
 
@@ -149,6 +151,28 @@ def split_days(cells: np.ndarray, slots_per_day: int) -> np.ndarray:
             "give the number of slots of one day."
         )
     return cells.reshape(-1, slots_per_day)
+
+
+def shift_weeks(cells: np.ndarray, rows: int, columns: int, *, copies: int, seed: int) -> np.ndarray:
+    """The weeks, and copies of them that are moved as a whole, each by another random step, over the grid and around
+    its edges: (N, L) -> (N * (1 + copies), L).
+
+    When people stay, go and return is the same in a copy, and so are their distances but for the grid's edges; which
+    places are popular is not. A model of few weeks learns the one from many copies, and then the other from the weeks
+    as they are.
+
+    Args:
+        cells: integer (N, L) of a grid of `rows` x `columns`, row by row; -1 = unknown, also in the copies.
+        copies: of each week.
+        seed: of the steps.
+    """
+    cells = check_weeks(cells, num_cells=rows * columns)
+    rng, made = np.random.default_rng(seed), [cells]
+    for _ in range(copies):
+        down, right = rng.integers((rows, columns), size=(len(cells), 2)).T[..., None]
+        moved = (cells // columns + down) % rows * columns + (cells % columns + right) % columns
+        made.append(np.where(cells < 0, cells, moved).astype(cells.dtype))
+    return np.concatenate(made)
 
 
 def day_type(length: int, *, slots_per_day: int = 24, first_weekday: int = 0) -> np.ndarray:

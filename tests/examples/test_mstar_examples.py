@@ -219,22 +219,6 @@ def test_training_the_codec_lowers_its_loss_on_other_people(
     assert (runs.folder / "codec.csv").read_text().startswith("# python ")
 
 
-def test_shifted_copies_keep_the_steps_between_cells_and_the_unknown_hours(examples: SimpleNamespace) -> None:
-    rows, columns, rng = 5, 7, np.random.default_rng(0)
-    grid = SimpleNamespace(rows=rows, columns=columns)
-    cells = rng.integers(-1, rows * columns, (200, 24))
-    made = examples._weeks.shifted(cells, grid, copies=3, seed=1)
-    np.testing.assert_array_equal(made[:200], cells)
-    for copy in made[200:].reshape(3, 200, 24):
-        np.testing.assert_array_equal(copy == -1, cells == -1)
-        known = cells >= 0
-        for new, old, size in ((copy // columns, cells // columns, rows), (copy % columns, cells % columns, columns)):
-            step = (new - old) % size
-            assert all(len(set(line[seen])) == 1 for line, seen in zip(step, known))
-            assert len({line[seen][0] for line, seen in zip(step, known)}) == size
-    np.testing.assert_array_equal(examples._weeks.shifted(cells, grid, copies=0, seed=1), cells)
-
-
 class StandInCodec:
     """Decodes what it is told to; its codes are the rows' numbers."""
 

@@ -6,12 +6,13 @@
 
 Generation of weeks (batches of 64 and 512) beside two rivals of equal width, depth and heads: the hour-by-hour
 transformer with cached keys and values, and a denoising diffusion over the embedded cells of all hours, of which one
-step is timed and multiplied by 1,000. Of M-STAR also the linear layers alone and the attention alone, with nothing
-between them: no implementation over torch's kernels is faster than these two together. Then a training step of the
-codec and of the generator, with both kinds of attention. `times first` is a row's time over that of the first row of
-its group. Beside each group runs a product of square matrices in the same precision; `share of product` is the rate of
-a row's own matrix products, counted by torch, over that rate. Random weights; seconds depend on the machine, ratios
-much less.
+step is timed and multiplied by 1,000. M-STAR's form is the paper's; beside it stands that of the shipped checkpoint
+(four levels, six passes, copied places) at the same width. Of the paper's also the linear layers alone and the
+attention alone, with nothing between them: no implementation over torch's kernels is faster than these two together.
+Then a training step of the codec and of the generator, with both kinds of attention. `times first` is a row's time over
+that of the first row of its group. Beside each group runs a product of square matrices in the same precision; `share of
+product` is the rate of a row's own matrix products, counted by torch, over that rate. Random weights; seconds depend on
+the machine, ratios much less.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ DIFFUSION_STEPS = 1_000
 TRAINING_BATCH = 64
 OURS, HOURLY = "generation, M-STAR", "generation, hour by hour"
 HALF = "generation, M-STAR, weights in bfloat16"
+SHIPPED = "generation, M-STAR, four levels, copied places"
 LINEAR, ATTENTION = "of it, the linear layers alone", "of it, the attention alone"
 DIFFUSION = f"generation, diffusion of {DIFFUSION_STEPS:,} steps (one timed)"
 PRODUCT = "matrix product"
@@ -90,6 +92,17 @@ class Denoiser(nn.Module):
         return 1.005 * (x - 0.1 * noise) + 0.1 * torch.randn_like(x)
 
 
+def shipped_form(codec: MstarCodecConfig, size: str) -> MstarForTrajectoryGeneration:
+    """As `checkpoints/mstar-small`: a quarter of the codes, drawn in passes, with places to copy."""
+    hours, finest = codec.num_hours, len(codec.cells_per_resolution) - 1
+    levels = {"level_lengths": [1, hours // 24, hours // 6, hours], "level_resolutions": [finest] * 4}
+    short = MstarCodecModel(MstarCodecConfig.from_preset(size, **levels, num_encoder_layers=0, nested_cells=True))
+    model = MstarForTrajectoryGeneration.from_codec(short, size, within_level_steps=6, copy_places=True)
+    cells = torch.arange(codec.num_cells).unsqueeze(1)
+    model.fit_places(cells * torch.tensor(codec.cells_per_resolution) // codec.num_cells)
+    return model.eval()
+
+
 class Bench:
     """Models of one size on one device, and functions that do one piece of work each."""
 
@@ -103,6 +116,7 @@ class Bench:
             self.model.save_pretrained(folder)
             half = MstarForTrajectoryGeneration.from_pretrained(folder, dtype=torch.bfloat16)
         self.half = half.to(self.device).eval()
+        self.shipped = shipped_form(codec, size).to(self.device)
         config = self.model.config
         self.hours, self.cells, self.classes = codec.num_hours, codec.num_cells, config.num_attributes
         self.rng = np.random.default_rng(0)
@@ -116,7 +130,8 @@ class Bench:
         """Trained parameters; M-STAR has more at equal width: a table of codes and the layers its condition steers."""
         denoiser = sum(parameter.numel() for parameter in self.denoiser.parameters())
         ours = self.model.num_parameters(only_trainable=True)
-        return {OURS: ours, HALF: ours, HOURLY: self.hourly.num_parameters, DIFFUSION: denoiser}
+        shipped = self.shipped.num_parameters(only_trainable=True)
+        return {OURS: ours, HALF: ours, SHIPPED: shipped, HOURLY: self.hourly.num_parameters, DIFFUSION: denoiser}
 
     def precision(self, name: str) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if name == "bf16" else nullcontext()
@@ -125,12 +140,12 @@ class Bench:
         places = {name: self.rng.integers(0, self.cells, batch) for name in ("home_ids", "commute_ids")}
         return {**places, "attribute_ids": self.rng.integers(0, self.classes, batch)}
 
-    def generation(self, batch: int) -> Run:
-        given = self.conditions(batch)
+    def generation(self, batch: int, *, shipped: bool = False) -> Run:
+        given, model = self.conditions(batch), self.shipped if shipped else self.model
 
         def run() -> None:
-            self.model.set_attn_implementation("sdpa")  # trainings change it
-            self.model.generate(**given, batch_size=batch)
+            model.set_attn_implementation("sdpa")  # trainings change it
+            model.generate(**given, batch_size=batch)
 
         return run
 
@@ -197,11 +212,12 @@ class Bench:
         rows = [cells % number for number in self.codec.config.cells_per_resolution]
         return training_step(self.codec, {"input_ids": torch.stack(rows, 1)}, attention)
 
-    def generator_training(self, batch: int, attention: str) -> Run:
-        codec = self.codec.config
+    def generator_training(self, batch: int, attention: str, *, shipped: bool = False) -> Run:
+        model = self.shipped if shipped else self.model
+        codec = model.config.codec
         given = {name: torch.as_tensor(ids, device=self.device) for name, ids in self.conditions(batch).items()}
         codes = self._integers(codec.codebook_size, batch, codec.num_codes_per_week)
-        return training_step(self.model, {"code_ids": codes, **given}, attention)
+        return training_step(model, {"code_ids": codes, **given}, attention)
 
     def _integers(self, limit: int, *shape: int) -> torch.Tensor:
         return torch.from_numpy(self.rng.integers(0, limit, shape)).to(self.device)
@@ -278,6 +294,7 @@ def generations(bench: Bench, batch: int, precision: str) -> dict[str, tuple[Run
         **({HALF: (bench.generation_in_half, 1)} if precision == "bf16" else {}),
         LINEAR: (partial(bench.linear_layers, precision=precision), 1),
         ATTENTION: (partial(bench.attention, precision=precision), 1),
+        SHIPPED: (partial(bench.generation, shipped=True), 1),
         HOURLY: (bench.hour_by_hour, 1),
         DIFFUSION: (bench.diffusion_step, DIFFUSION_STEPS),
     }
@@ -287,10 +304,13 @@ def generations(bench: Bench, batch: int, precision: str) -> dict[str, tuple[Run
 def trainings(bench: Bench, batch: int) -> dict[str, dict[str, tuple[Run, Run, int]]]:
     """A group for each stage; the first row is the attention that the examples train with on this device."""
     kinds = ("eager", "sdpa") if bench.device.type == "cpu" else ("sdpa", "eager")
-    return {
+    found = {
         stage: {f"training step, {stage}, {kind} attention": (make(batch, kind), make(1, kind), 1) for kind in kinds}
         for stage, make in (("codec", bench.codec_training), ("generator", bench.generator_training))
     }
+    shipped = partial(bench.generator_training, attention="sdpa", shipped=True)
+    found["generator"]["training step, generator, four levels, copied places"] = shipped(batch), shipped(1), 1
+    return found
 
 
 def measure(

@@ -590,8 +590,9 @@ def test_the_speed_benchmark_runs_and_its_ratios_are_those_of_its_times(
             work["times first"], work["ms per week"] / work["ms per week"].iloc[0], rtol=1e-3, atol=1e-3
         )
         np.testing.assert_allclose(work["share of product"], work["GFLOP/s"] / product["GFLOP/s"], rtol=1e-3, atol=1e-3)
-        generates = work["measurement"].iloc[0].startswith("generation")
-        assert len(work) == (2 if not generates else 6 if work["precision"].iloc[0] == "bf16" else 5)
+        first, is_half = work["measurement"].iloc[0], work["precision"].iloc[0] == "bf16"
+        generates = first.startswith("generation")
+        assert len(work) == (6 + is_half if generates else 3 if "generator" in first else 2)
         if generates:  # what M-STAR computes is these two, its codec, and its conditions
             parts = work[work["measurement"].str.startswith("of it")]
             assert parts["GFLOP per week"].sum() < work["GFLOP per week"].iloc[0]

@@ -110,6 +110,8 @@ def main() -> None:
     parser.add_argument("--update", action="store_true", help="keep the rows of the file that are not made again")
     options = parser.parse_args()
     names = [f"M-STAR {Path(folder).name}" for folder in options.checkpoints]
+    if any(options.hourly_before) and not (all(options.hourly_before) and options.hourly_epochs):
+        parser.error("--hourly-before needs copies, epochs, and --hourly-epochs")
     if len(set(names)) < len(names):
         parser.error(f"two checkpoints would have one name in the table: {', '.join(names)}")
 

@@ -133,6 +133,7 @@ def train(
     hf-mobility train paris.parquet lyon.parquet --timezone Europe/Paris --size small -o my-samoe
     hf-mobility train simville.parquet --timezone Europe/Berlin --system mstar-codec --steps 1500 -o codec
     hf-mobility train simville.parquet --timezone Europe/Berlin --system mstar --codec codec -o generator
+    hf-mobility train few.parquet --timezone Europe/Berlin --system mstar-codec --shifted-copies 3 -o codec
     hf-mobility train few.parquet --timezone Europe/Berlin --system mstar --codec codec --shifted-copies 60 -o before
     hf-mobility train few.parquet --timezone Europe/Berlin --system mstar --start before -o generator
     hf-mobility train simville.parquet --timezone Europe/Berlin --system raw -o encoder

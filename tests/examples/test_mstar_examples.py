@@ -83,7 +83,8 @@ def runs(examples: SimpleNamespace, toy_weeks: Any, tmp_path_factory: pytest.Tem
     asked = run_main(examples.train_mstar_codec, toy_weeks, [*shared, *codec])
     asked += run_main(examples.train_mstar, toy_weeks, [*shared, *model, "--report", str(folder / "tried.csv")])
     evaluation = [str(folder / "mstar"), "--users", "30", "--seed", "4", "--number", "40", "--draws", "2"]
-    evaluation += ["--hourly-epochs", "1", "--hourly-width", "16", "--output", str(folder / "table.csv")]
+    evaluation += ["--hourly-epochs", "1", "--hourly-width", "16", "--hourly-before", "1", "1", "--plain"]
+    evaluation += ["--output", str(folder / "table.csv")]
     asked += run_main(examples.evaluate_mstar, toy_weeks, evaluation)
     return SimpleNamespace(folder=folder, asked=asked)
 
@@ -424,10 +425,12 @@ def test_weeks_are_drawn_as_a_function_of_the_seed(
 def test_the_table_has_noise_first_and_baselines_before_models(runs: SimpleNamespace) -> None:
     table = pd.read_csv(runs.folder / "table.csv", comment="#")
     assert (runs.folder / "table.csv").read_text().startswith("# python ")
-    baselines = ["ResampledWeeks", "HourlyMarkov", "HourlyMarkov by home", "ExplorationReturn", "HourlyTransformer"]
-    assert table["model"].tolist() == ["train sample", "real itself", *baselines, "M-STAR mstar"]
+    baselines = ["ResampledWeeks", "HourlyMarkov", "HourlyMarkov by home", "ExplorationReturn"]
+    baselines += ["HourlyTransformer, shifted copies"]
+    ours = ["M-STAR mstar", "M-STAR mstar, drawn plainly"]
+    assert table["model"].tolist() == ["train sample", "real itself", *baselines, *ours]
     assert (table["data"] == "simulated").all() and (table["n"] == 40).all()
-    assert table["draws"].tolist() == [5, 1] + [2] * 6
+    assert table["draws"].tolist() == [5, 1] + [2] * 7
     assert table["mean6"].notna().all()
 
 
@@ -446,12 +449,16 @@ def test_the_hourly_transformer_is_drawn_as_is_best_on_the_validation_people(
     assert module.best_settings(SimpleNamespace(generate=generate), toy_weeks, number) == wanted
 
 
-def test_two_checkpoints_of_one_name_are_refused(
+def test_two_checkpoints_of_one_name_and_half_a_training_are_refused(
     examples: SimpleNamespace, toy_weeks: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         run_main(examples.evaluate_mstar, toy_weeks, ["first/best", "second/best/"])
     assert "one name in the table: M-STAR best, M-STAR best" in capsys.readouterr().err
+    for before in (["1", "0", "--hourly-epochs", "1"], ["1", "1"]):
+        with pytest.raises(SystemExit):
+            run_main(examples.evaluate_mstar, toy_weeks, ["best", "--hourly-before", *before])
+        assert "needs copies, epochs, and --hourly-epochs" in capsys.readouterr().err
 
 
 # Ablation

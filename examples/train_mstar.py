@@ -70,19 +70,23 @@ def coded(
 ) -> ArrayRows:
     """Codes and conditions of weeks (N, L); with `noise`, several copies with flipped codes and what would be right."""
     encoded = tokenizer(cells, return_tensors="pt")
-    parts: list[dict[str, torch.Tensor]] = []
+    copies = copies if noise else 1
+    shape = (copies, len(cells), codec.config.num_codes_per_week)
+    found = {"code_ids": torch.empty(shape, dtype=torch.int64)}
+    if noise:
+        found["labels"] = torch.empty(shape, dtype=torch.int64)
     generator = torch.Generator().manual_seed(0)
-    for copy in range(copies if noise else 1):
-        for part in np.array_split(np.arange(len(cells)), max(1, len(cells) // 256)):
-            given = {name: values[part] for name, values in encoded.items()}
-            ids, mask = given["input_ids"].to(codec.device), given["attention_mask"].to(codec.device)
+    for copy in range(copies):
+        for first in range(0, len(cells), 256):
+            part = slice(first, first + 256)
+            ids, mask = (encoded[name][part].to(codec.device) for name in ("input_ids", "attention_mask"))
             if noise:
-                code_ids, labels = codec.encode_noisy(ids, mask, flip=noise * copy / copies, generator=generator)
-                found = {"code_ids": code_ids.cpu(), "labels": labels.cpu()}
+                both = codec.encode_noisy(ids, mask, flip=noise * copy / copies, generator=generator)
+                found["code_ids"][copy, part], found["labels"][copy, part] = both
             else:
-                found = {"code_ids": codec.encode(ids, mask).cpu()}
-            parts.append({**found, **{name: given[name] for name in ("attention_mask", *CONDITIONS)}})
-    return ArrayRows({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+                found["code_ids"][copy, part] = codec.encode(ids, mask)
+    columns = {name: torch.cat([encoded[name]] * copies) for name in ("attention_mask", *CONDITIONS)}
+    return ArrayRows({name: values.flatten(0, 1) for name, values in found.items()} | columns)
 
 
 def new_generator(

@@ -93,7 +93,7 @@ class Denoiser(nn.Module):
 
 
 def shipped_form(codec: MstarCodecConfig, size: str) -> MstarForTrajectoryGeneration:
-    """As `checkpoints/mstar-small`: a quarter of the codes, drawn in passes, with places to copy."""
+    """As `checkpoints/mstar-small` but for the preset's size: four levels, drawn in passes, with places to copy."""
     hours, finest = codec.num_hours, len(codec.cells_per_resolution) - 1
     levels = {"level_lengths": [1, hours // 24, hours // 6, hours], "level_resolutions": [finest] * 4}
     short = MstarCodecModel(MstarCodecConfig.from_preset(size, **levels, num_encoder_layers=0, nested_cells=True))
@@ -140,8 +140,8 @@ class Bench:
         places = {name: self.rng.integers(0, self.cells, batch) for name in ("home_ids", "commute_ids")}
         return {**places, "attribute_ids": self.rng.integers(0, self.classes, batch)}
 
-    def generation(self, batch: int, *, shipped: bool = False) -> Run:
-        given, model = self.conditions(batch), self.shipped if shipped else self.model
+    def generation(self, model: MstarForTrajectoryGeneration, batch: int) -> Run:
+        given = self.conditions(batch)
 
         def run() -> None:
             model.set_attn_implementation("sdpa")  # trainings change it
@@ -212,8 +212,7 @@ class Bench:
         rows = [cells % number for number in self.codec.config.cells_per_resolution]
         return training_step(self.codec, {"input_ids": torch.stack(rows, 1)}, attention)
 
-    def generator_training(self, batch: int, attention: str, *, shipped: bool = False) -> Run:
-        model = self.shipped if shipped else self.model
+    def generator_training(self, model: MstarForTrajectoryGeneration, batch: int, attention: str) -> Run:
         codec = model.config.codec
         given = {name: torch.as_tensor(ids, device=self.device) for name, ids in self.conditions(batch).items()}
         codes = self._integers(codec.codebook_size, batch, codec.num_codes_per_week)
@@ -290,11 +289,11 @@ def group(
 
 def generations(bench: Bench, batch: int, precision: str) -> dict[str, tuple[Run, Run, int]]:
     kinds: dict[str, tuple[Callable[[int], Run], int]] = {
-        OURS: (bench.generation, 1),
+        OURS: (partial(bench.generation, bench.model), 1),
         **({HALF: (bench.generation_in_half, 1)} if precision == "bf16" else {}),
         LINEAR: (partial(bench.linear_layers, precision=precision), 1),
         ATTENTION: (partial(bench.attention, precision=precision), 1),
-        SHIPPED: (partial(bench.generation, shipped=True), 1),
+        SHIPPED: (partial(bench.generation, bench.shipped), 1),
         HOURLY: (bench.hour_by_hour, 1),
         DIFFUSION: (bench.diffusion_step, DIFFUSION_STEPS),
     }
@@ -306,10 +305,16 @@ def trainings(bench: Bench, batch: int) -> dict[str, dict[str, tuple[Run, Run, i
     kinds = ("eager", "sdpa") if bench.device.type == "cpu" else ("sdpa", "eager")
     found = {
         stage: {f"training step, {stage}, {kind} attention": (make(batch, kind), make(1, kind), 1) for kind in kinds}
-        for stage, make in (("codec", bench.codec_training), ("generator", bench.generator_training))
+        for stage, make in (
+            ("codec", bench.codec_training),
+            ("generator", partial(bench.generator_training, bench.model)),
+        )
     }
-    shipped = partial(bench.generator_training, attention="sdpa", shipped=True)
-    found["generator"]["training step, generator, four levels, copied places"] = shipped(batch), shipped(1), 1
+    shipped, row = (
+        partial(bench.generator_training, bench.shipped),
+        "training step, generator, four levels, copied places",
+    )
+    found["generator"][row] = shipped(batch, "sdpa"), shipped(1, "sdpa"), 1
     return found
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from _tables import save_table
 from _weeks import NAMES, WeekSet, check_trained_on, load_weeks, shifted
-from train_mstar import PLAIN, compare, draw, judged_weeks
+from train_mstar import CONDITIONS, PLAIN, compare, draw, judged_weeks
 
 from hf_mobility import MstarForTrajectoryGeneration
 from hf_mobility.baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
@@ -49,17 +49,18 @@ def fitted_hourly(weeks: WeekSet, *, epochs: int, width: int, seed: int, before:
     shifted copies of each week that come first.
     """
     model = HourlyTransformer(width=width, slots_per_day=weeks.slots_per_day, warm_start=True)
-    for copies, rounds in (before, (0, epochs)):
+    held_out = weeks.cells[weeks.validation]
+    validation = held_out, conditions_of(weeks, held_out)
+    for copies, rounds in ([before] if any(before) else []) + [[0, epochs]]:
         cells = shifted(weeks, copies=copies, seed=seed)
         given = conditions_of(weeks, cells)
-        held_out = weeks.cells[weeks.validation]
         model.fit(
             cells,
             num_cells=weeks.tokenizer.num_cells,
             home=given.home_ids,
             commute=given.commute_ids,
             attribute=given.attribute_ids,
-            validation=(held_out, conditions_of(weeks, held_out)),
+            validation=validation,
             epochs=rounds,
             seed=seed,
             device=DEVICE,
@@ -70,7 +71,7 @@ def fitted_hourly(weeks: WeekSet, *, epochs: int, width: int, seed: int, before:
 def conditions_of(weeks: WeekSet, cells: np.ndarray) -> Conditions:
     """Those of these very weeks."""
     found = weeks.tokenizer(cells)
-    return Conditions(*(np.asarray(found[name]) for name in ("home_ids", "commute_ids", "attribute_ids")))
+    return Conditions(**{name: np.asarray(found[name]) for name in CONDITIONS})
 
 
 def best_settings(generator: HourlyTransformer, weeks: WeekSet, number: int) -> dict[str, Any]:

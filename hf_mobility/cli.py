@@ -146,11 +146,7 @@ def train(
     from hf_mobility.cards import CardFacts, write_card
 
     zones = timezone if len(timezone) == len(visits) else timezone * len(visits)
-    columns = files.column_names(column)
-    cities = [
-        (files.stem(path), files.read_visits(path, timezone=zone, columns=columns), zone)
-        for path, zone in zip(visits, zones)
-    ]
+    cities = files.read_cities(visits, zones, columns=files.column_names(column))
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate}
     arguments = {"num_train_epochs": epochs, "max_steps": steps}
     arguments |= {name: value for name, value in given.items() if value is not None}

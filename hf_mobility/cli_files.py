@@ -35,6 +35,13 @@ def read_visits(path: Path, *, timezone: str | None, columns: dict[str, str]) ->
     return validate_visits(path, timezone=timezone, **columns)
 
 
+def read_cities(paths: list[Path], timezones: list[str], *, columns: dict[str, str]) -> list[tuple[str, Any, str]]:
+    """Name, canonical visits and time zone of each file."""
+    return [
+        (stem(path), read_visits(path, timezone=zone, columns=columns), zone) for path, zone in zip(paths, timezones)
+    ]
+
+
 def read_source(
     path: Path,
     reader: str,

@@ -167,8 +167,8 @@ def _train_mstar(
 
 
 def _new_mstar(codec: MstarCodecModel, tokenizer: MstarTokenizer, size: str) -> MstarForTrajectoryGeneration:
-    copies = not codec.config.num_encoder_layers
-    values = {"num_attributes": tokenizer.num_attributes, "within_level_steps": 6, "copy_places": copies, **DRAWN}
+    has_places = not codec.config.num_encoder_layers  # a vector of their own, to copy
+    values = {"num_attributes": tokenizer.num_attributes, "within_level_steps": 6, "copy_places": has_places, **DRAWN}
     model = MstarForTrajectoryGeneration.from_codec(codec, size, **values)
     model.fit_places(tokenizer.cell_map)
     return model

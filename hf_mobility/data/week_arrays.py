@@ -167,12 +167,10 @@ def shift_weeks(cells: np.ndarray, rows: int, columns: int, *, copies: int, seed
         seed: of the steps.
     """
     cells = check_weeks(cells, num_cells=rows * columns)
-    rng, made = np.random.default_rng(seed), [cells]
-    for _ in range(copies):
-        down, right = rng.integers((rows, columns), size=(len(cells), 2)).T[..., None]
-        moved = (cells // columns + down) % rows * columns + (cells % columns + right) % columns
-        made.append(np.where(cells < 0, cells, moved).astype(cells.dtype))
-    return np.concatenate(made)
+    again = np.tile(cells, (copies, 1))
+    down, right = np.random.default_rng(seed).integers((rows, columns), size=(len(again), 2)).T[..., None]
+    moved = (again // columns + down) % rows * columns + (again % columns + right) % columns
+    return np.concatenate([cells, np.where(again < 0, again, moved).astype(cells.dtype)])
 
 
 def day_type(length: int, *, slots_per_day: int = 24, first_weekday: int = 0) -> np.ndarray:

@@ -33,8 +33,9 @@ def test_a_shifted_copy_keeps_the_steps_between_cells_and_the_unknown_hours(
 
 
 def test_copies_are_moved_by_every_step_alike() -> None:
-    made = shift_weeks(np.zeros((1, 2), dtype=int), 3, 4, copies=6_000, seed=0)[1:, 0]
-    np.testing.assert_allclose(np.bincount(made, minlength=12) / 6_000, 1 / 12, atol=0.02)
+    for weeks, copies in ((1, 6_000), (6_000, 1)):  # from copy to copy, and from week to week of one
+        made = shift_weeks(np.zeros((weeks, 2), dtype=int), 3, 4, copies=copies, seed=0)[weeks:, 0]
+        np.testing.assert_allclose(np.bincount(made, minlength=12) / 6_000, 1 / 12, atol=0.02)
 
 
 def test_cells_outside_the_grid_are_refused() -> None:

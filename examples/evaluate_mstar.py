@@ -4,8 +4,9 @@
     HF_MOBILITY_DATA=... python examples/evaluate_mstar.py runs/cabs --weeks sf_cabs --output mstar_cabs.csv
 
 Every generator gets conditions drawn from the training people (home, second place, movement class), never those of the
-test weeks. Three draws each; hours that a test week does not know are hidden in the generated one as well. How the
-hour-by-hour transformer is drawn from is chosen on the validation people, as for M-STAR.
+test weeks. Several draws each (`--draws`, more where weeks are few); hours that a test week does not know are hidden in
+the generated one as well. How the hour-by-hour transformer is drawn from is chosen on the validation people, with as
+many draws, as for M-STAR.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from _tables import save_table
 from _weeks import NAMES, WeekSet, check_trained_on, load_weeks, shifted
-from train_mstar import CONDITIONS, PLAIN, compare, draw, judged_weeks
+from train_mstar import CONDITIONS, PLAIN, compare, draw, judged_weeks, over_draws
 
 from hf_mobility import MstarForTrajectoryGeneration
 from hf_mobility.baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
@@ -74,15 +75,22 @@ def conditions_of(weeks: WeekSet, cells: np.ndarray) -> Conditions:
     return Conditions(**{name: np.asarray(found[name]) for name in CONDITIONS})
 
 
-def best_settings(generator: HourlyTransformer, weeks: WeekSet, number: int) -> dict[str, Any]:
+def drawn(weeks: WeekSet, number: int, seed: int) -> Conditions:
+    """Those of nobody: drawn from what the training weeks have."""
+    return Conditions(**weeks.tokenizer.sample_conditions(number, seed=seed))
+
+
+def best_settings(generator: HourlyTransformer, weeks: WeekSet, number: int, draws: int) -> dict[str, Any]:
     """The temperature, with all cells or the 20 best, whose weeks are nearest to as many validation weeks."""
     rows = judged_weeks(weeks, number)
-    conditions = Conditions(**weeks.tokenizer.sample_conditions(len(rows), seed=1))
     cuts = (None, min(20, weeks.tokenizer.num_cells))
     tried: list[dict[str, Any]] = [{"temperature": one, "top_k": cut} for one in TEMPERATURES for cut in cuts]
     found = []
     for settings in tried:
-        score = compare(weeks, rows, generator.generate(conditions, seed=1, **settings))
+        made = (
+            generator.generate(drawn(weeks, len(rows), seed), seed=seed, **settings) for seed in range(1, draws + 1)
+        )
+        score = over_draws(compare(weeks, rows, cells) for cells in made)
         found.append(score["mean6"])
         print(f"HourlyTransformer, {settings}: mean6 {score['mean6']:.4f}, moves {score['moves_per_day']:.2f}")
     return tried[int(np.nanargmin(found))]
@@ -94,7 +102,7 @@ def main() -> None:
     parser.add_argument("--weeks", default="simulated", choices=NAMES)
     parser.add_argument("--users", type=int, default=3_000)
     parser.add_argument("--number", type=int, default=2_000, help="weeks compared")
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=3, help="of each generator, and of each setting that is tried")
     parser.add_argument("--plain", action="store_true", help="draw as well at temperature 1 from all codes, no search")
     parser.add_argument("--hourly-epochs", type=int, default=0, help="train the hour-by-hour transformer as well")
     parser.add_argument("--hourly-width", type=int, default=128)
@@ -130,11 +138,10 @@ def main() -> None:
         nats = min(hourly.validation_loss) * weeks.cells.shape[1]
         print(f"HourlyTransformer: {hourly.num_parameters:,} parameters, {nats:.1f} nats a validation week")
         name = "HourlyTransformer, shifted copies" if options.hourly_before[0] else "HourlyTransformer"
-        baselines[name], settings[name] = hourly, best_settings(hourly, weeks, len(rows))
+        baselines[name], settings[name] = hourly, best_settings(hourly, weeks, len(rows), options.draws)
     for name, generator in baselines.items():
-        for seed in range(options.draws):
-            drawn = Conditions(**weeks.tokenizer.sample_conditions(len(real), seed=seed))
-            made.setdefault(name, []).append(generator.generate(drawn, seed=seed, **settings.get(name, {})))
+        way = settings.get(name, {})
+        made[name] = [generator.generate(drawn(weeks, len(real), k), seed=k, **way) for k in range(options.draws)]
     for name, folder in zip(names, options.checkpoints):
         model = MstarForTrajectoryGeneration.from_pretrained(folder).eval().to(DEVICE)
         print(f"{name}: {model.num_parameters() - model.codec.num_parameters():,} parameters beside the codec")
@@ -148,6 +155,7 @@ def main() -> None:
         lat=weeks.tokenizer.lat,
         lon=weeks.tokenizer.lon,
         slots_per_day=weeks.slots_per_day,
+        draws=max(5, options.draws),
     )
     table.insert(0, "data", options.weeks)
     print(table[SHOWN].round(4).to_string(index=False))

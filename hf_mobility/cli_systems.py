@@ -159,8 +159,7 @@ def _train_mstar(
     shifted = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=copies, seed=seed)
     encoded = tokenizer(shifted, return_tensors="pt")
     given = {name: encoded[name] for name in ("attention_mask", *CONDITIONS)}
-    parts = zip(encoded["input_ids"].split(256), encoded["attention_mask"].split(256))
-    codes = torch.cat([model.codec.encode(ids, mask) for ids, mask in parts])
+    codes = model.codec.encode(encoded["input_ids"], encoded["attention_mask"], batch_size=256)
     rows = ArrayRows({"code_ids": codes, **given})
     trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
     return _trained(trainer), tokenizer

@@ -172,9 +172,30 @@ class MstarCodecModel(MstarPreTrainedModel):
         return output
 
     @torch.no_grad()
-    def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Codes of weeks, (N, R, L) int64 -> (N, sum T_k) int64, coarse to fine."""
-        return torch.cat(self.quantiser(self.level_features(input_ids, attention_mask)).ids, dim=1)
+    def encode(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *, batch_size: int | None = None
+    ) -> torch.Tensor:
+        """Codes of weeks, (N, R, L) int64 -> (N, sum T_k) int64, coarse to fine, on the device of `input_ids`.
+
+        Args:
+            batch_size: weeks encoded at once, which bounds the memory of many; each part is taken to the device of the
+                model. `None` = all.
+
+        Raises:
+            ValueError: if a shape does not fit the configuration, or `batch_size` is below 1.
+        """
+        self._check_inputs(input_ids, attention_mask)
+        size = max(1, len(input_ids)) if batch_size is None else batch_size
+        if size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        # One tensor that parts are written to: a list of small ones keeps blocks of memory apart.
+        codes = input_ids.new_empty(len(input_ids), self.config.num_codes_per_week, dtype=torch.int64)
+        for first in range(0, len(input_ids), size):
+            part = slice(first, first + size)
+            mask = None if attention_mask is None else attention_mask[part].to(self.device)
+            features = self.level_features(input_ids[part].to(self.device), mask)
+            codes[part] = torch.cat(self.quantiser(features).ids, dim=1)
+        return codes
 
     def decode(self, code_ids: torch.Tensor) -> torch.Tensor:
         """Logits of codes, (N, sum T_k) int64 -> (N, L, C): exactly what `forward` gives in evaluation mode.

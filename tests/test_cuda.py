@@ -65,6 +65,7 @@ def test_a_codec_gives_the_same_codes_and_learns() -> None:
     codec = make_generator().codec
     weeks, there = make_weeks(make_generator()), on_cuda(codec)
     assert torch.equal(there.encode(weeks.cuda()).cpu(), codec.encode(weeks))
+    assert torch.equal(there.encode(weeks, batch_size=2), codec.encode(weeks))  # from where they are, in parts
     assert_same(there(weeks.cuda()).logits, codec(weeks).logits)
     learner: MstarCodecModel = there.train().requires_grad_(True)
     before = learner.quantiser.codebook.weight.clone()

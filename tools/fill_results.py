@@ -395,7 +395,13 @@ def mstar_speed(name: str) -> str:
 
 
 def settings(name: str) -> str:
-    rows = [[f"`{row['settings']}`", *reached(row, "mean6")] for _, row in read(name).sort_values("mean6").iterrows()]
+    """Ways of drawing, the best first; ± is the spread over draws, where there are several."""
+    rows = []
+    for _, row in read(name).sort_values("mean6").iterrows():
+        mean, moves = reached(row, "mean6")
+        rows.append(
+            [f"`{row['settings']}`", mean + (f" ± {1000 * row['mean6_sd']:.1f}" if "mean6_sd" in row else ""), moves]
+        )
     return markdown(rows, ["settings of drawing", "mean of six, 0.001 nats", "moves a day"])
 
 

@@ -361,6 +361,43 @@ def test_training_goes_on_from_a_trained_generator(
         torch.testing.assert_close(tuned.state_dict()[name], values, rtol=0, atol=1e-6, msg=name)
 
 
+def test_no_steps_choose_the_settings_of_a_trained_generator_again(
+    examples: SimpleNamespace,
+    runs: SimpleNamespace,
+    toy_weeks: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its weights are kept; each setting is drawn several times, and the table has the means."""
+    shared = ["--steps", "0", "--settings", "paper", "--judged", "20", "--output", str(tmp_path / "again")]
+    arguments = ["--start", str(runs.folder / "mstar"), "--draws", "3", "--report", str(tmp_path / "tried.csv")]
+    run_main(examples.train_mstar, toy_weeks, [*arguments, *shared])
+    assert "validation loss" not in capsys.readouterr().out
+    start = MstarForTrajectoryGeneration.from_pretrained(runs.folder / "mstar")
+    for name, values in MstarForTrajectoryGeneration.from_pretrained(tmp_path / "again").state_dict().items():
+        assert torch.equal(values, start.state_dict()[name]), name
+    module = examples.train_mstar
+    rows = module.judged_weeks(toy_weeks, 20)
+    settings = module.PAPER | {"temperature": None}
+    made = [module.draw(start, toy_weeks, len(rows), seed=seed, **settings) for seed in (1, 2, 3)]
+    found = pd.DataFrame([module.compare(toy_weeks, rows, weeks) for weeks in made])
+    (tried,) = pd.read_csv(tmp_path / "tried.csv", comment="#").to_dict("records")
+    assert tried["draws"] == 3 and tried["mean6_sd"] == pytest.approx(found["mean6"].std(), abs=1e-5)
+    assert {name: tried[name] for name in found} == pytest.approx(
+        found.mean(skipna=False).to_dict(), abs=1e-5, nan_ok=True
+    )
+
+    with pytest.raises(SystemExit):
+        run_main(module, toy_weeks, ["--codec", str(runs.folder / "codec"), *shared])
+    assert "--steps 0 chooses the settings of a trained generator" in capsys.readouterr().err
+
+
+def test_a_draw_without_a_value_leaves_no_mean(examples: SimpleNamespace) -> None:
+    """A setting under which nobody moves in one draw must not win by the others."""
+    found = examples.train_mstar.over_draws([{"n": 9, "mean6": 0.5}, {"n": 9, "mean6": np.nan}])
+    assert found["n"] == 9 and np.isnan(found["mean6"])
+
+
 def test_a_trained_generator_has_its_size_and_its_codec(
     examples: SimpleNamespace, toy_weeks: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,17 +420,19 @@ def test_the_best_settings_found_one_after_the_other_are_written_to_the_configur
     def draw(model: Any, weeks: Any, count: int, *, seed: int, **settings: Any) -> np.ndarray:
         """The real weeks, as far as the settings are the wanted ones."""
         assert count == number
-        asked.append(settings)
+        if seed == 1:
+            asked.append(settings)
         share = sum(settings.get(name) == value for name, value in wanted.items()) / len(wanted)
+        share *= seed - 1  # nothing of it in the first of two draws
         good = np.arange(number)[:, None] < share * number
         return np.where(good & (real >= 0), real, 3)
 
     monkeypatch.setattr(module, "draw", draw)
-    table = module.choose(model, toy_weeks, *module.SETTINGS["search"], number=number)
+    table = module.choose(model, toy_weeks, *module.SETTINGS["search"], number=number, draws=2)
     assert len(asked) == len(table)
     assert asked[0] == module.START, "the search begins with its start"
     assert len({json.dumps(settings, sort_keys=True) for settings in asked}) == len(table), "a setting was tried twice"
-    assert table["mean6"].min() < table["mean6"].iloc[0] / 2
+    assert table["mean6"].min() < 0.75 * table["mean6"].iloc[0] and (table["draws"] == 2).all()
     best = asked[int(table["mean6"].argmin())]
     assert wanted.items() <= best.items()
     model.save_pretrained(tmp_path)
@@ -442,11 +481,11 @@ def test_the_hourly_transformer_is_drawn_as_is_best_on_the_validation_people(
     wanted = {"temperature": 1.05, "top_k": None}
 
     def generate(conditions: Any, *, seed: int, **settings: Any) -> np.ndarray:
-        """The real weeks, if the settings are the wanted ones."""
+        """The real weeks in the second draw, if the settings are the wanted ones."""
         assert len(conditions) == number
-        return np.where((real >= 0) & (settings == wanted), real, 3)
+        return np.where((real >= 0) & (settings == wanted) & (seed == 2), real, 3)
 
-    assert module.best_settings(SimpleNamespace(generate=generate), toy_weeks, number) == wanted
+    assert module.best_settings(SimpleNamespace(generate=generate), toy_weeks, number, draws=2) == wanted
 
 
 def test_two_checkpoints_of_one_name_and_half_a_training_are_refused(

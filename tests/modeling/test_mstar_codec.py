@@ -245,6 +245,18 @@ def test_decoding_codes_gives_the_forward_pass_exactly(
     assert output.code_ids.shape == (3, model.config.num_codes_per_week) and output.code_ids.dtype == torch.int64
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["all known", "masked"])
+def test_weeks_are_encoded_alike_in_parts(masked: bool) -> None:
+    model = make_codec()
+    weeks = make_weeks(model.config)
+    mask = make_mask(*weeks[:, 0].shape) if masked else None
+    codes = model.encode(weeks, mask)
+    for size in (1, 2, 3, 9):
+        assert torch.equal(model.encode(weeks, mask, batch_size=size), codes)
+    nothing = model.encode(weeks[:0], batch_size=2)
+    assert nothing.shape == (0, model.config.num_codes_per_week) and nothing.dtype == torch.int64
+
+
 @every_form
 def test_level_by_level_calls_give_the_same_codes(variant: str, overrides: dict[str, Any]) -> None:
     """What a generator does: quantise, look up, carry on."""
@@ -412,6 +424,8 @@ def test_dropout_keeps_the_mean_and_the_share() -> None:
         (lambda m, w: m(w[:, :, :20]), r"got \(3, 2, 20\)"),
         (lambda m, w: m(w, torch.ones(3, 23)), r"attention_mask must be \(weeks 3, hours 24\), got \(3, 23\)"),
         (lambda m, w: m.decode(m.encode(w)[:, 1:]), r"code_ids must be \(weeks, 29\).*got \(3, 28\)"),
+        (lambda m, w: m.encode(None, batch_size=2), "input_ids must be .* got None"),
+        (lambda m, w: m.encode(w, batch_size=0), "batch_size must be at least 1, got 0"),
         (lambda m, w: m.encode_noisy(w, flip=1.5), "flip is a share between 0 and 1, got 1.5"),
         (lambda m, w: m.decode_features(torch.zeros(1, 24, 16), 2), "smoothing_window must be 0 or odd, got 2"),
         (lambda m, w: m.decode_features(torch.zeros(1, 24, 16), -1), "smoothing_window must be 0 or odd, got -1"),

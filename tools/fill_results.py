@@ -328,32 +328,17 @@ def generators_by_codec() -> str:
     return markdown(rows, ["codec", "its accuracy", "steps", "generator", *titles(*columns)])
 
 
-def levels(*names: str) -> str:
-    """Weeks whose levels are drawn from some level on, of several generators side by side."""
-    tables = [read(f"mstar_levels_{name}").set_index("drawn from level") for name in names]
+def levels() -> str:
+    """Weeks whose levels are drawn from some level on."""
     rows = []
-    for level in tables[0].index:
-        cells = []
-        for row in (table.loc[level] for table in tables):
-            lengths = ("length of residual", "length of features")
-            cells.append("" if pd.isna(row[lengths[0]]) else " of ".join(f"{row[length]:.0f}" for length in lengths))
-            cells += [
-                f"{row['moves_per_day']:.2f}",
-                f"{1000 * row['duration']:.0f}",
-                percent(row["stays of two slots"]),
-            ]
-        rows.append([str(level), *cells])
-    columns = ["residual", "moves a day", "duration", "stays of two slots"]
-    return markdown(rows, ["drawn from level", *(f"{name}: {column}" for name in names for column in columns)])
-
-
-def trainings() -> str:
-    """Generators on simulated weeks, each with its best settings of drawing."""
-    rows = []
-    for _, row in read("mstar_simulated_trainings").iterrows():
-        what = [row["codec"], row["generator"], f"{row['training_seed']}", f"{row['steps']:,} x {row['batch_size']}"]
-        rows.append([*what, f"{row['validation_loss']:.3f}", *reached(row, "mean6")])
-    return markdown(rows, ["codec", "generator", "seed", "steps x weeks", "validation nats", *titles("mean6")])
+    for _, row in read("mstar_levels").iterrows():
+        lengths = (row["length of residual"], row["length of features"])
+        cells = ["" if pd.isna(lengths[0]) else " of ".join(f"{length:.1f}" for length in lengths)]
+        stays = [percent(row[name]) for name in ("stays of one slot", "stays of two slots")]
+        cells += [*reached(row, "duration", "periodicity", "mean6"), *stays]
+        rows.append([str(row["drawn from level"]), *cells])
+    columns = titles("duration", "periodicity", "mean6")
+    return markdown(rows, ["drawn from level", "residual", *columns, "stays of one slot", "of two"])
 
 
 def nats(row: pd.Series) -> str:
@@ -534,11 +519,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar settings": lambda: settings("mstar_settings"),
     "mstar settings days": lambda: settings("mstar_settings_days_shifted"),
     "mstar ablation": lambda: generator_ablation("mstar_ablation"),
-    "mstar ablation passes": lambda: generator_ablation("mstar_ablation_passes"),
-    "mstar trainings": trainings,
     "mstar encoders": encoders,
     "mstar passes": passes,
-    "mstar levels": lambda: levels("paper", "own"),
+    "mstar levels": levels,
     "mstar codecs and generators": generators_by_codec,
     "mstar speed": lambda: mstar_speed("mstar_speed"),
     "mstar speed gpu": lambda: mstar_speed("mstar_speed_gpu"),

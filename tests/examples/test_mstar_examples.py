@@ -586,8 +586,23 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
         "mstar_codec_ablation": codecs,
         "mstar_days": {**judged, "moves_per_day": 3.5},
         "mstar_ablation": {**drawn, **jsd, "mean6": [0.004, 0.006, 0.01], "moves_per_day": [3.5, 3.0, 4.0]},
-        "mstar_ablation_passes": {**drawn, **jsd, "mean6": [0.002, 0.007, 0.007], "moves_per_day": [3.5, 3.0, 4.0]},
         "mstar_settings": {"settings": ["{'top_k': 3}"], "mean6": 0.01, "moves_per_day": 3.0},
+        "mstar_settings_days_shifted": {
+            "settings": ["{'top_k': 4}"],
+            "mean6": 0.01,
+            "mean6_sd": 0.002,
+            "moves_per_day": 3.0,
+        },
+        "mstar_levels": {
+            "drawn from level": ["none, round trip", "2"],
+            **jsd,
+            "mean6": 0.004,
+            "moves_per_day": 3.5,
+            "length of residual": [None, 3.0],
+            "length of features": [None, 8.0],
+            "stays of one slot": 0.34,
+            "stays of two slots": 0.1,
+        },
     }
     training = {"levels": ["1, 4, 48"], "codes": 53, "accuracy": 1.0, "passes": 7, "own_codes": "no", "dropout": 0.1}
     tables["mstar_passes"] = {
@@ -598,7 +613,7 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
         "mean6": 0.0145,
         "moves_per_day": 4.34,
     }
-    blocks = ("codecs", "codec ablation", "days", "ablation", "ablation passes", "settings", "passes")
+    blocks = ("codecs", "codec ablation", "days", "ablation", "settings", "settings days", "levels", "passes")
     text = fill_blocks(tables, [f"mstar {name}" for name in blocks])
     for row in (
         "| geolife days, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
@@ -608,8 +623,10 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
         "| **M-STAR days** | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 ± 1.0 | 0.50 | 3.50 | 3.0 % |",
         "| train sample |  | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 3.50 |",
         "| one pass | plain | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 8.0 ± 2.8 | 3.50 ± 0.71 |",
-        "| one pass | plain | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 7.0 ± 0.0 | 3.50 ± 0.71 |",
         "| `{'top_k': 3}` | 10.0 | 3.00 |",
+        "| `{'top_k': 4}` | 10.0 ± 2.0 | 3.00 |",
+        "| none, round trip |  | 4.0 | 4.0 | 4.0 | 3.50 | 34 % | 10 % |",
+        "| 2 | 3.0 of 8.0 | 4.0 | 4.0 | 4.0 | 3.50 | 34 % | 10 % |",
         "| 1, 4, 48 | 53 | 1.0000 | 7 | no | 0.1 | 1,200 | 57 | 4.0 | 4.0 | 14.5 | 4.34 |",
     ):
         assert row in text, row

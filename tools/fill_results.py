@@ -248,8 +248,9 @@ def generation(name: str) -> str:
         spread = "" if pd.isna(row["mean6_sd"]) else f" ± {1000 * row['mean6_sd']:.1f}"
         cells += [f"{1000 * row['mean6']:.1f}{spread}", f"{row['cpc']:.2f}", f"{row['moves_per_day']:.2f}"]
         copies = "" if pd.isna(row["copied_moving"]) else percent(row["copied_moving"], 1)
-        rows.append([f"**{row['model']}**" if row["model"].startswith("M-STAR") else row["model"], *cells, copies])
-    return markdown(rows, ["JSD, 0.001 nats", *GENERATION.values()])
+        name = f"**{row['model']}**" if row["model"].startswith("M-STAR") else row["model"]
+        rows.append([name, *cells, copies, str(row["draws"])])
+    return markdown(rows, ["JSD, 0.001 nats", *GENERATION.values(), "draws"])
 
 
 def codec(*names: str) -> str:

@@ -576,7 +576,15 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
     trip |= {"codes in use, mean level": 33.0, "codes in use, finest level": 34.0}
     codecs = {**trip, "variant": ["as published"] * 2, "seed": [0, 1], "accuracy": [0.5, 0.7], "data": "geolife_days"}
     jsd = dict.fromkeys(("displacement", "radius", "duration", "periodicity", "g_rank", "i_rank"), 0.004)
-    judged = {"model": ["M-STAR days"], **jsd, "mean6": 0.004, "mean6_sd": 0.001, "cpc": 0.5, "copied_moving": 0.03}
+    judged = {
+        "model": ["M-STAR days"],
+        **jsd,
+        "mean6": 0.004,
+        "mean6_sd": 0.001,
+        "cpc": 0.5,
+        "copied_moving": 0.03,
+        "draws": 10,
+    }
     drawn = {"variant": ["train sample", "one pass", "one pass"], "drawing": ["-", "plain", "plain"], "seed": [1, 0, 1]}
     tables = {
         **{
@@ -620,7 +628,7 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
         "| geolife days, nested cells, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
         "| geolife days, four levels, 2,048 codes, test | 2,425 | 0.9949 | 0.9556 | 0.800 | 3.50 / 3.45 | 33 / 34 |",
         "| as published | 0.600 ± 0.141 | 0.956 ± 0.000 | 0.800 ± 0.000 | 3.45 ± 0.00 | 33 ± 0 | 34 ± 0 |",
-        "| **M-STAR days** | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 ± 1.0 | 0.50 | 3.50 | 3.0 % |",
+        "| **M-STAR days** | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 ± 1.0 | 0.50 | 3.50 | 3.0 % | 10 |",
         "| train sample |  | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 3.50 |",
         "| one pass | plain | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 8.0 ± 2.8 | 3.50 ± 0.71 |",
         "| `{'top_k': 3}` | 10.0 | 3.00 |",

@@ -64,8 +64,10 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
     ) -> None:
         if city is None:
             if city_file is None or table_file is None:
+                folder = kwargs.get("name_or_path")  # of `from_pretrained`
+                missing = f"{str(folder)!r} has no city.json and city.safetensors; " if folder else ""
                 raise ValueError(
-                    "a MstarTokenizer is a city: use MstarTokenizer.from_grid(...), from_visits(...) or "
+                    f"{missing}a MstarTokenizer is a city: use MstarTokenizer.from_grid(...), from_visits(...) or "
                     "from_pretrained(folder)."
                 )
             city = _read_city(city_file, table_file)

@@ -60,9 +60,11 @@ class RawTokenizer(PreTrainedTokenizer):
         **kwargs: Any,
     ) -> None:
         if box is None or timezone is None:
+            folder = kwargs.get("name_or_path")  # of `from_pretrained`
+            missing = f"{str(folder)!r} has no tokenizer_config.json with a box; " if folder else ""
             raise ValueError(
-                "a RawTokenizer is a box and a time zone: use RawTokenizer.from_points(points, timezone=...), "
-                "from_box(box, timezone=...) or from_pretrained(folder)."
+                f"{missing}a RawTokenizer is a box and a time zone: use RawTokenizer."
+                "from_points(points, timezone=...), from_box(box, timezone=...) or from_pretrained(folder)."
             )
         self._box = Box.checked(box)
         try:

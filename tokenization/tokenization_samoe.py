@@ -69,8 +69,11 @@ class SamoeTokenizer(PreTrainedTokenizer):
     ) -> None:
         if city is None:
             if city_file is None or table_file is None:
+                folder = kwargs.get("name_or_path")  # of `from_pretrained`
+                missing = f"{str(folder)!r} has no city.json and city.safetensors; " if folder else ""
                 raise ValueError(
-                    "a SamoeTokenizer is a city: use SamoeTokenizer.from_city(city) or from_pretrained(folder)."
+                    f"{missing}a SamoeTokenizer is a city: use SamoeTokenizer.from_city(city) or "
+                    "from_pretrained(folder)."
                 )
             city = _read_city(city_file, table_file)
         if coordinate_norm not in ("locations", "grid"):

@@ -240,8 +240,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.start and (options.size or options.variant):
         parser.error("--size and --variant are of a new generator, --start goes on with a trained one")
-    if options.codec and not options.steps:
-        parser.error("--steps 0 chooses the settings of a trained generator: give it by --start")
+    if not options.steps and (options.codec or options.shifted_copies):
+        parser.error("--steps 0 chooses the settings of a trained generator: give it by --start, without copies")
     values = config_values(options.set, MstarConfig)
 
     weeks = load_weeks(options.weeks, seed=options.seed, users=options.users)

@@ -387,9 +387,10 @@ def test_no_steps_choose_the_settings_of_a_trained_generator_again(
         found.mean(skipna=False).to_dict(), abs=1e-5, nan_ok=True
     )
 
-    with pytest.raises(SystemExit):
-        run_main(module, toy_weeks, ["--codec", str(runs.folder / "codec"), *shared])
-    assert "--steps 0 chooses the settings of a trained generator" in capsys.readouterr().err
+    for contradiction in (["--codec", str(runs.folder / "codec")], [*arguments, "--shifted-copies", "2"]):
+        with pytest.raises(SystemExit):
+            run_main(module, toy_weeks, [*contradiction, *shared])
+        assert "--steps 0 chooses the settings of a trained generator" in capsys.readouterr().err
 
 
 def test_a_draw_without_a_value_leaves_no_mean(examples: SimpleNamespace) -> None:

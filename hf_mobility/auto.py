@@ -98,10 +98,13 @@ def _register_configs() -> None:
 
 
 def _register_tokenizers() -> None:
-    from transformers import AutoTokenizer
+    """Each under a stand-in for a configuration; saved tokenizers are found by the name of their class. Under their own
+    configuration a folder's code would be run in their place by `trust_remote_code=True`, which models never allow."""
+    from transformers import AutoTokenizer, PreTrainedConfig
 
-    for system in SYSTEMS.values():
-        AutoTokenizer.register(_load(system["config"]), tokenizer_class=_load(system["tokenizer"]))
+    for name in {system["tokenizer"] for system in SYSTEMS.values()}:
+        tokenizer = _load(name)
+        AutoTokenizer.register(type(f"{name[1]}Key", (PreTrainedConfig,), {}), tokenizer_class=tokenizer)
 
 
 def _register_models() -> None:

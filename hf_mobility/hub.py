@@ -10,6 +10,7 @@ interrupted push is repeated; huggingface_hub takes care of that.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,27 +29,8 @@ from huggingface_hub.errors import (
 if TYPE_CHECKING:
     from .cards import CardFacts
 
-# Keywords of `from_pretrained` that say where and how to fetch, not what to build.
-FETCHING = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LOG_IN = "log in with `hf auth login` or pass token="
-
-
-def fetching(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Those of `kwargs` that the tokenizer's `from_pretrained` needs as well as the model's."""
-    return {name: kwargs[name] for name in FETCHING if name in kwargs}
-
-
-def with_own_revision(name_or_path: str | Path, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """`kwargs` of `from_pretrained` in which a `revision` of an adapter is one of the adapter: transformers would look
-    for it in the base model's repository too."""
-    if kwargs.get("revision") is None:
-        return kwargs
-    from transformers.utils import find_adapter_config_file
-
-    if find_adapter_config_file(str(name_or_path), **fetching(kwargs)) is None:
-        return kwargs
-    rest = {name: value for name, value in kwargs.items() if name != "revision"}
-    return rest | {"adapter_kwargs": {**rest.get("adapter_kwargs", {}), "revision": kwargs["revision"]}}
 
 
 @contextmanager
@@ -160,7 +142,7 @@ def _check_base(folder: Path) -> None:
     if not config.is_file():
         return
     base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    if not base or Path(base).exists():
+    if not HUB_ID.fullmatch(base or "") or Path(base).exists():
         raise ValueError(
             f"the adapter's base model is {base!r}, which nobody else can load: push the base model and adapt from its "
             "Hub id, or, for an Adaptation, pass base_model=."

@@ -315,6 +315,8 @@ class RawPreTrainedModel(PreTrainedModel):
 class RawModel(RawPreTrainedModel):
     """The body: a series of points -> a state per point that knows the past only, and an embedding per user."""
 
+    _keys_to_ignore_on_load_unexpected = [r"^(prediction_head|classifier)\."]  # of the models around it
+
     def __init__(self, config: RawConfig) -> None:
         super().__init__(config)
         self.point_embedding = RawPointEmbedding(config)

@@ -387,6 +387,9 @@ class SamoeModel(SamoePreTrainedModel):
     `encode_locations`.
     """
 
+    # Of the model around it.
+    _keys_to_ignore_on_load_unexpected = [r"^(location_encoder|query_proj|(stay|relative|pointer)_head)\."]
+
     def __init__(self, config: SamoeConfig) -> None:
         super().__init__(config)
         d = config.hidden_size

@@ -20,9 +20,9 @@ ALL = CONFIG + (
 )
 TOKENIZER = (
     "from transformers import AutoTokenizer\n"
-    "from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING\n"
-    "from hf_mobility import SamoeConfig, SamoeTokenizer\n"
-    "assert TOKENIZER_MAPPING[SamoeConfig] is SamoeTokenizer\n"
+    "from transformers.models.auto.tokenization_auto import tokenizer_class_from_name\n"
+    "from hf_mobility import SamoeTokenizer\n"
+    "assert tokenizer_class_from_name('SamoeTokenizer') is SamoeTokenizer\n"
 )
 PEFT = (
     "from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as table\n"

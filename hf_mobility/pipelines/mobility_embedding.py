@@ -18,7 +18,8 @@ import torch
 
 from ..data.frames import DataError, validate_visits
 from ..data.regions import Visitors, visitors
-from ..hub import SavedWithCard, fetching, loading
+from ..hub import SavedWithCard, loading
+from ..loading import fetching, load_model
 from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer
@@ -62,12 +63,8 @@ class MobilityEmbeddingPipeline(SavedWithCard):
     ) -> MobilityEmbeddingPipeline:
         """Load the encoder and the city from one folder or Hub id; `kwargs` (`revision`, `token`, `dtype`, ...) go to
         the model's `from_pretrained`, those about the Hub to the tokenizer's too."""
-        from transformers import AutoModel
-
+        model = load_model(RawModel, name_or_path, reader=cls.__name__, kwargs=kwargs)
         with loading(name_or_path):
-            model = AutoModel.from_pretrained(str(name_or_path), **kwargs)
-            if not isinstance(model, RawModel):
-                raise ValueError(f"{name_or_path} holds a {type(model).__name__}; MobilityEmbeddingPipeline needs RAW.")
             tokenizer = RawTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
         return cls(model, tokenizer, batch_size=batch_size, bfloat16=bfloat16)
 

@@ -17,7 +17,8 @@ import torch
 from ..data.frames import DataError, validate_visits
 from ..data.sequences import CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
-from ..hub import SavedWithCard, fetching, loading, with_own_revision
+from ..hub import SavedWithCard, loading
+from ..loading import fetching, load_model
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..modeling.times_samoe import stay_seconds
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
@@ -69,15 +70,8 @@ class NextLocationPipeline(SavedWithCard):
             OSError: if there is no such folder or repository, or the Hub refuses.
         """
         own = {key: kwargs.pop(key) for key in ("context", "tokens_per_batch", "name") if key in kwargs}
-        from transformers import AutoModelForCausalLM
-
+        model = load_model(SamoeForNextLocation, name_or_path, reader=cls.__name__, kwargs=kwargs)
         with loading(name_or_path):
-            options = with_own_revision(name_or_path, kwargs)
-            model = AutoModelForCausalLM.from_pretrained(str(name_or_path), **options)
-            if not isinstance(model, SamoeForNextLocation):
-                raise ValueError(
-                    f"{name_or_path} holds a {type(model).__name__}; NextLocationPipeline needs a SamoeForNextLocation."
-                )
             if city is not None:
                 tokenizer = SamoeTokenizer.from_city(city, model.config)
             else:

@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 
 from ..data.frames import DataError
-from ..hub import SavedWithCard, fetching, loading
+from ..hub import SavedWithCard, loading
+from ..loading import fetching, load_model
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks_mstar import Weeks
 
@@ -63,8 +64,8 @@ class TrajectoryGenerationPipeline(SavedWithCard):
         `from_pretrained`, those about the Hub to the tokenizer's too."""
         from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 
+        model = load_model(MstarForTrajectoryGeneration, name_or_path, reader=cls.__name__, kwargs=kwargs)
         with loading(name_or_path):
-            model = MstarForTrajectoryGeneration.from_pretrained(str(name_or_path), **kwargs)
             tokenizer = MstarTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
         return cls(model, tokenizer, batch_size=batch_size)
 

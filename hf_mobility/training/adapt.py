@@ -31,6 +31,7 @@ from ..cards import CardFacts
 from ..data.city import popularity_levels
 from ..data.sequences import CitySequences
 from ..hub import SavedWithCard
+from ..loading import adapter_base, load_model
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
@@ -105,7 +106,7 @@ class Adaptation(SavedWithCard):
 
         Args:
             base_model: where the base is found at loading time (a Hub id or a path); by default, where it was loaded
-                from.
+                from, a folder by its whole path.
             facts: for the card, what cannot be read from the weights.
 
         Raises:
@@ -144,7 +145,8 @@ def adapt(
             they were.
 
     Raises:
-        ValueError: for an unknown strength, or visits in which nobody has two (unless the strength is `none`).
+        ValueError: for an unknown strength, an adapter in place of a model, or visits in which nobody has two (unless
+            the strength is `none`).
         TypeError: for another kind of model.
     """
     if isinstance(strength, str) and strength != "auto" and strength not in STRENGTHS:
@@ -152,7 +154,7 @@ def adapt(
     if not isinstance(model, (SamoeForNextLocation, str, Path)):
         raise TypeError(f"model must be a SamoeForNextLocation or where to load one from, got {type(model).__name__}.")
     start = time.perf_counter()
-    base = model if isinstance(model, SamoeForNextLocation) else SamoeForNextLocation.from_pretrained(str(model))
+    base = _load_base(model)
     tokenizer = SamoeTokenizer.from_city(city, base.config)
     sequences = CitySequences.from_visits(visits, tokenizer, unknown=unknown)
     window = min(window, (base.config.max_position_embeddings or window + 1) - 1)
@@ -162,6 +164,20 @@ def adapt(
         recipe = strength if isinstance(strength, Strength) else STRENGTHS[chosen]
         adapted = _tune(base, TrainingCity.build(sequences, tokenizer), recipe, settings)
     return Adaptation(adapted.eval(), tokenizer, chosen, report, reason, time.perf_counter() - start)
+
+
+def _load_base(model: SamoeForNextLocation | str | Path) -> SamoeForNextLocation:
+    if not isinstance(model, SamoeForNextLocation):
+        base = adapter_base(model)
+        if base is not None:
+            raise ValueError(
+                f"{model} is an adapter: adapt from its base model {base!r}, or merge it first (PeftModel's "
+                "`merge_and_unload`), save the result and adapt from that."
+            )
+        return load_model(SamoeForNextLocation, model, reader="adapt", kwargs={})
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError("the model carries an adapter already: adapt from its base, or merge and save it first.")
+    return model
 
 
 def _choose(
@@ -250,6 +266,8 @@ def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | N
     """A PEFT model around a copy of `base`, tuned on one city; the identity adapter for `None`."""
     torch.manual_seed(settings["seed"])
     adapted = get_peft_model(copy.deepcopy(base), (strength or Strength(ATTENTION, epochs=0)).lora_config())
+    if base.name_or_path and Path(base.name_or_path).is_dir():  # wherever the adapter will be loaded from
+        adapted.peft_config["default"].base_model_name_or_path = str(Path(base.name_or_path).resolve())
     if strength is None:
         return adapted
     corpus, batching = CityCorpus([city]), {key: settings[key] for key in ("tokens_per_batch", "window")}

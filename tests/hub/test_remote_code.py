@@ -24,7 +24,7 @@ from mstar_town import BOX, ZONE
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from samoe_town import CONFIG, TOKENIZER, make_visits
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from hf_mobility import (
     MstarCodecConfig,
@@ -175,6 +175,8 @@ def test_with_the_package_the_code_beside_the_weights_is_never_run(name: str, sa
             path.write_text("raise SystemExit('this file was run')\n")
         model, tokenizer = SCORES.load(saved.data / name)
         # Even one who says that the code may be run gets the package's classes.
+        trusted = AutoTokenizer.from_pretrained(saved.data / name, trust_remote_code=True)
+        assert type(trusted) is type(tokenizer) and type(trusted).__module__.startswith("hf_mobility.tokenization.")
         if name != "samoe-adapter":
             assert type(AutoConfig.from_pretrained(saved.data / name, trust_remote_code=True)) is type(model.config)
             body = AutoModel.from_pretrained(saved.data / name, trust_remote_code=True)

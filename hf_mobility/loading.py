@@ -1,0 +1,84 @@
+"""A checkpoint for one of our pipelines: what was saved there is found out before a weight is read.
+
+Unusual: only safetensors are opened, where transformers by itself would fall back to a pickle; and a model of another
+kind is refused by its name, where transformers would fill a model of this kind with fresh numbers and report which.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .hub import HUB_ID, loading
+
+# Keywords of `from_pretrained` that say where and how to fetch, not what to build.
+FETCHING = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+def fetching(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those of `kwargs` that the tokenizer's `from_pretrained` needs as well as the model's."""
+    return {name: kwargs[name] for name in FETCHING if name in kwargs}
+
+
+def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwargs: dict[str, Any]) -> Any:
+    """`model_class.from_pretrained` of a folder or Hub id that holds such a model, or an adapter of one. An encoder may
+    be taken out of a model with a head, but not the other way round.
+
+    Args:
+        reader: who reads, for the refusal.
+        kwargs: of `from_pretrained`; `revision` is that of the adapter where there is one.
+
+    Raises:
+        ValueError: if another model was saved there.
+        OSError: if it cannot be loaded, the base of an adapter included, or holds no safetensors.
+    """
+    from transformers import AutoConfig
+
+    where, options = str(name_or_path), fetching(kwargs)
+    with loading(where):
+        base = adapter_base(where, **options)
+        if base is None:
+            config = AutoConfig.from_pretrained(where, **options)
+        else:
+            _file(where, "adapter_model.safetensors", options)
+    if base is not None:
+        own, options = options, {name: value for name, value in options.items() if name != "revision"}
+        with loading(f"{base}, the base model of {where},"):
+            config = AutoConfig.from_pretrained(base, **options)
+        if own.get("revision") is not None:
+            # It is one of the adapter; transformers would look for it in the base model's repository too.
+            adapter = {**kwargs.get("adapter_kwargs", {}), "revision": own["revision"]}
+            kwargs = {name: value for name, value in kwargs.items() if name != "revision"} | {"adapter_kwargs": adapter}
+    found = (getattr(config, "architectures", None) or [""])[0]
+    wanted, other_type = model_class.__name__, config.model_type != model_class.config_class.model_type
+    if other_type or (found.endswith("Model") and not wanted.endswith("Model")):
+        raise ValueError(f"{where} holds a {found or type(config).__name__}; {reader} needs a {wanted}.")
+    with loading(where):
+        return model_class.from_pretrained(where, use_safetensors=True, **kwargs)
+
+
+def adapter_base(name_or_path: str | Path, **options: Any) -> str | None:
+    """The base model that an adapter's folder or repository names; None where there is no adapter.
+
+    Raises:
+        FileNotFoundError: if the base is a folder that is not there.
+    """
+    from transformers.utils import find_adapter_config_file
+
+    config = find_adapter_config_file(str(name_or_path), **options)
+    if config is None or _file(name_or_path, "config.json", options, must_exist=False):
+        return None  # a whole model, with or without an adapter in it
+    base = str(json.loads(Path(config).read_text(encoding="utf-8")).get("base_model_name_or_path") or "")
+    if not HUB_ID.fullmatch(base) and not (base and Path(base).is_dir()):
+        raise FileNotFoundError(
+            f"{name_or_path} is an adapter whose base model {base!r} is not there: write where it lies into "
+            "base_model_name_or_path of its adapter_config.json."
+        )
+    return base
+
+
+def _file(name_or_path: str | Path, name: str, options: dict[str, Any], *, must_exist: bool = True) -> str | None:
+    from transformers.utils import cached_file
+
+    return cached_file(str(name_or_path), name, _raise_exceptions_for_missing_entries=must_exist, **options)

@@ -18,8 +18,10 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 import hf_mobility
+from hf_mobility.card_facts import CardFacts, with_inherited
 from hf_mobility.card_snippets import SNIPPETS, snippet
 from hf_mobility.evaluation.report import to_markdown
+from hf_mobility.hub import HUB_ID
 
 TEMPLATES = Path(__file__).parent
 UNFILLED = "[More Information Needed]"  # stands in the generic cards that PEFT and huggingface_hub write
@@ -36,37 +38,6 @@ METRICS = {
     "mae_m": "mean absolute error per axis, metres",
     "error_km": "mean error, km",
 }
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """What cannot be read from the weights; Markdown texts, all optional.
-
-    summary: first paragraph. notes: limits of this checkpoint. usage_note: below the snippet. training_data, bias: what
-    it was trained on, and who is missing there. weights_license: an identifier of the Hub such as "apache-2.0", or
-    words of your own; data_license alike. command, seed, versions: what made it (versions of this process by default).
-    results: a table as `summarise`, `fidelity_report` or `horizon_table` return it (`model`, metrics, and `city` or
-    `data`), in which the names of this model's rows begin with `ours` and all others are baselines. figures: in place
-    of the printed table. privacy: what `hf_mobility.evaluation.audit` returned, or words.
-    """
-
-    summary: str = ""
-    notes: str = ""
-    usage_note: str = ""
-    training_data: str = "Not recorded."
-    bias: str = "Not recorded. Find out who is missing from the training data before you rely on this model."
-    weights_license: str = "unknown"
-    data_license: str = "not recorded"
-    command: str = ""
-    seed: int | None = None
-    versions: str = ""
-    results: pd.DataFrame | None = None
-    ours: str = ""
-    figures: str = ""
-    privacy: pd.DataFrame | str = (
-        "No audit of this checkpoint is recorded. `hf_mobility.evaluation.audit` measures copies, nearness to the "
-        "training weeks, rare places and unicity."
-    )
 
 
 @dataclass(frozen=True)
@@ -132,15 +103,16 @@ def model_card(
         model_or_config: a model of this package, a PEFT model around one, or a configuration that was saved with one.
         tokenizer: the one saved beside it.
         name: Hub id or folder from which the snippet loads; by default where the model was loaded from, its last part.
-        facts: what nobody can read from the weights.
+        facts: what nobody can read from the weights; what they leave out of licences and training data is taken from
+            the card of the checkpoint that the model was loaded from.
 
     Raises:
         ValueError: another kind of model, or results in which no row begins with `ours` or no known metric stands.
     """
-    facts = facts or CardFacts()
     adapter = bool(getattr(model_or_config, "peft_config", None))
     model = model_or_config.get_base_model() if hasattr(model_or_config, "get_base_model") else model_or_config
     config = getattr(model, "config", model)
+    facts = with_inherited(facts or CardFacts(), config, adapter=adapter)
     cls = _class_name(model, config)
     system = _SYSTEMS[config.model_type]
     name = name or Path(str(getattr(config, "name_or_path", "") or "model")).name
@@ -196,9 +168,14 @@ def write_card(
     path = Path(folder) / "README.md"
     if path.exists() and not replace and UNFILLED not in path.read_text(encoding="utf-8"):
         return False
-    card = model_card(model_or_config, tokenizer=tokenizer, name=name or Path(folder).resolve().name, facts=facts)
+    card = model_card(model_or_config, tokenizer=tokenizer, name=name or _shown(Path(folder)), facts=facts)
     path.write_text(str(card).rstrip("\n") + "\n", encoding="utf-8")
     return True
+
+
+def _shown(folder: Path) -> str:
+    """A relative path as it was given, so that the snippet runs from here; of a whole path only the last part."""
+    return folder.resolve().name if folder.is_absolute() or folder.name in ("", "..") else folder.as_posix()
 
 
 def dataset_card(simulated: Any, *, seed: int, name: str = "", **options: Any) -> DatasetCard:
@@ -258,7 +235,7 @@ def _summary(cls: str, model: Any, config: Any, system: _System, *, adapter: boo
 def _hub_id(adapted: Any) -> str | None:
     """The base's Hub id; a path of this machine is nobody's business."""
     base = str(next(iter(adapted.peft_config.values())).base_model_name_or_path or "")
-    return base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() else None
+    return base if HUB_ID.fullmatch(base) and not Path(base).exists() else None
 
 
 def _license(words: str) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def adapt(
 
     frame = files.read_visits(visits, timezone=timezone, columns=columns)
     local = fit(model, city, frame, strength=strength, seed=seed)
-    text = f"{len(frame):,} visits of {frame['user_id'].nunique():,} people; the base model's own data beside them."
+    text = f"The adapter: {len(frame):,} visits of {frame['user_id'].nunique():,} people."
     facts = CardFacts(notes=local.reason, training_data=text, command=_own_command(), seed=seed)
     local.save_pretrained(output, base_model=base_model, facts=facts)
     files.done(local.reason)

@@ -6,6 +6,7 @@ Unusual: what a training left beside the model (its own checkpoints, logs, pickl
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class SavedFolder(PushToHub):
         """Copy the folder's files; an adapter can be given the Hub id of its base."""
         target = Path(folder)
         shutil.copytree(self.folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT_AT_HOME))
+        _add_code(target)
         adapter = target / "adapter_config.json"
         if base_model is not None:
             if not adapter.is_file():
@@ -53,5 +55,31 @@ class SavedFolder(PushToHub):
 
             write_card(folder, AutoConfig.from_pretrained(folder), name=name, facts=facts)
         if card.is_file():
-            text, own = card.read_text(encoding="utf-8"), f'from_pretrained("{self.folder.resolve().name}")'
-            card.write_text(text.replace(own, f'from_pretrained("{name}")'), encoding="utf-8")
+            # The card may name the folder by the path that it had where it was written.
+            own = rf'from_pretrained\("([^"]*/)?{re.escape(self.folder.resolve().name)}"\)'
+            text = card.read_text(encoding="utf-8")
+            card.write_text(re.sub(own, lambda _: f'from_pretrained("{name}")', text), encoding="utf-8")
+
+
+def _add_code(folder: Path) -> None:
+    """The code that `save_pretrained` writes beside weights and city, where it was left out: the checkpoints of this
+    repository carry none."""
+    import torch
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.dynamic_module_utils import custom_object_save
+
+    import hf_mobility
+
+    if (folder / "config.json").is_file() and not _names_code(folder / "config.json"):
+        config = AutoConfig.from_pretrained(folder)
+        model_class = getattr(hf_mobility, (config.architectures or [""])[0], None)
+        if model_class is not None:
+            with torch.device("meta"):  # its class is wanted, not its weights
+                custom_object_save(model_class(config), folder, config=config)
+            config.save_pretrained(folder)
+    if (folder / "tokenizer_config.json").is_file() and not _names_code(folder / "tokenizer_config.json"):
+        AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+
+
+def _names_code(config: Path) -> bool:
+    return "auto_map" in json.loads(config.read_text(encoding="utf-8"))

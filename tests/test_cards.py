@@ -25,6 +25,7 @@ from hf_mobility import (
     MstarConfig,
     MstarForTrajectoryGeneration,
     MstarTokenizer,
+    NextLocationPipeline,
     RawConfig,
     RawForRegionAnalysis,
     RawForTrajectoryPrediction,
@@ -154,6 +155,46 @@ def test_a_card_that_somebody_wrote_stays(toy: SimpleNamespace, tmp_path: Path) 
     assert not write_card(tmp_path, model)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "my own words\n"
     assert write_card(tmp_path, model, replace=True)
+
+
+def test_licence_and_training_data_go_with_the_weights(toy: SimpleNamespace, tmp_path: Path) -> None:
+    model, tokenizer = samoe(SamoeForNextLocation, toy)
+    facts = CardFacts(
+        training_data="Twelve cities.",
+        bias="Few tourists.",
+        weights_license="research use, as asked",
+        data_license="none",
+    )
+    NextLocationPipeline(model, tokenizer).save_pretrained(tmp_path / "first", facts=facts)
+    NextLocationPipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "again")
+    again = ModelCard.load(tmp_path / "again" / "README.md")
+    assert again.data.license_name == "research-use" and again.data.license_data == "none"
+    assert "- **Weights**: research use, as asked\n- **Data**: none" in again.text
+    assert "## Training data\n\nFrom the card of first: Twelve cities.\n" in again.text
+    assert "## Sampling bias\n\nFrom the card of first: Few tourists.\n" in again.text
+
+    visits, city = toy.city(4)
+    local = adapt(tmp_path / "again", city, visits, strength="none")
+    local.save_pretrained(
+        tmp_path / "local", facts=CardFacts(training_data="The adapter: 4 people.", data_license="mine")
+    )
+    adapter = ModelCard.load(tmp_path / "local" / "README.md")
+    assert adapter.data.license_name == "research-use" and adapter.data.license_data == "mine"
+    assert "The adapter: 4 people.\n\nFrom the card of first: Twelve cities.\n" in adapter.text
+    assert str(tmp_path) not in str(again) + str(adapter)
+
+    fresh = model_card(samoe(SamoeForNextLocation, toy)[0])
+    assert fresh.data.license_name is None and fresh.data.license == "unknown"
+
+
+def test_the_snippet_names_a_relative_folder_as_it_was_given(
+    toy: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    NextLocationPipeline(*samoe(SamoeForNextLocation, toy)).save_pretrained("runs/my-city")
+    card = ModelCard.load("runs/my-city/README.md")
+    assert 'from_pretrained("runs/my-city")' in snippet(card) and card.text.startswith("\n# my-city\n")
+    run(snippet(card))
 
 
 RESULTS = pd.DataFrame(

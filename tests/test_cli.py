@@ -33,10 +33,12 @@ from hf_mobility import (
     simulate_city,
 )
 from hf_mobility.cli import app
+from hf_mobility.cli_push import SavedFolder
 from hf_mobility.data.exports import week_matrix
 from hf_mobility.evaluation import audit
 
 ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINTS = [path.parent for path in sorted((ROOT / "checkpoints").glob("*/config.json"))]
 ZONE = "Europe/Berlin"
 COMMANDS = ("prepare", "train", "adapt", "predict", "generate", "embed", "evaluate", "audit", "info", "push")
 
@@ -315,6 +317,25 @@ def test_push_uploads_the_folder_and_its_card_names_the_repository(
     assert not (town.samoe / "README.md").exists()  # the folder itself stays as it is
 
 
+@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
+def test_a_folder_without_code_is_pushed_with_it(folder: Path, tmp_path: Path) -> None:
+    """The shipped checkpoints carry none; everything else stays."""
+    pushed = SavedFolder(folder)
+    pushed.save_pretrained(tmp_path)
+    pushed._write_card(tmp_path, name="mia/town", facts=None)
+    for name, auto in (("config.json", "AutoModel"), ("tokenizer_config.json", "AutoTokenizer")):
+        before, after = (json.loads((path / name).read_text()) for path in (folder, tmp_path))
+        assert "auto_map" not in before
+        reference = after.pop("auto_map")[auto]
+        module = (reference if isinstance(reference, str) else reference[0]).split(".")[0]
+        assert (tmp_path / f"{module}.py").is_file()
+        assert {key: after.get(key) for key in before if key != "use_cache"} == {
+            key: value for key, value in before.items() if key != "use_cache"
+        }
+    named = re.findall(r'from_pretrained\("(.*?)"', (tmp_path / "README.md").read_text())
+    assert named and set(named) == {"mia/town"}
+
+
 def test_push_refuses_what_nobody_could_load(local: Path, tmp_path: Path) -> None:
     assert "There is no folder" in call("push", tmp_path / "nothing", "me/x", code=1).output
     assert "holds no saved model" in call("push", tmp_path, "me/x", code=1).output
@@ -350,7 +371,7 @@ def test_faults_of_data_and_arguments_are_the_librarys_sentence_and_exit_code_1(
         "time zone of a new city": ("predict", town.samoe, town.visits, "--city", town.visits, *out),
         "no column(s) lat, lon": ("audit", town.visits, "-o", tmp_path / "out.geoparquet"),
         "must be at least 1": ("generate", generator, "-n", 0, *out),
-        "needs RAW": ("embed", town.samoe, town.visits, *out),
+        "needs a RawModel": ("embed", town.samoe, town.visits, *out),
         "which needs one of them": (*training, "--system", "mstar"),
         "is for --system mstar": (*training, "--system", "raw", "--start", generator),
         "--size is of a new model": (*training, "--system", "mstar", "--start", generator, "--size", "tiny"),

@@ -1,0 +1,91 @@
+"""What a model card says that cannot be read from the weights, and what it takes over from the card of the checkpoint
+that the weights come from.
+
+Unusual: a licence is a term that goes with the weights. A checkpoint that is saved again or adapted keeps it, and the
+account of its training data, unless its owner writes another.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What cannot be read from the weights; Markdown texts, all optional.
+
+    summary: first paragraph. notes: limits of this checkpoint. usage_note: below the snippet. training_data, bias: what
+    it was trained on, and who is missing there. weights_license: an identifier of the Hub such as "apache-2.0", or
+    words of your own; data_license alike. command, seed, versions: what made it (versions of this process by default).
+    results: a table as `summarise`, `fidelity_report` or `horizon_table` return it (`model`, metrics, and `city` or
+    `data`), in which the names of this model's rows begin with `ours` and all others are baselines. figures: in place
+    of the printed table. privacy: what `hf_mobility.evaluation.audit` returned, or words.
+    """
+
+    summary: str = ""
+    notes: str = ""
+    usage_note: str = ""
+    training_data: str = "Not recorded."
+    bias: str = "Not recorded. Find out who is missing from the training data before you rely on this model."
+    weights_license: str = "unknown"
+    data_license: str = "not recorded"
+    command: str = ""
+    seed: int | None = None
+    versions: str = ""
+    results: pd.DataFrame | None = None
+    ours: str = ""
+    figures: str = ""
+    privacy: pd.DataFrame | str = (
+        "No audit of this checkpoint is recorded. `hf_mobility.evaluation.audit` measures copies, nearness to the "
+        "training weeks, rare places and unicity."
+    )
+
+
+def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts:
+    """`facts`, completed by the card beside the weights that `config` was loaded with, if there is one: both licences,
+    training data and who is missing there. What `facts` says itself goes before; what an adapter was trained on comes
+    on top of its base's data."""
+    where = str(getattr(config, "name_or_path", "") or "")
+    text = _card_beside(where, getattr(config, "_commit_hash", None))
+    sections = {
+        title: words.strip() for title, words in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    }
+    licences = dict(re.findall(r"^- \*\*(\w+)\*\*: (.+)$", sections.get("Licences", ""), re.M))
+    source = where if getattr(config, "_commit_hash", None) else Path(where).name  # no path of this machine
+    found: dict[str, Any] = {
+        "weights_license": licences.get("Weights"),
+        "data_license": licences.get("Data"),
+        "training_data": sections.get("Training data"),
+        "bias": sections.get("Sampling bias"),
+    }
+    unsaid: dict[str, Any] = {field.name: field.default for field in fields(CardFacts)}
+    for name, words in found.items():
+        if not words or words == unsaid[name]:
+            continue
+        if name in ("training_data", "bias") and not words.startswith("From the card of "):
+            words = f"From the card of {source}: {words}"
+        said = getattr(facts, name)
+        if said == unsaid[name]:
+            facts = replace(facts, **{name: words})
+        elif adapter and name == "training_data":
+            facts = replace(facts, training_data=f"{said}\n\n{words}")
+    return facts
+
+
+def _card_beside(where: str, commit: str | None) -> str:
+    """The text of a folder's README.md; of a model of the Hub, where it can be had."""
+    if commit is not None:
+        from transformers.utils import cached_file
+
+        try:
+            path = cached_file(where, "README.md", revision=commit, _raise_exceptions_for_missing_entries=False)
+        except OSError:
+            return ""
+    else:
+        path = str(Path(where) / "README.md") if where else None
+    return Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else ""

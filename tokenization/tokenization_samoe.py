@@ -20,12 +20,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BatchEncoding, PreTrainedTokenizer
 
+from .places_samoe import Places
 from .records_samoe import column, has_column, is_records, local_seconds, utc_seconds
 
 FORMAT_VERSION = 1
 NUM_SPECIAL = 2
 CONTEXT = 512  # visits that are looked back on where the model sets no bound of its own
-KM_PER_DEGREE = 111.195
 HALF_HOUR = 1_800
 DAY_SECONDS = 86_400
 PER_VISIT = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
@@ -145,7 +145,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
         return self._features
 
     def _build_features(self) -> np.ndarray:
-        km = self._to_km(self.lat, self.lon)
+        km = self.places.km
         if self.coordinate_norm == "grid":
             low, high = km.min(0), km.max(0)
             centre, spread = (low + high) / 2, (high - low) / np.sqrt(12.0)
@@ -157,10 +157,10 @@ class SamoeTokenizer(PreTrainedTokenizer):
         rows = np.concatenate([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
         return np.concatenate([np.zeros((NUM_SPECIAL, rows.shape[1]), np.float32), rows])
 
-    def _to_km(self, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-        """East and north in km from the city's middle, (n,), (n,) -> (n, 2) float64 (local equirectangular plane)."""
-        lat0, lon0 = self.lat.mean(), self.lon.mean()
-        return np.stack([(lon - lon0) * KM_PER_DEGREE * np.cos(np.radians(lat0)), (lat - lat0) * KM_PER_DEGREE], axis=1)
+    @property
+    def places(self) -> Places:
+        """The listed locations as points of a plane."""
+        return Places(self.lat, self.lon, self.name)
 
     # Visits -> ids
 
@@ -180,7 +180,8 @@ class SamoeTokenizer(PreTrainedTokenizer):
             (n,); `offsets` (U + 1,), `users` (U,).
 
         Raises:
-            ValueError: for missing columns, no visits, unknown locations, or naive times; one sentence each.
+            ValueError: for missing columns, no visits, unknown locations, coordinates (where there are any) that are
+                mostly elsewhere than the city lists their locations, or naive times; one sentence each.
         """
         location = column(visits, columns.get("location_id", "location_id"))
         utc = utc_seconds(column(visits, columns.get("time", "time")))
@@ -226,6 +227,10 @@ class SamoeTokenizer(PreTrainedTokenizer):
         rows = np.fromiter((self._index.get(name, -1) for name in names.tolist()), np.int64, len(names))
         ids = rows[inverse]
         missing = ids < NUM_SPECIAL
+        points = [columns.get(name, name) for name in ("lat", "lon")]
+        if not missing.all() and all(has_column(visits, name) for name in points):
+            lat, lon = (np.asarray(column(visits, name), np.float64)[~missing] for name in points)
+            self.places.check(ids[~missing] - NUM_SPECIAL, lat, lon)
         if not missing.any() or unknown == "drop":
             return np.where(missing, -1, ids)
         if unknown == "error":
@@ -235,20 +240,17 @@ class SamoeTokenizer(PreTrainedTokenizer):
                 f"{self.name!r} does not list, first {absent[:5].tolist()}; "
                 "add them to the City, or pass unknown='nearest' or 'drop'."
             )
-        lat = np.asarray(column(visits, columns.get("lat", "lat")), np.float64)[missing]
-        lon = np.asarray(column(visits, columns.get("lon", "lon")), np.float64)[missing]
-        ids[missing] = self.nearest(lat, lon)
+        lat, lon = (np.asarray(column(visits, name), np.float64)[missing] for name in points)
+        ids[missing] = self.places.nearest(lat, lon, visits=len(ids)) + NUM_SPECIAL
         return ids
 
     def nearest(self, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-        """Token id of the listed location nearest to each point, (n,), (n,) -> (n,) int64."""
-        places = self._to_km(self.lat, self.lon)
-        points = self._to_km(np.asarray(lat), np.asarray(lon))
-        found = [
-            ((places[None] - block[:, None]) ** 2).sum(-1).argmin(1)
-            for block in np.array_split(points, len(points) // 512 + 1)
-        ]
-        return np.concatenate(found) + NUM_SPECIAL
+        """Token id of the listed location nearest to each point, (n,), (n,) -> (n,) int64.
+
+        Raises:
+            ValueError: if most points are farther from all locations than the city is wide (and 10 km).
+        """
+        return self.places.nearest(lat, lon) + NUM_SPECIAL
 
     def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> BatchEncoding:
         """Visits (or text) -> `BatchEncoding`.

@@ -105,7 +105,7 @@ class NextLocationPipeline(SavedWithCard):
 
         Args:
             visits: a visits frame, `datasets.Dataset`, Arrow table or path; see `validate_visits` for columns and
-                `timezone`.
+                `timezone`. Without `location_id`, the city's nearest places count.
             top_k: how many places per person, 1 .. number of locations.
             target_time: only for models with `arrival_time=True`: when the next visit begins, one aware time for all
                 or one per person (a mapping
@@ -119,6 +119,7 @@ class NextLocationPipeline(SavedWithCard):
 
         Raises:
             DataError: for faults in the frame, an unsuitable `top_k` or a missing `target_time`; one sentence each.
+            ValueError: for visits of another city: unlisted places, or coordinates far from the city's.
         """
         if not 1 <= top_k <= len(self.tokenizer.location_ids):
             raise DataError(

@@ -120,7 +120,7 @@ def test_in_a_city_of_one_place_that_place_is_certain(world: SimpleNamespace) ->
         setattr(one, name, getattr(world.city, name)[:1])
     with pytest.raises(DataError, match="at least two locations"):
         City(**vars(one))
-    visits = world.visits.head(3).assign(location_id=one.location_ids[0])
+    visits = world.visits.head(3).assign(location_id=one.location_ids[0], lat=one.lat[0], lon=one.lon[0])
     table = world.pipe.for_city(one).predict(visits, top_k=1)
     assert table["probability"].tolist() == [1.0]
 

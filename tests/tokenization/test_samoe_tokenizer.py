@@ -232,6 +232,41 @@ def test_nearest_equals_a_loop_over_great_circles() -> None:
     assert (TOKENIZER.nearest(lat, lon) == wanted).mean() > 0.99  # a plane against a sphere: ties only
 
 
+def test_ids_of_another_city_are_seen_by_their_coordinates() -> None:
+    """The same ids, elsewhere: all simulated cities share theirs."""
+    frame = make_visits()
+    for moved in (
+        frame.assign(lat=frame["lat"] + 1),
+        frame.assign(lat=LAT[::-1][[int(n[1:]) for n in frame["location_id"]]]),
+    ):
+        with pytest.raises(ValueError, match=r"of 13 visits lie more than .* km from the place that their location_id"):
+            TOKENIZER(moved)
+    bare = frame.assign(lat=frame["lat"] + 1)[["user_id", "time", "location_id"]]
+    assert_equal_encodings(TOKENIZER.encode_visits(bare), TOKENIZER.encode_visits(frame))
+
+
+def test_check_ins_may_lie_around_their_place_and_some_anywhere() -> None:
+    frame = make_visits()
+    noisy = frame.assign(
+        lat=frame["lat"] + np.where(np.arange(13) < 6, 5.0, 0.005)
+    )  # six elsewhere, the rest 550 m off
+    assert_equal_encodings(TOKENIZER.encode_visits(noisy), TOKENIZER.encode_visits(frame))
+    assert TOKENIZER.encode_visits(noisy.assign(lat=np.nan))["input_ids"].tolist() == [
+        int(name[1:]) + 2 for name in frame["location_id"]
+    ]
+
+
+def test_nothing_is_snapped_from_another_city() -> None:
+    frame = make_visits().assign(location_id="unknown")
+    with pytest.raises(ValueError, match=r"13 of 13 visits lie more than .* km from every place in the city 'Town'"):
+        TOKENIZER(frame.assign(lat=48.85, lon=2.35), unknown="nearest")
+    with pytest.raises(ValueError, match=r"2 of 2 visits lie more than"):
+        TOKENIZER.nearest(np.array([0.0, 0.0]), np.array([0.0, 1.0]))
+    abroad = make_visits()
+    abroad.loc[:4, ["lat", "location_id"]] = (0.0, "a holiday")
+    assert len(TOKENIZER.encode_visits(abroad, unknown="nearest")["input_ids"]) == 13
+
+
 @pytest.mark.parametrize("reserved", ["<pad>", "<eos>"])
 def test_special_tokens_are_no_locations(reserved: str) -> None:
     with pytest.raises(ValueError, match="does not list"):

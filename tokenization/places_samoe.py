@@ -1,0 +1,71 @@
+"""Where a city's places lie: the plane they are measured in, the place nearest to a point, and whether records are of
+this city at all.
+
+Unusual: ids alone say nothing about the city. Simulated cities share theirs, and many data sets number places from 0,
+so coordinates, where there are any, are compared with the places that the ids name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+KM_PER_DEGREE = 111.195
+FAR_KM = 10.0  # no place to snap to, unless the city itself is wider
+NOISE_KM = 1.0  # check-ins are that far from their place, or as far as places are from one another
+
+
+class Places:
+    """The places of a city, `lat` and `lon` (N,) float64 degrees, in km east and north of their middle."""
+
+    def __init__(self, lat: np.ndarray, lon: np.ndarray, name: str) -> None:
+        self.lat0, self.lon0, self.name = lat.mean(), lon.mean(), name
+        self.km = self.to_km(lat, lon)
+        self.extent = np.ptp(self.km, axis=0)
+
+    def to_km(self, lat: Any, lon: Any) -> np.ndarray:
+        """(n,), (n,) degrees -> (n, 2) float64 (local equirectangular plane)."""
+        lat, lon = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
+        scale = np.cos(np.radians(self.lat0))
+        return KM_PER_DEGREE * np.stack([(lon - self.lon0) * scale, lat - self.lat0], axis=1)
+
+    def nearest(self, lat: Any, lon: Any, *, visits: int | None = None) -> np.ndarray:
+        """Row of the place nearest to each point, (n,), (n,) -> (n,) int64; of `visits`, where the others are at known
+        places.
+
+        Raises:
+            ValueError: if most visits are farther from all places than the city is wide.
+        """
+        points = self.to_km(lat, lon)
+        rows = np.zeros(len(points), np.int64)
+        for start in range(0, len(points), 512):
+            block = points[start : start + 512, None]
+            rows[start : start + 512] = ((self.km[None] - block) ** 2).sum(-1).argmin(1)
+        limit = max(FAR_KM, float(np.hypot(*self.extent)))
+        far = np.hypot(*(points - self.km[rows]).T) > limit
+        self._refuse(far, visits or len(far), lat, lon, f"more than {limit:.0f} km from every place")
+        return rows
+
+    def check(self, rows: np.ndarray, lat: Any, lon: Any) -> None:
+        """Compare points with the places that their ids name.
+
+        Raises:
+            ValueError: if most lie farther from them than the noise of check-ins and the spacing of places explain.
+        """
+        spacing = float(np.sqrt(self.extent.prod() / len(self.km)))
+        limit = max(NOISE_KM, spacing)
+        apart = np.hypot(*(self.to_km(lat, lon) - self.km[rows]).T)
+        far = apart > limit
+        self._refuse(far, len(far), lat, lon, f"more than {limit:.1f} km from the place that their location_id names")
+
+    def _refuse(self, far: np.ndarray, visits: int, lat: Any, lon: Any, where: str) -> None:
+        if 2 * int(far.sum()) <= visits:
+            return
+        first = np.flatnonzero(far)[:5]
+        shown = ", ".join(f"({a:g}, {b:g})" for a, b in zip(np.asarray(lat)[first], np.asarray(lon)[first]))
+        name = f"the city {self.name!r}" if self.name else "this city"
+        raise ValueError(
+            f"{int(far.sum())} of {visits} visits lie {where} in {name} (first {shown}): they are of another city; "
+            "build its City and pass it (city=, or --city on the command line)."
+        )

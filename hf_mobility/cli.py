@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +37,7 @@ Model = Annotated[str, typer.Argument(help="Folder or Hub id.")]
 Visits = Annotated[Path, typer.Argument(help="File of visits: user_id, time, location_id, lat, lon.")]
 NewCity = Annotated[Path | None, typer.Option("--city", help="Visits or places of another city than the checkpoint's.")]
 Reader = Literal["table", "tsmc2014", "tist2015", "gowalla", "yjmob100k", "geolife", "cabspotting"]
+KeptOut = Annotated[float, typer.Option("--test-fraction", help="Left out, for `evaluate` with the same one and seed.")]
 System = Literal["samoe", "mstar-codec", "mstar", "raw"]
 Strength = Literal["auto", "none", "weak", "strong"]
 Unknown = Literal["error", "nearest", "drop"]
@@ -123,6 +124,7 @@ def train(
     steps: Annotated[int, typer.Option(help="Batches instead of epochs.")] = -1,
     batch_size: Annotated[int | None, typer.Option(help="Rows of a batch; samoe fills batches by length.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The preset's by default.")] = None,
+    test_fraction: KeptOut = 0.0,
     seed: Seed = 0,
     timezone: Annotated[list[str], typer.Option(help="Of the cities: one for all, or one per file.")] = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
@@ -136,7 +138,7 @@ def train(
     hf-mobility train few.parquet --timezone Europe/Berlin --system mstar-codec --shifted-copies 3 -o codec
     hf-mobility train few.parquet --timezone Europe/Berlin --system mstar --codec codec --shifted-copies 60 -o before
     hf-mobility train few.parquet --timezone Europe/Berlin --system mstar --start before -o generator
-    hf-mobility train simville.parquet --timezone Europe/Berlin --system raw -o encoder
+    hf-mobility train simville.parquet --timezone Europe/Berlin --system raw --test-fraction 0.2 -o encoder
     """
     if len(timezone) not in (1, len(visits)):
         raise typer.BadParameter(
@@ -144,9 +146,13 @@ def train(
         )
     from hf_mobility import cli_systems
     from hf_mobility.cards import CardFacts, write_card
+    from hf_mobility.cli_judge import training_part
 
     zones = timezone if len(timezone) == len(visits) else timezone * len(visits)
     cities = files.read_cities(visits, zones, columns=files.column_names(column))
+    if test_fraction:
+        known = partial(training_part, system, test_fraction=test_fraction, seed=seed)
+        cities = [(name, known(frame, timezone=zone), zone) for name, frame, zone in cities]
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate}
     arguments = {"num_train_epochs": epochs, "max_steps": steps}
     arguments |= {name: value for name, value in given.items() if value is not None}
@@ -178,6 +184,7 @@ def adapt(
     output: Folder,
     strength: Annotated[Strength, typer.Option(help="auto asks held-out people.")] = "auto",
     base_model: Annotated[str | None, typer.Option(help="Hub id that the adapter is to name as its base.")] = None,
+    test_fraction: KeptOut = 0.0,
     seed: Seed = 0,
     timezone: Timezone = None,
     column: Columns = [],  # noqa: B006
@@ -186,13 +193,19 @@ def adapt(
 
     \b
     hf-mobility adapt checkpoints/samoe-small visits.parquet --timezone Europe/Paris -o my-city
+    hf-mobility adapt checkpoints/samoe-small visits.parquet --timezone Europe/Paris --test-fraction 0.2 -o judged
+    hf-mobility evaluate judged visits.parquet --test-fraction 0.2
     """
     columns = files.column_names(column)
     city = files.read_city(visits, timezone=timezone, columns=columns)
+    frame = files.read_visits(visits, timezone=timezone, columns=columns)
     from hf_mobility import adapt as fit
     from hf_mobility.cards import CardFacts
+    from hf_mobility.cli_judge import training_part
 
-    frame = files.read_visits(visits, timezone=timezone, columns=columns)
+    if test_fraction:
+        frame = training_part("samoe", frame, timezone=city.timezone, test_fraction=test_fraction, seed=seed)
+        city = city.with_popularity(frame)
     local = fit(model, city, frame, strength=strength, seed=seed)
     text = f"The adapter: {len(frame):,} visits of {frame['user_id'].nunique():,} people."
     facts = CardFacts(notes=local.reason, training_data=text, command=_own_command(), seed=seed)
@@ -304,20 +317,23 @@ def evaluate(
 ) -> None:
     """Judge a model on visits that it was not trained on, baselines first.
 
-    SAMoE: ranking of everybody's last visits. M-STAR: fidelity of generated weeks. RAW: positions rolled out.
+    SAMoE: ranking of everybody's last visits. M-STAR: fidelity of generated weeks to those of a part of the people.
+    RAW: positions of a part of the people rolled out. Train and adapt with the same --test-fraction and --seed.
 
     \b
-    hf-mobility evaluate my-city visits.parquet -o results.csv
-    hf-mobility evaluate checkpoints/mstar-small simville.parquet
+    hf-mobility evaluate checkpoints/samoe-small visits.parquet --city visits.parquet --timezone Europe/Paris
+    hf-mobility evaluate judged visits.parquet -o results.csv
     """
     files.check_suffix(output)
     columns = files.column_names(column)
     frame = files.read_visits(visits, timezone=timezone, columns=columns)
     place = None if city is None else files.read_city(city, timezone=timezone, columns=columns)
-    from hf_mobility import cli_systems
+    from hf_mobility.cli_judge import judge
 
-    table, short = cli_systems.judge(model, frame, city=place, test_fraction=test_fraction, seed=seed)
+    table, short = judge(model, frame, city=place, test_fraction=test_fraction, seed=seed)
     files.done(short.to_string(index=False))
+    for note in table.attrs.get("notes", ()):
+        typer.echo(f"hf-mobility: {note}", err=True)
     if output is not None:
         files.write_frame(table, output)
         files.done("all measures", output)

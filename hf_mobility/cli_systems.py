@@ -1,16 +1,14 @@
-"""What the commands `train` and `evaluate` do for each of the three systems: which verbs of the library are called.
+"""What the command `train` does for each of the three systems: which verbs of the library are called.
 
-Unusual: nothing is chosen here. Sizes are presets, training settings are `training_arguments`, judges and baselines are
-those of `hf_mobility.evaluation`; the scripts in examples/ have the options that a paper needs.
+Unusual: nothing is chosen here. Sizes are presets, training settings are `training_arguments`; the scripts in examples/
+have the options that a paper needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from transformers import Trainer, set_seed
@@ -19,33 +17,20 @@ from hf_mobility import (
     ArrayRows,
     City,
     CityCorpus,
-    ContextMix,
-    DataError,
     MobilityTrainer,
     MstarCodecConfig,
     MstarCodecModel,
     MstarForTrajectoryGeneration,
     MstarTokenizer,
-    NextLocationPipeline,
     RawConfig,
     RawForTrajectoryPrediction,
     RawTokenizer,
     SamoeConfig,
     SamoeForNextLocation,
     SamoeTokenizer,
-    TrajectoryGenerationPipeline,
-    evaluate,
-    make_task,
-    simulate_cities,
-    summarise,
     training_arguments,
 )
-from hf_mobility.baselines import Conditions, CopyLast, ExplorationReturn, HourlyMarkov, HourMean, ResampledWeeks
-from hf_mobility.baselines.count import UserFrequency, UserMarkov
-from hf_mobility.data.tasks import split_by_user
-from hf_mobility.data.trajectory_tasks import TrajectoryTask
 from hf_mobility.data.week_arrays import shift_weeks
-from hf_mobility.evaluation import RollOut, fidelity_report, horizon_table
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 # Of M-STAR, as the shipped codec (docs/results.md)
@@ -192,81 +177,3 @@ def _eager(model: Any) -> Any:
 def _trained(trainer: Trainer) -> Any:
     trainer.train()
     return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
-
-
-# ------------------------------------------------------------------------------------------------------------ evaluate
-
-
-def judge_samoe(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
-    """Ranking of the last visits of everybody, count tables first. Without `city`, that of the checkpoint."""
-    pipe = NextLocationPipeline.from_pretrained(model, city=city, name=Path(model).name)
-    places = City.from_tokenizer(pipe.tokenizer) if city is None else city
-    task = make_task(visits, places, test_fraction=test_fraction)
-    if city is not None:  # its popularity must not come from what is to be predicted
-        pipe = pipe.for_city(city.with_popularity(task.train_visits()))
-    sources = []
-    for made in simulate_cities(2, num_users=100, num_days=28, num_locations=200, observe=0.3, seed=seed):
-        sources.append(make_task(made.visits, City.from_visits(made.visits, timezone=made.timezone, name=made.name)))
-    known = task.train_visits()
-    mix = ContextMix(ContextMix.fit(sources, seed=seed), counts_from=known)
-    rivals: list[Any] = [UserFrequency(known), UserMarkov(known), mix]
-    return summarise([evaluate(one, task) for one in (*rivals, pipe)], seed=seed)
-
-
-def judge_mstar(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
-    """Fidelity of generated weeks to those of people held out, beside the noise level and baselines fitted on the
-    others."""
-    if city is not None:
-        raise DataError("A generator of weeks knows the grid it was trained on: leave --city out.")
-    pipe = TrajectoryGenerationPipeline.from_pretrained(model)
-    tokenizer = pipe.tokenizer
-    fitted, held_out = split_by_user(visits, (1 - test_fraction, test_fraction), seed=seed)
-    train, real = tokenizer.weeks(fitted).cells, tokenizer.weeks(held_out).cells
-    real = real[: len(train)]
-    lat, lon, slots = tokenizer.lat, tokenizer.lon, 24 * 60 // tokenizer.interval_minutes
-    rivals: dict[str, Any] = {
-        "ResampledWeeks": ResampledWeeks().fit(train),
-        "HourlyMarkov": HourlyMarkov(by_home=False, slots_per_day=slots).fit(train, num_cells=len(lat)),
-        "ExplorationReturn": ExplorationReturn(slots_per_day=slots).fit(train, lat=lat, lon=lon),
-    }
-    drawn = Conditions(**tokenizer.sample_conditions(len(real), seed=seed))
-    made = {name: rival.generate(drawn, seed=seed) for name, rival in rivals.items()}
-    made[Path(model).name] = pipe.generate(len(real), seed=seed, to="weeks")
-    return fidelity_report(made, real=real, train=train, lat=lat, lon=lon, slots_per_day=slots, seed=seed)
-
-
-def judge_raw(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
-    """Errors of positions rolled out for ten slots, beside standing still and the hour's mean."""
-    if city is not None:
-        raise DataError("RAW knows the box it was trained in: leave --city out.")
-    tokenizer = RawTokenizer.from_pretrained(model)
-    task = TrajectoryTask.from_series(tokenizer.encode_points(visits), tokenizer)
-    predictors: list[Any] = [CopyLast(), HourMean(), RollOut(RawForTrajectoryPrediction.from_pretrained(model).eval())]
-    return horizon_table(predictors, task)
-
-
-JUDGES: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
-    "mobility_samoe": (judge_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
-    "mobility_mstar": (judge_mstar, ["model", "n", "displacement", "radius", "duration", "mean6", "cpc", "copied"]),
-    "mobility_raw": (judge_raw, ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "error_km"]),
-}
-
-
-def judge(model: str, visits: pd.DataFrame, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The whole table and its main columns.
-
-    Raises:
-        ValueError: a model that is not judged alone (a codec).
-    """
-    from transformers import AutoConfig
-    from transformers.utils import find_adapter_config_file
-
-    adapter = find_adapter_config_file(model) is not None
-    kind = "mobility_samoe" if adapter else AutoConfig.from_pretrained(model).model_type
-    if kind not in JUDGES:
-        raise ValueError(f"{model} is a {kind}; evaluate judges {', '.join(JUDGES)}.")
-    judged, shown = JUDGES[kind]
-    table = judged(model, visits, **options)
-    short = table[shown]
-    numbers = short.select_dtypes("number").columns
-    return table, short.assign(**{name: np.round(short[name], 4) for name in numbers})

@@ -61,7 +61,8 @@ def town(tmp_path_factory: pytest.TempPathFactory, toy: SimpleNamespace) -> Simp
     city = City.from_visits(frame, timezone=ZONE, name="simville")
     model = toy.model()
     model.save_pretrained(folder / "samoe")
-    SamoeTokenizer.from_city(city, model.config).save_pretrained(folder / "samoe")
+    known = city.with_popularity(make_task(frame, city).train_visits())
+    SamoeTokenizer.from_city(known, model.config).save_pretrained(folder / "samoe")
     return SimpleNamespace(folder=folder, visits=visits, frame=frame, city=city, samoe=folder / "samoe")
 
 
@@ -69,7 +70,7 @@ def town(tmp_path_factory: pytest.TempPathFactory, toy: SimpleNamespace) -> Simp
 def local(town: SimpleNamespace) -> Path:
     """An adapter folder."""
     strength = ("--strength", "weak", "--timezone", ZONE)
-    result = call("adapt", town.samoe, town.visits, *strength, "-o", town.folder / "local")
+    result = call("adapt", town.samoe, town.visits, *strength, "--test-fraction", 0.2, "-o", town.folder / "local")
     assert "weak" in result.output
     return town.folder / "local"
 
@@ -77,7 +78,7 @@ def local(town: SimpleNamespace) -> Path:
 @pytest.fixture(scope="module")
 def generator(town: SimpleNamespace) -> Path:
     """Codec and generator as the commands train them, two steps each."""
-    short = ("--steps", 2, "--batch-size", 4, "--size", "tiny", "--timezone", ZONE)
+    short = ("--steps", 2, "--batch-size", 4, "--size", "tiny", "--timezone", ZONE, "--test-fraction", 0.4)
     whole = town.folder / "whole.parquet"  # of people seen all the time
     call("prepare", "--simulate", 30, "--days", 14, "--seed", 1, "-o", whole)
     call("train", whole, "--system", "mstar-codec", *short, "-o", town.folder / "codec")
@@ -87,7 +88,7 @@ def generator(town: SimpleNamespace) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(town: SimpleNamespace) -> Path:
-    short = ("--steps", 2, "--batch-size", 4, "--size", "tiny", "--timezone", ZONE)
+    short = ("--steps", 2, "--batch-size", 4, "--size", "tiny", "--timezone", ZONE, "--test-fraction", 0.2)
     call("train", town.visits, "--system", "raw", *short, "-o", town.folder / "raw")
     return town.folder / "raw"
 
@@ -202,7 +203,7 @@ def test_training_goes_on_with_a_generator_that_learned_from_shifted_copies(
     town: SimpleNamespace, generator: Path, tmp_path: Path
 ) -> None:
     whole, zone = town.folder / "whole.parquet", ("--timezone", ZONE, "--system", "mstar")
-    nothing = ("--steps", 1, "--batch-size", 4, "--learning-rate", 1e-9)
+    nothing = ("--steps", 1, "--batch-size", 4, "--learning-rate", 1e-9, "--test-fraction", 0.4)
     call("train", whole, *zone, "--start", generator, "--shifted-copies", 2, *nothing, "-o", tmp_path)
     before, after = (load_file(folder / "model.safetensors") for folder in (generator, tmp_path))
     for name, values in before.items():
@@ -247,13 +248,47 @@ def test_evaluate_shows_baselines_first_for_each_system(
     assert pd.read_csv(out)["model"].iloc[-1] == "weeks"
 
     call("evaluate", encoder, town.visits, "-o", out)
-    assert list(pd.read_csv(out)["model"].unique()) == ["CopyLast", "HourMean", "RAW"]
+    table = pd.read_csv(out)
+    assert list(table["model"].unique()) == ["CopyLast", "HourMean", "RAW"]
+    assert table["users"].max() == 12  # windows: two weeks of six people of thirty
 
 
 def test_an_adapter_is_evaluated_as_the_model_around_it(town: SimpleNamespace, local: Path) -> None:
     result = call("evaluate", local, town.visits)
     assert " local " in result.output
     assert "adapter:" in call("info", local).output
+
+
+def test_what_a_model_has_seen_is_no_test_of_it(town: SimpleNamespace, generator: Path, tmp_path: Path) -> None:
+    """Popularity, homes and the box that the tokenizer counted tell that nothing was left out."""
+    whole, zone = town.folder / "whole.parquet", ("--timezone", ZONE)
+    short = ("--steps", 1, "--batch-size", 4, *zone)
+    call("adapt", town.samoe, town.visits, "--strength", "none", *zone, "-o", tmp_path / "adapter")
+    call("train", whole, "--system", "mstar-codec", "--size", "tiny", *short, "-o", tmp_path / "codec")
+    call(
+        "train",
+        whole,
+        "--system",
+        "mstar",
+        "--size",
+        "tiny",
+        "--codec",
+        tmp_path / "codec",
+        *short,
+        "-o",
+        tmp_path / "weeks",
+    )
+    call("train", whole, "--system", "raw", "--size", "tiny", *short, "-o", tmp_path / "raw")
+    assert "unless it was trained with --test-fraction" in call("evaluate", tmp_path / "raw", whole).stderr
+    for model, visits in (("adapter", town.visits), ("weeks", whole)):
+        assert "was made from exactly these visits" in call("evaluate", tmp_path / model, visits, code=1).stderr
+    with_city = ("--city", town.visits, *zone)
+    assert "exactly these" in call("evaluate", tmp_path / "adapter", town.visits, *with_city, code=1).stderr
+
+
+def test_weeks_of_another_city_are_told_by_their_homes(generator: Path, tmp_path: Path) -> None:
+    call("prepare", "--simulate", 30, "--days", 14, "--seed", 2, "-o", tmp_path / "other.parquet")
+    assert "the table compares two cities" in call("evaluate", generator, tmp_path / "other.parquet").stderr
 
 
 def test_audit_of_visits_is_the_verbs(town: SimpleNamespace, tmp_path: Path) -> None:

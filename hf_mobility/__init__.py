@@ -45,6 +45,7 @@ _NAMES = {
     "MobilityEmbeddingPipeline": "pipelines.mobility_embedding",
     "TrajectoryGenerationPipeline": "pipelines.trajectory_generation",
     "ArrayRows": "training.rows",
+    "VisitCollator": "training.rows",
     "MobilityTrainer": "training.trainer",
     "CityCorpus": "training.corpus",
     "CityCollator": "training.corpus",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from .training.corpus import CityCorpus as CityCorpus
     from .training.presets import training_arguments as training_arguments
     from .training.rows import ArrayRows as ArrayRows
+    from .training.rows import VisitCollator as VisitCollator
     from .training.trainer import MobilityTrainer as MobilityTrainer
 
 

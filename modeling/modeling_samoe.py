@@ -586,7 +586,10 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         """
         if location_table is None:
             if location_features is None:
-                raise ValueError("location_features (or location_table) are needed: a model knows no city.")
+                raise ValueError(
+                    "location_features (or location_table) are needed, a model knows no city: the tokenizer returns "
+                    "them with return_tensors='pt'; train with VisitCollator(tokenizer) or MobilityTrainer."
+                )
             location_table = self.encode_locations(location_features)
         outputs = self.model(
             input_ids=input_ids,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,12 @@ def weeks_of(
         "users_dropped": len(np.unique(users)) - len(np.unique(users[kept])),
     }
     if not kept.any():
+        outside = report["rows_outside"]
+        if 2 * outside > report["rows"]:
+            raise ValueError(
+                f"{outside} of {report['rows']} rows lie outside the grid, so no week is known: use a tokenizer of "
+                "these records' city (MstarTokenizer.from_visits)."
+            )
         raise ValueError(
             f"none of the {len(cells)} weeks has {needed} of its {shape.num_slots} hours known (the best has "
             f"{int(known.max(initial=0))}): lower min_known, or raise max_stay_hours or fill_hours."
@@ -176,13 +183,31 @@ def _check_hours_once(group: np.ndarray, slot: np.ndarray, ids: np.ndarray, name
 
 
 def local_dates(values: Any) -> np.ndarray:
-    """Dates as datetime64[D], of the shape given; of an aware time the date on its own clock, not in UTC."""
+    """Dates as datetime64[D], of the shape given; of an aware time the date on its own clock, not in UTC.
+
+    Raises:
+        ValueError: for text that is no ISO date, and for times of day: windows begin at midnight.
+    """
     given = np.asarray(values)
-    if given.dtype.kind == "O":
-        times = given.ravel().tolist()
+    if given.dtype.kind in "OU":
+        times = [_read_time(time) if isinstance(time, str) else time for time in given.ravel().tolist()]
         naive = [time.replace(tzinfo=None) if getattr(time, "tzinfo", None) else time for time in times]
         given = np.array(naive, dtype="datetime64[s]").reshape(given.shape)
-    return given.astype("datetime64[D]")
+    dates = given.astype("datetime64[D]")
+    late = np.flatnonzero((dates != given) & ~np.isnat(dates))
+    if len(late):
+        raise ValueError(
+            f"start: {len(late)} of {dates.size} are no dates but times of day (first {given.ravel()[late[0]]}); "
+            "windows begin at midnight, so give dates."
+        )
+    return dates
+
+
+def _read_time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"start: {text!r} is no date; write it as 2024-01-31.") from error
 
 
 def kind_of(frame: Any, kind: str, names: dict[str, str]) -> str:

@@ -67,7 +67,7 @@ class CitySequences:
 
 def visits_to_dataset(visits: pd.DataFrame, tokenizer: Any, *, max_length: int = 128) -> datasets.Dataset:
     """Windows of at most `max_length` + 1 visits as a `datasets.Dataset` with the columns of `FIELDS` and `labels`:
-    for a plain `Trainer`.
+    for a plain `Trainer` with `data_collator=VisitCollator(tokenizer)`.
 
     One city per dataset. `labels` equal `input_ids` with -100 at the first visit, which has no past to be predicted
     from.

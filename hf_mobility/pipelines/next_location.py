@@ -113,9 +113,10 @@ class NextLocationPipeline(SavedWithCard):
             unknown: `error`, `nearest` or `drop`: what to do with locations the city does not list.
 
         Returns:
-            `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, `expected_stay`
-            (seconds from the last arrival to
-            the next), sorted by user and rank.
+            `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, `expected_stay`, sorted
+            by user and rank. `expected_stay` is the mean, in seconds, of the time from the last arrival on record to
+            the next one on record: in check-ins mostly the time until somebody next tells where they are, not the
+            length of a stay, and a few long gaps weigh in it.
 
         Raises:
             DataError: for faults in the frame, an unsuitable `top_k` or a missing `target_time`; one sentence each.

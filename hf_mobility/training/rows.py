@@ -1,6 +1,7 @@
-"""Aligned arrays as a training set: row i of every column is one example.
+"""What a plain `Trainer` needs: aligned arrays as a training set, and SAMoE's rows of one city as a batch.
 
-Unusual: a batch is cut from the arrays at once, without a Python step per row.
+Unusual: a batch of `ArrayRows` is cut from the arrays at once, without a Python step per row; and one of visits carries
+the city, which a model does not know.
 """
 
 from __future__ import annotations
@@ -41,3 +42,24 @@ class ArrayRows(torch.utils.data.Dataset):
     @staticmethod
     def collate(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return batch
+
+
+class VisitCollator:
+    """`data_collator` of a plain `Trainer` for rows of `hf_mobility.data.visits_to_dataset`: pads on the right, and
+    adds `location_features` and the classes of stays. For several cities, or batches of like length, see
+    `MobilityTrainer`.
+
+    Args:
+        tokenizer: the city of all rows.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        inputs = [{name: values for name, values in row.items() if name != "labels"} for row in rows]
+        batch = dict(self.tokenizer.pad(inputs, padding_side="right", return_tensors="pt"))
+        batch["labels"] = torch.full_like(batch["input_ids"], -100)
+        for line, row in zip(batch["labels"], rows):
+            line[: len(row["labels"])] = torch.as_tensor(row["labels"])
+        return {**batch, "stay_labels": batch["stay_ids"], "location_features": self.tokenizer.location_features}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Trainer, TrainingArguments
 
-from hf_mobility import City, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
+from hf_mobility import City, SamoeConfig, SamoeForNextLocation, SamoeTokenizer, VisitCollator
 from hf_mobility.data.sequences import FIELDS, CitySequences, day_windows, pad_visits, visits_to_dataset
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
@@ -125,18 +126,26 @@ def test_the_rows_of_a_dataset_are_what_a_model_takes() -> None:
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
 
 
+def test_the_collator_pads_the_rows_and_adds_the_city() -> None:
+    visits, tokenizer = make_visits()
+    rows = list(visits_to_dataset(visits, tokenizer, max_length=6))
+    before = copy.deepcopy(rows)
+    batch = VisitCollator(tokenizer)(rows)
+    padded = pad_visits([{name: np.asarray(row[name]) for name in FIELDS} for row in rows])
+    assert batch.keys() == {*padded, "labels", "stay_labels", "location_features"}
+    for name, values in padded.items():
+        assert batch[name].tolist() == values.tolist(), name
+    labels = np.where(padded["attention_mask"] == 1, padded["input_ids"], -100)
+    labels[:, 0] = -100
+    assert batch["labels"].tolist() == labels.tolist() and batch["stay_labels"].tolist() == padded["stay_ids"].tolist()
+    assert torch.equal(batch["location_features"], tokenizer.location_features)
+    assert rows == before
+
+
 def test_a_plain_trainer_trains_on_a_dataset(tmp_path: Path) -> None:
-    """Nothing of this package's training: the Trainer's own loader, and a collator of five lines that adds the city."""
+    """Nothing of this package's training but the collator that adds the city."""
     visits, tokenizer = make_visits((12, 12, 7))
-    dataset = visits_to_dataset(visits, tokenizer, max_length=5)
-
-    def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
-        labels = [row.pop("labels") for row in rows]
-        batch = tokenizer.pad(rows, return_tensors="pt")
-        length = batch["input_ids"].shape[1]
-        batch["labels"] = torch.tensor([[-100] * (length - len(label)) + label for label in labels])
-        return {**batch, "location_features": tokenizer.location_features}
-
+    dataset, collate = visits_to_dataset(visits, tokenizer, max_length=5), VisitCollator(tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = SamoeForNextLocation(SamoeConfig.from_preset("tiny"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -143,6 +144,27 @@ def test_an_aware_start_is_a_date_on_its_own_clock() -> None:
     assert read.astype(str).tolist() == ["2024-01-01"] * 2
 
 
+@pytest.mark.parametrize(
+    "start", ["2024-01-01", "2024-01-01T00:00+09:00", datetime.date(2024, 1, 1), np.datetime64("2024-01-01")]
+)
+def test_a_start_is_a_date_however_it_is_written(start: Any) -> None:
+    assert np.min(TOKENIZER.to_frame(make_cells(2, unknown=0), start=start)["time"]) == np.datetime64("2024-01-01")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("soon", "start: 'soon' is no date; write it as 2024-01-31"),
+        ("2024-01-01T12:00+01:00", "start: 1 of 1 are no dates but times of day"),
+        (pd.Timestamp("2024-01-01 12:00", tz="Asia/Tokyo"), "start: 1 of 1 are no dates but times of day"),
+        (np.array(["2024-01-01T00", "2024-01-01T01"], "M8[h]"), r"start: 1 of 2 are .* \(first 2024-01-01T01"),
+    ],
+)
+def test_a_start_that_is_no_date_is_refused(start: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TOKENIZER.to_frame(make_cells(2, unknown=0), start=start)
+
+
 # What is refused
 
 WEEK = np.zeros((2, 168), np.int64)
@@ -183,7 +205,11 @@ def test_weeks_that_do_not_fit_are_refused(data: Any, options: dict[str, Any], m
             r"column 'lat': 1 of 2 values are missing or outside -90..90 degrees \(first rows \[1\]\)",
         ),
         ({"lon": [400.0, 11.0]}, "column 'lon': 1 of 2 values"),
-        ({"lat": [10.0, 10.0]}, r"none of the 1 weeks has 84 of its 168 hours known \(the best has 0\)"),
+        ({}, r"none of the 1 weeks has 84 of its 168 hours known \(the best has 2\)"),
+        (
+            {"lat": [10.0, 10.0]},
+            "2 of 2 rows lie outside the grid, so no week is known: use a tokenizer of these records'",
+        ),
         ({"cell": [3, 30]}, "column 'cell': 1 of 2 values are no cell of this grid of 30 cells"),
         ({"cell": ["r0c1", "r0c5"]}, "column 'cell': 1 of 2 values are no cell"),
         ({"duration": [-1.0, 5.0]}, "column 'duration': 1 of 2 values are negative or infinite"),

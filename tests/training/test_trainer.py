@@ -17,8 +17,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from hf_mobility import CityCorpus, MobilityTrainer, SamoeForNextLocation, SamoeTokenizer, training_arguments
-from hf_mobility.data.sequences import FIELDS, CitySequences, pad_visits, visits_to_dataset
+from hf_mobility import (
+    CityCorpus,
+    MobilityTrainer,
+    SamoeForNextLocation,
+    SamoeTokenizer,
+    VisitCollator,
+    training_arguments,
+)
+from hf_mobility.data.sequences import CitySequences, visits_to_dataset
 from hf_mobility.training.corpus import CityBatchSampler
 
 Weights = dict[str, torch.Tensor]
@@ -313,20 +320,10 @@ def test_an_unknown_preset_is_refused_and_fields_may_be_overridden(tmp_path: Pat
 
 
 def test_a_plain_trainer_learns_one_city_from_a_dataset(toy: SimpleNamespace, tmp_path: Path) -> None:
-    """`visits_to_dataset` and a collator of five lines are enough."""
     visits, city = toy.city(24)
     model = toy.model(spread=None)
     tokenizer = SamoeTokenizer.from_city(city, model.config)
-    dataset = visits_to_dataset(visits, tokenizer, max_length=16)
-
-    def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        padded = pad_visits([{name: np.asarray(row[name]) for name in FIELDS} for row in rows])
-        batch = {name: torch.from_numpy(value) for name, value in padded.items()}
-        batch["labels"] = torch.full_like(batch["input_ids"], -100)
-        for line, row in enumerate(rows):
-            batch["labels"][line, : len(row["labels"])] = torch.tensor(row["labels"])
-        return {**batch, "location_features": tokenizer.location_features}
-
+    dataset, collate = visits_to_dataset(visits, tokenizer, max_length=16), VisitCollator(tokenizer)
     arguments = TrainingArguments(
         str(tmp_path),
         per_device_train_batch_size=8,

@@ -7,6 +7,8 @@ packages are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import inspect
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -52,10 +54,18 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except (ValueError, OSError, ImportError) as error:
-            typer.echo(f"hf-mobility: {error}", err=True)
+            typer.echo(f"hf-mobility: {error}{_as_options(str(error), function)}", err=True)
             raise typer.Exit(1) from error
 
     return app.command()(told)
+
+
+def _as_options(sentence: str, function: Callable[..., None]) -> str:
+    """The library speaks of arguments; which of them the command has as options."""
+    spoken = set(re.findall(r"\b([a-z_]+)(?:=| must\b)", sentence)) & set(inspect.signature(function).parameters)
+    options = [f"--{name.replace('_', '-')}" for name in sorted(spoken)]
+    missing = [option for option in options if option not in sentence]
+    return f" (Here: {', '.join(missing)}.)" if missing else ""
 
 
 @_command
@@ -144,7 +154,7 @@ def train(
         raise typer.BadParameter(
             f"give --timezone once, or once per file ({len(visits)}); it is given {len(timezone)}x"
         )
-    from hf_mobility import cli_systems
+    from hf_mobility import cli_train
     from hf_mobility.cards import CardFacts, write_card
     from hf_mobility.cli_judge import training_part
 
@@ -156,7 +166,7 @@ def train(
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate}
     arguments = {"num_train_epochs": epochs, "max_steps": steps}
     arguments |= {name: value for name, value in given.items() if value is not None}
-    model, tokenizer = cli_systems.train(
+    model, tokenizer = cli_train.train(
         system,
         cities,
         size=size,
@@ -348,6 +358,8 @@ def audit(
     city: Annotated[str | None, typer.Option(help="Generator whose grid turns visits into weeks.")] = None,
     min_people: Annotated[int, typer.Option(help="Places with fewer people count as rare.")] = 5,
     seed: Seed = 0,
+    timezone: Timezone = None,
+    column: Columns = [],  # noqa: B006
 ) -> None:
     """What visits, or generated weeks, give away about single people.
 
@@ -358,12 +370,14 @@ def audit(
     files.check_suffix(output)
     from hf_mobility.evaluation import audit as measure
 
-    if train is None and held_out is None:
-        table = measure(files.read_visits(data, timezone=None, columns={}), min_people=min_people, seed=seed)
+    how: dict[str, Any] = {"timezone": timezone, "columns": files.column_names(column)}
+    if (train is None) != (held_out is None) or (train is None and files.holds_weeks(data)):
+        raise typer.BadParameter("weeks are compared with others: give both --train and --held-out")
+    if train is None or held_out is None:
+        table = measure(files.read_visits(data, **how), min_people=min_people, seed=seed)
     else:
-        if train is None or held_out is None:
-            raise typer.BadParameter("weeks are compared with others: give both --train and --held-out")
-        (made, _), (known, users), (other, _) = (files.read_week_cells(x, city=city) for x in (data, train, held_out))
+        tables = (files.read_week_cells(path, city=city, **how) for path in (data, train, held_out))
+        (made, _), (known, users), (other, _) = tables
         table = measure(made, train=known, held_out=other, train_users=users, min_people=min_people, seed=seed)
     for sentence in table["sentence"]:
         files.done(sentence)

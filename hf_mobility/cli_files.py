@@ -26,13 +26,33 @@ def column_names(pairs: list[str]) -> dict[str, str]:
 
 
 def read_visits(path: Path, *, timezone: str | None, columns: dict[str, str]) -> Any:
-    """A canonical visits frame."""
+    """A canonical visits frame; of generated weeks, each is a person."""
     from hf_mobility.data import interop
     from hf_mobility.data.frames import validate_visits
 
+    if "user_id" not in columns and holds_weeks(path):
+        columns = {**columns, "user_id": "trajectory_id"}
     if path.suffix == GEO:
         return interop.from_geo(path, timezone=timezone, **columns)
     return validate_visits(path, timezone=timezone, **columns)
+
+
+def holds_weeks(path: Path) -> bool:
+    """Whether a file is what `generate` writes."""
+    names = set(_header(path))
+    return {"trajectory_id", "slot", "cell"} <= names and "user_id" not in names
+
+
+def _header(path: Path) -> list[str]:
+    """The names of the columns; none where the file cannot be read, which its reader tells."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        return []
+    if path.suffix in (".parquet", GEO):
+        return list(pq.read_schema(path).names)
+    return list(pd.read_csv(path, nrows=0).columns) if ".csv" in path.suffixes else []
 
 
 def read_cities(paths: list[Path], timezones: list[str], *, columns: dict[str, str]) -> list[tuple[str, Any, str]]:
@@ -136,20 +156,19 @@ def read_city(path: Path, *, timezone: str | None, columns: dict[str, str]) -> A
     return City.from_pois(table, timezone=timezone, name=stem(path))
 
 
-def read_week_cells(path: Path, *, city: str | None) -> tuple[Any, Any]:
+def read_week_cells(path: Path, *, city: str | None, timezone: str | None, columns: dict[str, str]) -> tuple[Any, Any]:
     """(N, L) cells and the (N,) people, or None: generated weeks, a table of weeks, or visits with the city's grid."""
     import numpy as np
 
     from hf_mobility import MstarTokenizer
     from hf_mobility.data.exports import week_matrix
-    from hf_mobility.data.frames import validate_visits
     from hf_mobility.data.weeks import read_weeks
 
     found = read_frame(path)
     if {"trajectory_id", "slot", "cell"} <= set(found.columns):
         return week_matrix(found)[1], None
-    if city is not None and {"lat", "lon"} <= set(found.columns):
-        weeks = MstarTokenizer.from_pretrained(city).weeks(validate_visits(found))
+    if city is not None and {columns.get(name, name) for name in ("lat", "lon")} <= set(found.columns):
+        weeks = MstarTokenizer.from_pretrained(city).weeks(read_visits(path, timezone=timezone, columns=columns))
         return weeks.cells, np.asarray(weeks.user_id)
     table = read_weeks(found)
     return table.cells, table.user_id

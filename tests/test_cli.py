@@ -425,6 +425,44 @@ def test_faults_of_data_and_arguments_are_the_librarys_sentence_and_exit_code_1(
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_what_the_library_says_of_arguments_is_said_of_options(town: SimpleNamespace, tmp_path: Path) -> None:
+    naive, unknown, out = tmp_path / "naive.csv", tmp_path / "unknown.csv", ("-o", tmp_path / "out.csv")
+    town.frame.assign(time=town.frame["time"].dt.tz_localize(None)).to_csv(naive, index=False)
+    town.frame.assign(location_id="nowhere").to_csv(unknown, index=False)
+    for command, options in {
+        ("predict", town.samoe, naive, *out): "(Here: --timezone.)",
+        ("predict", town.samoe, unknown, *out): "(Here: --unknown.)",
+        ("predict", town.samoe, town.visits, "--top-k", 0, *out): "(Here: --top-k.)",
+        ("predict", town.samoe, town.visits, "--city", town.visits, *out): "give --timezone, such as Europe/Berlin.",
+    }.items():
+        assert call(*command, code=1).stderr.strip().endswith(options)
+    call("audit", naive, "--timezone", ZONE, "--min-people", 3)
+    renamed = tmp_path / "renamed.csv"
+    town.frame.rename(columns={"user_id": "uid"}).to_csv(renamed, index=False)
+    call("audit", renamed, "--column", "user_id=uid", "--min-people", 3)
+
+
+def test_generated_weeks_are_read_as_people(generator: Path, tmp_path: Path) -> None:
+    weeks = tmp_path / "weeks.parquet"
+    call("generate", generator, "-n", 12, "-o", weeks)
+    assert re.search(r"people: +12\n", call("info", weeks).output)
+    call(
+        "train",
+        weeks,
+        "--system",
+        "mstar-codec",
+        "--size",
+        "tiny",
+        "--steps",
+        1,
+        "--timezone",
+        ZONE,
+        "-o",
+        tmp_path / "codec",
+    )
+    assert "give both --train and --held-out" in call("audit", weeks, code=2).stderr
+
+
 def test_commands_that_are_written_wrongly_end_with_exit_code_2(town: SimpleNamespace, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "out.csv")
     for arguments in (

@@ -20,7 +20,8 @@ class Places:
     """The places of a city, `lat` and `lon` (N,) float64 degrees, in km east and north of their middle."""
 
     def __init__(self, lat: np.ndarray, lon: np.ndarray, name: str) -> None:
-        self.lat0, self.lon0, self.name = lat.mean(), lon.mean(), name
+        self.lat0, self.lon0 = lat.mean(), lon.mean()
+        self.called = f"the city {name!r}" if name else "this city"
         self.km = self.to_km(lat, lon)
         self.extent = np.ptp(self.km, axis=0)
 
@@ -64,8 +65,7 @@ class Places:
             return
         first = np.flatnonzero(far)[:5]
         shown = ", ".join(f"({a:g}, {b:g})" for a, b in zip(np.asarray(lat)[first], np.asarray(lon)[first]))
-        name = f"the city {self.name!r}" if self.name else "this city"
         raise ValueError(
-            f"{int(far.sum())} of {visits} visits lie {where} in {name} (first {shown}): they are of another city; "
-            "build its City and pass it (city=, or --city on the command line)."
+            f"{int(far.sum())} of {visits} visits lie {where} in {self.called} (first {shown}): they are of "
+            "another city; build its City and pass it (city=, or --city on the command line)."
         )

@@ -116,7 +116,10 @@ class SamoeTokenizer(PreTrainedTokenizer):
 
         Raises:
             ValueError: if the city's POI columns are not as many as the config's.
+            TypeError: for something else than a city.
         """
+        if not hasattr(city, "poi_names"):
+            raise TypeError(f"city must be a City, got {type(city).__name__}: City.from_visits(visits, timezone=...).")
         if config is not None:
             if city.poi.shape[1] != config.num_poi_features:
                 raise ValueError(
@@ -193,7 +196,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
         kept = ids >= 0
         if not kept.any():
             raise ValueError(
-                f"there are no visits left: none of the {len(ids)} is at a location of the city {self.name!r}."
+                f"there are no visits left: none of the {len(ids)} is at a location of {self.places.called}."
             )
         users, codes = np.unique(np.asarray(people)[kept], return_inverse=True)
         ids, utc = ids[kept], utc[kept]
@@ -236,8 +239,8 @@ class SamoeTokenizer(PreTrainedTokenizer):
         if unknown == "error":
             absent = names[rows < NUM_SPECIAL]
             raise ValueError(
-                f"column 'location_id': {int(missing.sum())} visits are at {len(absent)} locations that the city "
-                f"{self.name!r} does not list, first {absent[:5].tolist()}; "
+                f"column 'location_id': {int(missing.sum())} visits are at {len(absent)} locations that "
+                f"{self.places.called} does not list, first {absent[:5].tolist()}; "
                 "add them to the City, or pass unknown='nearest' or 'drop'."
             )
         lat, lon = (np.asarray(column(visits, name), np.float64)[missing] for name in points)
@@ -354,7 +357,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
 
     def _convert_token_to_id(self, token: str) -> int:
         if token not in self._index:
-            raise ValueError(f"{token!r} is no location of the city {self.name!r}.")
+            raise ValueError(f"{token!r} is no location of {self.places.called}.")
         return self._index[token]
 
     def _convert_id_to_token(self, index: int) -> str:

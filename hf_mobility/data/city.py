@@ -20,7 +20,8 @@ from safetensors.numpy import load_file, save_file
 from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
-from .frames import DataError, as_visits
+from .frames import DataError, location_ids, validate_places
+from .times import zone_of
 
 FORMAT_VERSION = 1
 POI_GROUPS = (
@@ -56,7 +57,8 @@ class City:
     popularity (N,) int64: 1 = most visited 1 % .. 8 = least visited fifth, 9 = never seen.
 
     Raises:
-        DataError: for fewer than two locations, repeated ids, bad coordinates or arrays of different lengths.
+        DataError: for fewer than two locations, repeated ids, bad coordinates, arrays of different lengths or an
+            unknown time zone.
     """
 
     name: str
@@ -74,6 +76,7 @@ class City:
             array.setflags(write=False)
             object.__setattr__(self, field, array)
         object.__setattr__(self, "poi_names", tuple(self.poi_names))
+        zone_of(self.timezone)
         n = len(self.location_ids)
         if n < 2:
             raise DataError(f"a city needs at least two locations, got {n}: with one there is nothing to predict.")
@@ -95,6 +98,10 @@ class City:
     def __len__(self) -> int:
         return len(self.location_ids)
 
+    def __repr__(self) -> str:
+        seen = int((self.popularity != NEVER_SEEN).sum())
+        return f"City({self.name!r}, {self.timezone}, {len(self)} locations, {seen} of them visited)"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, City) and self.content_hash == other.content_hash
 
@@ -110,34 +117,34 @@ class City:
         name: str = "",
         pois: pd.DataFrame | None = None,
         popularity_from: Any = "visits",
+        **columns: str,
     ) -> City:
         """The locations that occur in `visits` and, if given, in `pois`.
 
         Args:
-            visits: canonical frame (see `validate_visits`), or a `datasets.Dataset`, Arrow table or path, which is
-                validated.
+            visits: a frame, `datasets.Dataset`, Arrow table or path with `location_id` (points have none: see
+                `from_grid`), `lat`, `lon` and optionally `category`, `category_group`; checked as in `validate_visits`.
             timezone: IANA name of the local time zone.
             pois: a table with `location_id`, `lat`, `lon` and optionally `category`, `category_group`: the city's
                 map. Its rows come first.
-            popularity_from: `"visits"` counts `visits`; another canonical frame counts that one (give training visits
-                here when `visits` lists the places of the whole file); `None` = nobody has been seen anywhere.
+            popularity_from: `"visits"` counts `visits`; another table counts that one (give training visits here when
+                `visits` lists the places of the whole file); `None` = nobody has been seen anywhere.
+            columns: other names of the columns of `visits`, as in `location_id="venue"`.
+
+        Raises:
+            DataError: missing columns, or values that cannot be used; fewer than two places.
         """
-        visits = as_visits(visits, timezone=timezone)
-        if "location_id" not in visits:
-            raise DataError(
-                "column 'location_id' is missing: build a city of cells with City.from_grid, or name the column."
-            )
-        columns = ["location_id", "lat", "lon", *(c for c in ("category", "category_group") if c in visits)]
-        places = visits[columns] if pois is None else pd.concat([_poi_table(pois), visits[columns]], ignore_index=True)
+        found = validate_places(visits, **columns)
+        places = found if pois is None else pd.concat([validate_places(pois), found], ignore_index=True)
         city = cls._from_places(places, timezone=timezone, name=name)
-        counted = visits if isinstance(popularity_from, str) else popularity_from
+        counted = found if isinstance(popularity_from, str) else popularity_from
         return city if counted is None else city.with_popularity(counted)
 
     @classmethod
     def from_pois(cls, pois: pd.DataFrame, *, timezone: str, name: str = "") -> City:
         """A city known by its map only: `location_id`, `lat`, `lon`, optionally `category` and `category_group`.
         Nothing has been visited."""
-        return cls._from_places(_poi_table(pois), timezone=timezone, name=name)
+        return cls._from_places(validate_places(pois), timezone=timezone, name=name)
 
     @classmethod
     def from_grid(cls, grid: Any, *, timezone: str, name: str = "", visits: pd.DataFrame | None = None) -> City:
@@ -152,7 +159,7 @@ class City:
     def _from_places(cls, places: pd.DataFrame, *, timezone: str, name: str) -> City:
         """One row per location: mean coordinates, first category that is not null."""
         how = {"lat": "mean", "lon": "mean", **{c: "first" for c in ("category", "category_group") if c in places}}
-        table = places.assign(location_id=places["location_id"].astype(str)).groupby("location_id", sort=True).agg(how)
+        table = places.groupby("location_id", sort=True).agg(how)
         category = table["category"] if "category" in table else pd.Series(None, index=table.index, dtype=object)
         group = (
             table["category_group"] if "category_group" in table else pd.Series(None, index=table.index, dtype=object)
@@ -178,9 +185,19 @@ class City:
         return np.where(self.location_ids[rows] == wanted, rows, -1)
 
     def with_popularity(self, visits: Any) -> City:
-        """A copy whose popularity levels count these (training) visits; visits at unlisted places do not count."""
-        visits = as_visits(visits, timezone=self.timezone)
-        rows = self.index_of(visits["location_id"].to_numpy(object))
+        """A copy whose popularity levels count these (training) visits: any table with `location_id`. Visits at
+        unlisted places do not count.
+
+        Raises:
+            DataError: no such column, or none of the visits is at a listed place.
+        """
+        ids = location_ids(visits)
+        rows = self.index_of(ids.to_numpy(object))
+        if (rows < 0).all():
+            raise DataError(
+                f"column 'location_id': none of {len(ids)} visits is at one of the city's {len(self)} locations (first "
+                f"{ids.iloc[:3].tolist()}, the city lists {self.location_ids[:3].tolist()}, ...)."
+            )
         counts = np.bincount(rows[rows >= 0], minlength=len(self))
         return replace(self, popularity=popularity_levels(counts))
 
@@ -292,10 +309,3 @@ def poi_features(lat: np.ndarray, lon: np.ndarray, category: np.ndarray, group: 
         np.add.at(around, here, one_hot[there])
     around /= around.sum(1, keepdims=True)
     return np.concatenate([one_hot, hashed, np.log1p(counts) / 4, ranks, around], axis=1).astype(np.float32)
-
-
-def _poi_table(pois: pd.DataFrame) -> pd.DataFrame:
-    missing = [column for column in ("location_id", "lat", "lon") if column not in pois]
-    if missing:
-        raise DataError(f"the POI table lacks {missing}; it has {list(pois.columns)}.")
-    return pois[["location_id", "lat", "lon", *(c for c in ("category", "category_group") if c in pois)]]

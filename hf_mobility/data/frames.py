@@ -63,6 +63,28 @@ def validate_visits(
     )
 
 
+def validate_places(
+    frame: Any,
+    *,
+    location_id: str = "location_id",
+    lat: str = "lat",
+    lon: str = "lon",
+    category: str = "category",
+    category_group: str = "category_group",
+) -> pd.DataFrame:
+    """The columns of places of any table, of visits too, one row per row: ``location_id`` (str), ``lat``, ``lon``
+    (float64 degrees) and, where they are there, ``category`` and ``category_group`` (object: str or None). Checked as
+    in :func:`validate_visits`, which raises the same errors."""
+    names = {"location_id": location_id, "lat": lat, "lon": lon, "category": category, "category_group": category_group}
+    return _checked(frame, names, optional=("category", "category_group"), timezone=None)
+
+
+def location_ids(frame: Any) -> pd.Series:
+    """The column ``location_id`` of any table of visits as text, checked as in :func:`validate_visits`."""
+    table, _ = _load(frame, {"location_id": "location_id"}, optional=(), keep=())
+    return _ids(_plain(table["location_id"]), "location_id", as_text=True)
+
+
 def as_visits(visits: Any, *, timezone: Zone | None = None) -> pd.DataFrame:
     """A frame as it is, taken to be canonical; a ``datasets.Dataset``, Arrow table or path validated."""
     return visits if isinstance(visits, pd.DataFrame) else validate_visits(visits, timezone=timezone)
@@ -90,7 +112,15 @@ def validate_points(
 def _canonical(
     frame: Any, names: dict[str, str], *, optional: Sequence[str], timezone: Zone | None, keep: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Shared core: read, check column by column, sort. ``names`` maps canonical to given names."""
+    """Read, check and sort visits or points. ``names`` maps canonical to given names."""
+    checked = _checked(frame, names, optional=optional, timezone=timezone, keep=keep)
+    return checked.take(_order(checked)).reset_index(drop=True)
+
+
+def _checked(
+    frame: Any, names: dict[str, str], *, optional: Sequence[str], timezone: Zone | None, keep: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Shared core: read, check column by column, in the order of the rows."""
     table, names = _load(frame, names, optional=optional, keep=keep)
     if len(table) == 0:
         raise DataError("The frame has no rows; at least one row is needed.")
@@ -111,7 +141,7 @@ def _canonical(
     checked = pd.DataFrame({role: columns[role] for role in names})
     for name in keep:
         checked[name] = table[name].set_axis(checked.index)
-    return checked.take(_order(checked)).reset_index(drop=True)
+    return checked
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -176,15 +206,15 @@ def _open_file(path: Path, names: dict[str, str]) -> tuple[list[str], Callable[[
                 na_values=missing_text,
                 keep_default_na=False,
                 low_memory=False,
-            ).pipe(numbers_where_exact, names["user_id"])
+            ).pipe(numbers_where_exact, names.get("user_id"))
 
         return found, read
     raise DataError(f"Cannot read {path.name}: the known file types are .parquet, .csv and .csv.gz.")
 
 
-def numbers_where_exact(table: pd.DataFrame, user_id: str) -> pd.DataFrame:
+def numbers_where_exact(table: pd.DataFrame, user_id: str | None) -> pd.DataFrame:
     """Turn the text user ids of a CSV file into int64 where every one is the plain spelling of an integer."""
-    if table[user_id].str.fullmatch(r"0|-?[1-9]\d{0,17}").fillna(False).all():
+    if user_id in table and table[user_id].str.fullmatch(r"0|-?[1-9]\d{0,17}").fillna(False).all():
         table[user_id] = table[user_id].astype("int64")
     return table
 

@@ -90,11 +90,14 @@ def make_task(visits: Any, city: Any, *, test_fraction: float = 0.2, min_visits:
     Raises:
         DataError: no location_id column, rows not in canonical order, or no user left.
         ValueError: an argument outside its range.
+        TypeError: something else than a city.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1; it is {test_fraction}.")
     if min_visits < 2:
         raise ValueError(f"min_visits must be at least 2 (a target needs one earlier visit); it is {min_visits}.")
+    if not hasattr(city, "index_of"):
+        raise TypeError(f"city must be a City, got {type(city).__name__}: City.from_visits(visits, timezone=...).")
     visits = as_visits(visits, timezone=getattr(city, "timezone", None))
     _check_canonical(visits)
 

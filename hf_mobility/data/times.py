@@ -44,7 +44,7 @@ def utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
     if timezone is None:
         refuse(~zoned, name, "without a time zone", "pass timezone=, the IANA name of the city's zone", column)
     naive = clock[~zoned].dt.tz_localize(None)
-    clock[~zoned] = _localize(naive, _zone(timezone))
+    clock[~zoned] = _localize(naive, zone_of(timezone))
     return clock
 
 
@@ -54,7 +54,8 @@ def _localize(naive: pd.Series, zone: dt.tzinfo) -> pd.Series:
     return local.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
 
 
-def _zone(timezone: Zone | None) -> dt.tzinfo:
+def zone_of(timezone: Zone | None) -> dt.tzinfo:
+    """Raises a `DataError` for a name that is no IANA zone."""
     if isinstance(timezone, dt.tzinfo):
         return timezone
     try:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file, save_file
 
-from hf_mobility import City, DataError, SamoeTokenizer, SquareGrid, make_task, simulate_city
+from hf_mobility import City, DataError, SamoeTokenizer, SquareGrid, make_task, simulate_city, validate_visits
 from hf_mobility.data.city import NEVER_SEEN, NUM_HASH_BINS, POI_COLUMNS, POI_GROUPS, poi_features, popularity_levels
 from hf_mobility.data.grid import assign_cells, haversine_km
 
@@ -208,10 +208,76 @@ def test_a_map_adds_places_that_nobody_has_visited() -> None:
 
 
 def test_missing_columns_are_named() -> None:
-    with pytest.raises(DataError, match="column 'location_id' is missing"):
-        City.from_visits(make_visits(["a", "b"]).drop(columns="location_id"), timezone="UTC")
-    with pytest.raises(DataError, match=r"the POI table lacks \['lat'\]"):
+    visits = make_visits(["a", "b"])
+    with pytest.raises(
+        DataError, match=r"The frame lacks the column\(s\) location_id; it has .* location_id='my_column'"
+    ):
+        City.from_visits(visits.drop(columns="location_id"), timezone="UTC")
+    with pytest.raises(DataError, match=r"The frame lacks the column\(s\) lat, lon"):
+        City.from_visits(visits[["location_id"]], timezone="UTC")
+    with pytest.raises(DataError, match=r"The frame lacks the column\(s\) lat"):
         City.from_pois(pd.DataFrame({"location_id": ["a"], "lon": [1.0]}), timezone="UTC")
+    with pytest.raises(DataError, match=r"The frame lacks the column\(s\) location_id"):
+        City.from_grid(
+            SquareGrid.around([48.0, 48.1], [11.0, 11.0], cell_metres=500),
+            timezone="UTC",
+            visits=visits[["lat", "lon"]],
+        )
+    renamed = visits.rename(columns={"location_id": "venue", "lat": "y"})
+    assert City.from_visits(renamed, timezone="UTC", location_id="venue", lat="y") == City.from_visits(
+        visits, timezone="UTC"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lat": [48.0, np.nan]}, r"Column 'lat': 1 of 2 values are missing, NaN or infinite \(first rows 1: nan\)"),
+        ({"lon": [11.0, 400.0]}, "Column 'lon': 1 of 2 values are outside -180..180"),
+        ({"lat": ["48.0", "north"]}, r"Column 'lat': 1 of 2 values are not numbers \(first rows 1: north\)"),
+        ({"location_id": ["a", None]}, "Column 'location_id': 1 of 2 values are missing"),
+        ({"location_id": [1.0, 2.5]}, "Column 'location_id': 1 of 2 values are not whole numbers"),
+        ({"category": [1.5, "Bar"]}, "Column 'category': 1 of 2 values are neither text nor integers"),
+    ],
+)
+def test_values_that_cannot_be_used_are_named(changes: dict[str, list], message: str) -> None:
+    visits = make_visits(["a", "b"]).assign(**changes)
+    with pytest.raises(DataError, match=message):
+        City.from_visits(visits, timezone="UTC")
+    with pytest.raises(DataError, match=message):
+        City.from_pois(visits, timezone="UTC")
+
+
+@pytest.mark.parametrize("ids", [[6, 7], [6.0, 7.0], ["6", "7"], pd.array([6, 7], dtype="Int64")])
+def test_ids_are_spelled_as_in_visits(ids: Any) -> None:
+    visits = make_visits(["a", "b"]).assign(location_id=ids, lat=["48.0", "48.1"])
+    city = City.from_visits(visits, timezone="UTC")
+    assert city.location_ids.tolist() == ["6", "7"] == validate_visits(visits)["location_id"].tolist()
+    assert city.popularity.max() < NEVER_SEEN and city.lat.tolist() == [48.0, 48.1]
+
+
+def test_popularity_of_no_listed_place_is_a_mistake() -> None:
+    with pytest.raises(DataError, match=r"none of 2 visits is at one of the city's 3 locations \(first \['x', 'y'\]"):
+        make_city().with_popularity(pd.DataFrame({"location_id": ["x", "y"]}))
+    one = make_city().with_popularity(pd.DataFrame({"location_id": ["x", "c"]}))
+    assert one.popularity.tolist() == [NEVER_SEEN, NEVER_SEEN, 1]
+
+
+@pytest.mark.parametrize("zone", ["Paris", "", "CEST+9", None])
+def test_a_time_zone_is_an_iana_name(zone: Any) -> None:
+    with pytest.raises(DataError, match=r"Unknown time zone .* give an IANA name such as 'Europe/Berlin'"):
+        make_city(timezone=zone)
+
+
+def test_a_city_is_shown_in_one_line() -> None:
+    assert repr(make_city()) == "City('Town', Europe/Berlin, 3 locations, 2 of them visited)"
+
+
+def test_a_frame_is_no_city() -> None:
+    visits = make_visits(["a", "b"])
+    for call in (lambda: make_task(visits, visits), lambda: SamoeTokenizer.from_city(visits)):
+        with pytest.raises(TypeError, match=r"city must be a City, got DataFrame: City\.from_visits"):
+            call()
 
 
 def test_the_callers_frame_is_not_changed() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +66,26 @@ def _add_code(folder: Path) -> None:
     """The code that `save_pretrained` writes beside weights and city, where it was left out: the checkpoints of this
     repository carry none."""
     import torch
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
     from transformers.dynamic_module_utils import custom_object_save
 
+    model_class = _class_without_code(folder / "config.json", lambda saved: (saved.get("architectures") or [""])[0])
+    if model_class is not None:
+        config = AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):  # its class is wanted, not its weights
+            custom_object_save(model_class(config), folder, config=config)
+        config.save_pretrained(folder)
+    tokenizer_class = _class_without_code(folder / "tokenizer_config.json", lambda saved: saved.get("tokenizer_class"))
+    if tokenizer_class is not None:
+        tokenizer_class.from_pretrained(folder).save_pretrained(folder)
+
+
+def _class_without_code(config: Path, name_of: Callable[[dict[str, Any]], str | None]) -> Any:
+    """The class of this package that a saved configuration names, unless it names code as well."""
     import hf_mobility
 
-    if (folder / "config.json").is_file() and not _names_code(folder / "config.json"):
-        config = AutoConfig.from_pretrained(folder)
-        model_class = getattr(hf_mobility, (config.architectures or [""])[0], None)
-        if model_class is not None:
-            with torch.device("meta"):  # its class is wanted, not its weights
-                custom_object_save(model_class(config), folder, config=config)
-            config.save_pretrained(folder)
-    if (folder / "tokenizer_config.json").is_file() and not _names_code(folder / "tokenizer_config.json"):
-        AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
-
-
-def _names_code(config: Path) -> bool:
-    return "auto_map" in json.loads(config.read_text(encoding="utf-8"))
+    if not config.is_file():
+        return None
+    saved = json.loads(config.read_text(encoding="utf-8"))
+    name = name_of(saved)
+    return getattr(hf_mobility, name) if name in hf_mobility.__all__ and "auto_map" not in saved else None

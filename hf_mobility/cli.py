@@ -64,6 +64,7 @@ def _as_options(sentence: str, function: Callable[..., None]) -> str:
     """The library speaks of arguments; which of them the command has as options."""
     spoken = set(re.findall(r"\b([a-z_]+)(?:=| must\b)", sentence)) & set(inspect.signature(function).parameters)
     options = [f"--{name.replace('_', '-')}" for name in sorted(spoken)]
+    options += [f"--column {role}=NAME" for role in re.findall(r"as in (\w+)='my_column'", sentence)]
     missing = [option for option in options if option not in sentence]
     return f" (Here: {', '.join(missing)}.)" if missing else ""
 

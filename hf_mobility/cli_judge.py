@@ -74,7 +74,7 @@ def judge_samoe(model: str, visits: pd.DataFrame, *, city: City | None, test_fra
     task = make_task(visits, places, test_fraction=test_fraction)
     known = task.train_visits()
     own = places if city is None else _saved_city(model)
-    if own is not None:
+    if own is not None and (own.index_of(visits["location_id"]) >= 0).any():
         _refuse_seen(model, own.popularity, *(own.with_popularity(part).popularity for part in (visits, known)))
     if city is not None:  # its popularity must not come from what is to be predicted
         pipe = pipe.for_city(city.with_popularity(known))

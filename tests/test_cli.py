@@ -242,6 +242,10 @@ def test_evaluate_shows_baselines_first_for_each_system(
     assert result.output.index("UserMarkov") < result.output.index("samoe")
     call("evaluate", town.samoe, town.visits, "--city", town.visits, "--timezone", ZONE, "-o", out)
     assert pd.read_csv(out)["model"].iloc[-1] == "samoe"
+    elsewhere = tmp_path / "elsewhere.parquet"
+    town.frame.assign(location_id="x" + town.frame["location_id"]).to_parquet(elsewhere)
+    call("evaluate", town.samoe, elsewhere, "--city", elsewhere, "--timezone", ZONE, "-o", out)
+    pd.testing.assert_frame_equal(pd.read_csv(out), table)  # whatever city lies beside the weights
 
     call("evaluate", generator, town.folder / "whole.parquet", "--test-fraction", 0.4, "-o", out)
     assert pd.read_csv(out)["model"].tolist()[:2] == ["train sample", "real itself"]
@@ -426,13 +430,16 @@ def test_faults_of_data_and_arguments_are_the_librarys_sentence_and_exit_code_1(
 
 
 def test_what_the_library_says_of_arguments_is_said_of_options(town: SimpleNamespace, tmp_path: Path) -> None:
-    naive, unknown, out = tmp_path / "naive.csv", tmp_path / "unknown.csv", ("-o", tmp_path / "out.csv")
+    naive, unknown, nameless = (tmp_path / f"{name}.csv" for name in ("naive", "unknown", "nameless"))
+    out = ("-o", tmp_path / "out.csv")
+    town.frame.drop(columns="user_id").to_csv(nameless, index=False)
     town.frame.assign(time=town.frame["time"].dt.tz_localize(None)).to_csv(naive, index=False)
     town.frame.assign(location_id="nowhere").to_csv(unknown, index=False)
     for command, options in {
         ("predict", town.samoe, naive, *out): "(Here: --timezone.)",
         ("predict", town.samoe, unknown, *out): "(Here: --unknown.)",
         ("predict", town.samoe, town.visits, "--top-k", 0, *out): "(Here: --top-k.)",
+        ("predict", town.samoe, nameless, *out): "(Here: --column user_id=NAME.)",
         ("predict", town.samoe, town.visits, "--city", town.visits, *out): "give --timezone, such as Europe/Berlin.",
     }.items():
         assert call(*command, code=1).stderr.strip().endswith(options)

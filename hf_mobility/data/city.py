@@ -76,6 +76,7 @@ class City:
             array.setflags(write=False)
             object.__setattr__(self, field, array)
         object.__setattr__(self, "poi_names", tuple(self.poi_names))
+        object.__setattr__(self, "timezone", str(self.timezone))  # of a ZoneInfo, its name
         zone_of(self.timezone)
         n = len(self.location_ids)
         if n < 2:
@@ -137,7 +138,7 @@ class City:
         found = validate_places(visits, **columns)
         places = found if pois is None else pd.concat([validate_places(pois), found], ignore_index=True)
         city = cls._from_places(places, timezone=timezone, name=name)
-        counted = found if isinstance(popularity_from, str) else popularity_from
+        counted = found if isinstance(popularity_from, str) and popularity_from == "visits" else popularity_from
         return city if counted is None else city.with_popularity(counted)
 
     @classmethod

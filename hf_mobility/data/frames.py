@@ -20,6 +20,7 @@ from .times import Zone, utc_times
 
 __all__ = ["DataError", "validate_points", "validate_visits"]
 
+_OPTIONAL = ("category", "category_group", "duration")
 _MISSING_TEXT = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
 
 
@@ -58,9 +59,7 @@ def validate_visits(
     """
     names = {"user_id": user_id, "time": time, "location_id": location_id, "lat": lat, "lon": lon}
     names |= {"category": category, "category_group": category_group, "duration": duration}
-    return _canonical(
-        frame, names, optional=("location_id", "category", "category_group", "duration"), timezone=timezone
-    )
+    return _canonical(frame, names, optional=("location_id", *_OPTIONAL), timezone=timezone)
 
 
 def validate_places(
@@ -86,8 +85,11 @@ def location_ids(frame: Any) -> pd.Series:
 
 
 def as_visits(visits: Any, *, timezone: Zone | None = None) -> pd.DataFrame:
-    """A frame as it is, taken to be canonical; a ``datasets.Dataset``, Arrow table or path validated."""
-    return visits if isinstance(visits, pd.DataFrame) else validate_visits(visits, timezone=timezone)
+    """Visits with places: a canonical frame as it is, with its row order and extra columns; anything else validated."""
+    if isinstance(visits, pd.DataFrame) and _is_canonical(visits):
+        return visits
+    names = {name: name for name in ("user_id", "time", "location_id", "lat", "lon", *_OPTIONAL)}
+    return _canonical(visits, names, optional=_OPTIONAL, timezone=timezone)
 
 
 def validate_points(
@@ -142,6 +144,27 @@ def _checked(
     for name in keep:
         checked[name] = table[name].set_axis(checked.index)
     return checked
+
+
+def _is_canonical(frame: pd.DataFrame) -> bool:
+    """Whether validation would keep the columns of a visits frame; what is slow to check is trusted: order, labels and
+    blank ids."""
+    dtypes = dict(zip(frame.columns, frame.dtypes.astype(str)))
+    return (
+        len(frame) > 0
+        and frame.columns.is_unique
+        and dtypes.get("time") == "datetime64[us, UTC]"
+        and dtypes.get("lat") == dtypes.get("lon") == "float64"
+        and {"user_id", "location_id"} <= dtypes.keys()
+        and not frame["time"].hasnans
+        and bool(frame["lat"].between(-90, 90).all() and frame["lon"].between(-180, 180).all())  # no NaN is between
+        and (dtypes["user_id"] == "int64" or _is_text(frame["user_id"]))
+        and _is_text(frame["location_id"])
+    )
+
+
+def _is_text(column: pd.Series) -> bool:
+    return not column.hasnans and pd.api.types.infer_dtype(column, skipna=False) == "string"
 
 
 # --------------------------------------------------------------------------------------------------------------- tables

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from .frames import DataError
 from .grid import from_km
 from .simulation_diary import People, Town, live
 from .simulation_profiles import ACTIVITIES, CITY_SITES, POI_KINDS, ROLES, SHAPES, CityHabits, draw_habits
+from .times import zone_of
 
 __all__ = ["CityHabits", "SimulatedCity", "simulate_cities", "simulate_city"]
 
@@ -151,10 +151,7 @@ def _check(
         raise DataError(f"radius_km must lie in 0.5..60, not {radius_km}.")
     if not 0 < observe <= 1:
         raise DataError(f"observe must lie in 0..1 and not be 0, not {observe}.")
-    try:
-        ZoneInfo(timezone)
-    except (KeyError, ValueError, OSError) as error:
-        raise DataError(f"Unknown time zone {timezone!r}; give an IANA name such as 'Europe/Berlin'.") from error
+    zone_of(timezone)
 
 
 def _first_day(start: str) -> pd.Timestamp:

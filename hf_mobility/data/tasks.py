@@ -81,8 +81,8 @@ def make_task(visits: Any, city: Any, *, test_fraction: float = 0.2, min_visits:
     test_fraction) * n) are targets. A user's first visit is never a target: it has no context.
 
     Args:
-        visits: canonical visits frame (see `validate_visits`) with location_id, or a `datasets.Dataset`, Arrow table or
-            path, which is validated.
+        visits: visits with location_id in any form that `validate_visits` reads; validated unless its dtypes are
+            canonical, in which case the order must be, too.
         city: the city whose places are the candidates; visits elsewhere get location -1.
         test_fraction: in (0, 1), share of each user's visits.
         min_visits: at least 2.

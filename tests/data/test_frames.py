@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.data.frames import DataError, validate_points, validate_visits
+from hf_mobility.data.frames import DataError, as_visits, validate_points, validate_visits
 
 
 def make_frame() -> pd.DataFrame:
@@ -261,6 +261,28 @@ def test_empty_frames_doubled_columns_contradictions_and_unknown_zones_are_refus
     assert "two purposes" in fault(frame, lat="lon")
     assert "IANA" in fault(frame.assign(time="2024-01-01"), timezone="Mars/Olympus")
     assert "Cannot read a table from list" in fault([1, 2])
+
+
+def test_a_canonical_frame_is_taken_as_it_is_and_any_other_validated() -> None:
+    canonical = validate_visits(make_frame())
+    shuffled = canonical.iloc[::-1].assign(weather="sun")
+    assert as_visits(canonical) is canonical and as_visits(shuffled) is shuffled
+    as_objects = canonical.astype({"location_id": object}).assign(user_id=canonical["user_id"].map("u{}".format))
+    assert as_visits(as_objects) is as_objects
+    others = {
+        "user_id": canonical["user_id"].astype(float),
+        "time": canonical["time"].dt.as_unit("ns"),
+        "location_id": canonical["location_id"].astype("category"),
+        "lat": canonical["lat"].astype(str),
+        "lon": canonical["lon"].astype("Float64"),
+    }
+    for name, column in others.items():
+        pd.testing.assert_frame_equal(as_visits(canonical.assign(**{name: column})), canonical)
+    doubled = pd.concat([shuffled, shuffled["weather"]], axis=1)
+    pd.testing.assert_frame_equal(as_visits(doubled), canonical)
+    for change in ({"time": canonical["time"].where([True, True, False, True])}, {"user_id": [1, 1, "2", "2"]}):
+        with pytest.raises(DataError, match="Column"):
+            as_visits(canonical.assign(**change))
 
 
 def test_points_have_no_places_and_may_carry_extra_columns() -> None:

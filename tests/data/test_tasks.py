@@ -145,13 +145,21 @@ def test_split_sizes_follow_the_fractions() -> None:
     ("change", "message"),
     [
         (lambda v: v.iloc[::-1].reset_index(drop=True), "earlier than the row before"),
-        (lambda v: v.drop(columns="location_id"), "lacks the columns"),
+        (lambda v: v.drop(columns="location_id"), r"lacks the column\(s\) location_id"),
         (lambda v: v.assign(user_id=[0, 1] * (len(v) // 2)), "not together"),
     ],
 )
 def test_frames_that_are_not_canonical_are_refused(change, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make_task(change(frame([(0, 0)] * 12)), town(1))
+
+
+def test_a_raw_frame_is_validated() -> None:
+    visits = frame([(0, 0), (0, 1)] * 6)
+    raw = visits.assign(location_id=[0.0, 1.0] * 6, time=visits["time"].dt.strftime("%Y-%m-%d %H:%M"))
+    before = raw.copy(deep=True)
+    assert np.array_equal(make_task(raw.iloc[::-1], town(2)).location, make_task(visits, town(2)).location)
+    pd.testing.assert_frame_equal(raw, before)
 
 
 def test_arguments_outside_their_range_are_refused() -> None:

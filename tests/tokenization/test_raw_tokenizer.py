@@ -99,7 +99,8 @@ def expected(frame: pd.DataFrame, zone: str, window: int, rule: str, minutes: in
             ]
             slots = [slot for slot in slots if slot[1] >= 0 and slot[0] < width]
             if slots:
-                slots.sort(key=lambda slot: (max(slot[0], 0), slot[2], slot[1], *slot[3:]))  # one second: by place
+                # In one second by longitude, then latitude, the order of coordinates.
+                slots.sort(key=lambda slot: (max(slot[0], 0), slot[2], slot[1], slot[4], slot[3]))
                 rows.append((user, origin, *literal([(a, b, lat, lon) for a, b, _, lat, lon in slots], width, rule)))
     return rows
 
@@ -123,6 +124,7 @@ def assert_is_expected(series: RawSeries, rows: list[tuple], tokenizer: RawToken
     st.sampled_from(["paper", "forward"]),
 )
 @example(6650, [12, 25, 25, 25], 0.1, False, "paper")  # two records in one second
+@example(963, [1, 7], 0.109375, False, "paper")  # the more northern one of which is farther west
 def test_every_slot_is_what_the_rules_say(seed: int, lengths: list, days: float, stays: bool, rule: str) -> None:
     frame = make_points(tuple(lengths), days=days, seed=seed, stays=stays)
     series = BERLIN.encode_points(frame.sample(frac=1, random_state=seed), fill=rule)

@@ -172,8 +172,8 @@ class NextLocationPipeline(SavedWithCard):
         """
         if not np.array_equal(np.asarray(task.city.location_ids).astype(str), self.tokenizer.location_ids):
             raise DataError(
-                f"the task's places are not those of the pipeline's city {self.tokenizer.name!r}: use "
-                "for_city(task.city)."
+                f"the task's places are not those of the pipeline's city {self.tokenizer.name!r}; "
+                "use for_city(task.city)."
             )
         listed = np.flatnonzero(task.location >= 0)
         sequences = CitySequences.from_visits(

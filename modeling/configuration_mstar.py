@@ -8,6 +8,8 @@ default, is what trains (docs/results.md).
 (No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
 """
 
+import math
+from numbers import Integral
 from typing import Any, cast
 
 from huggingface_hub.dataclasses import strict
@@ -310,8 +312,8 @@ class MstarConfig(PreTrainedConfig):
         emission_scale: float,
     ) -> None:
         """Raise a `ValueError` for settings of generation that make no sense, the configuration's own or others."""
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, or None for all codes, got {top_k}.")
+        if top_k is not None and (not isinstance(top_k, Integral) or top_k < 1):
+            raise ValueError(f"top_k must be at least 1 and an integer, or None for all codes, got {top_k}.")
         levels = len(self.codec.level_lengths)
         if isinstance(temperature, list) and len(temperature) != levels:
             raise ValueError(f"temperature needs one value for each of the {levels} levels, got {len(temperature)}.")
@@ -321,7 +323,7 @@ class MstarConfig(PreTrainedConfig):
                     "temperature_offset must exceed temperature_slope, which must not be negative, or a sure position "
                     f"has no temperature above 0; got {self.temperature_offset} and {self.temperature_slope}."
                 )
-        elif min(temperature if isinstance(temperature, list) else [temperature]) <= 0:
+        elif not all(0 < t < math.inf for t in (temperature if isinstance(temperature, list) else [temperature])):
             raise ValueError(f"temperature must be above 0, got {temperature}; top_k=1 takes the best code.")
         if guidance != 1 and not self.condition_dropout:
             raise ValueError(f"guidance={guidance} needs a model trained with condition_dropout above 0.")
@@ -329,7 +331,7 @@ class MstarConfig(PreTrainedConfig):
             raise ValueError(f"smoothing_window must be 0 or odd, got {smoothing_window}.")
         if decoding not in ("argmax", "viterbi", "sample"):
             raise ValueError(f"decoding must be 'argmax', 'viterbi' or 'sample', got {decoding!r}.")
-        if emission_scale <= 0:
+        if not 0 < emission_scale < math.inf:
             raise ValueError(f"emission_scale must be above 0, got {emission_scale}.")
 
     @property

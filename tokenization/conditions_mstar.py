@@ -262,8 +262,7 @@ class ConditionedCity(GridCity):
         Raises:
             ValueError: which one has another length or values outside its range.
         """
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}.")
+        _check_number(n)
         checked = {}
         for name, given in ids.items():
             values = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given)
@@ -346,14 +345,18 @@ class ConditionedCity(GridCity):
         """
         if self.conditions is None:
             raise ValueError("there are no distributions to draw from: call fit_conditions(training_weeks) first.")
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}.")
+        _check_number(n)
         if (home_ids is None) != (commute_ids is None):
             raise ValueError("home_ids and commute_ids are given together or not at all: one of them is missing.")
         if home_ids is None:
             return self.conditions.sample(n, seed=seed, cell_map=self.cell_map)
         drawn = self.checked_conditions(n, home_ids=home_ids, commute_ids=commute_ids)
         return {**drawn, "attribute_ids": self.conditions.sample_attributes(*drawn.values(), seed=seed)}
+
+
+def _check_number(n: int) -> None:
+    if not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"n must be at least 1 and an integer, got {n}.")
 
 
 def _classes(cells: np.ndarray, method: str, medoids: np.ndarray, num_attributes: int, workers: int) -> np.ndarray:

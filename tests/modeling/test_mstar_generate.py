@@ -299,6 +299,9 @@ def test_wrong_conditions_are_refused_in_one_sentence(people: Any, words: str) -
     [
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"top_k": -3}, "top_k must be at least 1"),
+        ({"top_k": 1.5}, "top_k must be at least 1 and an integer"),
+        ({"temperature": float("nan")}, "temperature must be above 0"),
+        ({"temperature": [1.0, float("inf"), 1.0]}, "temperature must be above 0"),
         ({"temperature": 0}, "temperature must be above 0"),
         ({"temperature": [1.0, 1.0, -0.5]}, "temperature must be above 0"),
         ({"temperature": [1.0]}, "temperature needs one value for each of the 3 levels"),

@@ -153,6 +153,7 @@ def test_given_conditions_replace_drawn_ones(pipe: TrajectoryGenerationPipeline)
     ("options", "message"),
     [
         ({"n": 0}, "n must be at least 1"),
+        ({"n": 1.5}, "n must be at least 1 and an integer, got 1.5"),
         ({"to": "csv"}, "to must be 'frame' or 'weeks'"),
         ({"home_ids": [1, 2]}, "home_ids and commute_ids are given together or not at all"),
         ({"home_ids": [1], "commute_ids": [1, 2]}, "home_ids must be 2 integers in 0..15"),

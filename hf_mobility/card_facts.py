@@ -51,12 +51,13 @@ def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts
     training data and who is missing there. What `facts` says itself goes before; what an adapter was trained on comes
     on top of its base's data."""
     where = str(getattr(config, "name_or_path", "") or "")
-    text = _card_beside(where, getattr(config, "_commit_hash", None))
+    commit = getattr(config, "_commit_hash", None)  # of a model of the Hub
+    text = _card_beside(where, commit)
     sections = {
         title: words.strip() for title, words in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     }
     licences = dict(re.findall(r"^- \*\*(\w+)\*\*: (.+)$", sections.get("Licences", ""), re.M))
-    source = where if getattr(config, "_commit_hash", None) else Path(where).name  # no path of this machine
+    source = where if commit else Path(where).name  # no path of this machine
     found: dict[str, Any] = {
         "weights_license": licences.get("Weights"),
         "data_license": licences.get("Data"),

@@ -163,7 +163,7 @@ def train(
     cities = files.read_cities(visits, zones, columns=files.column_names(column))
     if test_fraction:
         known = partial(training_part, system, test_fraction=test_fraction, seed=seed)
-        cities = [(name, known(frame, timezone=zone), zone) for name, frame, zone in cities]
+        cities = [(name, known(frame), zone) for name, frame, zone in cities]
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate}
     arguments = {"num_train_epochs": epochs, "max_steps": steps}
     arguments |= {name: value for name, value in given.items() if value is not None}
@@ -215,7 +215,7 @@ def adapt(
     from hf_mobility.cli_judge import training_part
 
     if test_fraction:
-        frame = training_part("samoe", frame, timezone=city.timezone, test_fraction=test_fraction, seed=seed)
+        frame = training_part("samoe", frame, test_fraction=test_fraction, seed=seed)
         city = city.with_popularity(frame)
     local = fit(model, city, frame, strength=strength, seed=seed)
     text = f"The adapter: {len(frame):,} visits of {frame['user_id'].nunique():,} people."

@@ -15,6 +15,7 @@ import typer
 
 SUFFIXES = ".parquet, .csv, .csv.gz or .geoparquet"
 GEO = ".geoparquet"
+WEEK_COLUMNS = {"trajectory_id", "slot", "cell"}  # of what `generate` writes
 
 
 def column_names(pairs: list[str]) -> dict[str, str]:
@@ -40,7 +41,7 @@ def read_visits(path: Path, *, timezone: str | None, columns: dict[str, str]) ->
 def holds_weeks(path: Path) -> bool:
     """Whether a file is what `generate` writes."""
     names = set(_header(path))
-    return {"trajectory_id", "slot", "cell"} <= names and "user_id" not in names
+    return names >= WEEK_COLUMNS and "user_id" not in names
 
 
 def _header(path: Path) -> list[str]:
@@ -164,13 +165,13 @@ def read_week_cells(path: Path, *, city: str | None, timezone: str | None, colum
     from hf_mobility.data.exports import week_matrix
     from hf_mobility.data.weeks import read_weeks
 
-    found = read_frame(path)
-    if {"trajectory_id", "slot", "cell"} <= set(found.columns):
-        return week_matrix(found)[1], None
-    if city is not None and {columns.get(name, name) for name in ("lat", "lon")} <= set(found.columns):
+    names = set(_header(path))
+    if names >= WEEK_COLUMNS:
+        return week_matrix(read_frame(path))[1], None
+    if city is not None and names >= {columns.get(name, name) for name in ("lat", "lon")}:
         weeks = MstarTokenizer.from_pretrained(city).weeks(read_visits(path, timezone=timezone, columns=columns))
         return weeks.cells, np.asarray(weeks.user_id)
-    table = read_weeks(found)
+    table = read_weeks(read_frame(path))
     return table.cells, table.user_id
 
 

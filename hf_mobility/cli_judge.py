@@ -31,7 +31,7 @@ from hf_mobility import (
 )
 from hf_mobility.baselines import Conditions, CopyLast, ExplorationReturn, HourlyMarkov, HourMean, ResampledWeeks
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
-from hf_mobility.data.tasks import split_by_user
+from hf_mobility.data.tasks import split_by_user, training_visits
 from hf_mobility.data.trajectory_tasks import TrajectoryTask
 from hf_mobility.evaluation import RollOut, fidelity_report, horizon_table
 from hf_mobility.loading import adapter_base
@@ -39,12 +39,11 @@ from hf_mobility.loading import adapter_base
 STRANGE_HOMES = 0.05  # share of weeks with a home where nobody of the training data lives
 
 
-def training_part(system: str, visits: pd.DataFrame, *, timezone: str, test_fraction: float, seed: int) -> pd.DataFrame:
+def training_part(system: str, visits: pd.DataFrame, *, test_fraction: float, seed: int) -> pd.DataFrame:
     """The visits that `evaluate` with the same fraction and seed does not judge by: SAMoE the earlier ones of everybody
     with ten or more, M-STAR and RAW all of the other people."""
     if system == "samoe":
-        city = City.from_visits(visits, timezone=timezone)
-        return make_task(visits, city, test_fraction=test_fraction).train_visits()
+        return training_visits(visits, test_fraction=test_fraction)
     return split_by_user(visits, (1 - test_fraction, test_fraction), seed=seed)[0]
 
 

@@ -43,13 +43,12 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
         else:
             _file(where, "adapter_model.safetensors", options)
     if base is not None:
-        own, options = options, {name: value for name, value in options.items() if name != "revision"}
+        rest = {name: value for name, value in kwargs.items() if name != "revision"}
         with loading(f"{base}, the base model of {where},"):
-            config = AutoConfig.from_pretrained(base, **options)
-        if own.get("revision") is not None:
+            config = AutoConfig.from_pretrained(base, **fetching(rest))
+        if kwargs.get("revision") is not None:
             # It is one of the adapter; transformers would look for it in the base model's repository too.
-            adapter = {**kwargs.get("adapter_kwargs", {}), "revision": own["revision"]}
-            kwargs = {name: value for name, value in kwargs.items() if name != "revision"} | {"adapter_kwargs": adapter}
+            kwargs = rest | {"adapter_kwargs": {**rest.get("adapter_kwargs", {}), "revision": kwargs["revision"]}}
     found = (getattr(config, "architectures", None) or [""])[0]
     wanted, other_type = model_class.__name__, config.model_type != model_class.config_class.model_type
     if other_type or (found.endswith("Model") and not wanted.endswith("Model")):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -160,7 +161,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
         rows = np.concatenate([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
         return np.concatenate([np.zeros((NUM_SPECIAL, rows.shape[1]), np.float32), rows])
 
-    @property
+    @cached_property
     def places(self) -> Places:
         """The listed locations as points of a plane."""
         return Places(self.lat, self.lon, self.name)

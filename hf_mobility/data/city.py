@@ -138,8 +138,9 @@ class City:
         found = validate_places(visits, **columns)
         places = found if pois is None else pd.concat([validate_places(pois), found], ignore_index=True)
         city = cls._from_places(places, timezone=timezone, name=name)
-        counted = found if isinstance(popularity_from, str) and popularity_from == "visits" else popularity_from
-        return city if counted is None else city.with_popularity(counted)
+        if isinstance(popularity_from, str) and popularity_from == "visits":
+            return city._counting(found["location_id"])
+        return city if popularity_from is None else city.with_popularity(popularity_from)
 
     @classmethod
     def from_pois(cls, pois: pd.DataFrame, *, timezone: str, name: str = "") -> City:
@@ -192,7 +193,9 @@ class City:
         Raises:
             DataError: no such column, or none of the visits is at a listed place.
         """
-        ids = location_ids(visits)
+        return self._counting(location_ids(visits))
+
+    def _counting(self, ids: pd.Series) -> City:
         rows = self.index_of(ids.to_numpy(object))
         if (rows < 0).all():
             raise DataError(

@@ -92,13 +92,35 @@ def make_task(visits: Any, city: Any, *, test_fraction: float = 0.2, min_visits:
         ValueError: an argument outside its range.
         TypeError: something else than a city.
     """
+    if not hasattr(city, "index_of"):
+        raise TypeError(f"city must be a City, got {type(city).__name__}: City.from_visits(visits, timezone=...).")
+    zone = getattr(city, "timezone", None)
+    visits, user, target = _with_targets(visits, zone, test_fraction, min_visits)
+    return NextLocationTask(
+        city=city,
+        visits=visits,
+        location=np.asarray(city.index_of(visits["location_id"].to_numpy(dtype=object)), dtype=np.int64),
+        user=user,
+        target=target,
+    )
+
+
+def training_visits(visits: Any, *, test_fraction: float = 0.2, min_visits: int = 10) -> pd.DataFrame:
+    """The visits that are no targets of `make_task` with the same arguments, of the users it keeps; no city is needed.
+    Arguments and errors as there; times are aware or epoch seconds."""
+    visits, _, target = _with_targets(visits, None, test_fraction, min_visits)
+    return visits[~target].reset_index(drop=True)
+
+
+def _with_targets(
+    visits: Any, timezone: str | None, test_fraction: float, min_visits: int
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """The visits of users with enough of them, (n,) their user codes and (n,) which are targets."""
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1; it is {test_fraction}.")
     if min_visits < 2:
         raise ValueError(f"min_visits must be at least 2 (a target needs one earlier visit); it is {min_visits}.")
-    if not hasattr(city, "index_of"):
-        raise TypeError(f"city must be a City, got {type(city).__name__}: City.from_visits(visits, timezone=...).")
-    visits = as_visits(visits, timezone=getattr(city, "timezone", None))
+    visits = as_visits(visits, timezone=timezone)
     _check_canonical(visits)
 
     counts = _user_runs(visits)
@@ -113,13 +135,8 @@ def make_task(visits: Any, city: Any, *, test_fraction: float = 0.2, min_visits:
     # The small term undoes rounding such as (1 - 0.9) * 10 = 0.999..., which floor would turn into 0.
     first_target = np.maximum(np.floor((1 - test_fraction) * counts + 1e-9).astype(np.int64), 1)
     position = np.arange(len(visits)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return NextLocationTask(
-        city=city,
-        visits=visits,
-        location=np.asarray(city.index_of(visits["location_id"].to_numpy(dtype=object)), dtype=np.int64),
-        user=np.repeat(np.arange(len(counts)), counts),
-        target=position >= np.repeat(first_target, counts),
-    )
+    user = np.repeat(np.arange(len(counts)), counts)
+    return visits, user, position >= np.repeat(first_target, counts)
 
 
 def split_by_user(visits: pd.DataFrame, fractions: Sequence[float], seed: int = 0) -> tuple[pd.DataFrame, ...]:

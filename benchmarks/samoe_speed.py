@@ -19,7 +19,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hf_mobility import City, CityCollator, CityCorpus, SamoeConfig, SamoeForNextLocation, SamoeTokenizer, simulate_city
+from hf_mobility import (
+    City,
+    CityCollator,
+    CityCorpus,
+    SamoeConfig,
+    SamoeForNextLocation,
+    SamoeTokenizer,
+    simulate_city,
+)
 from hf_mobility.training.corpus import CityBatchSampler
 
 

@@ -31,7 +31,7 @@ from hf_mobility import (
     training_arguments,
 )
 from hf_mobility.data.grid import haversine_km
-from hf_mobility.data.simulated_points import simulated_points
+from hf_mobility.data.simulation.points import simulated_points
 from hf_mobility.data.week_arrays import most_common_cell
 from hf_mobility.tokenization.tokenization_raw import PAPER_BOX
 

@@ -22,7 +22,7 @@ from transformers import set_seed
 from hf_mobility import RawModel
 from hf_mobility.data.regions import visitors
 from hf_mobility.evaluation import probe_regions
-from hf_mobility.pipelines.mobility_embedding import MobilityEmbeddingPipeline
+from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
 
 LABELS = ("pickups", "dropoffs")
 

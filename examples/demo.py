@@ -37,7 +37,7 @@ from hf_mobility import (
     training_arguments,
 )
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
-from hf_mobility.plotting import plot_next_places
+from hf_mobility.plotting.pictures import plot_next_places
 
 CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "samoe-small"
 SHOWN = ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]

@@ -21,18 +21,18 @@ from hf_mobility import (
     NextLocationPipeline,
     SquareGrid,
     TrajectoryGenerationPipeline,
-    maps,
     simulate_city,
 )
-from hf_mobility.data.exports import od_matrix
-from hf_mobility.data.simulated_points import simulated_points
-from hf_mobility.plotting import plot_flows, plot_next_places, plot_regions, plot_trajectories, plot_visit_heat
-from hf_mobility.plotting_models import (
-    attention_by_hour,
-    expert_weights,
-    plot_attention,
-    plot_experts,
-    plot_training,
+from hf_mobility.data.io.exports import od_matrix
+from hf_mobility.data.simulation.points import simulated_points
+from hf_mobility.plotting import maps
+from hf_mobility.plotting.models import attention_by_hour, expert_weights, plot_attention, plot_experts, plot_training
+from hf_mobility.plotting.pictures import (
+    plot_flows,
+    plot_next_places,
+    plot_regions,
+    plot_trajectories,
+    plot_visit_heat,
 )
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"

@@ -22,7 +22,16 @@ import pandas as pd
 from _open_data import CITIES, TARGETS, open_checkins, source_pairs
 from _tables import save_table
 
-from hf_mobility import City, ContextMix, NextLocationPipeline, adapt, evaluate, make_task, paired_difference, summarise
+from hf_mobility import (
+    City,
+    ContextMix,
+    NextLocationPipeline,
+    adapt,
+    evaluate,
+    make_task,
+    paired_difference,
+    summarise,
+)
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
 

@@ -22,9 +22,9 @@ from transformers import set_seed
 
 from hf_mobility import RawModel, RawTokenizer, simulate_city
 from hf_mobility.baselines import mobility_features
-from hf_mobility.data.simulated_points import simulated_points
+from hf_mobility.data.simulation.points import simulated_points
 from hf_mobility.evaluation import probe_users
-from hf_mobility.pipelines.mobility_embedding import MobilityEmbeddingPipeline
+from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
 
 READ, LABELLED = ("2024-01-01", "2024-01-08"), ("2024-01-08", "2024-01-15")
 

@@ -25,8 +25,8 @@ from hf_mobility.baselines import mobility_features
 from hf_mobility.data.grid import haversine_km, to_km
 from hf_mobility.evaluation import probe_users
 from hf_mobility.evaluation.probe_models import standardiser
-from hf_mobility.pipelines.mobility_embedding import MobilityEmbeddingPipeline
-from hf_mobility.plotting_models import attention_by_hour
+from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
+from hf_mobility.plotting.models import attention_by_hour
 
 HOURS = {"by day": range(10, 17), "in the evening": range(18, 24)}
 ATTENTION_PEOPLE = 40

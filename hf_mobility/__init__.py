@@ -42,7 +42,7 @@ _NAMES = {
     "RawForRegionAnalysis": "modeling.modeling_raw",
     "RawTokenizer": "tokenization.tokenization_raw",
     "NextLocationPipeline": "pipelines.next_location",
-    "MobilityEmbeddingPipeline": "pipelines.mobility_embedding",
+    "MobilityEmbeddingPipeline": "pipelines.embedding",
     "TrajectoryGenerationPipeline": "pipelines.trajectory_generation",
     "ArrayRows": "training.rows",
     "VisitCollator": "training.rows",
@@ -68,8 +68,8 @@ if TYPE_CHECKING:
     from .data.frames import validate_points as validate_points
     from .data.frames import validate_visits as validate_visits
     from .data.grid import SquareGrid as SquareGrid
-    from .data.simulation import simulate_cities as simulate_cities
-    from .data.simulation import simulate_city as simulate_city
+    from .data.simulation.cities import simulate_cities as simulate_cities
+    from .data.simulation.cities import simulate_city as simulate_city
     from .data.tasks import make_task as make_task
     from .evaluation.ranking import evaluate as evaluate
     from .evaluation.ranking import paired_difference as paired_difference
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from .modeling.modeling_raw import RawModel as RawModel
     from .modeling.modeling_samoe import SamoeForNextLocation as SamoeForNextLocation
     from .modeling.modeling_samoe import SamoeModel as SamoeModel
-    from .pipelines.mobility_embedding import MobilityEmbeddingPipeline as MobilityEmbeddingPipeline
+    from .pipelines.embedding import MobilityEmbeddingPipeline as MobilityEmbeddingPipeline
     from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
     from .pipelines.trajectory_generation import TrajectoryGenerationPipeline as TrajectoryGenerationPipeline
     from .tokenization.tokenization_mstar import MstarTokenizer as MstarTokenizer
@@ -113,6 +113,6 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-from .auto import register  # noqa: E402
+from .hub.auto import register  # noqa: E402
 
 register()

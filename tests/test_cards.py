@@ -39,8 +39,8 @@ from hf_mobility import (
     adapt,
     simulate_city,
 )
-from hf_mobility.cards import CardFacts, dataset_card, model_card, write_card
 from hf_mobility.evaluation import audit
+from hf_mobility.hub.cards import CardFacts, dataset_card, model_card, write_card
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = [path.parent for path in sorted((ROOT / "checkpoints").glob("*/README.md"))]

@@ -32,9 +32,9 @@ from hf_mobility import (
     make_task,
     simulate_city,
 )
-from hf_mobility.cli import app
-from hf_mobility.cli_push import SavedFolder
-from hf_mobility.data.exports import week_matrix
+from hf_mobility.cli.app import app
+from hf_mobility.cli.push import SavedFolder
+from hf_mobility.data.io.exports import week_matrix
 from hf_mobility.evaluation import audit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from hf_mobility import DataError, SquareGrid
-from hf_mobility.data.exports import od_matrix
-from hf_mobility.maps import (
+from hf_mobility.data.io.exports import od_matrix
+from hf_mobility.plotting.maps import (
     map_flows,
     map_next_places,
     map_regions,

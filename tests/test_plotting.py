@@ -13,10 +13,16 @@ import pandas as pd
 import pytest
 
 from hf_mobility import DataError, SquareGrid
-from hf_mobility.data.exports import od_matrix
 from hf_mobility.data.grid import to_km
-from hf_mobility.plotting import plot_flows, plot_next_places, plot_regions, plot_trajectories, plot_visit_heat
-from hf_mobility.plotting_data import arc, largest_flows, region_clusters, region_colours, visit_shares
+from hf_mobility.data.io.exports import od_matrix
+from hf_mobility.plotting.pictures import (
+    plot_flows,
+    plot_next_places,
+    plot_regions,
+    plot_trajectories,
+    plot_visit_heat,
+)
+from hf_mobility.plotting.prepare import arc, largest_flows, region_clusters, region_colours, visit_shares
 
 
 @pytest.fixture

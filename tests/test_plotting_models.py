@@ -23,8 +23,7 @@ from hf_mobility import (
     RawTokenizer,
     SamoeTokenizer,
 )
-from hf_mobility.plotting_data import training_log
-from hf_mobility.plotting_models import (
+from hf_mobility.plotting.models import (
     EXPERTS,
     attention_by_hour,
     expert_weights,
@@ -32,6 +31,7 @@ from hf_mobility.plotting_models import (
     plot_experts,
     plot_training,
 )
+from hf_mobility.plotting.prepare import training_log
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 

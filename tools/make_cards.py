@@ -14,7 +14,7 @@ import pandas as pd
 
 import hf_mobility
 from fill_results import CITY_NAMES, ROOT, fill, read, transfer_rows
-from hf_mobility.cards import CardFacts, model_card
+from hf_mobility.hub.cards import CardFacts, model_card
 
 OURS = "hf_mobility 0.1.0.dev0"
 SIMULATED = (

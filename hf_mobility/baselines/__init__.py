@@ -9,16 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hf_mobility.baselines.count import UserFrequency, UserMarkov
-from hf_mobility.baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
-from hf_mobility.baselines.mix import ContextMix, MixWeights
+from .count import UserFrequency, UserMarkov
+from .generators import Conditions, HourlyMarkov, ResampledWeeks
+from .mix import ContextMix, MixWeights
 
 if TYPE_CHECKING:
-    from hf_mobility.baselines.features import mobility_features
-    from hf_mobility.baselines.generators_epr import ExplorationReturn
-    from hf_mobility.baselines.hourly_transformer import HourlyTransformer
-    from hf_mobility.baselines.neural import GRUBaseline, TransformerBaseline
-    from hf_mobility.baselines.trajectories import CopyLast, GRUTrajectory, HourMean
+    from .features import mobility_features
+    from .generators_epr import ExplorationReturn
+    from .hourly_transformer import HourlyTransformer
+    from .neural import GRUBaseline, TransformerBaseline
+    from .trajectories import CopyLast, GRUTrajectory, HourMean
 
 __all__ = [
     "Conditions",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_mobility.data.tasks import NextLocationTask
+from ..data.tasks import NextLocationTask
 
 
 @dataclass(frozen=True, eq=False)

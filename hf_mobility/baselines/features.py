@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import SquareGrid, to_km
-from hf_mobility.data.week_arrays import most_common_cell, place_hours
+from ..data.frames import DataError
+from ..data.grid import SquareGrid, to_km
+from ..data.week_arrays import most_common_cell, place_hours
 
 NIGHT_HOURS = (0, 6)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.week_arrays import check_weeks, day_type, home_and_commute
+from ..data.frames import DataError
+from ..data.week_arrays import check_weeks, day_type, home_and_commute
 
 
 @dataclass(frozen=True, eq=False)

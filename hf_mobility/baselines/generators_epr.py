@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from hf_mobility.baselines.generators import Conditions, _usable
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import haversine_km
-from hf_mobility.data.week_arrays import check_weeks, first_hour_of_cell
+from ..data.frames import DataError
+from ..data.grid import haversine_km
+from ..data.week_arrays import check_weeks, first_hour_of_cell
+from .generators import Conditions, _usable
 
 HOME, WORK, OTHER, SAME = range(4)  # SAME: still at the same other place
 SONG_RHO, SONG_GAMMA = 0.6, 0.21  # of mobile phone users (Song et al. 2010), where the training weeks show no choice

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hf_mobility.baselines.generators import Conditions, _usable
-from hf_mobility.baselines.neural import TrainingOptions
-from hf_mobility.data.week_arrays import check_weeks
+from ..data.week_arrays import check_weeks
+from .generators import Conditions, _usable
+from .neural import TrainingOptions
 
 CELL_STD = 0.1  # input and output share it, so that at first the cell of the hour before is the most probable
 LAST_RATE = 0.1  # the cosine ends at this share of the learning rate

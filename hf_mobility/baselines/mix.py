@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_mobility.baselines.count import UserHistory, place_counts, user_histories
-from hf_mobility.data.tasks import NextLocationTask
+from ..data.tasks import NextLocationTask
+from .count import UserHistory, place_counts, user_histories
 
 OWN = ("frequency", "recency_10", "recency_40", "own_markov", "hour_successors")
 CITY = ("distance_0.3km", "distance_3km", "popularity", "global_markov", "uniform")

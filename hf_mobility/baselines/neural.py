@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hf_mobility.data.tasks import NextLocationTask
+from ..data.tasks import NextLocationTask
 
 SCORED_SHARE = 4  # a window's last quarter is scored, so a target sees 3/4 to 4/4 of the context length
 VALIDATION_SHARE = 0.1

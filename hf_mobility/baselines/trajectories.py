@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hf_mobility.data.trajectory_tasks import TrajectoryTask
+from ..data.trajectory_tasks import TrajectoryTask
 
 
 class CopyLast:

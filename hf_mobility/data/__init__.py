@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from .frames import DataError, validate_points, validate_visits
 from .grid import SquareGrid, assign_cells, from_km, h3_cells, haversine_km, to_km
-from .readers import (
-    read_foursquare_tist2015,
-    read_foursquare_tsmc2014,
-    read_gowalla,
-    read_table,
-    read_yjmob100k,
-)
-from .readers_gps import read_cabspotting, read_geolife
-from .simulation import SimulatedCity, simulate_cities, simulate_city
+from .io.readers import read_foursquare_tist2015, read_foursquare_tsmc2014, read_gowalla, read_table, read_yjmob100k
+from .io.readers_gps import read_cabspotting, read_geolife
+from .simulation.cities import SimulatedCity, simulate_cities, simulate_city
 from .stays import detect_stays, drop_jumps, stays_to_visits
 
 __all__ = [

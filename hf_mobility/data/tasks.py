@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_mobility.data.frames import DataError, as_visits
+from .frames import DataError, as_visits
 
 
 @dataclass(frozen=True, eq=False)

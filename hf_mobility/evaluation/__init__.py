@@ -5,18 +5,11 @@ baselines first.
 
 from __future__ import annotations
 
-from hf_mobility.evaluation.fidelity import fidelity, fidelity_report, hide_hours
-from hf_mobility.evaluation.privacy import audit
-from hf_mobility.evaluation.probes import probe_regions, probe_users
-from hf_mobility.evaluation.ranking import (
-    PairedDifference,
-    RankingResult,
-    evaluate,
-    new_place_mask,
-    paired_difference,
-    summarise,
-)
-from hf_mobility.evaluation.trajectories import RollOut, horizon_table, one_step_table
+from .fidelity import fidelity, fidelity_report, hide_hours
+from .privacy import audit
+from .probes import probe_regions, probe_users
+from .ranking import PairedDifference, RankingResult, evaluate, new_place_mask, paired_difference, summarise
+from .trajectories import RollOut, horizon_table, one_step_table
 
 __all__ = [
     "PairedDifference",

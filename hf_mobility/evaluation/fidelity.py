@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.week_arrays import check_weeks
-from hf_mobility.evaluation.fidelity_metrics import (
+from ..data.frames import DataError
+from ..data.week_arrays import check_weeks
+from .fidelity_metrics import (
     CLEAN_RADIUS_BINS,
     DISTANCE_BINS,
     SIX,
@@ -28,8 +28,8 @@ from hf_mobility.evaluation.fidelity_metrics import (
     od_mape,
     population_mape,
 )
-from hf_mobility.evaluation.fidelity_movement import copied_share, movement, nearest_overlap
-from hf_mobility.evaluation.report import order_rows
+from .fidelity_movement import copied_share, movement, nearest_overlap
+from .report import order_rows
 
 NOISE, REAL = "train sample", "real itself"
 GENERATOR_BASELINES = (NOISE, REAL, "ResampledWeeks", "HourlyMarkov", "ExplorationReturn", "HourlyTransformer")

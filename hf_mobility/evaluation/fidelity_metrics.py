@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import EARTH_RADIUS_KM, haversine_km
-from hf_mobility.data.week_arrays import Places, check_weeks, place_hours
+from ..data.frames import DataError
+from ..data.grid import EARTH_RADIUS_KM, haversine_km
+from ..data.week_arrays import Places, check_weeks, place_hours
 
 Form = Literal["clean", "reference"]
 SIX = ("displacement", "radius", "duration", "periodicity", "g_rank", "i_rank")

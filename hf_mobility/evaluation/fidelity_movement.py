@@ -11,8 +11,8 @@ from itertools import permutations
 
 import numpy as np
 
-from hf_mobility.data.week_arrays import first_hour_of_cell, place_hours, split_days
-from hf_mobility.evaluation.fidelity_metrics import DISTANCE_BINS, Items, Weeks, jsd, largest, pair_jsd
+from ..data.week_arrays import first_hour_of_cell, place_hours, split_days
+from .fidelity_metrics import DISTANCE_BINS, Items, Weeks, jsd, largest, pair_jsd
 
 MOTIF_PLACES = 6  # the daily motifs of Schneider et al. 2013 have at most six places
 OTHER_MOTIF = -1  # days of more places

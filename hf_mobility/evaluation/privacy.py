@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hf_mobility.data.exports import week_matrix
-from hf_mobility.data.frames import DataError, validate_visits
-from hf_mobility.data.week_arrays import check_weeks, home_and_commute
-from hf_mobility.evaluation.fidelity import hide_hours
-from hf_mobility.evaluation.fidelity_movement import copied_share, nearest_overlap
+from ..data.frames import DataError, validate_visits
+from ..data.io.exports import week_matrix
+from ..data.week_arrays import check_weeks, home_and_commute
+from .fidelity import hide_hours
+from .fidelity_movement import copied_share, nearest_overlap
 
 COLUMNS = ["measure", "value", "reference", "compared_with", "sentence"]
 SAMPLE = 1000  # weeks whose nearest neighbour is searched, people whose points are drawn

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import to_km
-from hf_mobility.evaluation.probe_models import fit_linear, fit_mlp, standardiser
+from ..data.frames import DataError
+from ..data.grid import to_km
+from .probe_models import fit_linear, fit_mlp, standardiser
 
 READERS = {"linear": fit_linear, "mlp": fit_mlp}
 CLASSIFICATION, REGRESSION = ("accuracy", "f1", "auc"), ("mae", "rmse", "pcc", "r2")

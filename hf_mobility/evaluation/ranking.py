@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
-from hf_mobility.data.tasks import NextLocationTask
+from ..data.tasks import NextLocationTask
 
 ECE_BINS = 15
 PROBABILITY_FLOOR = 1e-9  # NLL of a place that a predictor excludes or the city does not list: 20.7 nats

@@ -17,8 +17,8 @@ import torch
 from ..data.frames import DataError, validate_visits
 from ..data.sequences import CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
-from ..hub import SavedWithCard, loading
-from ..loading import fetching, load_model
+from ..hub.loading import fetching, load_model
+from ..hub.push import SavedWithCard, loading
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..modeling.times_samoe import stay_seconds
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer

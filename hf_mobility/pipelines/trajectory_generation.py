@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 
 from ..data.frames import DataError
-from ..hub import SavedWithCard, loading
-from ..loading import fetching, load_model
+from ..hub.loading import fetching, load_model
+from ..hub.push import SavedWithCard, loading
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks_mstar import Weeks
 

@@ -27,11 +27,11 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import PrinterCallback
 
-from ..cards import CardFacts
 from ..data.city import popularity_levels
 from ..data.sequences import CitySequences
-from ..hub import SavedWithCard
-from ..loading import adapter_base, load_model
+from ..hub.cards import CardFacts
+from ..hub.loading import adapter_base, load_model
+from ..hub.push import SavedWithCard
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from hf_mobility.baselines import Conditions, HourlyMarkov, ResampledWeeks
-from hf_mobility.baselines.generators_epr import (
-    SONG_GAMMA,
-    SONG_RHO,
-    ExplorationReturn,
-    _gravity,
-    fit_exploration,
-)
+from hf_mobility.baselines.generators_epr import SONG_GAMMA, SONG_RHO, ExplorationReturn, _gravity, fit_exploration
 from hf_mobility.data.frames import DataError
 from hf_mobility.data.grid import haversine_km
 from hf_mobility.data.week_arrays import day_type, home_and_commute

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mobility.data import DataError, haversine_km
-from hf_mobility.data.exports import matsim_plans, od_matrix, week_matrix
+from hf_mobility.data.io.exports import matsim_plans, od_matrix, week_matrix
 
 LAT, LON = 48.0 + 0.01 * np.arange(12), 11.0 + 0.02 * (np.arange(12) % 4)
 

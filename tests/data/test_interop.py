@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mobility.data import DataError, validate_points, validate_visits
-from hf_mobility.data.interop import (
+from hf_mobility.data.io.interop import (
     from_geo,
     from_locations,
     from_movingpandas,

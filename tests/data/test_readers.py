@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_mobility.data import readers
 from hf_mobility.data.frames import DataError, validate_visits
 from hf_mobility.data.grid import haversine_km
-from hf_mobility.data.readers import (
+from hf_mobility.data.io import readers
+from hf_mobility.data.io.readers import (
     read_foursquare_tist2015,
     read_foursquare_tsmc2014,
     read_gowalla,
     read_table,
     read_yjmob100k,
 )
-from hf_mobility.data.readers_gps import read_cabspotting, read_geolife
+from hf_mobility.data.io.readers_gps import read_cabspotting, read_geolife
 
 TSMC = (
     "470\t49bbd6c0\t4bf58dd8\tArts & Crafts Store\t40.719810\t-74.002581\t-240\tTue Apr 03 18:00:09 +0000 2012\n"

@@ -10,8 +10,8 @@ import pytest
 
 from hf_mobility.data.frames import DataError, validate_points
 from hf_mobility.data.grid import haversine_km
-from hf_mobility.data.simulated_points import simulated_points
-from hf_mobility.data.simulation import SimulatedCity, simulate_city
+from hf_mobility.data.simulation.cities import SimulatedCity, simulate_city
+from hf_mobility.data.simulation.points import simulated_points
 
 TOWN = simulate_city(12, num_days=4, num_locations=60, seed=3)
 DEGREE_KM = 6371.0088 * np.pi / 180

@@ -8,8 +8,8 @@ import pytest
 
 from hf_mobility.data.frames import DataError, validate_visits
 from hf_mobility.data.grid import haversine_km
-from hf_mobility.data.simulation import SimulatedCity, simulate_cities, simulate_city
-from hf_mobility.data.simulation_profiles import POI_KINDS, ROLES, CityHabits
+from hf_mobility.data.simulation.cities import SimulatedCity, simulate_cities, simulate_city
+from hf_mobility.data.simulation.profiles import POI_KINDS, ROLES, CityHabits
 
 GROUPS = {
     "Arts & Entertainment",

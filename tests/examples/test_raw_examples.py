@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from hf_mobility import RawForTrajectoryPrediction, RawTokenizer, simulate_city
-from hf_mobility.data.simulated_points import simulated_points
+from hf_mobility.data.simulation.points import simulated_points
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY = ["--size", "tiny", "--steps", "2", "--batch-size", "4"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_mobility.data.simulation import simulate_city
+from hf_mobility.data.simulation.cities import simulate_city
 from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
 from hf_mobility.tokenization.tokenization_raw import RawTokenizer

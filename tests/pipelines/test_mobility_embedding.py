@@ -13,11 +13,11 @@ import torch
 from hf_mobility.data.frames import DataError
 from hf_mobility.data.grid import SquareGrid
 from hf_mobility.data.regions import Discs, visitors
-from hf_mobility.data.simulated_points import simulated_points
-from hf_mobility.data.simulation import simulate_city
+from hf_mobility.data.simulation.cities import simulate_city
+from hf_mobility.data.simulation.points import simulated_points
 from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
-from hf_mobility.pipelines.mobility_embedding import MobilityEmbeddingPipeline
+from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
 from hf_mobility.tokenization.tokenization_raw import RawTokenizer
 
 TOWN = simulate_city(20, num_days=5, num_locations=60, seed=4)

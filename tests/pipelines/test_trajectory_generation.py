@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hf_mobility.data import DataError, simulate_city
-from hf_mobility.data.exports import matsim_plans, od_matrix
+from hf_mobility.data.io.exports import matsim_plans, od_matrix
 from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.pipelines.trajectory_generation import RESULT_COLUMNS, TrajectoryGenerationPipeline
 from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer

@@ -14,27 +14,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_mobility import (
-    City,
-    ContextMix,
-    DataError,
-    MstarTokenizer,
-    NextLocationPipeline,
-    RawForTrajectoryPrediction,
-    RawTokenizer,
-    SamoeTokenizer,
-    TrajectoryGenerationPipeline,
-    evaluate,
-    make_task,
-    simulate_cities,
-    summarise,
-)
-from hf_mobility.baselines import Conditions, CopyLast, ExplorationReturn, HourlyMarkov, HourMean, ResampledWeeks
-from hf_mobility.baselines.count import UserFrequency, UserMarkov
-from hf_mobility.data.tasks import split_by_user, training_visits
-from hf_mobility.data.trajectory_tasks import TrajectoryTask
-from hf_mobility.evaluation import RollOut, fidelity_report, horizon_table
-from hf_mobility.loading import adapter_base
+from ..baselines import Conditions, CopyLast, ExplorationReturn, HourlyMarkov, HourMean, ResampledWeeks
+from ..baselines.count import UserFrequency, UserMarkov
+from ..baselines.mix import ContextMix
+from ..data.city import City
+from ..data.frames import DataError
+from ..data.simulation.cities import simulate_cities
+from ..data.tasks import make_task, split_by_user, training_visits
+from ..data.trajectory_tasks import TrajectoryTask
+from ..evaluation import RollOut, fidelity_report, horizon_table
+from ..evaluation.ranking import evaluate, summarise
+from ..hub.loading import adapter_base
+from ..modeling.modeling_raw import RawForTrajectoryPrediction
+from ..pipelines.next_location import NextLocationPipeline
+from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from ..tokenization.tokenization_mstar import MstarTokenizer
+from ..tokenization.tokenization_raw import RawTokenizer
+from ..tokenization.tokenization_samoe import SamoeTokenizer
 
 STRANGE_HOMES = 0.05  # share of weeks with a home where nobody of the training data lives
 

@@ -18,10 +18,11 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 import hf_mobility
-from hf_mobility.card_facts import CardFacts, with_inherited
-from hf_mobility.card_snippets import SNIPPETS, snippet
-from hf_mobility.evaluation.report import to_markdown
-from hf_mobility.hub import HUB_ID
+
+from ..evaluation.report import to_markdown
+from .card_facts import CardFacts, with_inherited
+from .card_snippets import SNIPPETS, snippet
+from .push import HUB_ID
 
 TEMPLATES = Path(__file__).parent
 UNFILLED = "[More Information Needed]"  # stands in the generic cards that PEFT and huggingface_hub write

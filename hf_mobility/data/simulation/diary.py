@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .simulation_profiles import ACTIVITIES, DWELL_HOURS, NOVELTY, ROLES, STAGES, CityHabits
+from .profiles import ACTIVITIES, DWELL_HOURS, NOVELTY, ROLES, STAGES, CityHabits
 
 __all__ = ["People", "Town", "live"]
 

@@ -3,7 +3,7 @@
 Every reader streams its file in blocks, leaves out rows that cannot be used, and says how many and why: the returned
 frame carries ``frame.attrs["read_report"] = {"rows_read": int, "rejected": {reason: rows}}``. No value is repaired.
 Time-zone offset columns are ignored, because the times of these formats are UTC. Files may be gzipped (``.gz``).
-GPS formats are in :mod:`hf_mobility.data.readers_gps`.
+GPS formats are in :mod:`hf_mobility.data.io.readers_gps`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .frames import DataError, numbers_where_exact, validate_visits
-from .grid import from_km
-from .times import Zone, from_text
+from ..frames import DataError, numbers_where_exact, validate_visits
+from ..grid import from_km
+from ..times import Zone, from_text
 
 __all__ = [
     "Rejections",

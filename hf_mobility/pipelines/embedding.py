@@ -18,8 +18,8 @@ import torch
 
 from ..data.frames import DataError, validate_visits
 from ..data.regions import Visitors, visitors
-from ..hub import SavedWithCard, loading
-from ..loading import fetching, load_model
+from ..hub.loading import fetching, load_model
+from ..hub.push import SavedWithCard, loading
 from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer

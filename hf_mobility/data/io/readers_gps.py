@@ -1,6 +1,6 @@
 """Public GPS formats to canonical points frames: GeoLife and Cabspotting.
 
-As in :mod:`hf_mobility.data.readers`, rows that cannot be used are left out and counted in
+As in :mod:`hf_mobility.data.io.readers`, rows that cannot be used are left out and counted in
 ``frame.attrs["read_report"]``.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .frames import DataError, validate_points
+from ..frames import DataError, validate_points
 from .readers import Rejections
 
 __all__ = ["read_cabspotting", "read_geolife"]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .data.grid import SquareGrid
-from .plotting_data import (
+from ..data.grid import SquareGrid
+from .prepare import (
     arc,
     largest_flows,
     one_line_each,

@@ -60,6 +60,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     },
 }
 
+_PACKAGE = __package__.rpartition(".")[0]
 _AUTO = "transformers.models.auto.modeling_auto"
 _LAYERS = "transformers.modeling_layers"
 
@@ -71,7 +72,7 @@ def register() -> None:
     _when_loaded("transformers.models.auto.tokenization_auto", _register_tokenizers)
     _when_loaded("peft.utils.constants", _register_lora_targets)
     for name in {system["tokenizer"] for system in SYSTEMS.values()}:
-        _when_loaded(f"{__package__}.{name[0]}", partial(_save_tokenizer_with_code, name))
+        _when_loaded(f"{_PACKAGE}.{name[0]}", partial(_save_tokenizer_with_code, name))
     # transformers' layers import the Auto classes half-way through their own import, and ours import those layers:
     # whichever of the three is finished last brings the registration about.
     for module in (_AUTO, _LAYERS, *_model_modules()):
@@ -79,14 +80,14 @@ def register() -> None:
 
 
 def _load(name: tuple[str, str]) -> Any:
-    return getattr(import_module(f".{name[0]}", __package__), name[1])
+    return getattr(import_module(f".{name[0]}", _PACKAGE), name[1])
 
 
 def _model_modules() -> list[str]:
     """Every file of `modeling`: a sibling that is imported first must be complete too before its model is loaded."""
-    package = find_spec(f"{__package__}.modeling")
+    package = find_spec(f"{_PACKAGE}.modeling")
     folders = list(package.submodule_search_locations or []) if package else []
-    return [f"{__package__}.modeling.{module.name}" for module in iter_modules(folders)]
+    return [f"{_PACKAGE}.modeling.{module.name}" for module in iter_modules(folders)]
 
 
 def _register_configs() -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .frames import DataError
-from .grid import from_km, haversine_km
-from .simulation import SimulatedCity
+from ..frames import DataError
+from ..grid import from_km, haversine_km
+from .cities import SimulatedCity
 
 __all__ = ["simulated_points"]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .data.frames import DataError, validate_visits
-from .data.grid import to_km
-from .plotting import new_axes
-from .plotting_data import training_log
+from ..data.frames import DataError, validate_visits
+from ..data.grid import to_km
+from .pictures import new_axes
+from .prepare import training_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .hub import HUB_ID, loading
+from .push import HUB_ID, loading
 
 # Keywords of `from_pretrained` that say where and how to fetch, not what to build.
 FETCHING = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")

@@ -28,8 +28,8 @@ def column_names(pairs: list[str]) -> dict[str, str]:
 
 def read_visits(path: Path, *, timezone: str | None, columns: dict[str, str]) -> Any:
     """A canonical visits frame; of generated weeks, each is a person."""
-    from hf_mobility.data import interop
-    from hf_mobility.data.frames import validate_visits
+    from ..data.frames import validate_visits
+    from ..data.io import interop
 
     if "user_id" not in columns and holds_weeks(path):
         columns = {**columns, "user_id": "trajectory_id"}
@@ -76,7 +76,7 @@ def read_source(
     columns: dict[str, str],
 ) -> Any:
     """Visits of a public format; of a GPS set its stays in cells, or its points where `cell_metres` is None."""
-    from hf_mobility import data
+    from .. import data
 
     if (reader == "tist2015") != (places is not None):
         raise typer.BadParameter("--places is the second file of --reader tist2015, which needs it")
@@ -107,8 +107,8 @@ def read_source(
 
 def simulated(people: int, card: Path | None, **options: Any) -> Any:
     """Visits of a simulated city, and its card."""
-    from hf_mobility import simulate_city
-    from hf_mobility.cards import dataset_card
+    from ..data.simulation.cities import simulate_city
+    from ..hub.cards import dataset_card
 
     made = simulate_city(people, **options)
     if card is not None:
@@ -145,7 +145,8 @@ def read_frame(path: Path, *, text: str = "location_id") -> Any:
 
 def read_city(path: Path, *, timezone: str | None, columns: dict[str, str]) -> Any:
     """The places of a file of visits, or of a file of places (without a time)."""
-    from hf_mobility import City, DataError
+    from ..data.city import City
+    from ..data.frames import DataError
 
     if timezone is None:
         raise DataError("The time zone of a new city is missing: give --timezone, such as Europe/Berlin.")
@@ -161,9 +162,9 @@ def read_week_cells(path: Path, *, city: str | None, timezone: str | None, colum
     """(N, L) cells and the (N,) people, or None: generated weeks, a table of weeks, or visits with the city's grid."""
     import numpy as np
 
-    from hf_mobility import MstarTokenizer
-    from hf_mobility.data.exports import week_matrix
-    from hf_mobility.data.weeks import read_weeks
+    from ..data.io.exports import week_matrix
+    from ..data.weeks import read_weeks
+    from ..tokenization.tokenization_mstar import MstarTokenizer
 
     names = set(_header(path))
     if names >= WEEK_COLUMNS:
@@ -199,7 +200,7 @@ def check_suffix(path: Path | None) -> None:
 
 
 def write_geo(frame: Any, path: Path) -> None:
-    from hf_mobility.data.interop import with_geometry
+    from ..data.io.interop import with_geometry
 
     missing = [name for name in ("lat", "lon") if name not in frame]
     if missing:
@@ -219,7 +220,7 @@ def facts_of(target: str) -> dict[str, Any]:
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import find_adapter_config_file
 
-    from hf_mobility.hub import loading
+    from ..hub.push import loading
 
     with loading(target):
         if find_adapter_config_file(target) is not None:

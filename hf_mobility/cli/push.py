@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .hub import PushToHub
+from ..hub.push import PushToHub
 
 LEFT_AT_HOME = ("checkpoint-*", "runs", "training_args.bin", "*.pt", "*.pth", ".*", "__pycache__")
 
@@ -52,7 +52,7 @@ class SavedFolder(PushToHub):
         if (folder / "config.json").is_file():
             from transformers import AutoConfig
 
-            from .cards import write_card
+            from ..hub.cards import write_card
 
             write_card(folder, AutoConfig.from_pretrained(folder), name=name, facts=facts)
         if card.is_file():

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_mobility import cli_files as files
+from . import files
 
 app = typer.Typer(
     name="hf-mobility",
@@ -155,9 +155,9 @@ def train(
         raise typer.BadParameter(
             f"give --timezone once, or once per file ({len(visits)}); it is given {len(timezone)}x"
         )
-    from hf_mobility import cli_train
-    from hf_mobility.cards import CardFacts, write_card
-    from hf_mobility.cli_judge import training_part
+    from ..hub.cards import CardFacts, write_card
+    from . import train as cli_train
+    from .evaluate import training_part
 
     zones = timezone if len(timezone) == len(visits) else timezone * len(visits)
     cities = files.read_cities(visits, zones, columns=files.column_names(column))
@@ -210,9 +210,9 @@ def adapt(
     columns = files.column_names(column)
     city = files.read_city(visits, timezone=timezone, columns=columns)
     frame = files.read_visits(visits, timezone=timezone, columns=columns)
-    from hf_mobility import adapt as fit
-    from hf_mobility.cards import CardFacts
-    from hf_mobility.cli_judge import training_part
+    from ..hub.cards import CardFacts
+    from ..training.adapt import adapt as fit
+    from .evaluate import training_part
 
     if test_fraction:
         frame = training_part("samoe", frame, test_fraction=test_fraction, seed=seed)
@@ -246,7 +246,7 @@ def predict(
     columns = files.column_names(column)
     frame = files.read_visits(visits, timezone=timezone, columns=columns)
     place = None if city is None else files.read_city(city, timezone=timezone, columns=columns)
-    from hf_mobility import NextLocationPipeline
+    from ..pipelines.next_location import NextLocationPipeline
 
     pipe = NextLocationPipeline.from_pretrained(model, city=place)
     table = pipe.predict(frame, top_k=top_k, unknown=unknown)
@@ -269,7 +269,7 @@ def generate(
     hf-mobility generate checkpoints/mstar-small -n 1000 --seed 0 -o weeks.parquet
     """
     files.check_suffix(output)
-    from hf_mobility import TrajectoryGenerationPipeline
+    from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 
     pipe = TrajectoryGenerationPipeline.from_pretrained(model, batch_size=batch_size)
     with files.progress("generating") as told:
@@ -300,7 +300,8 @@ def embed(
         raise typer.BadParameter("give either --regions or --cell-metres")
     files.check_suffix(output)
     frame = files.read_visits(points, timezone=timezone, columns=files.column_names(column))
-    from hf_mobility import MobilityEmbeddingPipeline, SquareGrid
+    from ..data.grid import SquareGrid
+    from ..pipelines.embedding import MobilityEmbeddingPipeline
 
     pipe = MobilityEmbeddingPipeline.from_pretrained(model)
     with files.progress("embedding") as told:
@@ -339,7 +340,7 @@ def evaluate(
     columns = files.column_names(column)
     frame = files.read_visits(visits, timezone=timezone, columns=columns)
     place = None if city is None else files.read_city(city, timezone=timezone, columns=columns)
-    from hf_mobility.cli_judge import judge
+    from .evaluate import judge
 
     table, short = judge(model, frame, city=place, test_fraction=test_fraction, seed=seed)
     files.done(short.to_string(index=False))
@@ -369,7 +370,7 @@ def audit(
     hf-mobility audit weeks.parquet --train train.parquet --held-out others.parquet --city checkpoints/mstar-small
     """
     files.check_suffix(output)
-    from hf_mobility.evaluation import audit as measure
+    from ..evaluation import audit as measure
 
     how: dict[str, Any] = {"timezone": timezone, "columns": files.column_names(column)}
     if (train is None) != (held_out is None) or (train is None and files.holds_weeks(data)):
@@ -413,7 +414,7 @@ def push(
     \b
     hf-mobility push my-city me/my-city --private
     """
-    from hf_mobility.cli_push import SavedFolder
+    from .push import SavedFolder
 
     options: dict[str, Any] = {"base_model": base_model} if base_model else {}
     message = message or f"Upload {folder.name}"

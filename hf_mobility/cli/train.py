@@ -13,24 +13,22 @@ import pandas as pd
 import torch
 from transformers import Trainer, set_seed
 
-from hf_mobility import (
-    ArrayRows,
-    City,
-    CityCorpus,
-    MobilityTrainer,
-    MstarCodecConfig,
-    MstarCodecModel,
-    MstarForTrajectoryGeneration,
-    MstarTokenizer,
-    RawConfig,
-    RawForTrajectoryPrediction,
-    RawTokenizer,
-    SamoeConfig,
-    SamoeForNextLocation,
-    SamoeTokenizer,
-    training_arguments,
-)
-from hf_mobility.data.week_arrays import shift_weeks
+from ..data.city import City
+from ..data.week_arrays import shift_weeks
+from ..modeling.codec_mstar import MstarCodecModel
+from ..modeling.configuration_mstar import MstarCodecConfig
+from ..modeling.configuration_raw import RawConfig
+from ..modeling.configuration_samoe import SamoeConfig
+from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
+from ..modeling.modeling_raw import RawForTrajectoryPrediction
+from ..modeling.modeling_samoe import SamoeForNextLocation
+from ..tokenization.tokenization_mstar import MstarTokenizer
+from ..tokenization.tokenization_raw import RawTokenizer
+from ..tokenization.tokenization_samoe import SamoeTokenizer
+from ..training.corpus import CityCorpus
+from ..training.presets import training_arguments
+from ..training.rows import ArrayRows
+from ..training.trainer import MobilityTrainer
 
 CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 # Of M-STAR, as the shipped codec (docs/results.md)

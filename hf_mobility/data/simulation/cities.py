@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .frames import DataError
-from .grid import from_km
-from .simulation_diary import People, Town, live
-from .simulation_profiles import ACTIVITIES, CITY_SITES, POI_KINDS, ROLES, SHAPES, CityHabits, draw_habits
-from .times import zone_of
+from ..frames import DataError
+from ..grid import from_km
+from ..times import zone_of
+from .diary import People, Town, live
+from .profiles import ACTIVITIES, CITY_SITES, POI_KINDS, ROLES, SHAPES, CityHabits, draw_habits
 
 __all__ = ["CityHabits", "SimulatedCity", "simulate_cities", "simulate_city"]
 

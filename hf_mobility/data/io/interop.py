@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .frames import DataError, validate_points, validate_visits
-from .times import Zone
+from ..frames import DataError, validate_points, validate_visits
+from ..times import Zone
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame

@@ -1,0 +1,1 @@
+"""The command line `hf-mobility`; `app.py` holds the commands."""

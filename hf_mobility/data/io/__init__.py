@@ -1,0 +1,1 @@
+"""Files and other packages' tables -> frames, and back."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from fill_results import CITY_NAMES, ROOT, fill, read, transfer_rows
 
 import hf_mobility
-from fill_results import CITY_NAMES, ROOT, fill, read, transfer_rows
 from hf_mobility.hub.cards import CardFacts, model_card
 
 OURS = "hf_mobility 0.1.0.dev0"
@@ -57,7 +57,7 @@ def samoe_small() -> CardFacts:
         "and whether the model serves other people equally well has not been measured.",
         weights_license="research use, because the check-ins that they were trained on carry no open licence",
         data_license="not included; Foursquare TSMC2014 and TIST2015, Gowalla: published for research, no open licence",
-        command="python examples/pretrain_samoe.py --output checkpoints/samoe-small",
+        command="python -m benchmarks.next_location.pretrain_samoe --output checkpoints/samoe-small",
         seed=0,
         versions=f"transformers 5.23, torch 2.13, {OURS}; 6 epochs, 1,024 tokens a step, two CPU cores",
         results=transfer_results(),
@@ -79,8 +79,9 @@ def mstar_codec_small() -> CardFacts:
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
-        command="python examples/train_mstar_codec.py --steps 1600 --batch-size 32 --set dropout=0 nested_cells=true "
-        "num_encoder_layers=0 codebook_size=1024 'level_lengths=[1,7,28,168]' 'level_resolutions=[3,3,3,3]' "
+        command="python -m benchmarks.generation.train_mstar_codec --steps 1600 --batch-size 32 --set dropout=0 "
+        "nested_cells=true num_encoder_layers=0 codebook_size=1024 'level_lengths=[1,7,28,168]' "
+        "'level_resolutions=[3,3,3,3]' "
         "--output checkpoints/mstar-codec-small",
         seed=0,
         versions=f"transformers 5.23, torch 2.13, {OURS}; two CPU cores",
@@ -106,8 +107,8 @@ def mstar_small() -> CardFacts:
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
-        command="python examples/train_mstar.py --codec checkpoints/mstar-codec-small --steps 3000 --batch-size 32 "
-        "--set dropout=0.1 drop_path=0.1 within_level_steps=6 copy_places=true --judged 2000 "
+        command="python -m benchmarks.generation.train_mstar --codec checkpoints/mstar-codec-small --steps 3000 "
+        "--batch-size 32 --set dropout=0.1 drop_path=0.1 within_level_steps=6 copy_places=true --judged 2000 "
         "--output checkpoints/mstar-small",
         seed=0,
         versions=f"transformers 5.23, torch 2.13, {OURS}; two CPU cores",
@@ -138,7 +139,7 @@ def raw_small() -> CardFacts:
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
-        command="python examples/train_raw.py --users 4000 --held-out 0.5 --steps 6000 --batch-size 32 "
+        command="python -m benchmarks.embeddings.train_raw --users 4000 --held-out 0.5 --steps 6000 --batch-size 32 "
         "--learning-rate 1e-3 --set delta_targets=True --end-hours 19 --gru-steps 0 --output checkpoints/raw-small",
         seed=0,
         versions=f"transformers 5.23, torch 2.11, {OURS}; one H100",

@@ -37,8 +37,8 @@ def test_markdown_folds_the_intervals_and_keeps_counts_whole() -> None:
 def test_csv_carries_its_command_and_comes_back(tmp_path) -> None:
     path = tmp_path / "table.csv"
     before = TABLE.copy()
-    to_csv(TABLE, path, command="python examples/evaluate_baselines.py --neural")
-    assert path.read_text().splitlines()[0] == "# python examples/evaluate_baselines.py --neural"
+    to_csv(TABLE, path, command="python -m benchmarks.next_location.evaluate_baselines --neural")
+    assert path.read_text().splitlines()[0] == "# python -m benchmarks.next_location.evaluate_baselines --neural"
     back = pd.read_csv(path, comment="#")
     pd.testing.assert_frame_equal(back, order_rows(TABLE), atol=1e-5, check_dtype=False)
     pd.testing.assert_frame_equal(TABLE, before)

@@ -1,0 +1,235 @@
+"""The series that the RAW examples train and judge on: simulated people, or the GPS files in HF_MOBILITY_DATA.
+
+Windows are whole weeks from a Monday on, so that a slot is the same time of the week in all of them, or single days;
+with another number of days, simulated people have one window (the paper's: 10 days). The cabs' occupied flag and
+GeoLife's transport modes are never read here. GeoLife has people under several numbers: whoever shares a recorded point
+is held out together.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from transformers import PrinterCallback, Trainer, set_seed
+
+from benchmarks.open_data import data_folder
+from hf_mobility import (
+    ArrayRows,
+    RawConfig,
+    RawForTrajectoryPrediction,
+    RawTokenizer,
+    SquareGrid,
+    simulate_city,
+    training_arguments,
+)
+from hf_mobility.data.grid import haversine_km
+from hf_mobility.data.simulation.points import simulated_points
+from hf_mobility.data.week_arrays import most_common_cell
+from hf_mobility.tokenization.tokenization_raw import PAPER_BOX
+
+NAMES = ("simulated", "geolife", "cabs")
+CAB_GRID = SquareGrid(37.58, -122.53, 37.82, -122.36, 30, 30)
+LEAST_OBSERVED = 0.05  # of a window's slots; of GeoLife's weeks many are nearly empty
+
+
+@dataclass(frozen=True)
+class SeriesSet:
+    """Columns of N whole windows as the tokenizer makes them, `users` (N,) whose they are, `days` (N,) their first day,
+    and which are held out or kept for validation (N, bool, all windows of a person alike); `series` and `tokenizer`
+    that they come from.
+    """
+
+    name: str
+    points: pd.DataFrame
+    tokenizer: RawTokenizer
+    series: Any
+    columns: dict[str, np.ndarray]
+    users: np.ndarray
+    days: np.ndarray
+    held_out: np.ndarray
+    validation: np.ndarray
+
+    def windows(self, which: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of the windows that a mask (N,) names."""
+        return {name: values[which] for name, values in self.columns.items()}
+
+    @property
+    def train(self) -> dict[str, np.ndarray]:
+        """Columns of the windows to train on."""
+        return self.windows(~self.held_out & ~self.validation)
+
+    @property
+    def complete(self) -> bool:
+        """Whether something is known in every slot."""
+        return self.name == "simulated"
+
+
+def load_points(name: str, *, users: int = 1_000, days: int = 7, seed: int = 0) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Canonical columns of points, and the city: `timezone`, first day, and `box` where it is known beforehand."""
+    if name == "simulated":
+        city = simulate_city(users, num_days=2 * days if days % 7 == 0 else days, num_locations=600, seed=seed)
+        points = simulated_points(city, seed=seed)
+        stop = pd.Timestamp("2024-01-01") + pd.Timedelta(days=2 * days if days % 7 == 0 else days)
+        return points, {"timezone": city.timezone, "start": "2024-01-01", "end": str(stop.date()), "box": None}
+    if name == "geolife":
+        box = PAPER_BOX
+        file, timezone = "gps_geolife_beijing.parquet", "Asia/Shanghai"
+    elif name == "cabs":
+        box = (CAB_GRID.west, CAB_GRID.east, CAB_GRID.south, CAB_GRID.north)
+        file, timezone = "gps_sf_cabs.parquet", "America/Los_Angeles"
+    else:
+        raise ValueError(f"unknown points {name!r}; choose one of {NAMES}.")
+    path = data_folder() / file
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; set HF_MOBILITY_DATA to the folder of the GPS files.")
+    points = pd.read_parquet(path, columns=["user_id", "time", "lat", "lon"])
+    first = points["time"].min().tz_convert(timezone).tz_localize(None).normalize()
+    monday = first - pd.Timedelta(days=first.day_of_week)
+    return points, {"timezone": timezone, "start": str(monday.date()), "end": None, "box": box}
+
+
+def held_out_people(points: pd.DataFrame, *, share: float, seed: int) -> np.ndarray:
+    """A random share of the people, at least two."""
+    people = np.random.default_rng(seed).permutation(points["user_id"].unique())
+    return people[: max(2, round(share * len(people)))]
+
+
+def linked_people(points: pd.DataFrame) -> pd.Series:
+    """Group of each person (index `user_id`): people with a point at the same time and place, and whom these share one
+    with, are probably one, or went together.
+    """
+    users, user = np.unique(points["user_id"], return_inverse=True)
+    keys = ["time", "lat", "lon"]
+    same = points.duplicated(keys, keep=False).to_numpy()
+    point = points[same].groupby(keys, sort=False).ngroup().to_numpy()
+    shape = (len(users), len(users) + int(point.max(initial=-1)) + 1)
+    pairs = coo_array((np.ones(len(point)), (user[same], len(users) + point)), shape=shape)
+    pairs.resize((shape[1], shape[1]))
+    return pd.Series(connected_components(pairs, directed=False)[1][: len(users)], index=users)
+
+
+def with_linked(people: np.ndarray, group: pd.Series | None) -> np.ndarray:
+    """These people and all in their groups of `linked_people`; `None` = nobody is linked."""
+    return people if group is None else group.index[group.isin(group[people])].to_numpy()
+
+
+def load_series(
+    name: str,
+    *,
+    users: int = 1_000,
+    days: int = 7,
+    seed: int = 0,
+    held_out: float | np.ndarray = 0.05,
+    validation: float = 0.0,
+    **options: Any,
+) -> SeriesSet:
+    """Some people are kept from training: a random share, or those that are named, and a share of the others for
+    validation; with them go whoever is linked to them. `options` go to the tokenizer.
+    """
+    points, city = load_points(name, users=users, days=days, seed=seed)
+    options = {"timezone": city["timezone"], "model_max_length": 96 * days, **options}
+    test = held_out if isinstance(held_out, np.ndarray) else held_out_people(points, share=float(held_out), seed=seed)
+    group = linked_people(points) if name == "geolife" else None
+    test = with_linked(test, group)
+    others = points[~points["user_id"].isin(test)]
+    chosen = with_linked(held_out_people(others, share=validation, seed=seed + 1), group) if validation else test[:0]
+    if city["box"] is None:
+        tokenizer = RawTokenizer.from_points(others, **options)
+    else:
+        tokenizer = RawTokenizer.from_box(city["box"], **options)
+    outside = "drop" if name == "geolife" else "keep"  # people fly; cabs go to the airport and come back
+    series = tokenizer.encode_points(points, start=city["start"], end=city["end"], outside=outside)
+    batch = {
+        field: values.numpy() for field, values in tokenizer.to_batch(series, padding=True, return_tensors="pt").items()
+    }
+    kept = batch["attention_mask"].all(axis=1) & (batch["observed_mask"].mean(axis=1) >= LEAST_OBSERVED)
+    columns = {field: values[kept] for field, values in batch.items()}
+    owner, day = series.user_ids[kept], series.window_start[kept].astype("datetime64[s]").astype("datetime64[D]")
+    parts = np.isin(owner, test), np.isin(owner, chosen)
+    return SeriesSet(name, points, tokenizer, series, columns, owner, day, *parts)
+
+
+@torch.inference_mode()
+def embed_windows(encoder: Any, columns: dict[str, np.ndarray], *, batch_size: int = 64) -> np.ndarray:
+    """Windows -> (N, D) float32, one vector each; people are not averaged."""
+    rows = {name: torch.from_numpy(values).split(batch_size) for name, values in columns.items()}
+    batches = (dict(zip(rows, batch)) for batch in zip(*rows.values()))
+    return torch.cat([encoder(**batch, use_cache=False).user_embedding for batch in batches]).numpy()
+
+
+def home_and_work(
+    lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_metres: float = 500.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """From positions (N, T) in weeks that begin on a Monday: middle of the commonest cell of the nights (0-6 h) and of
+    the working hours (weekdays 10-17 h), each (N, 2) degrees [latitude, longitude], and the number (N,) of weekdays on
+    which the latter is visited in these hours.
+    """
+    grid = SquareGrid.around(lat, lon, cell_metres=cell_metres)
+    cells = grid.cell(lat, lon)
+    day, slot = np.divmod(np.arange(lat.shape[1]), slots_per_day)
+    hour = slot * 24 / slots_per_day
+    home = most_common_cell(np.where(hour < 6, cells, -1))
+    at_work = (hour >= 10) & (hour < 17) & (day % 7 < 5)
+    work = most_common_cell(np.where(at_work, cells, -1))
+    there = (cells == work[:, None]) & at_work
+    days_there = there.reshape(len(cells), -1, slots_per_day).any(axis=2).sum(axis=1)
+    return np.stack(grid.centre(home), axis=1), np.stack(grid.centre(work), axis=1), days_there
+
+
+def commuters(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_metres: float = 500.0) -> np.ndarray:
+    """bool (N,): who is at work on three weekdays or more, over 1 km from home."""
+    home, work, days_there = home_and_work(lat, lon, slots_per_day=slots_per_day, cell_metres=cell_metres)
+    return (days_there >= 3) & (haversine_km(*home.T, *work.T) > 1)
+
+
+def _best_of(steps: int, states: int = 8) -> dict[str, Any]:
+    """Training arguments that keep the best state on the validation windows."""
+    every = max(1, steps // states)
+    saved = {"save_strategy": "steps", "save_steps": every, "save_total_limit": 1}
+    return {"eval_strategy": "steps", "eval_steps": every, **saved, "load_best_model_at_end": True}
+
+
+def train_raw(
+    columns: dict[str, np.ndarray],
+    config: RawConfig,
+    *,
+    steps: int,
+    batch_size: int = 16,
+    learning_rate: float = 5e-4,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    validation: dict[str, np.ndarray] | None = None,
+) -> RawForTrajectoryPrediction:
+    """Trained on the next point of the given windows; with `validation` windows, the best of eight states on them."""
+    set_seed(seed)
+    model = RawForTrajectoryPrediction(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = training_arguments(
+            str(folder or scratch),
+            preset="raw",
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            **(_best_of(steps) if validation else {"save_strategy": "no"}),
+        )
+        rows = ArrayRows({**columns, "labels": columns["coordinates"]})
+        judged = ArrayRows({**validation, "labels": validation["coordinates"]}) if validation else None
+        trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def raw_config(tokenizer: RawTokenizer, size: str, **values: Any) -> RawConfig:
+    """A preset with the slots of this tokenizer."""
+    shape = {"max_position_embeddings": tokenizer.model_max_length, "slots_per_day": tokenizer.slots_per_day}
+    return RawConfig.from_preset(size, **{**shape, "time_features": tokenizer.time_features, **values})

@@ -1,0 +1,154 @@
+"""Pre-train RAW on the next point of people's positions every 15 minutes, and judge it on people it has not seen.
+
+    python -m benchmarks.embeddings.train_raw --output runs/raw                                        # simulated people
+    HF_MOBILITY_DATA=... python -m benchmarks.embeddings.train_raw --points cabs --output runs/raw-cabs
+    python -m benchmarks.embeddings.train_raw --days 10 --size base ...                                # the paper's form
+    torchrun --nproc_per_node 2 -m benchmarks.embeddings.train_raw ...                                 # several processes
+
+5 % of the people are held out (`--held-out 0.5` leaves half of them for benchmarks/embeddings/profile_users.py). Printed are the
+error of the next point and the errors of a roll-out, beside baselines; figures on simulated people are synthetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.embeddings.series import LEAST_OBSERVED, NAMES, SeriesSet, load_series, raw_config, train_raw
+from benchmarks.options import config_value
+from benchmarks.tables import save_table
+from hf_mobility import RawForTrajectoryPrediction
+from hf_mobility.baselines import CopyLast, GRUTrajectory, HourMean
+from hf_mobility.data.trajectory_tasks import TrajectoryTask
+from hf_mobility.evaluation import RollOut, horizon_table, one_step_table
+
+
+def judge_one_step(predictors: list[Any], data: SeriesSet) -> pd.DataFrame:
+    """Next points of the held-out people, counted where something was recorded."""
+    points = data.columns["coordinates"][data.held_out]
+    observed = data.columns["observed_mask"][data.held_out][:, 1:].astype(bool)
+    day = data.columns["start_weekday"][data.held_out] if data.tokenizer.time_features else None
+    made = {
+        one.name: one.next_points(points, day) if isinstance(one, RollOut) else one.next_points(points)
+        for one in predictors
+        if hasattr(one, "next_points")
+    }
+    metres = data.tokenizer.metres_per_unit()
+    return one_step_table(made, points, metres_per_unit=metres, counted=None if data.complete else observed)
+
+
+def judge_roll_out(
+    predictors: list[Any],
+    data: SeriesSet,
+    judged: np.ndarray,
+    *,
+    steps: int,
+    end_hours: list[int],
+    recorded: bool,
+) -> pd.DataFrame:
+    """Roll-outs of the people of the `judged` windows that end at these hours of a window's last day, all taken
+    together: errors are means over all of them, correlations means over the hours in which they exist, `users` counts
+    roll-outs. `recorded` counts only those of which every slot was recorded; otherwise filled slots are true as well.
+    """
+    tables = []
+    for hour in end_hours:
+        end = data.tokenizer.model_max_length - (24 - hour) * data.tokenizer.slots_per_day // 24
+        task = TrajectoryTask.from_series(
+            data.series,
+            data.tokenizer,
+            steps=steps,
+            end_slot=end,
+            observed_only=recorded,
+            least_observed=LEAST_OBSERVED,
+        )
+        tables.append(horizon_table(predictors, task.take(np.isin(task.users, data.users[judged]))))
+    table = pd.concat(tables)
+    keys = ["model", "subset", "horizon", "minutes"]
+    numbers = table.set_index(keys)
+    sums, known = (
+        part.mul(numbers["users"], axis=0).groupby(level=keys, sort=False).sum() for part in (numbers, numbers.notna())
+    )
+    means = (sums / known).assign(users=known["users"])
+    slots = "recorded" if recorded else "every one"
+    return means.reset_index()[tables[0].columns].assign(slots=slots)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--points", default="simulated", choices=NAMES)
+    parser.add_argument("--users", type=int, default=1_000, help="people of the simulated city")
+    parser.add_argument("--days", type=int, default=7, help="of a window; 10 in the paper")
+    parser.add_argument("--held-out", type=float, default=0.05, help="share of the people that are not trained on")
+    parser.add_argument(
+        "--validation", type=float, default=0.0, help="share of the others that choose the best state of the training"
+    )
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
+    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=5e-4, help="1e-4 in the paper")
+    parser.add_argument("--gru-steps", type=int, default=300, help="of the rival network; 0 leaves it out")
+    parser.add_argument("--roll-out", type=int, default=10, metavar="STEPS")
+    parser.add_argument("--end-hours", type=int, nargs="+", default=[24], help="local hours at which roll-outs end")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", help="CSV for the roll-out table")
+    options = parser.parse_args()
+
+    values = dict(map(config_value, options.set))
+    time_features = bool(values.get("time_features", False))
+    data = load_series(
+        options.points,
+        users=options.users,
+        days=options.days,
+        seed=options.seed,
+        held_out=options.held_out,
+        validation=options.validation,
+        time_features=time_features,
+    )
+    config = raw_config(data.tokenizer, options.size, **values)
+    print(
+        f"{len(data.users)} windows of {len(set(data.users.tolist()))} people, {data.held_out.sum()} windows held out, "
+        f"{data.validation.sum()} for validation"
+    )
+    kept = bool(data.validation.any())
+    start = time.perf_counter()
+    model: RawForTrajectoryPrediction = train_raw(
+        data.train,
+        config,
+        validation=data.windows(data.validation) if kept else None,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        folder=options.output,
+    )
+    seconds = time.perf_counter() - start
+    model.save_pretrained(options.output)
+    data.tokenizer.save_pretrained(options.output)
+    print(f"{model.num_parameters():,} parameters, {options.steps} steps in {seconds:.0f} s")
+
+    predictors: list[Any] = [CopyLast(), HourMean(), RollOut(model)]
+    if options.gru_steps:
+        gru = GRUTrajectory().fit(data.train["coordinates"], steps=options.gru_steps, seed=options.seed)
+        predictors.insert(2, gru)
+    print("\nNext point, people held out (mae_m: mean over both axes, metres)")
+    print(judge_one_step(predictors, data).round(1).to_string(index=False))
+    kinds = [False] if data.complete else [True, False]
+    asked = {"steps": options.roll_out, "end_hours": options.end_hours}
+    shown = ["slots", "model", "subset", "minutes", "users", "mae_m", "mse_km2", "pcc", "error_km"]
+    for part in ("validation", "held_out") if kept else ("held_out",):
+        judged = getattr(data, part)
+        table = pd.concat([judge_roll_out(predictors, data, judged, recorded=kind, **asked) for kind in kinds])
+        print(f"\nRoll-out, {part}")
+        print(table[shown].round(3).to_string(index=False))
+    if options.report:
+        save_table(table.assign(points=options.points, seconds=round(seconds)), options.report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Fill the tables of the README, the results pages and the checkpoint cards: `python -m benchmarks.fill_results`.
+
+A table stands between `<!-- begin NAME -->` and `<!-- end -->` and is made from a committed CSV; a name whose CSV is absent
+is left as it is. Rows of several draws are averaged, and their spread is given as ±.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .pages import embeddings, generation, next_location, speed
+
+ROOT = Path(__file__).resolve().parents[1]
+USER_METRICS, VALUE_METRICS = ("accuracy", "f1", "auc"), ("mae", "pcc", "r2")
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "raw knows": embeddings.knows,
+    "raw neighbours": embeddings.neighbours,
+    "raw profile": lambda: embeddings.probes("raw_profile", metrics=USER_METRICS),
+    "raw profile small": lambda: embeddings.probes("raw_profile_small", metrics=USER_METRICS),
+    "raw regions": lambda: embeddings.probes("raw_regions", label="label", metrics=VALUE_METRICS),
+    "raw roll-out": lambda: embeddings.roll_outs("simulated", "geolife", "cabs"),
+    "raw roll-out geolife": lambda: embeddings.roll_outs("geolife_larger", "geolife_recorded_only"),
+    "raw roll-out simulated": lambda: embeddings.roll_outs("simulated"),
+    "raw geolife": embeddings.geolife,
+    "raw speed": lambda: speed.raw_speed("raw_speed"),
+    "raw speed base": lambda: speed.raw_speed("raw_speed_base"),
+    "raw speed gpu": lambda: speed.raw_speed("raw_speed_gpu"),
+    "mstar codec": lambda: generation.codec("mstar_codec"),
+    "mstar codecs": lambda: generation.codec(
+        *("mstar_codec", "mstar_codec_eight", "mstar_codec_encoder", "mstar_codec_days", "mstar_codec_days_nested"),
+        *("mstar_codec_days_short", "mstar_codec_cabs", "mstar_codec_cabs_short"),
+    ),
+    "mstar codec ablation": generation.codec_ablation,
+    "mstar simulated": lambda: generation.generation("mstar_simulated"),
+    "mstar days": lambda: generation.generation("mstar_days"),
+    "mstar cabs": lambda: generation.generation("mstar_cabs"),
+    "mstar settings": lambda: generation.settings("mstar_settings"),
+    "mstar settings days": lambda: generation.settings("mstar_settings_days_shifted"),
+    "mstar ablation": lambda: generation.generator_ablation("mstar_ablation"),
+    "mstar encoders": generation.encoders,
+    "mstar passes": generation.passes,
+    "mstar levels": generation.levels,
+    "mstar codecs and generators": generation.generators_by_codec,
+    "mstar speed": lambda: speed.mstar_speed("mstar_speed"),
+    "mstar speed gpu": lambda: speed.mstar_speed("mstar_speed_gpu"),
+    "transfer": lambda: next_location.wide("all", ("acc@1", "mrr")),
+    "new places": lambda: next_location.wide("new places", ("acc@10", "mrr")),
+    "known places": lambda: next_location.wide("known places", ("acc@1", "mrr")),
+    "detail": next_location.detail,
+    "pairs": next_location.pairs,
+    "adaptations": next_location.adaptations,
+    "curve": next_location.curve,
+    "curve adaptations": lambda: next_location.adaptations("curve"),
+    "other kind": lambda: next_location.other_kind("other_kind", "160 San Francisco cabs"),
+    "other kind geolife": lambda: next_location.other_kind("other_kind_geolife", "GeoLife stays"),
+    "new places reach": next_location.new_places_reach,
+    "new places priors": next_location.new_places_priors,
+    "seeds": next_location.seeds,
+    "strengths": next_location.strengths,
+    "dense": next_location.dense,
+    "ablation": next_location.ablation,
+    "speed": speed.speed,
+}
+MARK = re.compile(r"<!-- begin (?P<name>[\w -]+?) -->\n.*?<!-- end -->", flags=re.DOTALL)
+
+
+def fill(text: str) -> str:
+    def block(found: re.Match[str]) -> str:
+        try:
+            table = BLOCKS[found["name"]]()
+        except FileNotFoundError as missing:
+            print(f"{found['name']}: {missing}")
+            return found[0]
+        return f"<!-- begin {found['name']} -->\n{table}\n<!-- end -->"
+
+    return MARK.sub(block, text)
+
+
+def main() -> None:
+    cards = sorted((ROOT / "checkpoints").glob("*/README.md"))
+    docs = [ROOT / "docs" / name for name in ("results.md", "embeddings.md")]
+    for page in (ROOT / "README.md", *docs, *cards):
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Tables of the speed measurements, one function a table."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from .common import markdown, percent, read
+
+
+def speed() -> str:
+    table = read("samoe_speed")
+    rows = [
+        [r["pair"], f"{r['first, ms']:.0f}", f"{r['second, ms']:.0f}", f"{r['ratio']:.2f}"] for _, r in table.iterrows()
+    ]
+    return markdown(rows, ["pair (first / second)", "first, ms", "second, ms", "ratio"])
+
+
+def mstar_speed(name: str) -> str:
+    """The rows of the matrix product have a rate only."""
+    formats = {"times first": ".2f", "GFLOP per week": ",.1f", "GFLOP/s": ",.0f"}
+    rows = []
+    for _, row in read(name).iterrows():
+        shown = {"ms per week": ",.1f" if row["ms per week"] >= 10 else ".2f", **formats}
+        cells = ["" if pd.isna(row[column]) else format(row[column], form) for column, form in shown.items()]
+        rows.append([row["measurement"], f"{row['batch']}", row["precision"], *cells, percent(row["share of product"])])
+    header = ["batch", "precision", "ms a week", "times the first", "GFLOP a week", "GFLOP/s", "of the product's rate"]
+    return markdown(rows, ["measurement", *header])
+
+
+def raw_speed(name: str) -> str:
+    table = read(name)
+    table["size"] = table["size"].fillna("")
+    rows = []
+    for _, row in table.iterrows():
+        rate = f"{row['per second']:,.0f}" if row["per second"] >= 1000 else f"{row['per second']:.1f}"
+        time = f"{row['ms']:,.{0 if row['ms'] >= 100 else 1}f}"
+        cells = [row["variant"], time, f"{rate} {row['unit']}", f"{row['ratio']:.2f}"]
+        rows.append([row["measurement"], row["size"], *cells])
+    return markdown(rows, ["measurement", "size", "variant", "ms", "a second", "times the first"])

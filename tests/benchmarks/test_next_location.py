@@ -1,0 +1,223 @@
+"""The next-location benchmarks run on small simulated cities, and their helpers do what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hf_mobility import ContextMix, NextLocationPipeline, SamoeConfig, evaluate, make_task
+
+ACCURACY = ["acc@1", "acc@5", "acc@10", "mrr"]
+
+
+@pytest.fixture(scope="module")
+def world(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A checkpoint with a city, and the task of twenty people."""
+    visits, city = toy.city(20, num_days=14)
+    model = toy.model(spread=None)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    return SimpleNamespace(visits=visits, city=city, checkpoint=str(folder), task=make_task(visits, city))
+
+
+def test_a_model_is_pretrained_on_simulated_cities(
+    run_benchmark: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "tiny"
+    small = ["--simulate", "2", "--users", "12", "--size", "tiny", "--epochs", "0.2", "--set", "num_pointer_heads=2"]
+    run_benchmark("next_location.pretrain_samoe", *small, "--output", str(checkpoint))
+    assert "2 cities" in capsys.readouterr().out
+    assert json.loads((checkpoint / "config.json").read_text())["num_pointer_heads"] == 2
+    assert len((checkpoint / "sources.txt").read_text().splitlines()) == 2
+    assert NextLocationPipeline.from_pretrained(checkpoint).tokenizer.name == "Simville"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("mixture=false", False),
+        ("x=True", True),
+        ("x=none", None),
+        ("x=0.5", 0.5),
+        ("x=3", 3),
+        ("selector=hard", "hard"),
+    ],
+)
+def test_config_values_are_read_from_the_command_line(text: str, value: object) -> None:
+    name, read = import_module("benchmarks.options").config_value(text)
+    assert (name, read) == (text.partition("=")[0], value)
+    assert type(read) is type(value)
+
+
+def test_the_transfer_comparison_has_baselines_first_and_a_row_per_draw_and_strength(world: SimpleNamespace) -> None:
+    module = import_module("benchmarks.next_location.evaluate_transfer")
+    weights = dict.fromkeys((0.2, 1.0), ContextMix.fit([world.task]))
+    results, reports = module.compare(world.task, world.checkpoint, weights, [0.2], draws=2, strengths=["none"])
+    names = [result.name for result in results]
+    ours = [name for name in names if name.startswith("SAMoE")]
+    assert names[-len(ours) :] == ours
+    assert len(set(names)) == len(names)
+    assert len(ours) == 1 + 2 * 2
+    assert [report["draw"] for report in reports] == [0, 1]
+    assert all(report["used"] == "none" and report["people"] == 4 for report in reports)
+    by_name = dict(zip(names, results))
+    drawn = [by_name[name] for name in ours if name.endswith("draw 1")]
+    assert len(drawn) == 2  # nothing was tuned, so popularity and the identity adapter agree
+    np.testing.assert_allclose(drawn[0].probability, drawn[1].probability, atol=1e-6)
+
+    table = module.differences(results)
+    assert set(table["ours"]) == set(ours)
+    for row in table.to_dict("records"):
+        first, second = (by_name[row[who]].metric(row["metric"]) for who in ("ours", "rival"))
+        assert row["mean"] == pytest.approx(float(np.mean(first - second)), abs=1e-9)
+        assert row["low"] <= row["mean"] <= row["high"]
+
+
+def test_the_rival_trained_from_scratch_is_a_function_of_its_seed(world: SimpleNamespace) -> None:
+    train = import_module("benchmarks.next_location.evaluate_full_data").train
+    config = SamoeConfig.from_preset("tiny")
+    visits = world.task.train_visits()
+    pipes = [train(visits, world.city, config, epochs=2, seed=seed) for seed in (0, 0, 1)]
+    scores = [evaluate(pipe, world.task).probability for pipe in pipes]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert np.abs(scores[0] - scores[2]).max() > 1e-4
+    assert pipes[0].name.endswith("2 epochs")
+
+
+def test_the_baselines_table_averages_over_draws(world: SimpleNamespace) -> None:
+    module = import_module("benchmarks.next_location.evaluate_baselines")
+    weights = dict.fromkeys((0.0, 0.05, 1.0), ContextMix.fit([world.task]))
+    tables = pd.concat(module.count_rows(world.task, weights, bootstrap=0))
+    rows = tables[tables["subset"] == "all"].set_index("model")
+    assert rows["draws"].to_dict()["ContextMix (counts of 5 %)"] == 3
+    draws = [world.task.train_visits(0.05, seed) for seed in (0, 1, 2)]
+    scores = [evaluate(ContextMix(weights[0.05], few), world.task).metric("mrr").mean() for few in draws]
+    assert rows.loc["ContextMix (counts of 5 %)", "mrr"] == pytest.approx(np.mean(scores))
+
+
+def test_priors_count_the_moves_of_each_person_and_are_mixed_in(world: SimpleNamespace) -> None:
+    module = import_module("benchmarks.next_location.evaluate_new_places")
+    visits = world.task.train_visits()
+    counts = module.CityCounts.of(world.city, visits)
+    place = pd.Series(world.city.index_of(visits["location_id"].to_numpy(dtype=object)))
+    following = place.groupby(visits["user_id"]).shift(-1)
+    moves = pd.crosstab(place, following.astype("Int64"))
+    for origin, row in moves.iterrows():
+        expected = row.drop(origin, errors="ignore")  # staying is no move
+        assert counts.transitions[[origin]].toarray()[0, expected.index].tolist() == expected.tolist()
+    successors, popularity = counts.priors(np.arange(len(world.city)))
+    assert set(successors.sum(axis=1).round(6)) <= {0.0, 1.0} and popularity[0].sum() == pytest.approx(1)
+
+    pipe = NextLocationPipeline.from_pretrained(world.checkpoint, city=world.city)
+    weights = np.array([[0.5, 0.0, 0.5], [0.25, 0.75, 0.0]])
+    mixed = dict(_rows(module.WithPriors(pipe, counts, weights, "mixed"), world.task))
+    for row, own in _rows(pipe, world.task):
+        last = world.task.location[row - 1]
+        known = successors[last].any()
+        expected = own * 0.25 + 0.75 * successors[last] if known else 0.5 * (own + popularity[last])
+        np.testing.assert_allclose(mixed[row], expected, atol=1e-6)
+
+
+def _rows(predictor: Any, task: Any) -> list[tuple[int, np.ndarray]]:
+    return [(row, p) for rows, block in predictor.probabilities(task) for row, p in zip(rows.tolist(), block)]
+
+
+def test_what_counts_could_reach_grows_with_the_people(world: SimpleNamespace) -> None:
+    few, all_people = (
+        import_module("benchmarks.next_location.evaluate_new_places").reach(world.task, fraction)
+        for fraction in (0.1, 1.0)
+    )
+    for name in ("visited by somebody", "somebody went there from here"):
+        assert 0 <= few[name] <= all_people[name] <= 1
+    assert all_people["among the ten commonest successors"] <= all_people["somebody went there from here"]
+
+
+@pytest.mark.data
+def test_hours_in_the_same_cell_are_one_visit() -> None:
+    """One cab, hour by hour, in a loop."""
+    module = import_module("benchmarks.next_location.other_kind")
+    path = import_module("benchmarks.open_data").data_folder() / "derived_weekly_grid_sf_cabs.parquet"
+    if not path.exists():
+        pytest.skip("the taxi weeks are not in HF_MOBILITY_DATA")
+    visits, city = module.cab_visits(num_cabs=3)
+    assert visits["user_id"].nunique() == 3
+    assert len(city) == 900
+    cab = visits["user_id"].iloc[0]
+    weeks = pd.read_parquet(path)
+    expected: list[tuple[pd.Timestamp, str]] = []
+    last: Any = None
+    for week in weeks[weeks["user_id"] == cab].sort_values("week_start_local").itertuples():
+        for hour, cell in enumerate(week.cells):
+            if cell < 0:
+                continue  # nobody knows; the cab may be where it was
+            if cell != last:
+                local = pd.Timestamp(week.week_start_local) + pd.Timedelta(hours=hour)
+                name = f"r{cell // 30}c{cell % 30}"
+                expected.append((local.tz_localize("America/Los_Angeles").tz_convert("UTC"), name))
+            last = cell
+    own = visits[visits["user_id"] == cab]
+    assert list(zip(own["time"], own["location_id"])) == expected
+    assert (city.index_of(own["location_id"]) >= 0).all()
+
+
+def test_an_update_of_a_table_keeps_other_rows_and_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = import_module("benchmarks.tables").save_table
+    monkeypatch.setattr("sys.argv", ["examples/a.py"])
+    save(pd.DataFrame({"city": ["x", "y"], "mrr": [0.1, 0.2]}), tmp_path / "t.csv")
+    monkeypatch.setattr("sys.argv", ["examples/a.py", "--cities", "y", "z"])
+    for _ in range(2):  # scripts save after every city
+        save(pd.DataFrame({"city": ["y", "z"], "mrr": [0.3, 0.4]}), tmp_path / "t.csv", update=["city"])
+    text = (tmp_path / "t.csv").read_text(encoding="utf-8")
+    assert text.startswith("# python examples/a.py; python examples/a.py --cities y z\ncity,mrr\n")
+    assert text.endswith("x,0.1\ny,0.3\nz,0.4\n")
+    save(pd.DataFrame({"city": ["z"], "mrr": [0.5]}), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").endswith("city,mrr\nz,0.5\n")
+
+
+def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., str]) -> None:
+    scores = {"acc@1": 0.25, "acc@5": 0.5, "acc@10": 0.625, "mrr": 0.375, "nll": 4.0, "ece": 0.125, "n": 9, "users": 2}
+    scores |= {"mrr_low": 0.25, "mrr_high": 0.5}
+    zero = {
+        "city": ["calgary", "chicago", "washington_dc", "gowalla_austin"],
+        "subset": "all",
+        "model": "SAMoE zero-shot, 0 %",
+    }
+    curve = {
+        "city": ["calgary", "chicago"] * 2,
+        "model": ["SAMoE zero-shot, 0 %"] * 2 + ["SAMoE + LoRA auto, 1 % draw 0"] * 2,
+    }
+    reach = {"city": ["calgary"], "share of people": 0.05, "new places": 309, "visited by somebody": 0.25}
+    priors = {"city": "calgary", "model": ["alone", "alone", "mixed", "mixed"], "subset": ["all", "new places"] * 2}
+    gains = {"mrr gain": [np.nan, np.nan, 0.0018, 0.0018], "mrr gain low": 0.0009, "mrr gain high": 0.0029}
+    tables = {
+        "transfer": zero | scores,
+        "transfer_seed1": zero | scores | {"mrr": 0.5},
+        "curve": curve | {"subset": "all"} | scores,
+        "new_places_reach": reach,
+        "new_places_priors": priors | scores | gains,
+        "strengths": {"model": ["no adaptation, 512"], **scores},
+        "dense": {"model": "user Markov", "subset": ["all", "new places"], **scores, "seconds": [1250, 1250]},
+    }
+    text = fill_blocks(tables, ["seeds", "curve", "new places reach", "new places priors", "strengths", "dense"])
+    for row in (
+        "| 0 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 | 0.250/0.375 |",
+        "| 1 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 | 0.250/0.500 |",
+        "| Acc@1/MRR | Calgary | Chicago |",
+        "| SAMoE + LoRA auto, 1 % | 0.250/0.375 | 0.250/0.375 |",
+        "| Calgary | 5 % | 309 | 0.250 |",
+        "| Calgary | alone | 0.250/0.375 | 0.625/0.375 |  |",
+        "| Calgary | mixed | 0.250/0.375 | 0.625/0.375 | +0.0018 [+0.0009, +0.0029] |",
+        "| no adaptation, 512 | 0.250 | 0.500 | 0.375 | 4.000 |",
+        "| user Markov | 0.250 | 0.500 | 0.625 | 0.375 [0.250, 0.500] | 4.000 | 0.625 | 1,250 |",
+    ):
+        assert row in text, row

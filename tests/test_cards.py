@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +17,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 import hf_mobility
+from benchmarks import make_cards
 from hf_mobility import (
     MstarCodecConfig,
     MstarCodecModel,
@@ -266,27 +265,14 @@ def test_a_dataset_card_counts_its_people_and_its_snippet_makes_the_same_table()
     pd.testing.assert_frame_equal(run(snippet(card))["made"].visits, made.visits)
 
 
-@pytest.fixture(scope="module")
-def make_cards() -> Any:
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        spec = importlib.util.spec_from_file_location("make_cards", ROOT / "tools" / "make_cards.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-
-
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
 def test_the_shipped_cards_are_those_of_the_template_and_their_snippets_run(
-    folder: Path, make_cards: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if folder.name not in make_cards.FACTS:
-        pytest.skip(f"tools/make_cards.py knows nothing of {folder.name}")
+        pytest.skip(f"benchmarks/make_cards.py knows nothing of {folder.name}")
     written = (folder / "README.md").read_text(encoding="utf-8")
-    assert written == make_cards.card_of(folder), "run tools/make_cards.py"
+    assert written == make_cards.card_of(folder), "run python -m benchmarks.make_cards"
     card = ModelCard(written)
     assert card.data.library_name == "hf_mobility" and card.data.eval_results
     monkeypatch.chdir(ROOT)

@@ -1,7 +1,7 @@
-"""Write the cards of the shipped checkpoints from the package's template: `python tools/make_cards.py`.
+"""Write the cards of the shipped checkpoints from the package's template: `python -m benchmarks.make_cards`.
 
-Unusual: what is known about each checkpoint stands here, its figures in `docs/results/`; nobody edits the cards. Tables
-stand between the marks that `tools/fill_results.py` fills. A folder without facts here is left as it is.
+What is known about each checkpoint is written here, its figures come from the committed results. Tables
+stand between the marks that `benchmarks/fill_results.py` fills. A folder without facts here is left as it is.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from fill_results import CITY_NAMES, ROOT, fill, read, transfer_rows
 
 import hf_mobility
+from benchmarks.fill_results import ROOT, fill
+from benchmarks.pages.common import read
+from benchmarks.pages.next_location import CITY_NAMES, transfer_rows
 from hf_mobility.hub.cards import CardFacts, model_card
 
 OURS = "hf_mobility 0.1.0.dev0"

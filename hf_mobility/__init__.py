@@ -15,7 +15,7 @@ _here = Path(__file__).resolve().parent
 if not (_here / "modeling").is_dir() and (_here.parent / "modeling" / "__init__.py").is_file():
     __path__.append(str(_here.parent))
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _NAMES = {
     "City": "data.city",

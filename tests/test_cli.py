@@ -384,7 +384,7 @@ def test_push_refuses_what_nobody_could_load(local: Path, tmp_path: Path) -> Non
 # What is wrong
 
 
-def test_faults_of_data_and_arguments_are_the_librarys_sentence_and_exit_code_1(
+def test_faults_of_data_and_arguments_are_one_sentence_and_exit_code_1(
     town: SimpleNamespace, generator: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.csv"

@@ -1,7 +1,7 @@
 """What the package promises about its own files: where things are imported from, what is never used, what is installed.
 
-Unusual: most tests read the source as a syntax tree instead of running it, so that they also hold for lines that no
-test reaches.
+Most tests read the source as a syntax tree instead of running it, so that they also hold for lines that no test
+reaches.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import hf_mobility
 
@@ -264,13 +265,12 @@ def test_setup_cfg_lists_the_folders_that_exist() -> None:
     assert not without_init
 
 
-def test_the_version_is_the_same_everywhere() -> None:
-    version = CONFIG["metadata"]["version"]
-    if version.startswith("attr:"):
-        version = hf_mobility.__version__
-    assert hf_mobility.__version__ == version
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"\nversion: {version}\n" in citation
+def test_version_and_date_are_the_same_in_package_changelog_and_citation() -> None:
+    assert CONFIG["metadata"]["version"] == "attr: hf_mobility.__version__"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert headings[:2] == ["Unreleased", f"{hf_mobility.__version__} - {citation['date-released']}"]
+    assert citation["version"] == hf_mobility.__version__
 
 
 def test_the_package_is_marked_as_typed() -> None:

@@ -1,6 +1,6 @@
-"""Builds sdist and wheel, looks into both, and tries the wheel where no checkout can be seen.
+"""Builds sdist and wheel, checks metadata and contents, and tries the wheel where no checkout can be seen.
 
-Unusual: the clean environment has no packages of its own but ours. A `.pth` file lends it the heavy dependencies of the
+The clean environment has no packages of its own but ours. A `.pth` file lends it the heavy dependencies of the
 running environment, which saves gigabytes; files named `.pth` inside a lent folder are not read, so the editable
 installation there stays invisible and hf_mobility can only come from the wheel. The smoke test checks that it does.
 """
@@ -23,6 +23,7 @@ from check_types import ROOT, package_folders
 DIST = ROOT / "build" / "dist"
 IN_SDIST = (
     *("LICENSE", "README.md", "CHANGELOG.md", "MODEL_CARD.md", "SECURITY.md", "CITATION.cff", "setup.cfg", "Makefile"),
+    *("CONTRIBUTING.md", ".github", ".pre-commit-config.yaml"),
     *("tests", "examples", "benchmarks", "docs", "notebooks", "tools", "checkpoints"),
 )
 
@@ -42,6 +43,14 @@ def build() -> tuple[Path, Path]:
         fail(f"the build failed\n{result.stdout}\n{result.stderr}")
     (sdist,), (wheel,) = DIST.glob("*.tar.gz"), DIST.glob("*.whl")
     return sdist, wheel
+
+
+def check_metadata(sdist: Path, wheel: Path) -> None:
+    """`twine check --strict`: what PyPI would refuse, or show badly."""
+    command = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", str(sdist), str(wheel)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        fail(f"the metadata are not fit for PyPI\n{result.stdout}\n{result.stderr}")
 
 
 def expected_files() -> set[str]:
@@ -104,6 +113,7 @@ def try_wheel(wheel: Path) -> None:
 
 def main() -> int:
     sdist, wheel = build()
+    check_metadata(sdist, wheel)
     check_contents(sdist, wheel)
     try_wheel(wheel)
     print(f"{wheel.name}: hf_mobility alone, complete, and works without the checkout")

@@ -143,7 +143,7 @@ def test_h3_cells_or_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
         h3_cells([48.0], [11.0])
 
 
-def test_h3_cells_are_the_librarys() -> None:
+def test_h3_cells_are_those_of_the_library() -> None:
     h3 = pytest.importorskip("h3")
     cells = h3_cells([48.0, 1.0, 48.0], [11.0, 2.0, 11.0], resolution=7)
     assert cells.tolist() == [h3.latlng_to_cell(y, x, 7) for y, x in [(48, 11), (1, 2), (48, 11)]]

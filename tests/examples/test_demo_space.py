@@ -110,7 +110,7 @@ def test_a_week_moves_from_hour_to_hour(steps: ModuleType, checkpoints: dict[str
     assert not np.array_equal(pictures[0], pictures[1])
 
 
-def test_a_file_of_visits_becomes_a_city_or_the_librarys_sentence(steps: ModuleType, tmp_path: Path) -> None:
+def test_a_file_of_visits_becomes_a_city_or_the_sentence_of_the_library(steps: ModuleType, tmp_path: Path) -> None:
     path = write_visits(tmp_path / "Ourtown.csv")
     city = steps.read_city(path, "Europe/Paris")
     assert (city.name, city.timezone, len(city)) == ("Ourtown", "Europe/Paris", 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import re
 import subprocess
 import sys
@@ -117,6 +118,9 @@ def test_the_guide_for_contributors_names_what_exists() -> None:
     named = re.findall(r"`([\w.]+/[\w./]*)`", read("CONTRIBUTING.md"))
     assert len(named) > 10
     assert not [name for name in named if not (ROOT / name).exists()]
+    modules = re.findall(r"`(hf_mobility(?:\.\w+)+)`", read("CONTRIBUTING.md"))
+    assert modules
+    assert not [name for name in modules if importlib.util.find_spec(name) is None]
 
 
 def test_pre_commit_runs_the_ruff_that_make_runs() -> None:

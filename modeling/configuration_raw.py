@@ -57,7 +57,7 @@ class RawConfig(PreTrainedConfig):
     """
 
     model_type = "mobility_raw"
-    keys_to_ignore_at_inference = ["past_key_values", "user_embedding", "mae", "copy_last_mae"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "user_embedding", "mae", "copy_last_mae"]
 
     hidden_size: int = 128
     intermediate_size: int | None = None

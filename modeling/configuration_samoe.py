@@ -93,7 +93,7 @@ class SamoeConfig(PreTrainedConfig):
     """
 
     model_type = "mobility_samoe"
-    keys_to_ignore_at_inference = ["past_key_values", "location_table"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "location_table"]
 
     hidden_size: int = 128
     intermediate_size: int | None = None

@@ -29,6 +29,7 @@ from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_w
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .cache_names import CACHE, either_cache_name
 from .configuration_raw import RawConfig
 from .losses_raw import IGNORED, mean_over, task_loss
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
@@ -61,7 +62,10 @@ class RawPredictionOutput(ModelOutput):
     mae: torch.Tensor | None = None
     copy_last_mae: torch.Tensor | None = None
     mixture: RawMixture | None = None
-    past_key_values: Cache | None = None
+    if CACHE == "cache":
+        cache: Cache | None = None
+    else:
+        past_key_values: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -127,7 +131,7 @@ class RawAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, length, _ = hidden_states.shape
@@ -136,8 +140,8 @@ class RawAttention(nn.Module):
             return x.view(batch, length, -1, self.head_dim).transpose(1, 2)
 
         query, key, value = (heads(proj(hidden_states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -177,14 +181,15 @@ class RawLayer(GradientCheckpointingLayer):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = RawMLP(config)
 
+    @either_cache_name
     def forward(
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        attended, _ = self.self_attn(self.input_layernorm(hidden_states), attention_mask, past_key_values, **kwargs)
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), attention_mask, cache, **kwargs)
         hidden_states = hidden_states + attended
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
@@ -282,7 +287,7 @@ class RawPreTrainedModel(PreTrainedModel):
     main_input_name = "coordinates"
     supports_gradient_checkpointing = True
     _no_split_modules = ["RawLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = [CACHE]
     _keep_in_fp32_modules_strict = ["point_embedding.up_proj", "prediction_head.out_proj"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -331,6 +336,7 @@ class RawModel(RawPreTrainedModel):
         """The first matrix: the nearest thing to an input embedding that a model without a vocabulary has."""
         return self.point_embedding.up_proj
 
+    @either_cache_name
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -338,7 +344,7 @@ class RawModel(RawPreTrainedModel):
         coordinates: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         observed_mask: torch.Tensor | None = None,
@@ -360,12 +366,12 @@ class RawModel(RawPreTrainedModel):
             ValueError: for missing or misshapen inputs, or positions beyond `max_position_embeddings`.
         """
         length, device = self._check_points(coordinates, inputs_embeds)
-        if use_cache and past_key_values is None:
-            past_key_values, whole_series = DynamicCache(config=self.config), True
+        if use_cache and cache is None:
+            cache, whole_series = DynamicCache(config=self.config), True
         else:
-            whole_series = past_key_values is None
+            whole_series = cache is None
         if position_ids is None:
-            position_ids = self._positions(attention_mask, past_key_values, length, device)
+            position_ids = self._positions(attention_mask, cache, length, device)
         self._check_positions(position_ids)
 
         if inputs_embeds is None:
@@ -382,16 +388,16 @@ class RawModel(RawPreTrainedModel):
             config=self.config,
             inputs_embeds=hidden_states,
             attention_mask=None if _only_right_padded(attention_mask, length) else attention_mask,
-            past_key_values=past_key_values,
+            **{CACHE: cache},
         )
         for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask=mask, past_key_values=past_key_values, **kwargs)
+            hidden_states = layer(hidden_states, attention_mask=mask, **{CACHE: cache}, **kwargs)
         hidden_states = self.norm(hidden_states)
         poolable = whole_series and (attention_mask is None or attention_mask.dim() == 2)
         return RawModelOutput(
             last_hidden_state=hidden_states,
-            past_key_values=past_key_values,
             user_embedding=self._pool(hidden_states, attention_mask) if poolable else None,
+            **{CACHE: cache},
         )
 
     def _pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -460,13 +466,14 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
         self.prediction_head = RawPredictionHead(config)
         self.post_init()
 
+    @either_cache_name
     @can_return_tuple
     def forward(
         self,
         coordinates: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         observed_mask: torch.Tensor | None = None,
@@ -488,7 +495,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
             coordinates=coordinates,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             start_weekday=start_weekday,
@@ -517,9 +524,9 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
             mae=mae,
             copy_last_mae=copy_last_mae,
             mixture=mixture,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
     def _predict(
@@ -550,6 +557,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
             counted = counted & observed_mask[:, 1:].to(torch.bool)
         return counted
 
+    @either_cache_name
     @torch.no_grad()
     def generate(
         self,
@@ -558,7 +566,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         *,
         steps: int = 10,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool = True,
         observed_mask: torch.Tensor | None = None,
         start_weekday: torch.Tensor | None = None,
@@ -569,7 +577,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
         on either side.
 
         Args:
-            past_key_values: an empty cache to use, such as a `StaticCache` of T + steps - 1; by default one with room
+            cache: an empty cache to use, such as a `StaticCache` of T + steps - 1; by default one with room
                 for all points.
             use_cache: `False` recomputes the whole series at every step, for comparison.
             others: see `RawModel.forward`.
@@ -578,8 +586,8 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
             ValueError: if `steps` is below 1, a series is all padding, or the positions would leave the model's table.
         """
         length, _ = self.model._check_points(coordinates, None)
-        if use_cache and past_key_values is None:
-            past_key_values = roomy_cache(self.config.num_hidden_layers, length + max(steps, 1) - 1)
+        if use_cache and cache is None:
+            cache = roomy_cache(self.config.num_hidden_layers, length + max(steps, 1) - 1)
         return roll_out(
             self.model,
             lambda hidden, points: self._predict(hidden, points)[0],
@@ -588,7 +596,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
             position_ids,
             steps=steps,
             max_positions=self.config.max_position_embeddings,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             start_weekday=start_weekday,
         )

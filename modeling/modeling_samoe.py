@@ -30,6 +30,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .cache_names import CACHE, either_cache_name
 from .configuration_samoe import SamoeConfig
 from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis, mark
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
@@ -78,7 +79,10 @@ class SamoeOutput(ModelOutput):
     stay_logits: torch.Tensor | None = None
     location_loss: torch.Tensor | None = None
     stay_loss: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    if CACHE == "cache":
+        cache: Cache | None = None
+    else:
+        past_key_values: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     router_weights: tuple[torch.Tensor, ...] | None = None
@@ -127,7 +131,7 @@ class SamoeAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, streams, length, width = hidden_states.shape
@@ -136,8 +140,8 @@ class SamoeAttention(nn.Module):
             return x.view(batch, streams, length, self.num_heads, self.head_dim).transpose(2, 3).flatten(1, 2)
 
         query, key, value = (fold(proj(hidden_states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -218,15 +222,16 @@ class SamoeLayer(GradientCheckpointingLayer):
         self.mixture = config.mixture
         self.mlp = SamoeMixture(config) if config.mixture else SamoeExpert(config)
 
+    @either_cache_name
     def forward(
         self,
         hidden_states: torch.Tensor,
         time_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        attended, _ = self.self_attn(self.input_layernorm(hidden_states), attention_mask, past_key_values, **kwargs)
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), attention_mask, cache, **kwargs)
         hidden_states = hidden_states + attended
         normed = self.post_attention_layernorm(hidden_states)
         return hidden_states + (self.mlp(normed, time_embeds) if self.mixture else self.mlp(normed))
@@ -341,7 +346,7 @@ class SamoePreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["SamoeLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = [CACHE]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -405,6 +410,7 @@ class SamoeModel(SamoePreTrainedModel):
         """
         return self.visit_features.poi
 
+    @either_cache_name
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -412,7 +418,7 @@ class SamoeModel(SamoePreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         time_ids: torch.Tensor | None = None,
         weekday_ids: torch.Tensor | None = None,
@@ -432,9 +438,9 @@ class SamoeModel(SamoePreTrainedModel):
             lengths differ.
         """
         visits, location_features = self._check_inputs(input_ids, location_features, time_ids, weekday_ids, stay_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        past = cache.get_seq_length() if cache is not None else 0
         if position_ids is None:
             position_ids = self._positions(input_ids, attention_mask, past)
         if self.time_embedding.position is not None and past + input_ids.shape[1] > self.config.max_position_embeddings:
@@ -455,19 +461,17 @@ class SamoeModel(SamoePreTrainedModel):
             config=self.config,
             inputs_embeds=fused,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **{CACHE: cache},
         )
         for layer in self.layers:
             hidden_states = layer(
-                hidden_states, time_embeds=time_embeds, attention_mask=mask, past_key_values=past_key_values, **kwargs
+                hidden_states, time_embeds=time_embeds, attention_mask=mask, **{CACHE: cache}, **kwargs
             )
         final = hidden_states[:, -1]
         if not self.config.time_in_fused_stream:
             final = final + time_embeds
-        return SamoeModelOutput(
-            last_hidden_state=self.norm(final), past_key_values=past_key_values, visit_embeddings=visit_embeddings
-        )
+        return SamoeModelOutput(last_hidden_state=self.norm(final), visit_embeddings=visit_embeddings, **{CACHE: cache})
 
     @staticmethod
     def _positions(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, past: int) -> torch.Tensor:
@@ -549,13 +553,14 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             features=location_features,
         )
 
+    @either_cache_name
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         time_ids: torch.Tensor | None = None,
         weekday_ids: torch.Tensor | None = None,
@@ -595,7 +600,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             time_ids=time_ids,
             weekday_ids=weekday_ids,
@@ -616,7 +621,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 timestamps=timestamps,
                 arrival_times=arrival_times if self.arrival_embedding is not None else None,
                 km=location_table.km,
-                past_key_values=outputs.past_key_values,
+                cache=getattr(outputs, CACHE),
             )
         if labels is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -651,10 +656,10 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             stay_logits=stay_logits,
             location_loss=location_loss,
             stay_loss=stay_loss,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             router_weights=outputs.router_weights,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
     def _candidate_scores(

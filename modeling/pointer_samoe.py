@@ -145,14 +145,14 @@ class SamoePointerHead(nn.Module):
         timestamps: torch.Tensor | None,
         arrival_times: torch.Tensor | None,
         km: torch.Tensor | None,
-        past_key_values: Cache | None,
+        cache: Cache | None,
     ) -> PointerContext:
         """hidden, visits (B, T, d); input_ids, timestamps, arrival_times (B, T) int64; km (N + 2, 2) -> weights over
         all K visits so far.
         """
         if timestamps is None:
             raise ValueError("timestamps are needed by the pointer head; pass what SamoeTokenizer returns.")
-        state, keys, key_ids, key_times = self._remember(hidden, visits, input_ids, timestamps, past_key_values)
+        state, keys, key_ids, key_times = self._remember(hidden, visits, input_ids, timestamps, cache)
         num_queries, num_keys = input_ids.shape[1], key_ids.shape[1]
         valid = key_ids > 0
         before_valid = F.pad(valid[:, :-1], (1, 0)).unsqueeze(-1)

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-# body(**inputs) -> output with `last_hidden_state` (B, T, D) and `past_key_values`.
+from .cache_names import CACHE
+
+# body(**inputs) -> output with `last_hidden_state` (B, T, D) and the cache.
 Body = Callable[..., Any]
 # predict(hidden (B, 1, D), points (B, 1, 2)) -> next points (B, 1, 2).
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -63,7 +65,7 @@ def roll_out(
     *,
     steps: int,
     max_positions: int,
-    past_key_values: Any = None,
+    cache: Any = None,
     use_cache: bool = True,
     **inputs: Any,
 ) -> torch.Tensor:
@@ -105,11 +107,11 @@ def roll_out(
             coordinates=fed,
             attention_mask=None if mask is None else mask[:, :seen],
             position_ids=positions[:, seen - fed.shape[1] : seen],
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             **inputs,
         )
-        past_key_values = output.past_key_values if use_cache else None
+        cache = getattr(output, CACHE) if use_cache else None
         at = last if step == 0 else torch.full_like(last, fed.shape[1] - 1)
         point = predict(output.last_hidden_state[rows, at].unsqueeze(1), fed[rows, at].unsqueeze(1))
         found.append(point)

@@ -272,8 +272,7 @@ def generate(
     from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 
     pipe = TrajectoryGenerationPipeline.from_pretrained(model, batch_size=batch_size)
-    with files.progress("generating") as told:
-        table = pipe.generate(number, seed=seed, start=start, progress=told)
+    table = pipe.generate(number, seed=seed, start=start, progress=sys.stderr.isatty())
     files.write_frame(table, output)
     files.done(f"{number:,} weeks", output)
 
@@ -304,14 +303,14 @@ def embed(
     from ..pipelines.embedding import MobilityEmbeddingPipeline
 
     pipe = MobilityEmbeddingPipeline.from_pretrained(model)
-    with files.progress("embedding") as told:
-        if regions is None and cell_metres is None:
-            table = pipe.embed_users(frame, progress=told)
-        else:
-            where: Any = regions
-            if cell_metres is not None:
-                where = SquareGrid.around(frame["lat"], frame["lon"], cell_metres=cell_metres)
-            table = pipe.embed_regions(frame, where, pooling=pooling, min_users=min_users, progress=told)
+    progress = sys.stderr.isatty()
+    if regions is None and cell_metres is None:
+        table = pipe.embed_users(frame, progress=progress)
+    else:
+        where: Any = regions
+        if cell_metres is not None:
+            where = SquareGrid.around(frame["lat"], frame["lon"], cell_metres=cell_metres)
+        table = pipe.embed_regions(frame, where, pooling=pooling, min_users=min_users, progress=progress)
     files.write_frame(table, output)
     files.done(f"{len(table):,} vectors", output)
 

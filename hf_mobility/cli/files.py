@@ -5,9 +5,6 @@ Unusual: nothing is checked here. What a file must hold is the library's busines
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -239,13 +236,6 @@ def facts_of(target: str) -> dict[str, Any]:
 
 def stem(path: Path) -> str:
     return path.name.split(".")[0]
-
-
-@contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, drawn only where that is a terminal; what it yields is called with (done, all)."""
-    with typer.progressbar(length=100, label=label, file=sys.stderr) as bar:
-        yield lambda done, total: bar.update(100 * done // max(total, 1) - bar.pos)
 
 
 def done(what: str, path: Path | None = None) -> None:

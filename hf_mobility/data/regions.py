@@ -209,10 +209,14 @@ def visitors(points: Any, regions: Any, *, min_visits: int = 1) -> Visitors:
         DataError: for faulty points or regions, `min_visits` below 1, or if no point lies in any region.
         ImportError: polygons without shapely, H3 cells without h3.
     """
+    return count_visitors(validate_points(points), regions, min_visits=min_visits)
+
+
+def count_visitors(points: pd.DataFrame, regions: Any, *, min_visits: int = 1) -> Visitors:
+    """`visitors` of points or visits that `validate_points` or `validate_visits` checked before."""
     if min_visits < 1:
         raise DataError(f"min_visits must be at least 1, not {min_visits}.")
     regions = _as_regions(regions)
-    points = validate_points(points)
     users, user = np.unique(points["user_id"].to_numpy(), return_inverse=True)
     lat, lon = points["lat"].to_numpy(), points["lon"].to_numpy()
     if isinstance(regions, H3Cells):

@@ -1,118 +1,101 @@
-"""People and regions as vectors: a frame of points in, a frame of embeddings out (RAW, "Regions are Who Walk Them").
+"""Users and regions as vectors: a frame of points in, a frame of embeddings out (RAW, "Regions are Who Walk Them").
 
-Unusual: a region is made of the people who were there, so its vector can tell who they are; regions with few visitors
-are left out of what is returned. People's vectors are personal data as well: keep them as you keep their points.
+A region is made of the users who were there, so its vector can tell who they are; regions with few visitors are left
+out of what is returned. Users' vectors are personal data as well: keep them as you keep their points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..data.frames import DataError, validate_visits
-from ..data.regions import Visitors, visitors
-from ..hub.loading import fetching, load_model
-from ..hub.push import SavedWithCard, loading
+from ..data.frames import DataError
+from ..data.regions import Visitors, count_visitors
 from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer
+from .base import MobilityPipeline, as_data_errors, read_records
 
 POOLINGS = ("sum", "mean", "log")
-Progress = Callable[[int, int], Any]
-_READ = ("user_id", "time", "lat", "lon", "duration")
+READ = ("user_id", "time", "lat", "lon", "duration")
 
 
-class MobilityEmbeddingPipeline(SavedWithCard):
-    """Embed people and regions.
+class MobilityEmbeddingPipeline(MobilityPipeline):
+    """Embed users and regions.
 
     Args:
         model: a `RawModel`, or a model around one (its encoder is used).
         tokenizer: the city.
-        batch_size: windows encoded at one time.
-        bfloat16: autocast; the first matrix stays in float32, and so do sums. Results are float32 either way.
+        batch_size: windows that the model reads at one time (64).
 
     Raises:
         DataError: if the tokenizer's windows are longer than the model's, or its slots of another length.
     """
 
-    def __init__(self, model: Any, tokenizer: RawTokenizer, *, batch_size: int = 64, bfloat16: bool = False) -> None:
-        self.model, self.tokenizer = getattr(model, "model", model).eval(), tokenizer
-        self.batch_size, self.bfloat16 = batch_size, bfloat16
-        config = self.model.config
-        if tokenizer.model_max_length > config.max_position_embeddings:
-            raise DataError(
-                f"The city's windows have {tokenizer.model_max_length} slots, the model knows "
-                f"{config.max_position_embeddings}; they must not be longer."
-            )
-        if tokenizer.slots_per_day != config.slots_per_day:
-            raise DataError(
-                f"The city's days have {tokenizer.slots_per_day} slots, the model's {config.slots_per_day}; they must "
-                "be the same."
-            )
+    model_class, tokenizer_class, verb = RawModel, RawTokenizer, "embed_users"
+    default_batch_size = 64
 
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path, *, batch_size: int = 64, bfloat16: bool = False, **kwargs: Any
-    ) -> MobilityEmbeddingPipeline:
-        """Load the encoder and the city from one folder or Hub id; `kwargs` (`revision`, `token`, `dtype`, ...) go to
-        the model's `from_pretrained`, those about the Hub to the tokenizer's too."""
-        model = load_model(RawModel, name_or_path, reader=cls.__name__, kwargs=kwargs)
-        with loading(name_or_path):
-            tokenizer = RawTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
-        return cls(model, tokenizer, batch_size=batch_size, bfloat16=bfloat16)
+    def __init__(self, model: Any, tokenizer: RawTokenizer, *, batch_size: int | None = None) -> None:
+        super().__init__(getattr(model, "model", model), tokenizer, batch_size=batch_size)
+
+    def _check_city(self) -> None:
+        check_slots(self.model.config, self.tokenizer)
 
     def embed_users(
         self,
         points: Any,
         *,
-        batch_size: int | None = None,
         start: Any = None,
         end: Any = None,
         outside: str = "keep",
         fill: str | None = None,
-        timezone: str | None = None,
-        progress: Progress | None = None,
+        timezone: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
         **columns: str,
     ) -> pd.DataFrame:
-        """One vector per person.
+        """One vector per user.
 
-        A person with several windows gets their mean, each weighted by its number of slots; with the model's default
-        `user_pooling="mean"` that is the mean over all slots. Windows of one person can only be averaged where they
+        A user with several windows gets their mean, each weighted by its number of slots; with the model's default
+        `user_pooling="mean"` that is the mean over all slots. Windows of one user can only be averaged where they
         begin at the same kind of day for everybody: windows of whole weeks, or one window.
 
         Args:
             points: points or visits (stays with a `duration`): anything that `validate_visits` takes, also naive times
-                with `timezone`; other column names by keyword, as in `lat="y"`. Row order leaves no trace.
-            batch_size: windows at one time; the pipeline's by default.
+                with `timezone`. Row order leaves no trace.
             start, end: first day, and first day no longer wanted, of everybody's windows; see
                 `RawTokenizer.encode_points`, also for `outside` and `fill`.
-            progress: called with (windows done, windows) after every batch.
+            timezone: IANA name for naive times.
+            batch_size: windows at one time; the pipeline's by default.
+            progress: show a bar on stderr.
+            columns: other column names, as in `lat="y"`.
 
         Returns:
-            `user_id`, `e0` .. `e<D-1>` (float32), ascending by person. `attrs["windows"]` is their number,
+            `user_id`, `e0` .. `e<D-1>` (float32), ascending by user. `attrs["windows"]` is their number,
             `attrs["points_outside"]` that of points outside the city's box.
 
         Raises:
             DataError: for faults in the frame, points that lie elsewhere, or a batch size below 1.
+
+        Example:
+            >>> pipe = MobilityEmbeddingPipeline.from_pretrained("checkpoints/raw-small")
+            >>> pipe.embed_users(points, start="2024-01-01", end="2024-01-08")
         """
-        frame = _points(points, timezone, columns)
-        with _as_data_errors():
-            series = self.tokenizer.encode_points(frame, start=start, end=end, outside=outside, fill=fill)
-        size = self.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise DataError(f"batch_size must be at least 1, not {size}.")
-        parts = []
-        for first in range(0, len(series), size):
-            parts.append(self._encode(_rows(series, first, min(first + size, len(series)))))
-            if progress is not None:
-                progress(min(first + size, len(series)), len(series))
+        self._checked_size(batch_size)
+        frame = read_records(points, timezone=timezone, columns=columns, names=READ)
+        encoding = {"start": start, "end": end, "outside": outside, "fill": fill}
+        return self._embed(frame, batch_size=batch_size, progress=progress, **encoding)
+
+    def _embed(self, frame: pd.DataFrame, *, batch_size: int | None, progress: bool, **encoding: Any) -> pd.DataFrame:
+        """`embed_users` of a checked frame."""
+        with as_data_errors():
+            series = self.tokenizer.encode_points(frame, **encoding)
+        slices = self._slices(len(series), batch_size, unit="windows", progress=progress)
+        parts = [self._encode(_rows(series, rows)) for rows in slices]
         users, row = np.unique(series.user_index, return_inverse=True)
         slots = np.diff(series.offsets).astype(np.float64)
         weight = slots / np.bincount(row, slots)[row]
@@ -132,53 +115,64 @@ class MobilityEmbeddingPipeline(SavedWithCard):
         min_visits: int = 1,
         min_users: int = 5,
         user_embeddings: pd.DataFrame | None = None,
-        timezone: str | None = None,
+        timezone: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
         **options: Any,
     ) -> pd.DataFrame:
-        """One vector per region, of the distinct people who have a point in it.
+        """One vector per region, of the distinct users who have a point in it.
 
         Args:
             points: as in `embed_users`; None where `regions` and `user_embeddings` say everything.
             regions: see `hf_mobility.data.regions.visitors`: a `SquareGrid`, `H3Cells`, `Discs`, `Polygons`, GeoJSON or
                 its path, a list of shapely areas; or what `visitors` returned, found once for several poolings.
-            pooling: `sum` of the people's vectors (the paper; it grows with their number), their `mean`, or `log` =
+            pooling: `sum` of the users' vectors (the paper; it grows with their number), their `mean`, or `log` =
                 the mean and a last column `log1p_users`.
-            min_visits: people with fewer points in the region do not count.
-            min_users: regions with fewer people are left out: their vectors tell who was there. 1 keeps all visited
-                regions; choose that only for data of people who agreed, or simulated ones.
+            min_visits: users with fewer points in the region do not count.
+            min_users: regions with fewer users are left out: their vectors tell who was there. 1 keeps all visited
+                regions; choose that only for data of users who agreed, or simulated ones.
             user_embeddings: what `embed_users` returned, made once for many regions; never changed. It may hold more
-                people than the points.
-            options: of `embed_users`, where the embeddings are made here; column names.
+                users than the points.
+            timezone, batch_size, progress: as in `embed_users`.
+            options: column names; `start`, `end`, `outside` and `fill` of `embed_users`, where the embeddings are made
+                here.
 
         Returns:
             `region_id`, `users` (int64), `e0` .. `e<D-1>` (float32), in the order of the regions.
             `attrs["left_out"]` = {"min_users", "regions" (visited, but by too few people), "unvisited", "reason"}.
 
         Raises:
-            DataError: for faults in points, regions or options; where people in a region have no embedding, or every
+            DataError: for faults in points, regions or options; where users in a region have no embedding, or every
                 region would be left out.
+
+        Example:
+            >>> pipe.embed_regions(points, SquareGrid.around(points["lat"], points["lon"], cell_metres=1000))
         """
         if pooling not in POOLINGS:
             raise DataError(f"pooling must be one of {POOLINGS}, not {pooling!r}.")
         if min_users < 1:
             raise DataError(f"min_users must be at least 1, not {min_users}.")
-        columns = {name: options.pop(name) for name in _READ if name in options}
-        found = isinstance(regions, Visitors)
-        if points is None and not (found and user_embeddings is not None):
+        self._checked_size(batch_size)
+        encoding = {name: options.pop(name) for name in ("start", "end", "outside", "fill") if name in options}
+        if encoding and user_embeddings is not None:
+            raise DataError(f"{sorted(encoding)} are options of embed_users, but user_embeddings are given.")
+        if points is not None:
+            points = read_records(points, timezone=timezone, columns=options, names=READ)
+        elif not isinstance(regions, Visitors) or user_embeddings is None:
             raise DataError("points are missing; they may be None where both Visitors and user_embeddings are given.")
-        frame = None if points is None else _points(points, timezone, columns)
-        there = _at_least(regions, min_visits) if found else visitors(frame, regions, min_visits=min_visits)
+        if isinstance(regions, Visitors):
+            there = _at_least(regions, min_visits)
+        else:
+            there = count_visitors(points, regions, min_visits=min_visits)
         if user_embeddings is None:
-            user_embeddings = self.embed_users(frame, **options)
-        elif options:
-            raise DataError(f"{sorted(options)} are options of embed_users, but user_embeddings are given.")
+            user_embeddings = self._embed(points, batch_size=batch_size, progress=progress, **encoding)
         matrix = _matrix_of(user_embeddings)
         row = pd.Index(user_embeddings["user_id"]).get_indexer(pd.Index(there.users))
         unknown = np.unique(there.user[row[there.user] < 0])
         if len(unknown):
             raise DataError(
-                f"{len(unknown)} of {len(there.users)} people of the points have no embedding (first: "
-                f"{there.users[unknown][:5].tolist()}); embed the same points, or leave these people out."
+                f"{len(unknown)} of {len(there.users)} users of the points have no embedding (first: "
+                f"{there.users[unknown][:5].tolist()}); embed the same points, or leave these users out."
             )
         pairs = np.stack([there.region, row[there.user]], axis=1)
         sparse = visitor_matrix(
@@ -190,7 +184,7 @@ class MobilityEmbeddingPipeline(SavedWithCard):
         if not len(kept):
             raise DataError(
                 f"Every region has fewer than min_users={min_users} visitors (at most {users.max()}); take larger "
-                "regions or more people."
+                "regions or more users."
             )
         values = pooled.numpy()[kept]
         columns_first = {"region_id": there.region_ids[kept], "users": users[kept]}
@@ -208,32 +202,35 @@ class MobilityEmbeddingPipeline(SavedWithCard):
     @torch.inference_mode()
     def _encode(self, series: RawSeries) -> torch.Tensor:
         """(rows, D) float32 on the CPU."""
-        device = self.model.device
-        batch = self.tokenizer.to_batch(series, padding=True, return_tensors="pt").to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16) if self.bfloat16 else nullcontext():
-            return self.model(**batch, use_cache=False).user_embedding.float().cpu()
+        batch = self.tokenizer.to_batch(series, padding=True, return_tensors="pt").to(self.device)
+        return self.model(**batch, use_cache=False).user_embedding.float().cpu()
 
 
-def _rows(series: RawSeries, first: int, stop: int) -> RawSeries:
-    """Rows first..stop - 1, without copying."""
-    begin, end = series.offsets[first], series.offsets[stop]
+def check_slots(config: Any, tokenizer: RawTokenizer) -> None:
+    """Raises a `DataError` where the city's windows and slots are not those of a RAW model."""
+    if tokenizer.model_max_length > config.max_position_embeddings:
+        raise DataError(
+            f"The city's windows have {tokenizer.model_max_length} slots, the model knows "
+            f"{config.max_position_embeddings}; they must not be longer."
+        )
+    if tokenizer.slots_per_day != config.slots_per_day:
+        raise DataError(
+            f"The city's days have {tokenizer.slots_per_day} slots, the model's {config.slots_per_day}; they must be "
+            "the same."
+        )
+
+
+def _rows(series: RawSeries, rows: slice) -> RawSeries:
+    """Some rows, without copying."""
+    begin, end = series.offsets[rows.start], series.offsets[rows.stop]
     return replace(
         series,
         coordinates=series.coordinates[begin:end],
         observed=series.observed[begin:end],
-        offsets=series.offsets[first : stop + 1] - begin,
-        user_index=series.user_index[first:stop],
-        window_start=series.window_start[first:stop],
+        offsets=series.offsets[rows.start : rows.stop + 1] - begin,
+        user_index=series.user_index[rows],
+        window_start=series.window_start[rows],
     )
-
-
-def _points(points: Any, timezone: str | None, columns: dict[str, str]) -> pd.DataFrame:
-    """Checked points or stays: what the encoder reads and nothing else of the frame."""
-    strange = sorted(set(columns) - set(_READ))
-    if strange:
-        raise DataError(f"Unknown option(s) {strange}; columns are named by {', '.join(_READ)}.")
-    frame = validate_visits(points, timezone=timezone, **columns)
-    return frame[[name for name in _READ if name in frame]]
 
 
 def _at_least(there: Visitors, min_visits: int) -> Visitors:
@@ -256,14 +253,5 @@ def _matrix_of(embeddings: pd.DataFrame) -> np.ndarray:
     twice = embeddings["user_id"].duplicated()
     if twice.any():
         first = embeddings["user_id"][twice].tolist()[:5]
-        raise DataError(f"user_embeddings hold {int(twice.sum())} people twice (first: {first}); keep one row each.")
+        raise DataError(f"user_embeddings hold {int(twice.sum())} users twice (first: {first}); keep one row each.")
     return embeddings[names].to_numpy(dtype=np.float32, copy=True)
-
-
-@contextmanager
-def _as_data_errors() -> Iterator[None]:
-    """The tokenizer works without this package and raises ValueError; here a fault of the data is a DataError."""
-    try:
-        yield
-    except ValueError as error:
-        raise DataError(str(error)) from error

@@ -1,89 +1,64 @@
-"""Next places as a table: a frame of visits in, a frame of probable next locations out.
+"""Next places and future visits: a frame of visits in, a frame of probable next locations or of visits out (SAMoE).
 
-Unusual: the city is encoded once per pipeline, and people are batched by length. The same object answers the evaluator
+The city is encoded once per pipeline, and users are batched by length. The same object answers the evaluator
 (`probabilities(task)`), so figures and predictions come from one code path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..data.frames import DataError, validate_visits
+from ..data.frames import DataError
 from ..data.sequences import CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
-from ..hub.loading import fetching, load_model
-from ..hub.push import SavedWithCard, loading
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..modeling.times_samoe import stay_seconds
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
+from .base import MobilityPipeline, read_records, shown
 
 RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
+FORECAST_COLUMNS = ["user_id", "step", "time", "location_id", "lat", "lon"]
+_READ = ("user_id", "time", "location_id", "lat", "lon")
 
 
-class NextLocationPipeline(SavedWithCard):
-    """Predict where people go next.
+class NextLocationPipeline(MobilityPipeline):
+    """Predict where users go next.
 
     Args:
         model: a `SamoeForNextLocation`, or a PEFT model around one.
         tokenizer: the city.
+        batch_size: users that the model reads at one time, at most; None = only `tokens_per_batch` counts.
         context: visits the model looks back on, at most. It was trained on 128 and reads more: on check-ins, where few
             people have as many, it makes no difference, elsewhere it does (docs/results.md).
         tokens_per_batch: bound on a batch, padding included.
         name: how tables of results call it.
     """
 
+    model_class, tokenizer_class, verb = SamoeForNextLocation, SamoeTokenizer, "predict"
+    options = ("context", "tokens_per_batch", "name")
+
     def __init__(
         self,
         model: Any,
         tokenizer: SamoeTokenizer,
         *,
+        batch_size: int | None = None,
         context: int = CONTEXT,
         tokens_per_batch: int = 4096,
         name: str = "SAMoE",
     ) -> None:
+        super().__init__(model, tokenizer, batch_size=batch_size)
         limit = model.config.max_position_embeddings
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.context = min(context, limit) if limit else context
-        self.tokens_per_batch = tokens_per_batch
+        self.tokens_per_batch, self.name = tokens_per_batch, name
         self._stride = max(self.context // 4, 1)  # targets of one evaluation window
         self._table: Any = None
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *, city: Any = None, **kwargs: Any) -> NextLocationPipeline:
-        """Load a checkpoint, or an adapter folder as `adapt(...).save_pretrained` writes it, with the city saved
-        beside it.
-
-        Args:
-            city: another `City`; needed where the checkpoint holds none, and free to choose where it does.
-            kwargs: `context`, `tokens_per_batch`, `name`; anything else (`revision`, `token`, `dtype`, ...) goes to the
-                model's `from_pretrained`, and what is about the Hub to the tokenizer's too. `revision` is that of the
-                adapter where there is one; its base model is taken from `main`.
-
-        Raises:
-            ValueError: if something else than SAMoE was saved there.
-            OSError: if there is no such folder or repository, or the Hub refuses.
-        """
-        own = {key: kwargs.pop(key) for key in ("context", "tokens_per_batch", "name") if key in kwargs}
-        model = load_model(SamoeForNextLocation, name_or_path, reader=cls.__name__, kwargs=kwargs)
-        with loading(name_or_path):
-            if city is not None:
-                tokenizer = SamoeTokenizer.from_city(city, model.config)
-            else:
-                tokenizer = SamoeTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
-        return cls(model, tokenizer, **own)
-
-    def for_city(self, city: Any) -> NextLocationPipeline:
-        """The same weights in another city."""
-        tokenizer = SamoeTokenizer.from_city(city, self.model.config)
-        return NextLocationPipeline(
-            self.model, tokenizer, context=self.context, tokens_per_batch=self.tokens_per_batch, name=self.name
-        )
 
     @property
     def arrival_time_given(self) -> bool:
@@ -98,19 +73,24 @@ class NextLocationPipeline(SavedWithCard):
         top_k: int = 5,
         target_time: Any = None,
         unknown: str = "error",
-        timezone: str | None = None,
+        timezone: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
         **columns: str,
     ) -> pd.DataFrame:
-        """The next location of every person after their last visit.
+        """The next location of every user after their last visit.
 
         Args:
             visits: a visits frame, `datasets.Dataset`, Arrow table or path; see `validate_visits` for columns and
                 `timezone`. Without `location_id`, the city's nearest places count.
-            top_k: how many places per person, 1 .. number of locations.
+            top_k: how many places per user, 1 .. number of locations.
             target_time: only for models with `arrival_time=True`: when the next visit begins, one aware time for all
-                or one per person (a mapping
-                or Series by user_id).
+                or one per user (a mapping or Series by user_id).
             unknown: `error`, `nearest` or `drop`: what to do with locations the city does not list.
+            timezone: IANA name for naive times.
+            batch_size: users at one time; the pipeline's by default.
+            progress: show a bar on stderr.
+            columns: other column names, as in `user_id="uid"`.
 
         Returns:
             `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, `expected_stay`, sorted
@@ -121,41 +101,107 @@ class NextLocationPipeline(SavedWithCard):
         Raises:
             DataError: for faults in the frame, an unsuitable `top_k` or a missing `target_time`; one sentence each.
             ValueError: for visits of another city: unlisted places, or coordinates far from the city's.
+
+        Example:
+            >>> pipe = NextLocationPipeline.from_pretrained("checkpoints/samoe-small", city=city)
+            >>> pipe.predict(visits, top_k=3)
         """
         if not 1 <= top_k <= len(self.tokenizer.location_ids):
             raise DataError(
                 f"top_k must be between 1 and the city's {len(self.tokenizer.location_ids)} locations, got {top_k}."
             )
-        frame = validate_visits(visits, timezone=timezone, **columns)
-        frame = self._with_locations(frame)
-        sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
+        size = self._checked_size(batch_size)
+        sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
         arrivals = self._arrivals(target_time, sequences.users)
         if arrivals is not None:
             _tell_arrivals(sequences)[sequences.offsets[1:] - 1] = arrivals
-        spans = np.stack(
-            [np.maximum(sequences.offsets[:-1], sequences.offsets[1:] - self.context), sequences.offsets[1:]], axis=1
-        )
+        spans = _last_visits(sequences, self.context)
         parts = []
-        for people in self._batches(spans):
-            logits, stays = self._last(sequences, spans[people])
+        for users in shown(self._batches(spans, size), len(spans), unit="users", progress=progress):
+            logits, stays = self._last(sequences, spans[users])
             probability, ids = logits[:, NUM_SPECIAL:].softmax(-1).topk(top_k, dim=-1)
-            rows = ids.numpy()
             parts.append(
                 pd.DataFrame(
                     {
-                        "person": np.repeat(people, top_k),
-                        "rank": np.tile(np.arange(1, top_k + 1), len(people)),
-                        "location_id": self.tokenizer.location_ids[rows].ravel(),
-                        "lat": self.tokenizer.lat[rows].ravel(),
-                        "lon": self.tokenizer.lon[rows].ravel(),
+                        "user": np.repeat(users, top_k),
+                        "rank": np.tile(np.arange(1, top_k + 1), len(users)),
+                        **self._places(ids.numpy().ravel()),
                         "probability": probability.numpy().ravel(),
                         "expected_stay": np.repeat(stays.numpy(), top_k),
                     }
                 )
             )
-        table = pd.concat(parts).sort_values(["person", "rank"], ignore_index=True)
-        table.insert(0, "user_id", sequences.users[table.pop("person").to_numpy()])
+        table = pd.concat(parts).sort_values(["user", "rank"], ignore_index=True)
+        table.insert(0, "user_id", sequences.users[table.pop("user").to_numpy()])
         return table[RESULT_COLUMNS]
+
+    @torch.no_grad()
+    def forecast(
+        self,
+        visits: Any,
+        *,
+        steps: int = 5,
+        num_samples: int = 1,
+        do_sample: bool = False,
+        seed: int | None = None,
+        unknown: str = "error",
+        timezone: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+        **columns: str,
+    ) -> pd.DataFrame:
+        """The next visits of every user, one after the other: where, and when they begin.
+
+        The model rolls out its own predictions (`generate`): by default the most probable place and stay each time. A
+        stay is the time from one arrival to the next.
+
+        Args:
+            visits, unknown, timezone, batch_size, progress, columns: as in `predict`.
+            steps: visits of a user; fewer where the model ends the trajectory itself.
+            num_samples: futures of a user; more than one needs `do_sample=True`.
+            do_sample: draw places and stays instead of taking the most probable ones.
+            seed: of the draws; None takes torch's state as it is. The draws depend on who else is in the frame and on
+                the batch size.
+
+        Returns:
+            `user_id`, `sample` (1 .. num_samples; only if there are several), `step` (1 = the next visit), `time`
+            (datetime64[us, UTC], when the visit begins), `location_id`, `lat`, `lon`; sorted by the first three.
+
+        Raises:
+            DataError: for faults in the frame, or options that contradict one another.
+            ValueError: for visits of another city, or a model with `arrival_time=True`.
+
+        Example:
+            >>> pipe.forecast(visits, steps=3)
+        """
+        if steps < 1 or num_samples < 1:
+            raise DataError(f"steps and num_samples must be at least 1, not {steps} and {num_samples}.")
+        if not do_sample and (num_samples > 1 or seed is not None):
+            raise DataError(
+                "num_samples and seed are of no use without do_sample=True: every future would be the same."
+            )
+        size = self._checked_size(batch_size)
+        sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
+        spans = _last_visits(sequences, self._context_before(steps))
+        settings = {"do_sample": do_sample, "num_return_sequences": num_samples, "max_new_tokens": steps}
+        parts = []
+        with _seeded(seed, self.device):
+            for users in shown(self._batches(spans, size, steps), len(spans), unit="users", progress=progress):
+                inputs = {name: value.to(self.device) for name, value in self._tensors(sequences, spans[users]).items()}
+                made = self.model.generate(
+                    **inputs, location_table=self._city_table(), return_timestamps=True, **settings
+                )
+                ids, times = (values[:, inputs["input_ids"].shape[1] :].cpu().numpy() for values in made)
+                row, step = np.nonzero(ids >= NUM_SPECIAL)
+                user, sample = np.divmod(row, num_samples)
+                decoded = self.tokenizer.decode_visits(ids[row, step], times[row, step])
+                head = {"user": users[user], "sample": sample + 1, "step": step + 1}
+                parts.append(pd.DataFrame({**head, **decoded}))
+        table = pd.concat(parts).sort_values(["user", "sample", "step"], ignore_index=True)
+        table.insert(0, "user_id", sequences.users[table.pop("user").to_numpy()])
+        table["time"] = pd.to_datetime(table["time"], utc=True).astype("datetime64[us, UTC]")
+        several = ["user_id", "sample"] if num_samples > 1 else ["user_id"]
+        return table[several + FORECAST_COLUMNS[1:]]
 
     @torch.no_grad()
     def probabilities(self, task: NextLocationTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -229,13 +275,18 @@ class NextLocationPipeline(SavedWithCard):
 
     # Batches
 
-    def _batches(self, spans: np.ndarray) -> Iterator[np.ndarray]:
-        """Row numbers of `spans`, shortest first, in batches of bounded padded size."""
-        lengths = spans[:, 1] - spans[:, 0]
+    def _batches(self, spans: np.ndarray, size: int | None = None, steps: int = 0) -> Iterator[np.ndarray]:
+        """Row numbers of `spans`, shortest first, in batches of bounded padded size and at most `size` rows; `steps`
+        visits more will follow."""
+        lengths = spans[:, 1] - spans[:, 0] + steps
         order = np.argsort(lengths, kind="stable")
+        size = size or len(order)
         start = 0
         for position in range(1, len(order) + 1):
-            if position == len(order) or (position + 1 - start) * lengths[order[position]] > self.tokens_per_batch:
+            if (
+                position in (len(order), start + size)
+                or (position + 1 - start) * lengths[order[position]] > self.tokens_per_batch
+            ):
                 yield order[start:position]
                 start = position
 
@@ -255,21 +306,35 @@ class NextLocationPipeline(SavedWithCard):
 
     def _forward(self, batch: dict[str, torch.Tensor], *, keep: int) -> Any:
         """The model's output at the last `keep` positions of a left-padded batch, on the CPU."""
-        device = self.model.device
-        if self._table is None:
-            self._table = self.model.encode_locations(self.tokenizer.location_features.to(device))
-        inputs = {name: value.to(device) for name, value in batch.items()}
-        output = self.model(**inputs, location_table=self._table, logits_to_keep=keep)
+        inputs = {name: value.to(self.device) for name, value in batch.items()}
+        output = self.model(**inputs, location_table=self._city_table(), logits_to_keep=keep)
         output.logits, output.stay_logits = output.logits.cpu(), output.stay_logits.cpu()
         return output
 
+    def _city_table(self) -> Any:
+        if self._table is None:
+            self._table = self.model.encode_locations(self.tokenizer.location_features.to(self.device))
+        return self._table
+
+    def _places(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        city = self.tokenizer
+        return {"location_id": city.location_ids[rows], "lat": city.lat[rows], "lon": city.lon[rows]}
+
     # Input
 
-    def _with_locations(self, frame: pd.DataFrame) -> pd.DataFrame:
-        if "location_id" in frame:
-            return frame
-        rows = self.tokenizer.nearest(frame["lat"].to_numpy(), frame["lon"].to_numpy()) - NUM_SPECIAL
-        return frame.assign(location_id=self.tokenizer.location_ids[rows])
+    def _sequences(self, visits: Any, *, unknown: str, timezone: Any, columns: dict[str, str]) -> CitySequences:
+        frame = read_records(visits, timezone=timezone, columns=columns, names=_READ)
+        if "location_id" not in frame:
+            rows = self.tokenizer.nearest(frame["lat"].to_numpy(), frame["lon"].to_numpy()) - NUM_SPECIAL
+            frame = frame.assign(location_id=self.tokenizer.location_ids[rows])
+        return CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
+
+    def _context_before(self, steps: int) -> int:
+        """Visits that can be looked back on where so many more are to have positions in the model, too."""
+        limit = self.model.config.max_position_embeddings
+        if limit and steps > limit:
+            raise DataError(f"steps must be at most {limit}, the model's max_position_embeddings, not {steps}.")
+        return min(self.context, limit + 1 - steps) if limit else self.context
 
     def _arrivals(self, target_time: Any, users: np.ndarray) -> np.ndarray | None:
         if not self.arrival_time_given:
@@ -294,6 +359,23 @@ class NextLocationPipeline(SavedWithCard):
             )
         local = pd.to_datetime(stamps, utc=True).dt.tz_convert(self.tokenizer.timezone).dt.tz_localize(None)
         return local.to_numpy("datetime64[s]").astype(np.int64)
+
+
+def _last_visits(sequences: CitySequences, context: int) -> np.ndarray:
+    """(U, 2) int64: start and stop of every user's last visits, `context` at most."""
+    stop = sequences.offsets[1:]
+    return np.stack([np.maximum(sequences.offsets[:-1], stop - context), stop], axis=1)
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """torch's draws from `seed` on, and its state as before afterwards; None leaves the state alone."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _tell_arrivals(sequences: CitySequences) -> np.ndarray:

@@ -1,16 +1,15 @@
 """Synthetic weeks of a city as a table: how many are wanted in, a long frame of hours out; and incomplete weeks made
-whole.
+whole (M-STAR).
 
-Unusual: conditions (home, second place, movement attribute) are drawn by the tokenizer from fitted distributions, never
-copied from a person. Weeks are made batch by batch; `batches` hands them over one batch at a time, so that a million
-weeks need no more memory than one batch.
+Conditions (home, second place, movement attribute) are drawn by the tokenizer from fitted distributions, never copied
+from a user. Weeks are made batch by batch; `batches` hands them over one batch at a time, so that a million weeks need
+no more memory than one batch.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,32 +17,35 @@ import pandas as pd
 import torch
 
 from ..data.frames import DataError
-from ..hub.loading import fetching, load_model
-from ..hub.push import SavedWithCard, loading
+from ..data.weeks import WeekTable, read_weeks
+from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
+from ..tokenization.records_samoe import has_column
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks_mstar import Weeks
+from .base import MobilityPipeline, as_data_errors, read_records
 
 RESULT_COLUMNS = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]
-Progress = Callable[[int, int], Any]
+_READ = ("user_id", "time", "location_id", "lat", "lon", "duration")
+_HOURS = ("slot", "cell", "trajectory_id")  # columns of frames whose rows are hours, beside those of records
+_CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 
 
-class TrajectoryGenerationPipeline(SavedWithCard):
+class TrajectoryGenerationPipeline(MobilityPipeline):
     """Generate and complete weeks of hourly cells.
 
     Args:
         model: a `MstarForTrajectoryGeneration`, or anything with its `generate`, `config` and `device`.
         tokenizer: the city, after `fit_conditions` (not needed where all conditions are given).
-        batch_size: weeks generated at one time.
+        batch_size: weeks generated at one time (256).
 
     Raises:
         DataError: if the city's cells, hours or classes are not those of the model.
     """
 
-    def __init__(self, model: Any, tokenizer: MstarTokenizer, *, batch_size: int = 256) -> None:
-        self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
-        self._check_shapes()
+    model_class, tokenizer_class, verb = MstarForTrajectoryGeneration, MstarTokenizer, "generate"
+    default_batch_size = 256
 
-    def _check_shapes(self) -> None:
+    def _check_city(self) -> None:
         codec, tokenizer = self.model.config.codec_config, self.tokenizer
         pairs = {
             "cells per resolution": (list(codec.cells_per_resolution), tokenizer.cells_per_resolution),
@@ -58,29 +60,18 @@ class TrajectoryGenerationPipeline(SavedWithCard):
                 f"{self.model.config.num_attributes}."
             )
 
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *, batch_size: int = 256, **kwargs: Any) -> Any:
-        """Load model and city from one folder or Hub id; `kwargs` (`revision`, `token`, `dtype`, ...) go to the model's
-        `from_pretrained`, those about the Hub to the tokenizer's too."""
-        from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
-
-        model = load_model(MstarForTrajectoryGeneration, name_or_path, reader=cls.__name__, kwargs=kwargs)
-        with loading(name_or_path):
-            tokenizer = MstarTokenizer.from_pretrained(str(name_or_path), **fetching(kwargs))
-        return cls(model, tokenizer, batch_size=batch_size)
-
     def generate(
         self,
         n: int,
         *,
         seed: int = 0,
-        batch_size: int | None = None,
         to: str = "frame",
         start: Any = "2024-01-01",
-        progress: Progress | None = None,
         home_ids: Any = None,
         commute_ids: Any = None,
         attribute_ids: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
         **options: Any,
     ) -> Any:
         """Generate `n` weeks.
@@ -88,11 +79,11 @@ class TrajectoryGenerationPipeline(SavedWithCard):
         Args:
             seed: the same seed, batch size, model and versions give the same weeks. The batch size matters by rounding
                 only.
-            batch_size: weeks at one time; the pipeline's by default.
             to: `frame` for the long table, `weeks` for (n, L) int32 cells.
             start: local date of the first hour, a Monday where windows are whole weeks.
-            progress: called with (weeks done, n) after every batch.
             home_ids, commute_ids: (n,) cells instead of drawn ones; both or neither. attribute_ids: (n,) classes.
+            batch_size: weeks at one time; the pipeline's by default.
+            progress: show a bar on stderr.
             options: passed on to the model's `generate`, such as `top_k`, `temperature`, `smoothing_window`.
 
         Returns:
@@ -101,7 +92,12 @@ class TrajectoryGenerationPipeline(SavedWithCard):
             first two; or the array.
 
         Raises:
-            DataError: n below 1, an unknown `to`, conditions that do not fit, or a city without fitted conditions.
+            DataError: n below 1, an unknown `to` or option, conditions that do not fit, or a city without fitted
+                conditions.
+
+        Example:
+            >>> pipe = TrajectoryGenerationPipeline.from_pretrained("checkpoints/mstar-small")
+            >>> pipe.generate(1000, seed=0, start="2024-03-04")
         """
         self._check_to(to)
         given = {"home_ids": home_ids, "commute_ids": commute_ids, "attribute_ids": attribute_ids}
@@ -114,16 +110,17 @@ class TrajectoryGenerationPipeline(SavedWithCard):
         n: int,
         *,
         seed: int = 0,
-        batch_size: int | None = None,
-        progress: Progress | None = None,
         home_ids: Any = None,
         commute_ids: Any = None,
         attribute_ids: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
         **options: Any,
     ) -> Iterator[np.ndarray]:
         """The weeks of `generate` one batch after the other, (b, L) int32 each; arguments as there. Conditions are
         checked and drawn before the first batch is asked for."""
-        with _as_data_errors():
+        _check_options(options)
+        with as_data_errors():
             drawn = self._conditions(n, seed, home_ids, commute_ids, attribute_ids)
 
         def inputs_of(rows: slice) -> dict[str, np.ndarray]:
@@ -136,35 +133,45 @@ class TrajectoryGenerationPipeline(SavedWithCard):
         weeks: Any,
         *,
         seed: int = 0,
-        batch_size: int | None = None,
         to: str = "frame",
         start: Any = None,
-        progress: Progress | None = None,
         home_ids: Any = None,
         commute_ids: Any = None,
         attribute_ids: Any = None,
+        timezone: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
         **options: Any,
     ) -> Any:
         """Fill the unknown hours of weeks; known hours stay exactly as they are.
 
         Args:
-            weeks: (N, L) cells with -1 = unknown, what `MstarTokenizer.weeks` returns, or a frame of records that it
-                reads with its default options (weeks known by less than half are left out).
-            start: local date of the first hour; by default that of the records, else 2024-01-01.
+            weeks: (N, L) cells with -1 = unknown; what `MstarTokenizer.weeks` or `read_weeks` returned, or a frame
+                that the latter reads (one row per week); a long frame with `slot` and `cell` (one row per hour); or
+                visits or points. Of frames of hours and records, weeks known by less than half are left out.
+            start: local date of the first hour; by default that of the weeks, else 2024-01-01.
             home_ids, commute_ids, attribute_ids: (N,) instead of what the known hours tell.
-            seed, batch_size, to, progress, options: as in `generate`.
+            timezone: IANA name for naive times of visits or points.
+            seed, to, batch_size, progress, options: as in `generate`; column names of a frame, too, as in
+                `user_id="uid"`.
 
         Returns:
             As `generate`, and with `to="frame"` also `user_id` (row number for an array) and `known` (bool: the hour
             was given).
 
         Raises:
-            DataError: weeks of another length or grid, or without any known hour.
+            DataError: weeks of another length or grid, or without any known hour; an unknown option.
+
+        Example:
+            >>> pipe.complete(visits, timezone="Europe/Berlin")
         """
         self._check_to(to)
+        self._checked_size(batch_size)
+        columns = {name: options.pop(name) for name in (*_READ, *_HOURS) if name in options}
+        _check_options(options)
         given = {"home_ids": home_ids, "commute_ids": commute_ids, "attribute_ids": attribute_ids}
-        with _as_data_errors():
-            table = weeks if isinstance(weeks, Weeks) else self._as_weeks(weeks)
+        with as_data_errors():
+            table = self._as_weeks(weeks, timezone=timezone, columns=columns)
             before = self.tokenizer.as_cells(table)
             if any(ids is None for ids in given.values()):
                 self.tokenizer.home_and_commute(before)  # one message for all weeks of which nothing is known
@@ -173,7 +180,7 @@ class TrajectoryGenerationPipeline(SavedWithCard):
 
         def inputs_of(rows: slice) -> dict[str, np.ndarray]:
             own = {name: None if ids is None else np.asarray(ids)[rows] for name, ids in given.items()}
-            with _as_data_errors():
+            with as_data_errors():
                 batch = dict(self.tokenizer(before[rows], **own))
             return batch | {"prefix_ids": batch.pop("input_ids"), "prefix_mask": batch.pop("attention_mask")}
 
@@ -200,19 +207,16 @@ class TrajectoryGenerationPipeline(SavedWithCard):
         *,
         seed: int,
         batch_size: int | None,
-        progress: Progress | None,
+        progress: bool,
         options: dict[str, Any],
     ) -> Iterator[np.ndarray]:
-        device = self.model.device
         # One source for all batches, on the CPU: what M-STAR draws depends on neither batch size nor device.
         source = torch.Generator().manual_seed(seed)
-        for rows in self._slices(n, batch_size):
-            inputs = {name: torch.from_numpy(values).to(device) for name, values in inputs_of(rows).items()}
+        for rows in self._slices(n, batch_size, unit="weeks", progress=progress):
+            inputs = {name: torch.from_numpy(values).to(self.device) for name, values in inputs_of(rows).items()}
             with torch.no_grad():
                 made = self.model.generate(**inputs, generator=source, **options)
             yield made.cpu().numpy().astype(np.int32)
-            if progress is not None:
-                progress(min(rows.stop, n), n)
 
     def _conditions(self, n: int, seed: int, home: Any, commute: Any, attribute: Any) -> dict[str, np.ndarray]:
         if (home is None) != (commute is None):
@@ -224,24 +228,24 @@ class TrajectoryGenerationPipeline(SavedWithCard):
             drawn |= self.tokenizer.checked_conditions(n, attribute_ids=attribute)
         return drawn
 
-    def _as_weeks(self, weeks: Any) -> Weeks:
-        if isinstance(weeks, (np.ndarray, torch.Tensor, list, tuple)):
-            cells = self.tokenizer.as_cells(weeks)
-            return Weeks(cells, np.arange(len(cells)), np.full(len(cells), "NaT", "datetime64[D]"), {})
-        return self.tokenizer.weeks(weeks)
-
-    def _slices(self, n: int, batch_size: int | None) -> list[slice]:
-        size = self.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise DataError(f"batch_size must be at least 1, not {size}.")
-        return [slice(first, first + size) for first in range(0, n, size)]
+    def _as_weeks(self, weeks: Any, *, timezone: Any, columns: dict[str, str]) -> Weeks:
+        """Whatever `complete` takes -> weeks of this city."""
+        if isinstance(weeks, pd.DataFrame) and {"cells", "h0", "hour_0", "slot_0"} & set(weeks.columns):
+            weeks = read_weeks(weeks, user_id=columns.pop("user_id", None))
+        if isinstance(weeks, (Weeks, WeekTable, np.ndarray, torch.Tensor, list, tuple)):
+            if columns:
+                raise DataError(f"{sorted(columns)} name columns, but {type(weeks).__name__} has none to name.")
+            return _dated(weeks, self.tokenizer.as_cells(getattr(weeks, "cells", weeks)))
+        if any(has_column(weeks, columns.get(name, name)) for name in ("slot", "cell")):
+            return self.tokenizer.weeks(weeks, **columns)
+        return self.tokenizer.weeks(read_records(weeks, timezone=timezone, columns=columns, names=_READ))
 
     def _check_to(self, to: str) -> None:
         if to not in ("frame", "weeks"):
             raise DataError(f"to must be 'frame' or 'weeks', not {to!r}.")
 
     def _frame(self, cells: np.ndarray, *, start: Any) -> pd.DataFrame:
-        with _as_data_errors():
+        with as_data_errors():
             frame = pd.DataFrame(self.tokenizer.to_frame(cells, start=start))
         clock = frame["time"].dt
         first_reading = np.ones(len(frame), dtype=bool)
@@ -249,10 +253,17 @@ class TrajectoryGenerationPipeline(SavedWithCard):
         return frame[RESULT_COLUMNS]
 
 
-@contextmanager
-def _as_data_errors() -> Iterator[None]:
-    """The tokenizer works without this package and raises ValueError; here a fault of the data is a DataError."""
-    try:
-        yield
-    except ValueError as error:
-        raise DataError(str(error)) from error
+def _dated(weeks: Any, cells: np.ndarray) -> Weeks:
+    """Checked cells (N, L) with the users and days of the weeks that they came from, where these have any."""
+    users, start = getattr(weeks, "user_id", None), getattr(weeks, "start", None)
+    users = np.arange(len(cells)) if users is None else users
+    return Weeks(cells, users, np.full(len(cells), "NaT", "datetime64[D]") if start is None else start, {})
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Raises a `DataError` for what `MstarForTrajectoryGeneration.generate` does not take."""
+    taken = set(inspect.signature(MstarForTrajectoryGeneration.generate).parameters)
+    taken -= {"self", "generator", "prefix_ids", "prefix_mask", "batch_size", "progress", "return_codes", *_CONDITIONS}
+    unknown = sorted(set(options) - taken)
+    if unknown:
+        raise DataError(f"Unknown option(s) {unknown}; those of the model are {', '.join(sorted(taken))}.")

@@ -102,14 +102,9 @@ def test_ids_may_be_text_and_visits_are_stays(pipe: MobilityEmbeddingPipeline, p
     )
 
 
-def test_progress_is_told(pipe: MobilityEmbeddingPipeline) -> None:
-    seen: list[tuple[int, int]] = []
-    pipe.embed_users(POINTS, batch_size=25, progress=lambda done, n: seen.append((done, n)))
-    assert seen == [(25, 60), (50, 60), (60, 60)]
-
-
-def test_bfloat16_is_near_and_hands_back_float32(people: pd.DataFrame) -> None:
-    half = MobilityEmbeddingPipeline(make_model(), make_tokenizer(), bfloat16=True).embed_users(POINTS)
+def test_bfloat16_is_near_and_hands_back_float32(people: pd.DataFrame, tmp_path: Path) -> None:
+    MobilityEmbeddingPipeline(make_model(), make_tokenizer()).save_pretrained(tmp_path)
+    half = MobilityEmbeddingPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).embed_users(POINTS)
     assert (half[E_COLUMNS].dtypes == np.float32).all()
     difference = (half - people)[E_COLUMNS].abs().to_numpy()
     assert 0 < difference.max() < 0.05
@@ -207,11 +202,11 @@ def test_requests_that_make_no_sense_are_refused(
 
 
 def test_embeddings_that_do_not_fit_are_refused(pipe: MobilityEmbeddingPipeline, people: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match=r"2 of 20 people of the points have no embedding \(first: \[0, 1\]\)"):
+    with pytest.raises(DataError, match=r"2 of 20 users of the points have no embedding \(first: \[0, 1\]\)"):
         pipe.embed_regions(POINTS, GRID, user_embeddings=people.iloc[2:])
     with pytest.raises(DataError, match="must have the columns user_id, e0, e1"):
         pipe.embed_regions(POINTS, GRID, user_embeddings=people.drop(columns="e3"))
-    with pytest.raises(DataError, match=r"hold 1 people twice \(first: \[19\]\)"):
+    with pytest.raises(DataError, match=r"hold 1 users twice \(first: \[19\]\)"):
         pipe.embed_regions(POINTS, GRID, user_embeddings=pd.concat([people, people.tail(1)]))
 
 

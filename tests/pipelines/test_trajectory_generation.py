@@ -127,10 +127,8 @@ def test_batches_come_one_at_a_time(pipe: TrajectoryGenerationPipeline) -> None:
     assert np.array_equal(rest, pipe.generate(40, seed=2, to="weeks"))
 
 
-def test_progress_and_options_are_passed_on(pipe: TrajectoryGenerationPipeline) -> None:
-    seen: list[tuple[int, int]] = []
-    pipe.generate(20, progress=lambda done, n: seen.append((done, n)), top_k=7, smoothing_window=0)
-    assert seen == [(16, 20), (20, 20)]
+def test_options_are_passed_on(pipe: TrajectoryGenerationPipeline) -> None:
+    pipe.generate(20, top_k=7, smoothing_window=0)
     assert all((call["top_k"], call["smoothing_window"]) == (7, 0) for call in pipe.model.calls)
 
 

@@ -1,0 +1,171 @@
+"""What all pipelines share: loading a model with its city, reading a frame once, batches and their progress.
+
+A pipeline is a model and a tokenizer (one city). Its verbs take a frame and return a frame. Every verb takes
+`timezone=` (of naive times), column names as in `user_id="uid"`, `batch_size=` and `progress=`; nothing depends on the
+order of rows or, but for rounding, on the batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import pandas as pd
+import torch
+from huggingface_hub.utils import tqdm
+
+from ..data.frames import DataError, validate_visits
+from ..hub.loading import fetching, load_model
+from ..hub.push import SavedWithCard, loading
+
+Part = TypeVar("Part", slice, Any)
+
+
+class MobilityPipeline(SavedWithCard):
+    """A model in a city. Use one of its subclasses.
+
+    A subclass names its classes of model and tokenizer, its main verb and the options of its own constructor.
+
+    Args:
+        model: in evaluation mode from here on.
+        tokenizer: the city.
+        batch_size: rows that the model reads at one time; None is the pipeline's default.
+
+    Raises:
+        DataError: a batch size below 1, or a city that does not fit the model.
+    """
+
+    model_class: ClassVar[Any]
+    tokenizer_class: ClassVar[Any]
+    verb: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
+    default_batch_size: ClassVar[int | None] = None
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int | None = None) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.batch_size = self.default_batch_size
+        self.batch_size = self._checked_size(batch_size)
+        self._check_city()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        city: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+        batch_size: int | None = None,
+        **hub: Any,
+    ) -> Self:
+        """Load a model and its city from one folder or Hub id.
+
+        Args:
+            name_or_path: a checkpoint, or an adapter with its city, as `save_pretrained` writes them.
+            city: a `City` in place of the saved one; needed where none was saved.
+            device: where the model runs, such as "cuda"; by default the CPU.
+            dtype: of the weights, such as `torch.bfloat16`; by default that of the checkpoint. Results are float32.
+            batch_size: rows that the model reads at one time.
+            hub: options of the pipeline's constructor; anything else (`revision`, `token`, ...) goes to the model's
+                `from_pretrained`, and what is about the Hub to the tokenizer's too. `revision` is that of the adapter
+                where there is one; its base model is taken from `main`.
+
+        Raises:
+            ValueError: if another kind of model was saved there, or the city does not fit it.
+            OSError: if there is no such folder or repository, or the Hub refuses.
+        """
+        options = {name: hub.pop(name) for name in cls.options if name in hub}
+        if dtype is not None:
+            hub["dtype"] = dtype
+        model = load_model(cls.model_class, name_or_path, reader=cls.__name__, kwargs=hub)
+        if city is not None:
+            tokenizer = cls._tokenizer_of(city, model)
+        else:
+            with loading(name_or_path):
+                tokenizer = cls.tokenizer_class.from_pretrained(str(name_or_path), **fetching(hub))
+        model = model if device is None else model.to(device)
+        return cls(model, tokenizer, batch_size=batch_size, **options)
+
+    def for_city(self, city: Any) -> Self:
+        """The same weights in another `City`."""
+        options = {name: getattr(self, name) for name in self.options}
+        return type(self)(self.model, self._tokenizer_of(city, self.model), batch_size=self.batch_size, **options)
+
+    @classmethod
+    def _tokenizer_of(cls, city: Any, model: Any) -> Any:
+        return cls.tokenizer_class.from_city(city, model.config)
+
+    def _check_city(self) -> None:
+        """Raises a `DataError` where the tokenizer's city does not fit the model."""
+
+    @property
+    def city(self) -> Any:
+        """The tokenizer's `City`."""
+        return self.tokenizer.city
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """The main verb."""
+        return getattr(self, self.verb)(*args, **options)
+
+    def __repr__(self) -> str:
+        name = getattr(self.tokenizer, "name", "") or self.tokenizer.timezone
+        return (
+            f"{type(self).__name__}({type(self.model).__name__} in {name!r}, device={str(self.device)!r}, "
+            f"batch_size={self.batch_size})"
+        )
+
+    # Batches
+
+    def _checked_size(self, batch_size: int | None) -> int | None:
+        """The batch size of a call: its own, or the pipeline's."""
+        size = self.batch_size if batch_size is None else batch_size
+        if size is not None and size < 1:
+            raise DataError(f"batch_size must be at least 1, not {size}.")
+        return size
+
+    def _slices(self, total: int, batch_size: int | None, *, unit: str, progress: bool) -> Iterator[slice]:
+        """Slices of `total` rows, one batch each."""
+        size = self._checked_size(batch_size) or max(total, 1)
+        parts = (slice(first, min(first + size, total)) for first in range(0, total, size))
+        return shown(parts, total, unit=unit, progress=progress)
+
+
+def shown(parts: Iterable[Part], total: int, *, unit: str, progress: bool) -> Iterator[Part]:
+    """The parts (slices or arrays of rows) as they are, with a bar on stderr if `progress`; it moves on after each."""
+    with tqdm(total=total, unit=f" {unit}", disable=not progress) as bar:
+        for part in parts:
+            yield part
+            bar.update(part.stop - part.start if isinstance(part, slice) else len(part))
+
+
+def read_records(
+    frame: Any, *, timezone: Any, columns: dict[str, str], names: tuple[str, ...], check: Any = validate_visits
+) -> pd.DataFrame:
+    """The columns `names` of visits or points, checked and in canonical order, and nothing else of the frame.
+
+    Args:
+        columns: names that the user gave, such as `{"user_id": "uid"}`.
+
+    Raises:
+        DataError: a name that is none of `names`; otherwise as `validate_visits`.
+    """
+    unknown = sorted(set(columns) - set(names))
+    if unknown:
+        raise DataError(f"Unknown option(s) {unknown}; columns are named by {', '.join(names)}.")
+    checked = check(frame, timezone=timezone, **columns)
+    return checked[[name for name in names if name in checked]]
+
+
+@contextmanager
+def as_data_errors() -> Iterator[None]:
+    """Tokenizers raise ValueError; here a fault of the data is a DataError."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(str(error)) from error

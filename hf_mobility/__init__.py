@@ -44,6 +44,7 @@ _NAMES = {
     "NextLocationPipeline": "pipelines.next_location",
     "MobilityEmbeddingPipeline": "pipelines.embedding",
     "TrajectoryGenerationPipeline": "pipelines.trajectory_generation",
+    "TrajectoryPredictionPipeline": "pipelines.trajectory_prediction",
     "ArrayRows": "training.rows",
     "VisitCollator": "training.rows",
     "MobilityTrainer": "training.trainer",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from .pipelines.embedding import MobilityEmbeddingPipeline as MobilityEmbeddingPipeline
     from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
     from .pipelines.trajectory_generation import TrajectoryGenerationPipeline as TrajectoryGenerationPipeline
+    from .pipelines.trajectory_prediction import TrajectoryPredictionPipeline as TrajectoryPredictionPipeline
     from .tokenization.tokenization_mstar import MstarTokenizer as MstarTokenizer
     from .tokenization.tokenization_raw import RawTokenizer as RawTokenizer
     from .tokenization.tokenization_samoe import SamoeTokenizer as SamoeTokenizer

@@ -177,9 +177,7 @@ class NextLocationPipeline(MobilityPipeline):
         if steps < 1 or num_samples < 1:
             raise DataError(f"steps and num_samples must be at least 1, not {steps} and {num_samples}.")
         if not do_sample and (num_samples > 1 or seed is not None):
-            raise DataError(
-                "num_samples and seed are of no use without do_sample=True: every future would be the same."
-            )
+            raise DataError("num_samples and seed need do_sample=True: without it, every future is the same.")
         size = self._checked_size(batch_size)
         sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
         spans = _last_visits(sequences, self._context_before(steps))

@@ -234,6 +234,96 @@ def test_batches_do_not_matter(world: SimpleNamespace) -> None:
     pd.testing.assert_frame_equal(one_by_one, together, check_exact=False, **EXACT)
 
 
+# Future visits
+
+
+@torch.no_grad()
+def generated(world: SimpleNamespace, position: int, **options: Any) -> pd.DataFrame:
+    """One user's future by `generate` and `decode_visits`."""
+    inputs = world.pipe.tokenizer(world.of(world.visits, position), return_tensors="pt")
+    ids, times = world.model.generate(**inputs, return_timestamps=True, **options)
+    known = inputs["input_ids"].shape[1]
+    rows = [world.pipe.tokenizer.decode_visits(*future) for future in zip(ids[:, known:], times[:, known:])]
+    return pd.concat([pd.DataFrame(row) for row in rows], ignore_index=True)
+
+
+def test_a_forecast_is_what_the_model_generates(world: SimpleNamespace) -> None:
+    table = world.pipe.forecast(world.visits, steps=4)
+    assert table.columns.tolist() == ["user_id", "step", "time", "location_id", "lat", "lon"]
+    users = np.unique(world.visits["user_id"])
+    assert table["user_id"].tolist() == np.repeat(users, 4).tolist() and table["step"].tolist() == [1, 2, 3, 4] * 12
+    assert str(table["time"].dtype) == "datetime64[us, UTC]"
+    assert (table["time"] >= table["user_id"].map(next_times(world.visits))).all()
+    for position in (0, 5, 11):
+        wanted = generated(world, position, max_new_tokens=4, do_sample=False)
+        own = table.iloc[4 * position : 4 * position + 4]
+        assert own["location_id"].tolist() == wanted["location_id"].tolist()
+        assert own["time"].tolist() == wanted["time"].tolist()
+        np.testing.assert_array_equal(own[["lat", "lon"]], wanted[["lat", "lon"]])
+
+
+def test_the_first_step_is_the_most_probable_next_place(world: SimpleNamespace) -> None:
+    first = world.pipe.forecast(world.visits, steps=1)
+    assert first["location_id"].tolist() == world.pipe.predict(world.visits, top_k=1)["location_id"].tolist()
+
+
+def test_a_longer_forecast_begins_with_the_shorter_one(world: SimpleNamespace) -> None:
+    long = world.pipe.forecast(world.visits, steps=5)
+    pd.testing.assert_frame_equal(
+        world.pipe.forecast(world.visits, steps=2), long[long["step"] <= 2].reset_index(drop=True)
+    )
+
+
+def test_drawn_futures_follow_from_the_seed(world: SimpleNamespace) -> None:
+    own = world.of(world.visits, 3)
+    table = world.pipe.forecast(own, steps=3, num_samples=6, do_sample=True, seed=1)
+    assert table.columns.tolist() == ["user_id", "sample", "step", "time", "location_id", "lat", "lon"]
+    assert table["sample"].tolist() == np.repeat(np.arange(1, 7), 3).tolist()
+    assert table.groupby("step")["location_id"].nunique().min() > 1
+    torch.manual_seed(1)
+    wanted = generated(world, 3, max_new_tokens=3, do_sample=True, num_return_sequences=6)
+    assert table["location_id"].tolist() == wanted["location_id"].tolist()
+    state = torch.get_rng_state()
+    again = world.pipe.forecast(own, steps=3, num_samples=6, do_sample=True, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    pd.testing.assert_frame_equal(again, table)
+    other = world.pipe.forecast(own, steps=3, num_samples=6, do_sample=True, seed=2)
+    assert other["location_id"].tolist() != table["location_id"].tolist()
+
+
+def test_a_forecast_leaves_room_for_its_steps(toy: SimpleNamespace, world: SimpleNamespace) -> None:
+    """A model with twelve positions looks back on eight visits where five are to follow; the last needs no position."""
+    model = toy.model(max_position_embeddings=12)
+    pipe = NextLocationPipeline(model, SamoeTokenizer.from_city(world.city, model.config))
+    shorter = NextLocationPipeline(model, pipe.tokenizer, context=8)
+    pd.testing.assert_frame_equal(pipe.forecast(world.visits, steps=5), shorter.forecast(world.visits, steps=5))
+    assert len(pipe.forecast(world.visits, steps=12)) == 12 * 12
+    with pytest.raises(DataError, match="steps must be at most 12, the model's max_position_embeddings, not 13"):
+        pipe.forecast(world.visits, steps=13)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps and num_samples must be at least 1, not 0 and 1"),
+        ({"num_samples": 3}, "num_samples and seed need do_sample=True"),
+        ({"seed": 3}, "num_samples and seed need do_sample=True"),
+    ],
+)
+def test_forecasts_that_make_no_sense_are_refused(
+    world: SimpleNamespace, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        world.pipe.forecast(world.visits, **options)
+
+
+def test_a_model_that_is_told_the_arrival_time_forecasts_nothing(
+    world: SimpleNamespace, timed: NextLocationPipeline
+) -> None:
+    with pytest.raises(ValueError, match="arrival_time=True cannot roll out visits"):
+        timed.forecast(world.visits)
+
+
 # The arrival time given
 
 

@@ -14,6 +14,7 @@ import torch
 
 from hf_mobility.data import DataError, simulate_city
 from hf_mobility.data.io.exports import matsim_plans, od_matrix
+from hf_mobility.data.weeks import read_weeks
 from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.pipelines.trajectory_generation import RESULT_COLUMNS, TrajectoryGenerationPipeline
 from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
@@ -210,6 +211,34 @@ def test_a_frame_of_records_keeps_its_people_and_dates(pipe: TrajectoryGeneratio
     assert str(frame["time"].dt.tz_localize(None).iloc[0]) == f"{weeks.start[0]} 00:00:00"
     again = pipe.complete(weeks)
     pd.testing.assert_frame_equal(frame, again)
+
+
+def test_week_tables_and_frames_of_hours_are_completed_as_their_cells(pipe: TrajectoryGenerationPipeline) -> None:
+    """One row per week, one row per hour, the table that `read_weeks` returns, or the bare cells."""
+    cells = make_gaps(pipe.generate(5, to="weeks"))
+    days = np.datetime64("2024-03-04") + 7 * np.arange(5)
+    wide = pd.DataFrame(cells, columns=[f"h{hour}" for hour in range(168)]).assign(user_id=list("abcde"), start=days)
+    listed = wide[["user_id", "start"]].assign(cells=list(cells))
+    table = pipe.complete(wide)
+    assert table["user_id"].tolist() == np.repeat(list("abcde"), 168).tolist()
+    assert table["time"].dt.tz_localize(None).iloc[::168].dt.date.tolist() == days.astype(object).tolist()
+    for weeks in (listed, read_weeks(wide)):
+        pd.testing.assert_frame_equal(pipe.complete(weeks), table)
+    renamed = listed.rename(columns={"user_id": "uid"})
+    pd.testing.assert_frame_equal(pipe.complete(renamed, user_id="uid"), table)
+    hours = pd.DataFrame(
+        {
+            "uid": np.repeat(list("abcde"), 168),
+            "start": np.repeat(days, 168),
+            "slot": np.tile(np.arange(168), 5),
+            "cell": cells.reshape(-1),
+        }
+    )
+    hours = hours[hours["cell"] >= 0].sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(pipe.complete(hours, user_id="uid"), table)
+    assert np.array_equal(pipe.complete(cells, to="weeks"), table["cell"].to_numpy().reshape(5, 168))
+    with pytest.raises(DataError, match=r"\['user_id'\] name columns, but ndarray has none"):
+        pipe.complete(cells, user_id="uid")
 
 
 def test_given_conditions_are_cut_into_the_same_batches(pipe: TrajectoryGenerationPipeline) -> None:

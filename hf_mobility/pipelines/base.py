@@ -144,9 +144,7 @@ def shown(parts: Iterable[Part], total: int, *, unit: str, progress: bool) -> It
             bar.update(part.stop - part.start if isinstance(part, slice) else len(part))
 
 
-def read_records(
-    frame: Any, *, timezone: Any, columns: dict[str, str], names: tuple[str, ...], check: Any = validate_visits
-) -> pd.DataFrame:
+def read_records(frame: Any, *, timezone: Any, columns: dict[str, str], names: tuple[str, ...]) -> pd.DataFrame:
     """The columns `names` of visits or points, checked and in canonical order, and nothing else of the frame.
 
     Args:
@@ -158,7 +156,7 @@ def read_records(
     unknown = sorted(set(columns) - set(names))
     if unknown:
         raise DataError(f"Unknown option(s) {unknown}; columns are named by {', '.join(names)}.")
-    checked = check(frame, timezone=timezone, **columns)
+    checked = validate_visits(frame, timezone=timezone, **columns)
     return checked[[name for name in names if name in checked]]
 
 

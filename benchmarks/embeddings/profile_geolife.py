@@ -31,7 +31,7 @@ from hf_mobility import RawConfig, RawForTrajectoryPrediction, RawModel, RawToke
 from hf_mobility.baselines import mobility_features
 from hf_mobility.data.grid import haversine_km
 from hf_mobility.evaluation import probe_users
-from hf_mobility.evaluation.probe_models import standardiser
+from hf_mobility.evaluation.probe_models import standardizer
 
 MODES = {"walk": ["walk"], "bike": ["bike"], "bus": ["bus"], "car": ["car", "taxi"], "rail": ["subway", "train"]}
 LEAST_LABELLED = 30  # points of a day; five minutes
@@ -212,7 +212,7 @@ def main() -> None:
     single = np.isin(users, alone)
     standard = {"places visited": np.sqrt(places[single])}
     for name, vector in vectors.items():
-        mean, scale = standardiser(vector[~own])
+        mean, scale = standardizer(vector[~own])
         standard[name] = (vector[own][single] - mean) / scale
     table = reidentify(
         standard, users[single], data.days[own][single], seeds=options.seeds, least_days=2 * max(PERIOD_DAYS)

@@ -24,7 +24,7 @@ from hf_mobility import RawForTrajectoryPrediction, RawModel, RawTokenizer
 from hf_mobility.baselines import mobility_features
 from hf_mobility.data.grid import haversine_km, to_km
 from hf_mobility.evaluation import probe_users
-from hf_mobility.evaluation.probe_models import standardiser
+from hf_mobility.evaluation.probe_models import standardizer
 from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
 from hf_mobility.plotting.models import attention_by_hour
 
@@ -53,7 +53,7 @@ def facts(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int) -> tuple[pd.D
 
 def nearest(vectors: np.ndarray, *, number: int) -> np.ndarray:
     """Rows (N, number) of the nearest others of (N, D), by Euclidean distance of standardised columns."""
-    mean, scale = standardiser(vectors)
+    mean, scale = standardizer(vectors)
     x = (vectors - mean) / scale
     square = np.square(x).sum(axis=1)
     distance = square[:, None] + square - 2 * x @ x.T

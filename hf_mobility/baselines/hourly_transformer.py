@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.week_arrays import check_weeks
+from .fit import Fit, TrainingOptions, cosine
 from .generators import Conditions, _usable
-from .neural import TrainingOptions
 
 CELL_STD = 0.1  # input and output share it, so that at first the cell of the hour before is the most probable
 LAST_RATE = 0.1  # the cosine ends at this share of the learning rate
@@ -129,11 +129,14 @@ class HourlyTransformer:
             else:
                 network.load_state_dict(before.state_dict())
             self.network = network.to(self.device)
-            optimiser = torch.optim.AdamW(
-                network.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay
+            fit = Fit(
+                network,
+                learning_rate=self.options.learning_rate,
+                weight_decay=self.options.weight_decay,
+                schedule=cosine(epochs, warmup_epochs=self.options.warmup_epochs, last=LAST_RATE),
             )
             for epoch in range(epochs):
-                self.train_loss.append(self._epoch(optimiser, cells, conditions, epoch, epochs, rng))
+                self.train_loss.append(self._epoch(fit, cells, conditions, epoch, rng))
                 if validation is None:
                     continue
                 self.validation_loss.append(self.loss(*validation))
@@ -198,34 +201,24 @@ class HourlyTransformer:
 
     def _epoch(
         self,
-        optimiser: torch.optim.Optimizer,
+        fit: Fit,
         cells: np.ndarray,
         conditions: Conditions,
         epoch: int,
-        epochs: int,
         rng: np.random.Generator,
     ) -> float:
         network = self._fitted().train()
         batches = np.array_split(rng.permutation(len(cells)), math.ceil(len(cells) / self.options.batch_size))
         total, hours = 0.0, 0
         for i, rows in enumerate(batches):
-            for group in optimiser.param_groups:
-                group["lr"] = self.options.learning_rate * self._schedule(epoch + i / len(batches), epochs)
             target, *given = self._tensors(cells, conditions, rows)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
                 scores = network(target, *given)
             loss = F.cross_entropy(scores.float().flatten(0, 1), target.flatten(), ignore_index=-1)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
+            fit.step(loss, epoch + i / len(batches))
             known = int((target >= 0).sum())
             total, hours = total + loss.item() * known, hours + known
         return total / hours
-
-    def _schedule(self, progress: float, epochs: int) -> float:
-        warm = min(1.0, (progress + 0.05) / self.options.warmup_epochs)
-        return warm * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress / epochs)))
 
     def _tensors(self, cells: np.ndarray, conditions: Conditions, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
         week = torch.from_numpy(np.ascontiguousarray(cells[rows]).astype(np.int64)).to(self.device)

@@ -17,20 +17,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.tasks import NextLocationTask
+from .fit import Fit, TrainingOptions, cosine
 
 SCORED_SHARE = 4  # a window's last quarter is scored, so a target sees 3/4 to 4/4 of the context length
 VALIDATION_SHARE = 0.1
+LAST_RATE = 0.05  # at the end of the cosine
 PATIENCE = 6  # epochs without a better validation MRR
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Hyper-parameters of a fit; each baseline's defaults were chosen by validation MRR on the source city Atlanta."""
-
-    learning_rate: float
-    weight_decay: float = 0.1
-    batch_size: int = 16
-    warmup_epochs: float = 1.0
 
 
 class _Network(nn.Module):
@@ -151,8 +143,11 @@ class _NeuralBaseline:
             held_out = np.concatenate(
                 [np.arange(s + a, s + b) for s, a, b in zip(data.starts[:-1], length, known, strict=True)]
             )
-            optimiser = torch.optim.AdamW(
-                self.network.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay
+            fit = Fit(
+                self.network,
+                learning_rate=self.options.learning_rate,
+                weight_decay=self.options.weight_decay,
+                schedule=cosine(epochs, warmup_epochs=self.options.warmup_epochs, last=LAST_RATE),
             )
             steps = math.ceil(len(_windows(data.starts, length, self.context, 0)) / self.options.batch_size)
             best, best_state = -1.0, None
@@ -161,10 +156,7 @@ class _NeuralBaseline:
                 windows = _windows(data.starts, length, self.context, int(rng.integers(self.context)))
                 batches = np.array_split(rng.permutation(windows), max(1, steps))
                 for i, batch in enumerate(batches):
-                    progress = epoch + i / len(batches)
-                    for group in optimiser.param_groups:
-                        group["lr"] = self.options.learning_rate * self._schedule(progress, epochs)
-                    self._step(optimiser, data, batch)
+                    fit.step(self._loss(data, batch), epoch + i / len(batches))
                 if not stop:
                     continue
                 mrr = self._validate(data, held_out)
@@ -177,10 +169,6 @@ class _NeuralBaseline:
                 self.network.load_state_dict(best_state)
                 self.validation_mrr = best
 
-    def _schedule(self, progress: float, epochs: int) -> float:
-        warm = min(1.0, (progress + 0.05) / self.options.warmup_epochs)
-        return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress / epochs)))
-
     def _start_from_popularity(self, data: _Arrays, length: np.ndarray) -> None:
         assert self.network is not None
         rows = np.arange(data.starts[-1])
@@ -189,18 +177,14 @@ class _NeuralBaseline:
         with torch.no_grad():
             self.network.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
-    def _step(self, optimiser: torch.optim.Optimizer, data: _Arrays, windows: np.ndarray) -> None:
+    def _loss(self, data: _Arrays, windows: np.ndarray) -> torch.Tensor:
         assert self.network is not None
         self.network.train()
         inputs, valid = data.batch(windows)
         target = torch.from_numpy(data.place[np.minimum(inputs + 1, len(data.place) - 1)])
         mask = torch.from_numpy(valid) & (target < data.places)
         hidden = self.network(*data.tensors(inputs))
-        loss = F.cross_entropy(self.network.scores(hidden[mask]), target[mask])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        optimiser.step()
+        return F.cross_entropy(self.network.scores(hidden[mask]), target[mask])
 
     def _validate(self, data: _Arrays, rows: np.ndarray) -> float:
         total, count = 0.0, 0

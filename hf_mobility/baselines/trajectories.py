@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..data.trajectory_tasks import TrajectoryTask
+from .fit import Fit, linear
 
 
 class CopyLast:
@@ -105,20 +106,12 @@ class GRUTrajectory:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             network = _Network(data.shape[1], self.width, self.layers).to(self.device)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=0.01)
-        warm = max(1, steps // 10)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
-        )
-        for _ in range(steps):
+        schedule = linear(steps, warmup_steps=max(1, steps // 10))
+        fit = Fit(network, learning_rate=self.learning_rate, weight_decay=0.01, schedule=schedule)
+        for step in range(steps):
             rows = torch.randint(len(data), (min(self.batch_size, len(data)),), generator=draws)
             batch = data[rows].to(self.device)
-            loss = (network(batch[:, :-1])[0] - batch[:, 1:]).square().mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
+            fit.step((network(batch[:, :-1])[0] - batch[:, 1:]).square().mean(), step)
         self.network = network.eval()
         return self
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.spatial.distance import jensenshannon
 
 from ..data.frames import DataError
 from ..data.grid import EARTH_RADIUS_KM, haversine_km
@@ -140,13 +141,10 @@ class Weeks:
 
 def jsd(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Jensen-Shannon divergence in nats of counts p and q (..., K); NaN where one of them is all zero or empty."""
+    if np.shape(p)[-1] == 0:
+        return np.full(np.broadcast_shapes(np.shape(p), np.shape(q))[:-1], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        p, q = (np.asarray(x, dtype=np.float64) for x in (p, q))
-        of_p, of_q = (x.sum(axis=-1, keepdims=True) for x in (p, q))
-        p, q = p / of_p, q / of_q
-        m = (p + q) / 2
-        terms = np.where(p == 0, 0.0, p * np.log(p / m)) + np.where(q == 0, 0.0, q * np.log(q / m))
-    return np.where((of_p * of_q)[..., 0] > 0, np.maximum(terms.sum(axis=-1) / 2, 0.0), np.nan)
+        return np.square(jensenshannon(p, q, axis=-1))
 
 
 def histogram_bins(

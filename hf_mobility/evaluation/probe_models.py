@@ -1,4 +1,4 @@
-"""The readers of a probe: ridge and logistic regression, and the MLP of RAW's tasks (D -> 256 -> 1).
+"""The readers of a probe: ridge and logistic regression of scikit-learn, and the MLP of RAW's tasks (D -> 256 -> 1).
 
 Each is a function that fits on standardised features and returns how to score others. Nothing is chosen on what is
 scored: the ridge strength by cross-validation over the training groups (people, or blocks of regions), the MLP's number
@@ -17,60 +17,47 @@ VALIDATION_SHARE = 0.1
 Score = Callable[[np.ndarray], np.ndarray]
 
 
-def standardiser(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardizer(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (D,) of (n, D); a column that never changes keeps scale 1."""
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     return mean, np.where(deviation <= 1e-9 * (1 + np.abs(mean)), 1.0, deviation)
 
 
-def ridge(features: np.ndarray, labels: np.ndarray, strength: float) -> np.ndarray:
-    """Weights (D + 1,), the intercept last and not penalised, that minimise |y - Xw - b|^2 + strength |w|^2."""
-    mean_x, mean_y = features.mean(axis=0), labels.mean()
-    x, y = features - mean_x, labels - mean_y
-    if x.shape[1] <= len(x):
-        weights = np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ y)
-    else:  # the same solution, by the smaller system
-        weights = x.T @ np.linalg.solve(x @ x.T + strength * np.eye(len(x)), y)
-    return np.append(weights, mean_y - mean_x @ weights)
-
-
-def logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> np.ndarray:
-    """Weights (D + 1,), the intercept last and not penalised, that minimise the summed cross-entropy of 0/1 labels
-    + strength / 2 |w|^2.
-    """
-    from scipy.optimize import minimize
-    from scipy.special import expit
-
-    x = np.column_stack([features, np.ones(len(features))])
-    penalty = np.append(np.full(features.shape[1], strength), 0.0)
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = x @ weights
-        value = np.logaddexp(0, logits).sum() - labels @ logits + 0.5 * penalty @ np.square(weights)
-        return value, x.T @ (expit(logits) - labels) + penalty * weights
-
-    return minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
-
-
 def fit_linear(features: np.ndarray, labels: np.ndarray, *, groups: np.ndarray, binary: bool, seed: int) -> Score:
-    """Logistic regression for 0/1 labels, else ridge regression; scores are probabilities or values."""
-    fit = logistic if binary else ridge
+    """Logistic regression for 0/1 labels, else ridge regression; scores are probabilities or values. The penalty is
+    chosen by the loss over inner folds of the groups.
 
-    def scores(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-        values = x @ weights[:-1] + weights[-1]
-        return 1 / (1 + np.exp(-np.clip(values, -500, 500))) if binary else values
-
-    total = np.zeros(len(RIDGE_STRENGTHS))
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    loss_of = _log_loss if binary else _squared_error
+    totals = dict.fromkeys(RIDGE_STRENGTHS, 0.0)
     for train, held_out in _inner_folds(groups, seed):
-        truth = labels[held_out]
-        for row, strength in enumerate(RIDGE_STRENGTHS):
-            guess = scores(fit(features[train], labels[train], strength), features[held_out])
-            if binary:
-                total[row] -= np.log(np.clip(np.where(truth > 0.5, guess, 1 - guess), 1e-12, 1)).sum()
-            else:
-                total[row] += np.square(guess - truth).sum()
-    weights = fit(features, labels, RIDGE_STRENGTHS[int(total.argmin())])
-    return lambda x: scores(weights, x)
+        for strength in RIDGE_STRENGTHS:
+            score = _linear(features[train], labels[train], strength, binary=binary)
+            totals[strength] += loss_of(labels[held_out], score(features[held_out]))
+    return _linear(features, labels, min(totals, key=totals.__getitem__), binary=binary)
+
+
+def _linear(features: np.ndarray, labels: np.ndarray, strength: float, *, binary: bool) -> Score:
+    try:
+        from sklearn.linear_model import LogisticRegression, Ridge
+    except ImportError as error:
+        raise ImportError("probes need scikit-learn: pip install 'hf_mobility[eval]'.") from error
+    if not binary:
+        return Ridge(alpha=strength).fit(features, labels).predict
+    if len(np.unique(labels)) < 2:  # of one class only
+        return lambda x: np.full(len(x), labels[0])
+    model = LogisticRegression(C=1 / strength, max_iter=1000).fit(features, labels)
+    return lambda x: model.predict_proba(x)[:, 1]
+
+
+def _log_loss(labels: np.ndarray, guess: np.ndarray) -> float:
+    return float(-np.log(np.clip(np.where(labels > 0.5, guess, 1 - guess), 1e-12, 1)).sum())
+
+
+def _squared_error(labels: np.ndarray, guess: np.ndarray) -> float:
+    return float(np.square(guess - labels).sum())
 
 
 def fit_mlp(
@@ -148,4 +135,4 @@ def _inner_folds(groups: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np
         yield np.flatnonzero(fold != k), np.flatnonzero(fold == k)
 
 
-__all__ = ["RIDGE_STRENGTHS", "fit_linear", "fit_mlp", "logistic", "ridge", "standardiser", "validation_split"]
+__all__ = ["RIDGE_STRENGTHS", "fit_linear", "fit_mlp", "standardizer", "validation_split"]

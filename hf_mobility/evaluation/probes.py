@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..data.frames import DataError
 from ..data.grid import to_km
-from .probe_models import fit_linear, fit_mlp, standardiser
+from .probe_models import fit_linear, fit_mlp, standardizer
 
 READERS = {"linear": fit_linear, "mlp": fit_mlp}
 CLASSIFICATION, REGRESSION = ("accuracy", "f1", "auc"), ("mae", "rmse", "pcc", "r2")
@@ -146,16 +146,13 @@ def deal_groups(groups: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
 def classification_metrics(labels: Any, scores: Any) -> dict[str, float]:
     """Accuracy and F1 at the threshold 0.5, and the area under the ROC curve (ties count half); NaN without both
     classes."""
-    from scipy.stats import rankdata
+    from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
     labels, scores = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
     guess = scores > 0.5
-    hits, positives, negatives = int((guess & labels).sum()), int(labels.sum()), int((~labels).sum())
-    auc = np.nan
-    if positives and negatives:
-        auc = (rankdata(scores)[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives)
-    f1 = 2 * hits / (guess.sum() + positives) if guess.sum() + positives else np.nan
-    return {"accuracy": float((guess == labels).mean()), "f1": float(f1), "auc": float(auc)}
+    auc = roc_auc_score(labels, scores) if labels.any() and not labels.all() else np.nan
+    f1 = f1_score(labels, guess, zero_division=np.nan)
+    return {"accuracy": float(accuracy_score(labels, guess)), "f1": float(f1), "auc": float(auc)}
 
 
 def regression_metrics(labels: Any, predicted: Any) -> dict[str, float]:
@@ -236,7 +233,7 @@ def _held_out_scores(
     """Rows that were held out once each, and their scores."""
     rows, scores = [], []
     for train, test in splits:
-        mean, scale = standardiser(matrix[train])
+        mean, scale = standardizer(matrix[train])
         x = (matrix - mean) / scale
         score = READERS[reader](
             x[train], problem.labels[train], groups=problem.groups[train], binary=problem.binary, seed=seed

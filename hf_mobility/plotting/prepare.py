@@ -57,12 +57,13 @@ def region_colours(embeddings: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     explains (3,). Components are cut at their 2nd and 98th percentile; the largest loading counts as positive, so that
     colours do not depend on the solver. A component that is not there is 0.5 everywhere.
     """
+    from sklearn.decomposition import PCA
+
     vectors = region_vectors(embeddings)
-    left, strength, right = np.linalg.svd(vectors, full_matrices=False)
-    flip = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
-    scores = (left * strength * flip)[:, :3]
+    analysis = PCA(min(3, *vectors.shape), svd_solver="full")
+    scores = analysis.fit_transform(vectors)
     explained = np.zeros(3)
-    explained[: scores.shape[1]] = (strength**2 / max(float((strength**2).sum()), 1e-12))[:3]
+    explained[: scores.shape[1]] = np.nan_to_num(analysis.explained_variance_ratio_)
     low, high = np.percentile(scores, [2, 98], axis=0)
     flat = high - low < 1e-9
     scaled = np.where(flat, 0.5, np.clip((scores - low) / np.where(flat, 1.0, high - low), 0, 1))
@@ -78,15 +79,12 @@ def region_clusters(embeddings: pd.DataFrame, *, clusters: int = 5, seed: int = 
     Raises:
         DataError: see `region_vectors`; fewer regions than clusters, or more clusters than there are colours (10).
     """
-    from scipy.cluster.vq import kmeans2
+    from sklearn.cluster import KMeans
 
     vectors = region_vectors(embeddings)
     if not 1 <= clusters <= min(len(vectors), 10):
         raise DataError(f"clusters must lie in 1..{min(len(vectors), 10)} for {len(vectors)} regions, not {clusters}.")
-    rng = np.random.default_rng(seed)
-    found = [kmeans2(vectors, clusters, minit="++", seed=rng) for _ in range(10)]
-    errors = [((vectors - centres[labels]) ** 2).sum() for centres, labels in found]
-    labels = found[int(np.argmin(errors))][1]
+    labels = KMeans(clusters, n_init=10, random_state=seed).fit_predict(vectors)
     first = [int(np.append(np.flatnonzero(labels == label), len(labels))[0]) for label in range(clusters)]
     order = np.lexsort((np.array(first), -np.bincount(labels, minlength=clusters)))
     rank = np.empty(clusters, np.int64)

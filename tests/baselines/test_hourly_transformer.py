@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from hf_mobility.baselines import Conditions  # noqa: E402
+from hf_mobility.baselines.fit import TrainingOptions  # noqa: E402
 from hf_mobility.baselines.hourly_transformer import HourlyNetwork, HourlyTransformer  # noqa: E402
-from hf_mobility.baselines.neural import TrainingOptions  # noqa: E402
 
 CELLS, LENGTH, CLASSES = 6, 12, 3
 SMALL = {"width": 16, "layers": 2, "heads": 2, "slots_per_day": LENGTH}

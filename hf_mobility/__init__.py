@@ -15,8 +15,6 @@ _here = Path(__file__).resolve().parent
 if not (_here / "modeling").is_dir() and (_here.parent / "modeling" / "__init__.py").is_file():
     __path__.append(str(_here.parent))
 
-__version__ = "0.1.0"
-
 _NAMES = {
     "City": "data.city",
     "DataError": "data.frames",
@@ -116,5 +114,6 @@ def __dir__() -> list[str]:
 
 
 from .hub.auto import register  # noqa: E402
+from .version import __version__ as __version__  # noqa: E402
 
 register()

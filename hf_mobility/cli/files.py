@@ -217,7 +217,7 @@ def facts_of(target: str) -> dict[str, Any]:
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import find_adapter_config_file
 
-    from ..hub.push import loading
+    from ..hub.requests import loading
 
     with loading(target):
         if find_adapter_config_file(target) is not None:

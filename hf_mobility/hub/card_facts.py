@@ -1,18 +1,18 @@
 """What a model card says that cannot be read from the weights, and what it takes over from the card of the checkpoint
 that the weights come from.
 
-Unusual: a licence is a term that goes with the weights. A checkpoint that is saved again or adapted keeps it, and the
-account of its training data, unless its owner writes another.
+A licence goes with the weights: a checkpoint that is saved again or adapted keeps it, and the account of its training
+data, unless its owner writes another.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from huggingface_hub import ModelCard
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts
     on top of its base's data."""
     where = str(getattr(config, "name_or_path", "") or "")
     commit = getattr(config, "_commit_hash", None)  # of a model of the Hub
-    text = _card_beside(where, commit)
-    sections = {
-        title: words.strip() for title, words in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    }
-    licences = dict(re.findall(r"^- \*\*(\w+)\*\*: (.+)$", sections.get("Licences", ""), re.M))
+    path = _card_beside(where, commit)
+    if path is None:
+        return facts
+    card = ModelCard.load(path, ignore_metadata_errors=True)
+    terms, sections = card.data.to_dict(), _sections(card.text)
     source = where if commit else Path(where).name  # no path of this machine
     found: dict[str, Any] = {
-        "weights_license": licences.get("Weights"),
-        "data_license": licences.get("Data"),
+        "weights_license": terms.get("license_weights") or terms.get("license_name") or terms.get("license"),
+        "data_license": terms.get("license_data"),
         "training_data": sections.get("Training data"),
         "bias": sections.get("Sampling bias"),
     }
@@ -78,15 +78,20 @@ def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts
     return facts
 
 
-def _card_beside(where: str, commit: str | None) -> str:
-    """The text of a folder's README.md; of a model of the Hub, where it can be had."""
+def _sections(text: str) -> dict[str, str]:
+    """The words below each `## Title` of a card."""
+    parts = (part.partition("\n") for part in f"\n{text}".split("\n## ")[1:])
+    return {title.strip(): words.strip() for title, _, words in parts}
+
+
+def _card_beside(where: str, commit: str | None) -> Path | None:
+    """A folder's README.md, or that of a model of the Hub where it can be had."""
+    path: str | Path | None = Path(where) / "README.md" if where else None
     if commit is not None:
         from transformers.utils import cached_file
 
         try:
             path = cached_file(where, "README.md", revision=commit, _raise_exceptions_for_missing_entries=False)
         except OSError:
-            return ""
-    else:
-        path = str(Path(where) / "README.md") if where else None
-    return Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else ""
+            path = None
+    return Path(path) if path is not None and Path(path).is_file() else None

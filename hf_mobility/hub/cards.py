@@ -1,7 +1,7 @@
-"""Model cards and dataset cards from one template each: what the Hub shows, and what a reader must know.
+"""Model cards and dataset cards, from one template each.
 
-What is unusual: the snippet of a card is that of the very class and checkpoint, and runs; the model index carries the
-baselines as well as the model; and what nobody wrote down says that it is not recorded, instead of being left out.
+The snippet of a card is that of its class and checkpoint, and runs. The model index carries the baselines as well as
+the model. What nobody wrote down is said to be not recorded.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import Any
 import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
-import hf_mobility
-
 from ..evaluation.report import to_markdown
+from ..version import __version__
 from .card_facts import CardFacts, with_inherited
 from .card_snippets import SNIPPETS, snippet
-from .push import HUB_ID
+from .requests import HUB_ID
 
 TEMPLATES = Path(__file__).parent
 UNFILLED = "[More Information Needed]"  # stands in the generic cards that PEFT and huggingface_hub write
@@ -127,6 +126,7 @@ def model_card(
         eval_results=None if facts.results is None else _eval_results(facts.results, facts.ours, system.task),
         license_code="apache-2.0",
         license_data=facts.data_license,
+        license_weights=facts.weights_license,
         **_license(facts.weights_license),
     )
     return ModelCard.from_template(
@@ -208,7 +208,7 @@ def dataset_card(simulated: Any, *, seed: int, name: str = "", **options: Any) -
         timezone=simulated.timezone,
         shape=simulated.shape,
         seed=seed,
-        version=hf_mobility.__version__,
+        version=__version__,
         snippet=f"from hf_mobility import simulate_city\n\nmade = simulate_city({call})",
     )
 
@@ -287,4 +287,4 @@ def _privacy(report: pd.DataFrame | str) -> str:
 
 def _versions() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    return f"python {platform.python_version()}, {packages}, hf_mobility {hf_mobility.__version__}"
+    return f"python {platform.python_version()}, {packages}, hf_mobility {__version__}"

@@ -1,7 +1,7 @@
 """A checkpoint for one of our pipelines: what was saved there is found out before a weight is read.
 
-Unusual: only safetensors are opened, where transformers by itself would fall back to a pickle; and a model of another
-kind is refused by its name, where transformers would fill a model of this kind with fresh numbers and report which.
+Only safetensors are opened, where transformers by itself would fall back to a pickle. A model of another kind is
+refused by its name, where transformers would fill a model of this kind with fresh numbers and report which.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .push import HUB_ID, loading
+from .requests import HUB_ID, check_folder, loading
 
 # Keywords of `from_pretrained` that say where and how to fetch, not what to build.
 FETCHING = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -44,7 +44,7 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
             _file(where, "adapter_model.safetensors", options)
     if base is not None:
         rest = {name: value for name, value in kwargs.items() if name != "revision"}
-        with loading(f"{base}, the base model of {where},"):
+        with loading(base, f", the base model of {where},"):
             config = AutoConfig.from_pretrained(base, **fetching(rest))
         if kwargs.get("revision") is not None:
             # It is one of the adapter; transformers would look for it in the base model's repository too.
@@ -61,8 +61,9 @@ def adapter_base(name_or_path: str | Path, **options: Any) -> str | None:
     """The base model that an adapter's folder or repository names; None where there is no adapter.
 
     Raises:
-        FileNotFoundError: if the base is a folder that is not there.
+        FileNotFoundError: if the folder, or that of the base, is not there.
     """
+    check_folder(name_or_path)
     from transformers.utils import find_adapter_config_file
 
     config = find_adapter_config_file(str(name_or_path), **options)

@@ -18,7 +18,8 @@ from huggingface_hub.utils import tqdm
 
 from ..data.frames import DataError, validate_visits
 from ..hub.loading import fetching, load_model
-from ..hub.push import SavedWithCard, loading
+from ..hub.push import SavedWithCard
+from ..hub.requests import loading
 
 Part = TypeVar("Part", slice, Any)
 

@@ -86,6 +86,20 @@ def test_another_kind_of_model_is_named_before_a_weight_is_read(
     assert not any(capfd.readouterr())  # no report of weights that are missing
 
 
+@pytest.mark.parametrize("name", ["gone", "./gone", "runs/city/gone", "/gone/away", "~/gone"])
+@pytest.mark.parametrize("reader", READERS)
+def test_a_folder_that_is_not_there_is_no_request_to_the_hub(
+    reader: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("the Hub was asked")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", refuse)
+    with pytest.raises(FileNotFoundError, match=f"^{name} could not be loaded: there is no such folder"):
+        READERS[reader](name)
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_a_pickle_is_never_opened(reader: str, toy: SimpleNamespace, tmp_path: Path) -> None:
     saved = next(name for name, readers in SAVED.items() if reader in readers)

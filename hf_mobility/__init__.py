@@ -15,7 +15,13 @@ _here = Path(__file__).resolve().parent
 if not (_here / "modeling").is_dir() and (_here.parent / "modeling" / "__init__.py").is_file():
     __path__.append(str(_here.parent))
 
+from . import modeling, tokenization  # noqa: E402
+from .hub.auto import register  # noqa: E402
+from .version import __version__ as __version__  # noqa: E402
+
 _NAMES = {
+    **dict.fromkeys(modeling.__all__, "modeling"),
+    **dict.fromkeys(tokenization.__all__, "tokenization"),
     "City": "data.city",
     "DataError": "data.frames",
     "validate_visits": "data.frames",
@@ -24,21 +30,6 @@ _NAMES = {
     "simulate_cities": "data.simulation",
     "SquareGrid": "data.grid",
     "make_task": "data.tasks",
-    "SamoeConfig": "modeling.configuration_samoe",
-    "SamoeModel": "modeling.modeling_samoe",
-    "SamoeForNextLocation": "modeling.modeling_samoe",
-    "SamoeTokenizer": "tokenization.tokenization_samoe",
-    "MstarCodecConfig": "modeling.configuration_mstar",
-    "MstarCodecModel": "modeling.codec_mstar",
-    "MstarConfig": "modeling.configuration_mstar",
-    "MstarForTrajectoryGeneration": "modeling.modeling_mstar",
-    "MstarTokenizer": "tokenization.tokenization_mstar",
-    "RawConfig": "modeling.configuration_raw",
-    "RawModel": "modeling.modeling_raw",
-    "RawForTrajectoryPrediction": "modeling.modeling_raw",
-    "RawForUserProfiling": "modeling.modeling_raw",
-    "RawForRegionAnalysis": "modeling.modeling_raw",
-    "RawTokenizer": "tokenization.tokenization_raw",
     "NextLocationPipeline": "pipelines.next_location",
     "MobilityEmbeddingPipeline": "pipelines.embedding",
     "TrajectoryGenerationPipeline": "pipelines.trajectory_generation",
@@ -73,25 +64,25 @@ if TYPE_CHECKING:
     from .evaluation.ranking import evaluate as evaluate
     from .evaluation.ranking import paired_difference as paired_difference
     from .evaluation.ranking import summarise as summarise
-    from .modeling.codec_mstar import MstarCodecModel as MstarCodecModel
-    from .modeling.configuration_mstar import MstarCodecConfig as MstarCodecConfig
-    from .modeling.configuration_mstar import MstarConfig as MstarConfig
-    from .modeling.configuration_raw import RawConfig as RawConfig
-    from .modeling.configuration_samoe import SamoeConfig as SamoeConfig
-    from .modeling.modeling_mstar import MstarForTrajectoryGeneration as MstarForTrajectoryGeneration
-    from .modeling.modeling_raw import RawForRegionAnalysis as RawForRegionAnalysis
-    from .modeling.modeling_raw import RawForTrajectoryPrediction as RawForTrajectoryPrediction
-    from .modeling.modeling_raw import RawForUserProfiling as RawForUserProfiling
-    from .modeling.modeling_raw import RawModel as RawModel
-    from .modeling.modeling_samoe import SamoeForNextLocation as SamoeForNextLocation
-    from .modeling.modeling_samoe import SamoeModel as SamoeModel
+    from .modeling import MstarCodecConfig as MstarCodecConfig
+    from .modeling import MstarCodecModel as MstarCodecModel
+    from .modeling import MstarConfig as MstarConfig
+    from .modeling import MstarForTrajectoryGeneration as MstarForTrajectoryGeneration
+    from .modeling import RawConfig as RawConfig
+    from .modeling import RawForRegionAnalysis as RawForRegionAnalysis
+    from .modeling import RawForTrajectoryPrediction as RawForTrajectoryPrediction
+    from .modeling import RawForUserProfiling as RawForUserProfiling
+    from .modeling import RawModel as RawModel
+    from .modeling import SamoeConfig as SamoeConfig
+    from .modeling import SamoeForNextLocation as SamoeForNextLocation
+    from .modeling import SamoeModel as SamoeModel
     from .pipelines.embedding import MobilityEmbeddingPipeline as MobilityEmbeddingPipeline
     from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
     from .pipelines.trajectory_generation import TrajectoryGenerationPipeline as TrajectoryGenerationPipeline
     from .pipelines.trajectory_prediction import TrajectoryPredictionPipeline as TrajectoryPredictionPipeline
-    from .tokenization.tokenization_mstar import MstarTokenizer as MstarTokenizer
-    from .tokenization.tokenization_raw import RawTokenizer as RawTokenizer
-    from .tokenization.tokenization_samoe import SamoeTokenizer as SamoeTokenizer
+    from .tokenization import MstarTokenizer as MstarTokenizer
+    from .tokenization import RawTokenizer as RawTokenizer
+    from .tokenization import SamoeTokenizer as SamoeTokenizer
     from .training.adapt import Adaptation as Adaptation
     from .training.adapt import Strength as Strength
     from .training.adapt import adapt as adapt
@@ -112,8 +103,5 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted(__all__)
 
-
-from .hub.auto import register  # noqa: E402
-from .version import __version__ as __version__  # noqa: E402
 
 register()

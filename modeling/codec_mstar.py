@@ -28,6 +28,7 @@ from .blocks_mstar import MstarCodecLayer, MstarSinusoids, drop, mark
 from .configuration_mstar import MstarCodecConfig
 from .quantiser_mstar import MstarCodebook, MstarQuantiser
 from .resample_mstar import MstarResampler, widened
+from .saving import SavedWithCode
 
 
 @dataclass
@@ -48,8 +49,9 @@ class MstarCodecOutput(ModelOutput):
     code_ids: torch.Tensor | None = None
 
 
-class MstarPreTrainedModel(PreTrainedModel):
+class MstarPreTrainedModel(SavedWithCode, PreTrainedModel):
     config: MstarCodecConfig
+    _auto_class = "AutoModel"
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True

@@ -94,6 +94,7 @@ class MstarCodecConfig(PreTrainedConfig):
     """
 
     model_type = "mobility_mstar_codec"
+    _auto_class = "AutoConfig"  # saved with its code
 
     num_cells: int = 900
     cells_per_resolution: list[int] | None = None
@@ -228,6 +229,7 @@ class MstarConfig(PreTrainedConfig):
     """
 
     model_type = "mobility_mstar"
+    _auto_class = "AutoConfig"  # saved with its code
     sub_configs = {"codec_config": MstarCodecConfig}
 
     codec_config: dict | PreTrainedConfig | None = None

@@ -57,6 +57,7 @@ class RawConfig(PreTrainedConfig):
     """
 
     model_type = "mobility_raw"
+    _auto_class = "AutoConfig"  # saved with its code
     keys_to_ignore_at_inference = ["cache", "past_key_values", "user_embedding", "mae", "copy_last_mae"]
 
     hidden_size: int = 128

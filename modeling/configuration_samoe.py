@@ -93,6 +93,7 @@ class SamoeConfig(PreTrainedConfig):
     """
 
     model_type = "mobility_samoe"
+    _auto_class = "AutoConfig"  # saved with its code
     keys_to_ignore_at_inference = ["cache", "past_key_values", "location_table"]
 
     hidden_size: int = 128

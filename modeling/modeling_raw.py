@@ -35,6 +35,7 @@ from .losses_raw import IGNORED, mean_over, task_loss
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
 from .regions_raw import pool_visitors, visitor_matrix
 from .rollout_raw import positions_of, roll_out, roomy_cache
+from .saving import SavedWithCode
 
 
 @dataclass
@@ -281,7 +282,7 @@ class RawTaskHead(nn.Module):
         self.feature_scale.copy_(deviation.masked_fill(constant, 1.0))
 
 
-class RawPreTrainedModel(PreTrainedModel):
+class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
     config: RawConfig
     base_model_prefix = "model"
     main_input_name = "coordinates"
@@ -320,6 +321,7 @@ class RawPreTrainedModel(PreTrainedModel):
 class RawModel(RawPreTrainedModel):
     """The body: a series of points -> a state per point that knows the past only, and an embedding per user."""
 
+    _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^(prediction_head|classifier)\."]  # of the models around it
 
     def __init__(self, config: RawConfig) -> None:
@@ -457,6 +459,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
     causal model of transformers: `labels=coordinates`.
     """
 
+    _auto_class = "AutoModelForTimeSeriesPrediction"
     # The loss is a mean of its own, so the Trainer must divide by the accumulation steps itself.
     accepts_loss_kwargs = False
 
@@ -605,6 +608,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
 class RawTaskModel(RawPreTrainedModel):
     """What the two task models share: RAW, by default frozen and in evaluation mode, and an MLP named `classifier`."""
 
+    _auto_class = "AutoModelForSequenceClassification"
     accepts_loss_kwargs = False
 
     def __init__(self, config: RawConfig, num_features: int) -> None:

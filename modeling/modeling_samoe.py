@@ -33,6 +33,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .cache_names import CACHE, either_cache_name
 from .configuration_samoe import SamoeConfig
 from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis, mark
+from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
 NUM_WEEKDAYS = 8  # 0 = padding, 1 = Monday .. 7 = Sunday
@@ -341,7 +342,7 @@ class SamoeRelativeHead(nn.Module):
         return scores.scatter_add(-1, input_ids.unsqueeze(-1), self.same_place(hidden).float())
 
 
-class SamoePreTrainedModel(PreTrainedModel):
+class SamoePreTrainedModel(SavedWithCode, PreTrainedModel):
     config: SamoeConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -392,6 +393,7 @@ class SamoeModel(SamoePreTrainedModel):
     `encode_locations`.
     """
 
+    _auto_class = "AutoModel"
     # Of the model around it.
     _keys_to_ignore_on_load_unexpected = [r"^(location_encoder|query_proj|(stay|relative|pointer)_head)\."]
 
@@ -527,6 +529,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
     of transformers.
     """
 
+    _auto_class = "AutoModelForCausalLM"
     # The loss divides by `num_items_in_batch`, so accumulation and several processes give the loss of one large batch.
     accepts_loss_kwargs = True
 

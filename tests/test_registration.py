@@ -22,7 +22,7 @@ TOKENIZER = (
     "from transformers import AutoTokenizer\n"
     "from transformers.models.auto.tokenization_auto import tokenizer_class_from_name\n"
     "from hf_mobility import SamoeTokenizer\n"
-    "assert tokenizer_class_from_name('SamoeTokenizer') is SamoeTokenizer\n"
+    "assert tokenizer_class_from_name('SamoeTokenizer').from_pretrained == SamoeTokenizer.from_pretrained\n"
 )
 PEFT = (
     "from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as table\n"
@@ -40,6 +40,23 @@ CASES = {
     "AutoTokenizer only": "import hf_mobility\n" + TOKENIZER,
     "PEFT after hf_mobility": "import hf_mobility\n" + PEFT,
     "PEFT before hf_mobility": "import peft\nimport hf_mobility\n" + PEFT + ALL,
+    "one Auto class": "import sys\nimport hf_mobility\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
+    "ours = [name for name in sys.modules if name.startswith('hf_mobility.')]\n"
+    "parts = [name.rpartition('.')[2] for name in ours]\n"
+    "assert not [part for part in parts if part.startswith(('modeling_', 'tokenization_'))], parts\n",
+    "one finder and no patch": "import sys\nbefore = list(sys.meta_path)\nimport hf_mobility\n"
+    "assert len(sys.meta_path) == len(before) + 1\n"
+    "from transformers import PreTrainedConfig, PreTrainedModel\n"
+    "methods = [PreTrainedConfig.save_pretrained, PreTrainedModel.save_pretrained]\n"
+    "from hf_mobility.modeling import SamoeConfig, SamoeModel\n"
+    "assert methods == [PreTrainedConfig.save_pretrained, PreTrainedModel.save_pretrained]\n"
+    "assert SamoeConfig.save_pretrained is PreTrainedConfig.save_pretrained\n",
+    "a class of the folders": "from hf_mobility.modeling import RawModel, SamoeConfig\n"
+    "from hf_mobility.tokenization import RawTokenizer\n"
+    "import hf_mobility\n"
+    "assert RawModel is hf_mobility.RawModel and RawTokenizer is hf_mobility.RawTokenizer\n"
+    "assert 'hf_mobility.modeling.modeling_samoe' not in __import__('sys').modules\n"
+    "assert {'RawModel', 'SamoeConfig'} <= set(dir(hf_mobility.modeling))\n",
     "nothing but the package": "import sys\nimport hf_mobility\n"
     "assert not {'torch', 'transformers', 'peft', 'datasets', 'pandas'} & set(sys.modules)\n",
 }
@@ -57,3 +74,30 @@ def test_registration_works_whatever_is_imported_first(code: str, tmp_path: Path
         [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+# A module of one system that cannot be imported, and what of that system is used then.
+BROKEN = {
+    "configuration_raw": "AutoConfig.for_model('mobility_raw')",
+    "modeling_raw": "AutoModel.from_config(AutoConfig.for_model('mobility_raw'))",
+    "tokenization_raw": "tokenizer_class_from_name('RawTokenizer').from_pretrained",
+}
+
+
+@pytest.mark.parametrize("module", BROKEN)
+def test_one_broken_system_is_named_and_leaves_the_others_working(module: str, tmp_path: Path) -> None:
+    folder = module.partition("_")[0].replace("configuration", "modeling")
+    code = (
+        f"import sys\nsys.modules['hf_mobility.{folder}.{module}'] = None\n"
+        "import hf_mobility\n" + ALL + TOKENIZER + "assert type(AutoModel.from_config(AutoConfig.for_model('gpt2', "
+        "n_layer=1, n_embd=8, n_head=1, vocab_size=9))).__name__ == 'GPT2Model'\n"
+        f"try:\n    {BROKEN[module]}\nexcept ImportError as error:\n"
+        f"    assert 'hf_mobility.{folder}.Raw' in str(error) and '{module}' in str(error), error\n"
+        "else:\n    raise SystemExit('no error')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert ("mobility_raw is not registered" in result.stderr) == (module == "configuration_raw")

@@ -46,6 +46,7 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
         ValueError: without a city, for fields that contradict one another, or a city file of another kind or version.
     """
 
+    _auto_class = "AutoTokenizer"  # saved with its code
     vocab_files_names = {"city_file": "city.json", "table_file": "city.safetensors"}
     model_input_names = ["input_ids", "attention_mask", "home_ids", "commute_ids", "attribute_ids"]
     special_tokens_pattern = "none"

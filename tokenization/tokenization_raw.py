@@ -45,6 +45,7 @@ class RawTokenizer(PreTrainedTokenizer):
         ValueError: without a box or time zone, or for values that make no sense; one sentence each.
     """
 
+    _auto_class = "AutoTokenizer"  # saved with its code
     vocab_files_names: dict[str, str] = {}  # everything is in tokenizer_config.json
     model_input_names = list(PER_SLOT)
 

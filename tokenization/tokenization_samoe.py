@@ -49,6 +49,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
         ValueError: without a city, or for a city file of another format version.
     """
 
+    _auto_class = "AutoTokenizer"  # saved with its code
     vocab_files_names = {"city_file": "city.json", "table_file": "city.safetensors"}
     model_input_names = ["input_ids", "attention_mask", "time_ids", "weekday_ids", "stay_ids", "timestamps"]
     special_tokens_pattern = "eos"

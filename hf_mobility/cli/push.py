@@ -67,14 +67,11 @@ def _add_code(folder: Path) -> None:
     repository carry none."""
     import torch
     from transformers import AutoConfig
-    from transformers.dynamic_module_utils import custom_object_save
 
     model_class = _class_without_code(folder / "config.json", lambda saved: (saved.get("architectures") or [""])[0])
     if model_class is not None:
-        config = AutoConfig.from_pretrained(folder)
         with torch.device("meta"):  # its class is wanted, not its weights
-            custom_object_save(model_class(config), folder, config=config)
-        config.save_pretrained(folder)
+            model_class(AutoConfig.from_pretrained(folder)).save_code(folder)
     tokenizer_class = _class_without_code(folder / "tokenizer_config.json", lambda saved: saved.get("tokenizer_class"))
     if tokenizer_class is not None:
         tokenizer_class.from_pretrained(folder).save_pretrained(folder)

@@ -1,137 +1,159 @@
-"""The one table: config <-> model <-> tokenizer, and its registration with transformers' Auto classes and PEFT's
-default targets. It also makes `save_pretrained` write the code of what is saved, so that `trust_remote_code=True` loads
-it where this package is not installed, and `push_to_hub` of a model send a card that says what it is.
+"""The one table of systems, and its registration with transformers' Auto classes, its `pipeline`, and PEFT's default
+targets.
 
-Unusual: registration waits until transformers' Auto module is really loaded. Loading it eagerly would make `import
-hf_mobility` cost the several seconds that `import torch` and the modeling code take, even for somebody who only reads a
-check-in file.
+What is registered are stand-ins: each has the name of a class and imports it when something of it is asked for. So
+`import hf_mobility` costs users of transformers next to nothing, and a system that cannot be imported is an error of
+that system only. A finder waits for the modules that registration needs, because importing transformers takes seconds
+that somebody who only reads a file should not wait.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-# Auto class -> model classes, per system; of several, the `architectures` of a checkpoint choose, and the first is for
-# fresh weights. Modules are named relative to this package.
+# Auto class -> model classes, per model type; of several, the `architectures` of a checkpoint choose, and the first is
+# for fresh weights.
 SYSTEMS: dict[str, dict[str, Any]] = {
-    "samoe": {
-        "config": ("modeling.configuration_samoe", "SamoeConfig"),
-        "tokenizer": ("tokenization.tokenization_samoe", "SamoeTokenizer"),
-        "models": {
-            "AutoModel": ("modeling.modeling_samoe", "SamoeModel"),
-            "AutoModelForCausalLM": ("modeling.modeling_samoe", "SamoeForNextLocation"),
-        },
+    "mobility_samoe": {
+        "config": "SamoeConfig",
+        "tokenizer": "SamoeTokenizer",
+        "models": {"AutoModel": ["SamoeModel"], "AutoModelForCausalLM": ["SamoeForNextLocation"]},
         "lora_targets": ATTENTION,
     },
-    "mstar_codec": {
-        "config": ("modeling.configuration_mstar", "MstarCodecConfig"),
-        "tokenizer": ("tokenization.tokenization_mstar", "MstarTokenizer"),
-        "models": {"AutoModel": ("modeling.codec_mstar", "MstarCodecModel")},
+    "mobility_mstar_codec": {
+        "config": "MstarCodecConfig",
+        "tokenizer": "MstarTokenizer",
+        "models": {"AutoModel": ["MstarCodecModel"]},
         "lora_targets": ATTENTION,
     },
-    "mstar": {
-        "config": ("modeling.configuration_mstar", "MstarConfig"),
-        "tokenizer": ("tokenization.tokenization_mstar", "MstarTokenizer"),
-        "models": {"AutoModel": ("modeling.modeling_mstar", "MstarForTrajectoryGeneration")},
+    "mobility_mstar": {
+        "config": "MstarConfig",
+        "tokenizer": "MstarTokenizer",
+        "models": {"AutoModel": ["MstarForTrajectoryGeneration"]},
         "lora_targets": ["qkv_proj"],  # which the frozen codec inside does not have
     },
-    "raw": {
-        "config": ("modeling.configuration_raw", "RawConfig"),
-        "tokenizer": ("tokenization.tokenization_raw", "RawTokenizer"),
+    "mobility_raw": {
+        "config": "RawConfig",
+        "tokenizer": "RawTokenizer",
         "models": {
-            "AutoModel": ("modeling.modeling_raw", "RawModel"),
-            "AutoModelForSequenceClassification": (
-                "modeling.modeling_raw",
-                *("RawForUserProfiling", "RawForRegionAnalysis"),
-            ),
-            "AutoModelForTimeSeriesPrediction": ("modeling.modeling_raw", "RawForTrajectoryPrediction"),
+            "AutoModel": ["RawModel"],
+            "AutoModelForSequenceClassification": ["RawForUserProfiling", "RawForRegionAnalysis"],
+            "AutoModelForTimeSeriesPrediction": ["RawForTrajectoryPrediction"],
         },
         "lora_targets": ATTENTION,
     },
 }
 
+# Task of transformers' `pipeline` -> pipeline and Auto class.
+TASKS = {
+    "next-location": ("HubNextLocationPipeline", "AutoModelForCausalLM"),
+    "trajectory-generation": ("HubTrajectoryGenerationPipeline", "AutoModel"),
+    "trajectory-prediction": ("HubTrajectoryPredictionPipeline", "AutoModelForTimeSeriesPrediction"),
+    "mobility-embedding": ("HubMobilityEmbeddingPipeline", "AutoModel"),
+}
+
 _PACKAGE = __package__.rpartition(".")[0]
-_AUTO = "transformers.models.auto.modeling_auto"
-_LAYERS = "transformers.modeling_layers"
 
 
 def register() -> None:
-    """Register every system: each part as soon as the modules of transformers or PEFT that it concerns are loaded,
-    now or later."""
-    _when_loaded("transformers.models.auto.configuration_auto", _register_configs)
-    _when_loaded("transformers.models.auto.tokenization_auto", _register_tokenizers)
-    _when_loaded("peft.utils.constants", _register_lora_targets)
-    for name in {system["tokenizer"] for system in SYSTEMS.values()}:
-        _when_loaded(f"{_PACKAGE}.{name[0]}", partial(_save_tokenizer_with_code, name))
-    # transformers' layers import the Auto classes half-way through their own import, and ours import those layers:
-    # whichever of the three is finished last brings the registration about.
-    for module in (_AUTO, _LAYERS, *_model_modules()):
-        _when_loaded(module, _register_models)
+    """Register every system, each part as soon as the module that keeps it is loaded, now or later."""
+    waiting = {
+        "transformers.models.auto.configuration_auto": _register_configs,
+        "transformers.models.auto.modeling_auto": _register_models,
+        "transformers.models.auto.tokenization_auto": _register_tokenizers,
+        "transformers.pipelines": _register_pipelines,
+        "peft.utils.constants": _register_lora_targets,
+    }
+    for name in [name for name in waiting if name in sys.modules]:
+        if _is_complete(sys.modules[name]):
+            waiting.pop(name)(sys.modules[name])
+    sys.meta_path.insert(0, _AfterImport(waiting))
 
 
-def _load(name: tuple[str, str]) -> Any:
-    return getattr(import_module(f".{name[0]}", _PACKAGE), name[1])
+def _register_configs(module: Any) -> None:
+    for model_type, system in SYSTEMS.items():
+        module.AutoConfig.register(model_type, _config_stand_in(system["config"]))
 
 
-def _model_modules() -> list[str]:
-    """Every file of `modeling`: a sibling that is imported first must be complete too before its model is loaded."""
-    package = find_spec(f"{_PACKAGE}.modeling")
-    folders = list(package.submodule_search_locations or []) if package else []
-    return [f"{_PACKAGE}.modeling.{module.name}" for module in iter_modules(folders)]
+def _config_stand_in(name: str) -> type:
+    def from_dict(config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        if tasks := config_dict.get("custom_pipelines"):
+            config_dict = {**config_dict, "custom_pipelines": _Tasks(tasks)}
+        return _load("modeling", name).from_dict(config_dict, **kwargs)
+
+    return _stand_in("modeling", name, from_dict=staticmethod(from_dict))
 
 
-def _register_configs() -> None:
-    from transformers import AutoConfig
+class _Tasks(dict[str, Any]):
+    """`custom_pipelines` of a saved configuration. transformers' `pipeline` infers the task from it, and takes the
+    registered pipeline, as the folder's own code is not run where the package is installed: no task is "in" it."""
 
-    for system in SYSTEMS.values():
-        config = _load(system["config"])
-        AutoConfig.register(config.model_type, config)
-
-
-def _register_tokenizers() -> None:
-    """Each under a stand-in for a configuration; saved tokenizers are found by the name of their class. Under their own
-    configuration a folder's code would be run in their place by `trust_remote_code=True`, which models never allow."""
-    from transformers import AutoTokenizer, PreTrainedConfig
-
-    for name in {system["tokenizer"] for system in SYSTEMS.values()}:
-        tokenizer = _load(name)
-        AutoTokenizer.register(type(f"{name[1]}Key", (PreTrainedConfig,), {}), tokenizer_class=tokenizer)
+    def __contains__(self, task: object) -> bool:
+        return False
 
 
-def _register_models() -> None:
-    waiting = [sys.modules.get(name) for name in (_AUTO, _LAYERS, *_model_modules())]
-    if any(module is not None and not _is_complete(module) for module in waiting) or _AUTO not in sys.modules:
-        return
-    import transformers
-
-    for system in SYSTEMS.values():
-        config = _load(system["config"])
+def _register_models(module: Any) -> None:
+    for model_type, system in SYSTEMS.items():
+        try:
+            config = _load("modeling", system["config"])  # the key of every mapping
+        except ImportError as error:
+            logging.getLogger(__name__).warning("%s is not registered: %s", model_type, error)
+            continue
         for auto, names in system["models"].items():
-            models = [_load((names[0], name)) for name in names[1:]]
-            getattr(transformers, auto).register(config, models[0] if len(models) == 1 else _one_of(models))
-            for model in models:
-                model.register_for_auto_class(auto)
-                _push_with_card(model)
-        _save_with_code(config, system["models"]["AutoModel"])
+            getattr(module, auto).register(config, _stand_in("modeling", *names, config_class=config))
 
 
-def _one_of(models: list[Any]) -> type:
-    """Stands in for several models under one Auto class. transformers takes a tuple as well, but then cannot make fresh
-    weights: `from_config` fails where a configuration has no `architectures` yet."""
-    by_name = {model.__name__: model for model in models}
+def _register_tokenizers(module: Any) -> None:
+    """Each under a configuration of its own; saved tokenizers are found by the name of their class. Under their
+    system's configuration a folder's code would be run in their place by `trust_remote_code=True`, which models never
+    allow."""
+    for name in {system["tokenizer"] for system in SYSTEMS.values()}:
+        key = type(f"{name}Key", (module.PreTrainedConfig,), {})
+        module.AutoTokenizer.register(key, tokenizer_class=_stand_in("tokenization", name))
+
+
+def _register_pipelines(module: Any) -> None:
+    from transformers.models.auto import modeling_auto
+
+    for task, (name, auto) in TASKS.items():
+        pipeline = _stand_in("modeling.pipelines_mobility", name)
+        module.PIPELINE_REGISTRY.register_pipeline(task, pipeline, pt_model=getattr(modeling_auto, auto))
+
+
+def _register_lora_targets(module: Any) -> None:
+    for model_type, system in SYSTEMS.items():
+        module.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type] = list(system["lora_targets"])
+
+
+def _load(folder: str, name: str) -> Any:
+    """A class by the table of `modeling` or `tokenization`, or of one file there.
+
+    Raises:
+        ImportError: whatever is wrong with its file, so that one system's fault is known as such.
+    """
+    try:
+        return getattr(import_module(f".{folder}", _PACKAGE), name)
+    except Exception as error:
+        raise ImportError(f"{_PACKAGE}.{folder}.{name} cannot be imported: {error!r}") from error
+
+
+def _stand_in(folder: str, *names: str, **attributes: Any) -> type:
+    """A class with the name of the first of `names` that imports it when anything of it is asked for. Of several
+    models, the `architectures` of a configuration choose. (transformers takes a tuple of models as well, but then
+    cannot make fresh weights for a configuration without `architectures`.)"""
 
     def chosen(config: Any) -> Any:
-        return next((by_name[name] for name in config.architectures or () if name in by_name), models[0])
+        saved = config.architectures or ()
+        return _load(folder, next((name for name in saved if name in names), names[0]))
 
     def from_pretrained(where: Any, *args: Any, config: Any, **kwargs: Any) -> Any:
         return chosen(config).from_pretrained(where, *args, config=config, **kwargs)
@@ -139,90 +161,58 @@ def _one_of(models: list[Any]) -> type:
     def from_config(config: Any, **kwargs: Any) -> Any:
         return chosen(config)._from_config(config, **kwargs)
 
-    parts = {"from_pretrained": staticmethod(from_pretrained), "_from_config": staticmethod(from_config)}
-    return type(models[0].__name__, (), {"__module__": models[0].__module__, **parts})
+    if len(names) > 1:
+        attributes |= {"from_pretrained": staticmethod(from_pretrained), "_from_config": staticmethod(from_config)}
+    attributes |= {"__module__": f"{_PACKAGE}.{folder}", "__doc__": f"Stands in for {' and '.join(names)}."}
+    return _StandIn(names[0], (), attributes)
 
 
-def _push_with_card(model: Any) -> None:
-    """Let `model.push_to_hub` send our card in place of transformers' unfilled one; a card that is on the Hub stays."""
-    upload = model._upload_modified_files
-    if hasattr(upload, "__wrapped__"):
-        return  # done: registration may be brought about several times
+class _StandIn(type):
+    """The type of stand-ins: calls, and attributes that one does not have, are those of the class of its name."""
 
-    @wraps(upload)
-    def with_card(self: Any, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        from .cards import write_card
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(cls._class(), name)
 
-        write_card(working_dir, self, name=repo_id)
-        return upload(self, working_dir, repo_id, *args, **kwargs)
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls._class()(*args, **kwargs)
 
-    model._upload_modified_files = with_card
-
-
-def _save_tokenizer_with_code(name: tuple[str, str]) -> None:
-    _load(name).register_for_auto_class()
-
-
-def _save_with_code(config: Any, base: tuple[str, str]) -> None:
-    """Let saved configurations name their code: their own and the saved model's, which transformers adds, and the
-    base model's, which it would forget: `AutoModel` opens every checkpoint here, and so it must as remote code."""
-    if config._auto_class is not None:
-        return  # done: registration may be brought about several times
-    config.register_for_auto_class()
-    save = config.save_pretrained
-    reference = f"{base[0].rpartition('.')[2]}.{base[1]}"
-
-    @wraps(save)
-    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
-        if getattr(self, "auto_map", None):  # set by a model whose code is there; a configuration alone has none
-            self.auto_map = {"AutoModel": reference, **self.auto_map}
-        save(self, *args, **kwargs)
-
-    config.save_pretrained = save_pretrained
-
-
-def _register_lora_targets() -> None:
-    targets = import_module("peft.utils.constants").TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-    for system in SYSTEMS.values():
-        targets[_load(system["config"]).model_type] = list(system["lora_targets"])
+    def _class(cls) -> Any:
+        return _load(cls.__module__.removeprefix(f"{_PACKAGE}."), cls.__name__)
 
 
 def _is_complete(module: ModuleType) -> bool:
     return not getattr(module.__spec__, "_initializing", False)
 
 
-def _when_loaded(module: str, action: Callable[[], None]) -> None:
-    loaded = sys.modules.get(module)
-    if loaded is not None and _is_complete(loaded):
-        action()
-    elif loaded is None:
-        sys.meta_path.insert(0, _AfterImport(module, action))
-
-
 class _AfterImport(MetaPathFinder, Loader):
-    """Runs `action` once, right after `module` has been imported by whoever imports it."""
+    """Calls an action with a module once, right after whoever imports that module has done so."""
 
-    def __init__(self, module: str, action: Callable[[], None]) -> None:
-        self.module, self.action = module, action
+    def __init__(self, waiting: dict[str, Callable[[Any], None]]) -> None:
+        self.waiting = waiting
+        self.loaders: dict[str, Any] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.module:
+        if fullname not in self.waiting or fullname in self.loaders:
             return None
-        sys.meta_path.remove(self)
+        self.loaders[fullname] = None  # whoever else finds it is asked next
         spec = find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            self.loader = spec.loader
-            spec.loader = self
+        if spec is None or spec.loader is None:
+            del self.loaders[fullname]
+            return None
+        self.loaders[fullname], spec.loader = spec.loader, self
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
+        return self.loaders[spec.name].create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
+        name = module.__name__
+        loader = self.loaders.pop(name)
+        loader.exec_module(module)
         if module.__spec__ is not None:
-            module.__spec__.loader = self.loader
-            module.__spec__._initializing = False  # type: ignore[attr-defined]  # importlib clears it only after this returns
-        self.action()
+            module.__spec__.loader = loader
+        self.waiting.pop(name)(module)

@@ -22,6 +22,13 @@ AUTO_CLASSES = {
     "raw-profiling": "AutoModelForSequenceClassification",
     "raw-regions": "AutoModelForSequenceClassification",
 }
+# Folder -> task that transformers' `pipeline` finds in it.
+TASKS = {
+    "samoe": "next-location",
+    "mstar": "trajectory-generation",
+    "raw-prediction": "trajectory-prediction",
+    "raw-body": "mobility-embedding",
+}
 
 
 def load(folder: Path, **options: Any) -> tuple[Any, Any]:
@@ -63,6 +70,25 @@ def scores(kind: str, model: Any, tokenizer: Any, data: Path) -> dict[str, Any]:
     return {name: value.contiguous().clone() for name, value in found.items()}
 
 
+def answers(name: str, data: Path, **options: Any) -> list[dict[str, Any]]:
+    """What the task of a folder says of the records in `data`; the task is inferred from the folder."""
+    import json
+
+    import numpy as np
+    import pandas as pd
+    from transformers import pipeline
+
+    pipe = pipeline(model=str(data / name), device="cpu", **options)
+    assert pipe.task == TASKS[name], pipe.task
+    if name == "samoe":
+        return pipe(pd.read_parquet(data / "visits.parquet"), top_k=3)
+    if name == "mstar":
+        cells = np.load(data / "cells.npy")
+        cells[:, 10:20] = -1
+        return pipe(3, seed=5) + pipe(cells, seed=5)
+    return pipe(json.loads((data / "points.json").read_text()))
+
+
 def main(data: Path) -> None:
     try:
         import hf_mobility  # noqa: F401
@@ -70,6 +96,8 @@ def main(data: Path) -> None:
         pass
     else:
         raise SystemExit("hf_mobility can be imported here, so this shows nothing")
+    import json
+
     from safetensors.torch import save_file
     from transformers import AutoModel
 
@@ -78,6 +106,9 @@ def main(data: Path) -> None:
         for each in (model, tokenizer, model.config):
             assert type(each).__module__.startswith("transformers_modules."), f"{name}: {type(each)}"
         save_file(scores(name, model.eval(), tokenizer, data), data / f"{name}.safetensors")
+    for name in TASKS:
+        found = answers(name, data, trust_remote_code=True)
+        (data / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
     bodies = {
         name: AutoModel.from_pretrained(data / name, trust_remote_code=True) for name in ("samoe", "raw-prediction")
     }

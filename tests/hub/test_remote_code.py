@@ -118,7 +118,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         answers[name] = SCORES.scores(name, SCORES.load(data / name)[0].eval(), tokenizer, data)
         if name in models:
             assert_near(SCORES.scores(name, models[name], tokenizer, data), answers[name])
-    return SimpleNamespace(data=data, answers=answers)
+    told = {name: SCORES.answers(name, data) for name in SCORES.TASKS}
+    return SimpleNamespace(data=data, answers=answers, told=told)
 
 
 def assert_near(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
@@ -165,6 +166,15 @@ def test_a_folder_answers_the_same_where_the_package_is_not_installed(
     assert_equal(load_file(elsewhere / f"{name}.safetensors"), saved.answers[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCORES.TASKS)
+def test_the_task_of_a_folder_answers_the_same_where_the_package_is_not_installed(
+    name: str, saved: SimpleNamespace, elsewhere: Path
+) -> None:
+    found = json.loads((elsewhere / f"{name}.json").read_text(encoding="utf-8"))
+    assert found and found == json.loads(json.dumps(saved.told[name]))
+
+
 @pytest.mark.parametrize("name", SCORES.AUTO_CLASSES)
 def test_with_the_package_the_code_beside_the_weights_is_never_run(name: str, saved: SimpleNamespace) -> None:
     files = list((saved.data / name).glob("*.py"))
@@ -181,6 +191,8 @@ def test_with_the_package_the_code_beside_the_weights_is_never_run(name: str, sa
             assert type(AutoConfig.from_pretrained(saved.data / name, trust_remote_code=True)) is type(model.config)
             body = AutoModel.from_pretrained(saved.data / name, trust_remote_code=True)
             assert type(body).__module__.startswith("hf_mobility.modeling.")
+        if name in SCORES.TASKS:
+            assert SCORES.answers(name, saved.data, trust_remote_code=True) == saved.told[name]
     finally:
         for path, text in texts.items():
             path.write_text(text)
@@ -194,6 +206,13 @@ def test_a_folder_names_all_the_code_that_it_can_be_opened_with(saved: SimpleNam
         "AutoModel": "modeling_raw.RawModel",
         "AutoModelForTimeSeriesPrediction": "modeling_raw.RawForTrajectoryPrediction",
     }
+    assert config["custom_pipelines"] == {
+        "trajectory-prediction": {
+            "impl": "pipelines_mobility.HubTrajectoryPredictionPipeline",
+            "pt": ["AutoModelForTimeSeriesPrediction"],
+        }
+    }
+    assert (saved.data / "raw-prediction" / "pipelines_mobility.py").is_file()
     for name in SCORES.AUTO_CLASSES:
         tokenizer = json.loads((saved.data / name / "tokenizer_config.json").read_text())
         (found, _) = tokenizer["auto_map"]["AutoTokenizer"]

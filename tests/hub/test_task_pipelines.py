@@ -1,0 +1,145 @@
+"""transformers' `pipeline(task, model=...)` says what the package's own pipelines and models say. Without the package:
+test_remote_code.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import pipeline
+
+from hf_mobility import (
+    MobilityEmbeddingPipeline,
+    NextLocationPipeline,
+    RawForTrajectoryPrediction,
+    RawModel,
+    RawTokenizer,
+    SamoeTokenizer,
+    TrajectoryGenerationPipeline,
+)
+
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+SAMOE, MSTAR, RAW = (str(CHECKPOINTS / name) for name in ("samoe-small", "mstar-small", "raw-small"))
+
+
+def task(name: str, folder: str) -> Any:
+    return pipeline(name, model=folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def visits() -> pd.DataFrame:
+    """Users with 1, 5 and 200 visits, in no order."""
+    city = SamoeTokenizer.from_pretrained(SAMOE)
+    rng = np.random.default_rng(0)
+    users = np.repeat(["c", "a", "b"], [5, 200, 1])
+    rows = rng.integers(0, 30, len(users))
+    times = pd.Timestamp("2024-03-01", tz="UTC") + pd.to_timedelta(rng.permutation(len(users)) * 3571, unit="s")
+    columns = {"lat": city.lat[rows], "lon": city.lon[rows], "location_id": city.location_ids[rows]}
+    return pd.DataFrame({"user_id": users, "time": times, **columns})
+
+
+@pytest.fixture(scope="module")
+def points() -> pd.DataFrame:
+    """Users whose last records are days apart; one of them fills more than a window, one has a single point."""
+    points = walk("long", "2024-03-01 05:00", 14 * 48, seed=1)
+    return pd.concat(
+        [points, walk("short", "2024-03-04 11:10", 20, seed=2), walk("one", "2024-03-02 23:50", 1, seed=3)]
+    )
+
+
+def walk(user: str, start: str, records: int, *, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    times = pd.date_range(start, periods=records, freq="30min", tz="Europe/Berlin")
+    units = 0.5 + 0.01 * rng.standard_normal((records, 2)).cumsum(axis=0).clip(-20, 20)
+    lat, lon = RawTokenizer.from_pretrained(RAW).decode(units[None]).values()
+    return pd.DataFrame({"user_id": user, "time": times, "lat": lat, "lon": lon})
+
+
+def test_next_location_ranks_as_the_packages_pipeline(visits: pd.DataFrame) -> None:
+    found = pd.DataFrame(task("next-location", SAMOE)(visits, top_k=4))
+    wanted = NextLocationPipeline.from_pretrained(SAMOE).predict(visits, top_k=4)
+    keys = ["user_id", "rank", "location_id", "lat", "lon"]
+    pd.testing.assert_frame_equal(found[keys], wanted[keys], check_dtype=False)
+    np.testing.assert_allclose(found["probability"], wanted["probability"], rtol=1e-4)
+
+
+def test_every_form_of_records_is_one_input_and_a_list_of_tables_several(visits: pd.DataFrame) -> None:
+    pipe = pipeline("next-location", model=SAMOE, device="cpu", top_k=2)
+    whole = pipe(visits)
+    assert len(whole) == 6
+    renamed = visits.rename(columns={"user_id": "uid"})
+    for records in (visits.to_dict("list"), visits.to_dict("records")):
+        assert pipe(records) == whole
+    assert pipe(renamed, user_id="uid") == whole
+    first, second = pipe([visits[visits["user_id"] == "a"], visits[visits["user_id"] == "b"].to_dict("list")])
+    assert [row["location_id"] for row in first + second] == [row["location_id"] for row in whole[:4]]
+
+
+@pytest.mark.parametrize("top_k", [0, 10_000])
+def test_more_places_than_the_city_has_are_refused(top_k: int, visits: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=f"top_k must be between 1 and the city's .* places, got {top_k}"):
+        task("next-location", SAMOE)(visits, top_k=top_k)
+
+
+def test_drawn_weeks_are_those_of_the_packages_pipeline() -> None:
+    found = pd.DataFrame(task("trajectory-generation", MSTAR)(3, seed=4, start="2024-03-25"))  # clocks go forward
+    wanted = TrajectoryGenerationPipeline.from_pretrained(MSTAR).generate(3, seed=4, start="2024-03-25")
+    assert list(found) == ["trajectory_id", "time", "cell", "lat", "lon"]
+    np.testing.assert_array_equal(found["cell"], wanted["cell"])
+    np.testing.assert_array_equal(found["lat"], wanted["lat"])
+    epoch = wanted["time"].dt.tz_convert("UTC").to_numpy("datetime64[s]").astype(np.int64)
+    assert (found["time"] == epoch).mean() > 0.99  # an hour that the clock skips has no right answer
+
+
+def test_known_hours_of_weeks_are_kept() -> None:
+    weeks = np.full((2, 168), -1)
+    weeks[:, 20:90] = [[17], [40]]
+    found = pd.DataFrame(task("trajectory-generation", MSTAR)(weeks))
+    cells = found["cell"].to_numpy().reshape(2, 168)
+    assert np.array_equal(cells[:, 20:90], weeks[:, 20:90]) and (cells >= 0).all()
+    wanted = TrajectoryGenerationPipeline.from_pretrained(MSTAR).complete(weeks, seed=0)
+    np.testing.assert_array_equal(cells.reshape(-1), wanted["cell"])
+
+
+def test_predicted_points_follow_each_users_own_last_record(points: pd.DataFrame) -> None:
+    found = pd.DataFrame(task("trajectory-prediction", RAW)(points, horizon=1.5))
+    assert found["user_id"].tolist() == ["long"] * 6 + ["one"] * 6 + ["short"] * 6
+    assert found["horizon"].tolist() == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5] * 3
+    last = points.groupby("user_id")["time"].max().dt.floor("15min")
+    for user, rows in found.groupby("user_id"):
+        wanted = last[user] + pd.to_timedelta(15 * np.arange(1, 7), unit="min")
+        assert pd.to_datetime(rows["time"], unit="s", utc=True).tolist() == wanted.tolist()
+
+
+def test_a_short_series_is_rolled_out_as_the_model_does_it() -> None:
+    """Without windows: the series from midnight to the last record, which `generate` continues."""
+    tokenizer, model = RawTokenizer.from_pretrained(RAW), RawForTrajectoryPrediction.from_pretrained(RAW)
+    short = walk("short", "2024-03-04 11:10", 20, seed=2)
+    series = tokenizer(short, padding=True, return_tensors="pt")
+    stop = int(series["observed_mask"][0].nonzero().max()) + 1
+    weekday = series["start_weekday"] if "start_weekday" in series else None
+    wanted = tokenizer.decode(model.eval().generate(series["coordinates"][:, :stop], steps=8, start_weekday=weekday))
+    found = pd.DataFrame(task("trajectory-prediction", RAW)(short))
+    np.testing.assert_allclose(found[["lat", "lon"]], np.stack([wanted["lat"], wanted["lon"]], axis=1), rtol=1e-6)
+
+
+def test_a_full_window_slides(points: pd.DataFrame) -> None:
+    """14 days are four more than a window holds; two days ahead, the window is full again."""
+    found = pd.DataFrame(task("trajectory-prediction", RAW)(points[points["user_id"] == "long"], horizon=48))
+    assert len(found) == 192 and np.isfinite(found[["lat", "lon"]]).all(axis=None)
+    short = pd.DataFrame(task("trajectory-prediction", RAW)(points[points["user_id"] == "long"], horizon=1))
+    pd.testing.assert_frame_equal(found[:4], short, rtol=1e-5)
+
+
+def test_embeddings_are_those_of_the_packages_pipeline(points: pd.DataFrame) -> None:
+    pipe = task("mobility-embedding", RAW)
+    assert isinstance(pipe.model, RawModel)
+    found = pipe(points)
+    wanted = MobilityEmbeddingPipeline.from_pretrained(RAW).embed_users(points)
+    assert [row["user_id"] for row in found] == wanted["user_id"].tolist()
+    vectors = torch.tensor([row["embedding"] for row in found])
+    torch.testing.assert_close(vectors, torch.from_numpy(wanted.drop(columns="user_id").to_numpy()))

@@ -51,7 +51,7 @@ class MobilityTaskPipeline(Pipeline):
 class HubNextLocationPipeline(MobilityTaskPipeline):
     """Task `next-location` (SAMoE): visits -> where every user goes next.
 
-    Options: `top_k` (5) places per user; `context` (128) visits that the model looks back on; `unknown` and the names
+    Options: `top_k` (5) places per user; `context` (512) visits that the model looks back on; `unknown` and the names
     of columns, see `SamoeTokenizer.encode_visits`.
 
     Returns:
@@ -63,7 +63,8 @@ class HubNextLocationPipeline(MobilityTaskPipeline):
 
     result_options = ("top_k",)
 
-    def preprocess(self, input_: Any, context: int = 128, **options: Any) -> dict[str, Any]:
+    def preprocess(self, input_: Any, context: int = 512, **options: Any) -> dict[str, Any]:
+        context = min(context, self.model.config.max_position_embeddings or context)
         visits = self.tokenizer.encode_visits(input_, **options)
         stops = visits["offsets"][1:]
         lengths = np.minimum(np.diff(visits["offsets"]), context)

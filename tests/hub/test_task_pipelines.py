@@ -15,11 +15,11 @@ from transformers import pipeline
 from hf_mobility import (
     MobilityEmbeddingPipeline,
     NextLocationPipeline,
-    RawForTrajectoryPrediction,
     RawModel,
     RawTokenizer,
     SamoeTokenizer,
     TrajectoryGenerationPipeline,
+    TrajectoryPredictionPipeline,
 )
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
@@ -32,10 +32,10 @@ def task(name: str, folder: str) -> Any:
 
 @pytest.fixture(scope="module")
 def visits() -> pd.DataFrame:
-    """Users with 1, 5 and 200 visits, in no order."""
+    """Users with 1, 5 and 600 visits, in no order."""
     city = SamoeTokenizer.from_pretrained(SAMOE)
     rng = np.random.default_rng(0)
-    users = np.repeat(["c", "a", "b"], [5, 200, 1])
+    users = np.repeat(["c", "a", "b"], [5, 600, 1])
     rows = rng.integers(0, 30, len(users))
     times = pd.Timestamp("2024-03-01", tz="UTC") + pd.to_timedelta(rng.permutation(len(users)) * 3571, unit="s")
     columns = {"lat": city.lat[rows], "lon": city.lon[rows], "location_id": city.location_ids[rows]}
@@ -105,34 +105,18 @@ def test_known_hours_of_weeks_are_kept() -> None:
     np.testing.assert_array_equal(cells.reshape(-1), wanted["cell"])
 
 
-def test_predicted_points_follow_each_users_own_last_record(points: pd.DataFrame) -> None:
-    found = pd.DataFrame(task("trajectory-prediction", RAW)(points, horizon=1.5))
-    assert found["user_id"].tolist() == ["long"] * 6 + ["one"] * 6 + ["short"] * 6
-    assert found["horizon"].tolist() == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5] * 3
-    last = points.groupby("user_id")["time"].max().dt.floor("15min")
-    for user, rows in found.groupby("user_id"):
-        wanted = last[user] + pd.to_timedelta(15 * np.arange(1, 7), unit="min")
-        assert pd.to_datetime(rows["time"], unit="s", utc=True).tolist() == wanted.tolist()
-
-
-def test_a_short_series_is_rolled_out_as_the_model_does_it() -> None:
-    """Without windows: the series from midnight to the last record, which `generate` continues."""
-    tokenizer, model = RawTokenizer.from_pretrained(RAW), RawForTrajectoryPrediction.from_pretrained(RAW)
-    short = walk("short", "2024-03-04 11:10", 20, seed=2)
-    series = tokenizer(short, padding=True, return_tensors="pt")
-    stop = int(series["observed_mask"][0].nonzero().max()) + 1
-    weekday = series["start_weekday"] if "start_weekday" in series else None
-    wanted = tokenizer.decode(model.eval().generate(series["coordinates"][:, :stop], steps=8, start_weekday=weekday))
-    found = pd.DataFrame(task("trajectory-prediction", RAW)(short))
-    np.testing.assert_allclose(found[["lat", "lon"]], np.stack([wanted["lat"], wanted["lon"]], axis=1), rtol=1e-6)
-
-
-def test_a_full_window_slides(points: pd.DataFrame) -> None:
-    """14 days are four more than a window holds; two days ahead, the window is full again."""
-    found = pd.DataFrame(task("trajectory-prediction", RAW)(points[points["user_id"] == "long"], horizon=48))
-    assert len(found) == 192 and np.isfinite(found[["lat", "lon"]]).all(axis=None)
-    short = pd.DataFrame(task("trajectory-prediction", RAW)(points[points["user_id"] == "long"], horizon=1))
-    pd.testing.assert_frame_equal(found[:4], short, rtol=1e-5)
+@pytest.mark.parametrize("horizon", [1.5, 30])
+def test_predicted_points_are_those_of_the_packages_pipeline(points: pd.DataFrame, horizon: float) -> None:
+    """Each user's own last record is the start; 30 hours on, the windows of two users have slid."""
+    found = pd.DataFrame(task("trajectory-prediction", RAW)(points, horizon=horizon))
+    pipe = TrajectoryPredictionPipeline.from_pretrained(RAW)
+    slots = [slot / 4 for slot in range(1, 1 + int(4 * horizon))]
+    wanted = pipe.predict(points, horizon=slots, spread_samples=0)
+    assert found["user_id"].tolist() == wanted["user_id"].tolist()
+    assert found["horizon"].tolist() == wanted["horizon"].tolist() == slots * 3
+    epoch = wanted["time"].dt.tz_convert("UTC").to_numpy("datetime64[s]").astype(np.int64)
+    np.testing.assert_array_equal(found["time"], epoch)
+    np.testing.assert_allclose(found[["lat", "lon"]], wanted[["lat", "lon"]], rtol=1e-6)
 
 
 def test_embeddings_are_those_of_the_packages_pipeline(points: pd.DataFrame) -> None:
@@ -142,4 +126,4 @@ def test_embeddings_are_those_of_the_packages_pipeline(points: pd.DataFrame) -> 
     wanted = MobilityEmbeddingPipeline.from_pretrained(RAW).embed_users(points)
     assert [row["user_id"] for row in found] == wanted["user_id"].tolist()
     vectors = torch.tensor([row["embedding"] for row in found])
-    torch.testing.assert_close(vectors, torch.from_numpy(wanted.drop(columns="user_id").to_numpy()))
+    torch.testing.assert_close(vectors, torch.tensor(wanted.drop(columns="user_id").to_numpy()))

@@ -753,10 +753,9 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         rollout.timestamps = model_kwargs["timestamps"]
         return model_kwargs
 
-    @staticmethod
-    def _expand_inputs_for_generation(expand_size: int = 1, **kwargs: Any) -> Any:
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> Any:
         city = {name: kwargs.pop(name) for name in CITY_INPUTS if name in kwargs}  # not batch-first: never repeated
-        input_ids, kwargs = GenerationMixin._expand_inputs_for_generation(None, expand_size=expand_size, **kwargs)
+        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
         return input_ids, {**kwargs, **city}
 
 

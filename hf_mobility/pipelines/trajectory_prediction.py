@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 
 from ..data.frames import DataError
-from ..modeling.mixture_raw import RawMixture
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..modeling.rollout_raw import roll_out, roomy_cache
 from ..tokenization.records_raw import DAY_SECONDS, wall_clock
@@ -318,7 +317,7 @@ class _Draw:
 
     def __call__(self, hidden: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         uniform, *normal = next(self.noise).unsqueeze(1).unbind(-1)  # (B, 1) each
-        mixture: RawMixture = self.model._predict(hidden, points)[1]
+        mixture = self.model._predict(hidden, points)[1]
         above = uniform.unsqueeze(-1) > mixture.log_weights.exp().cumsum(-1)  # (B, 1, k)
         chosen = above.sum(-1, keepdim=True).clamp(max=above.shape[-1] - 1)
         pair = chosen.unsqueeze(-1).expand(*chosen.shape, 2)

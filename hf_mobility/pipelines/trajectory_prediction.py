@@ -18,7 +18,7 @@ import torch
 
 from ..data.frames import DataError
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
-from ..modeling.rollout_raw import roll_out, roomy_cache
+from ..modeling.rollout_raw import roll_out
 from ..tokenization.records_raw import DAY_SECONDS, wall_clock
 from ..tokenization.series_raw import RULES, Grid, fill_slots
 from ..tokenization.tokenization_raw import RawTokenizer
@@ -226,7 +226,6 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         if noise is None:
             made = self.model.generate(coordinates, attention_mask=mask, steps=steps, start_weekday=days)
         else:
-            config = self.model.config
             made = roll_out(
                 self.model.model,
                 _Draw(self.model, noise.to(self.device)),
@@ -234,8 +233,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
                 mask,
                 None,
                 steps=steps,
-                max_positions=config.max_position_embeddings,
-                past_key_values=roomy_cache(config.num_hidden_layers, coordinates.shape[1] + steps - 1),
+                max_positions=self.model.config.max_position_embeddings,
                 start_weekday=days,
             )
         return made.cpu()

@@ -85,14 +85,14 @@ def draw_weeks(album: Album, pipe: TrajectoryGenerationPipeline, count: int, til
     made = simulate_city(count, num_days=14, num_locations=800, seed=7)  # the town of mstar-small, other people
     people = pd.DataFrame(city.to_frame(city.weeks(made.visits).cells[:count]))
     names = ("simulated people", "M-STAR")
-    grid = SquareGrid.around(city.lat, city.lon, cell_metres=1_000)  # its cells, one by one
+    grid = SquareGrid.around(city.lat, city.lon, cell_km=1.0)  # its cells, one by one
     album.png("visit_heat", plot_visit_heat(people, weeks, grid, names=names))
     album.html("visit_heat", maps.map_visit_heat(people, weeks, grid, names=names, tiles=tiles))
 
 
 def draw_series(album: Album, pipe: MobilityEmbeddingPipeline, points: pd.DataFrame, tiles: str | None) -> None:
     """Regions as colours and clusters, and the hours that RAW looks at."""
-    grid = SquareGrid.around(points["lat"], points["lon"], cell_metres=1_000)
+    grid = SquareGrid.around(points["lat"], points["lon"], cell_km=1.0)
     regions = pipe.embed_regions(points, grid, pooling="mean")
     clusters = min(5, len(regions))
     album.png("regions", plot_regions(regions, grid, clusters=clusters))

@@ -23,12 +23,12 @@ _NAMES = {
     **dict.fromkeys(modeling.__all__, "modeling"),
     **dict.fromkeys(tokenization.__all__, "tokenization"),
     "City": "data.city",
-    "DataError": "data.frames",
+    "DataError": "tokenization.errors",
     "validate_visits": "data.frames",
     "validate_points": "data.frames",
     "simulate_city": "data.simulation",
     "simulate_cities": "data.simulation",
-    "SquareGrid": "data.grid",
+    "SquareGrid": "tokenization.grid",
     "make_task": "data.tasks",
     "NextLocationPipeline": "pipelines.next_location",
     "MobilityEmbeddingPipeline": "pipelines.embedding",
@@ -54,10 +54,8 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from .baselines.mix import ContextMix as ContextMix
     from .data.city import City as City
-    from .data.frames import DataError as DataError
     from .data.frames import validate_points as validate_points
     from .data.frames import validate_visits as validate_visits
-    from .data.grid import SquareGrid as SquareGrid
     from .data.simulation.cities import simulate_cities as simulate_cities
     from .data.simulation.cities import simulate_city as simulate_city
     from .data.tasks import make_task as make_task
@@ -83,6 +81,8 @@ if TYPE_CHECKING:
     from .tokenization import MstarTokenizer as MstarTokenizer
     from .tokenization import RawTokenizer as RawTokenizer
     from .tokenization import SamoeTokenizer as SamoeTokenizer
+    from .tokenization.errors import DataError as DataError
+    from .tokenization.grid import SquareGrid as SquareGrid
     from .training.adapt import Adaptation as Adaptation
     from .training.adapt import Strength as Strength
     from .training.adapt import adapt as adapt

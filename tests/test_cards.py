@@ -76,7 +76,7 @@ def fitted_grid() -> MstarTokenizer:
 
 def raw(cls: Any) -> tuple[Any, Any]:
     config = RawConfig.from_preset("tiny", max_position_embeddings=96, slots_per_day=48)
-    return cls(config), RawTokenizer.from_box((10.9, 11.1, 47.9, 48.1), timezone="Europe/Berlin", config=config)
+    return cls(config), RawTokenizer.from_bounds((47.9, 10.9, 48.1, 11.1), timezone="Europe/Berlin", config=config)
 
 
 MAKERS: dict[str, Callable[[SimpleNamespace], tuple[Any, Any]]] = {

@@ -223,7 +223,7 @@ def test_embed_writes_people_or_cells(town: SimpleNamespace, encoder: Path, tmp_
     call("embed", encoder, town.visits, "-o", out)
     people = pd.read_parquet(out)
     assert people["user_id"].tolist() == list(range(30)) and "e15" in people
-    call("embed", encoder, town.visits, "--cell-metres", 3000, "--min-users", 2, "--pooling", "mean", "-o", out)
+    call("embed", encoder, town.visits, "--cell-km", 3.0, "--min-users", 2, "--pooling", "mean", "-o", out)
     cells = pd.read_parquet(out)
     assert (cells["users"] >= 2).all() and len(cells) > 2
 
@@ -483,7 +483,7 @@ def test_commands_that_are_written_wrongly_end_with_exit_code_2(town: SimpleName
         ("predict", town.samoe, town.visits, "--column", "user_id", *out),
         ("train", town.visits, "-o", tmp_path),
         ("audit", town.visits, "--train", town.visits),
-        ("embed", town.samoe, town.visits, "--regions", "x.json", "--cell-metres", 5, *out),
+        ("embed", town.samoe, town.visits, "--regions", "x.json", "--cell-km", 0.005, *out),
     ):
         call(*arguments, code=2)
 

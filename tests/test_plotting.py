@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from hf_mobility import DataError, SquareGrid
-from hf_mobility.data.grid import to_km
+from hf_mobility.data import to_km
 from hf_mobility.data.io.exports import od_matrix
 from hf_mobility.plotting.pictures import (
     plot_flows,

@@ -110,7 +110,7 @@ def raw() -> SimpleNamespace:
         for user in range(18)
     ]
     config = RawConfig.from_preset("tiny", slots_per_day=24, max_position_embeddings=48)
-    tokenizer = RawTokenizer.from_box((10.9, 11.3, 47.8, 48.2), timezone="UTC", config=config)
+    tokenizer = RawTokenizer.from_bounds((47.8, 10.9, 48.2, 11.3), timezone="UTC", config=config)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = RawModel(config).eval()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from .box_raw import to_numpy
+from .clock import weekday
 
-DAY_SECONDS = 86_400
 PER_SLOT = ("coordinates", "attention_mask", "observed_mask", "position_ids")
 IGNORED = -100.0  # of labels
 
@@ -46,8 +46,8 @@ class RawSeries:
 
     @property
     def start_weekday(self) -> np.ndarray:
-        """(N,) int64: day of the week of the window's first day, 0 = Monday (1970-01-01 was a Thursday)."""
-        return (self.window_start // DAY_SECONDS + 3) % 7
+        """(N,) int64: day of the week of the window's first day, 0 = Monday."""
+        return weekday(self.window_start)
 
 
 def batch_series(series: RawSeries, *, length: int | None, left: bool) -> dict[str, Any]:
@@ -132,3 +132,11 @@ def _padded(row: np.ndarray, length: int, left: bool, value: float) -> np.ndarra
     missing = length - len(row)
     sides = [(missing, 0) if left else (0, missing)] + [(0, 0)] * (row.ndim - 1)
     return np.pad(row, sides, constant_values=value)
+
+
+def to_numpy(values: Any) -> np.ndarray:
+    """Any array or tensor as numpy; half precision, which numpy lacks or cannot add up, as float32."""
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()

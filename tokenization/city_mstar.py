@@ -7,15 +7,14 @@ readable.
 from __future__ import annotations
 
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import torch
 
-from .grid_mstar import cells_at, checked_box, checked_points
-from .records_mstar import local_dates, parse_cells, weeks_of
-from .records_samoe import column, has_column
-from .weeks_mstar import OUTSIDE, Weeks, WeekShape
+from .clock import local_dates, zone_of
+from .grid import Box, SquareGrid
+from .records import checked_degrees, column, has_column, parse_cells
+from .weeks import OUTSIDE, Weeks, WeekShape, weeks_of
 
 FIELDS = ("name", "timezone", "num_hours", "interval_minutes", "box", "rows", "columns", "lat", "lon", "cell_map")
 
@@ -31,10 +30,10 @@ class GridCity:
     def _take_city(self, city: dict[str, Any]) -> None:
         self.name, self.timezone = str(city.get("name", "")), str(city["timezone"])
         self.num_hours, self.interval_minutes = int(city.get("num_hours", 168)), int(city.get("interval_minutes", 60))
-        self.lat, self.lon = checked_points(city["lat"], city["lon"])
+        self.lat, self.lon = checked_degrees(city["lat"], city["lon"])
         self.cell_map = np.asarray(city["cell_map"], np.int32)
         box = city.get("box")
-        self.box = checked_box(box) if box is not None else None
+        self.box = tuple(Box.checked(box)) if box is not None else None
         self.rows, self.columns = (int(city[name]) if box is not None else None for name in ("rows", "columns"))
         self._check_city()
 
@@ -53,12 +52,7 @@ class GridCity:
             )
         if self.box is not None and self.rows * self.columns != cells:
             raise ValueError(f"a grid of {self.rows} x {self.columns} cells cannot have {cells} cell centres.")
-        try:
-            ZoneInfo(self.timezone)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(
-                f"unknown time zone {self.timezone!r}; give an IANA name such as 'Europe/Berlin'."
-            ) from error
+        zone_of(self.timezone)
 
     @property
     def num_cells(self) -> int:
@@ -80,7 +74,7 @@ class GridCity:
         """
         if self.box is None:
             raise ValueError("this city is a list of cells without a box: give a column 'cell' instead of lat and lon.")
-        return cells_at(*checked_points(lat, lon), self.box, self.rows, self.columns)
+        return SquareGrid(*self.box, self.rows, self.columns).cell(*checked_degrees(lat, lon))
 
     def weeks(
         self,

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-KM_PER_DEGREE = 111.195
+from .grid import ROUNDED_KM_PER_DEGREE, unwrapped, wrapped
+
 FAR_KM = 10.0  # no place to snap to, unless the city itself is wider
 NOISE_KM = 1.0  # check-ins are that far from their place, or as far as places are from one another
 
@@ -20,7 +21,7 @@ class Places:
     """The places of a city, `lat` and `lon` (N,) float64 degrees, in km east and north of their middle."""
 
     def __init__(self, lat: np.ndarray, lon: np.ndarray, name: str) -> None:
-        self.lat0, self.lon0 = lat.mean(), lon.mean()
+        self.lat0, self.lon0 = lat.mean(), unwrapped(lon).mean()
         self.called = f"the city {name!r}" if name else "this city"
         self.km = self.to_km(lat, lon)
         self.extent = np.ptp(self.km, axis=0)
@@ -29,7 +30,7 @@ class Places:
         """(n,), (n,) degrees -> (n, 2) float64 (local equirectangular plane)."""
         lat, lon = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
         scale = np.cos(np.radians(self.lat0))
-        return KM_PER_DEGREE * np.stack([(lon - self.lon0) * scale, lat - self.lat0], axis=1)
+        return ROUNDED_KM_PER_DEGREE * np.stack([wrapped(lon - self.lon0) * scale, lat - self.lat0], axis=1)
 
     def nearest(self, lat: Any, lon: Any, *, visits: int | None = None) -> np.ndarray:
         """Row of the place nearest to each point, (n,), (n,) -> (n,) int64; of `visits`, where the others are at known

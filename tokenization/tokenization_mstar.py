@@ -20,8 +20,8 @@ from transformers import BatchEncoding, PreTrainedTokenizer
 
 from .city_mstar import FIELDS
 from .conditions_mstar import ConditionedCity, ConditionTables
-from .grid_mstar import box_around, cell_centres, checked_box, nested_map, widened_box
-from .records_samoe import column
+from .grid import Box, SquareGrid
+from .records import read_degrees
 
 FORMAT_VERSION = 1
 KIND = "mstar"
@@ -113,15 +113,15 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
         """
         if (box is None) == (lat is None or lon is None):
             raise ValueError("give either box=(south, west, north, east) or both lat and lon.")
-        box = box_around(lat, lon) if box is None else checked_box(box)
-        cell_map = nested_map(rows, columns, factors)
-        centres = cell_centres(box, rows, columns)
+        grid = SquareGrid(*(Box.around(lat, lon) if box is None else Box.checked(box)), rows, columns)
+        cell_map = grid.hierarchy(factors)
+        centres = grid.centre(np.arange(len(grid)))
         city = {
             "name": name,
             "timezone": timezone,
             "num_hours": num_hours,
             "interval_minutes": interval_minutes,
-            "box": box,
+            "box": grid.bounds,
             "rows": rows,
             "columns": columns,
             "lat": centres[0],
@@ -150,18 +150,17 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
                 points out.
             kwargs: see `from_grid` and the class.
         """
-        box = box_around(column(frame, lat), column(frame, lon), coverage=coverage)
-        box, rows, columns = widened_box(box, cell_km=cell_km)
-        return cls.from_grid(box, timezone=timezone, rows=rows, columns=columns, **kwargs)
+        grid = SquareGrid.around(*read_degrees(frame, lat, lon), cell_km=cell_km, coverage=coverage)
+        return cls.from_square_grid(grid, timezone=timezone, **kwargs)
 
     from_points = from_visits  # a frame of GPS points has the same two columns
 
     @classmethod
     def from_square_grid(cls, grid: Any, *, timezone: str, **kwargs: Any) -> MstarTokenizer:
-        """The cells of any object with `south`, `west`, `north`, `east`, `rows`, `cols`, such as
+        """The cells of any object with `south`, `west`, `north`, `east`, `rows`, `columns`, such as
         `hf_mobility.data.SquareGrid`, numbered as there (row by row from the south-west)."""
-        box = (grid.south, grid.west, grid.north, grid.east)
-        return cls.from_grid(box, timezone=timezone, rows=grid.rows, columns=grid.cols, **kwargs)
+        bounds = (grid.south, grid.west, grid.north, grid.east)
+        return cls.from_grid(bounds, timezone=timezone, rows=grid.rows, columns=grid.columns, **kwargs)
 
     # Weeks -> inputs
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizer
 
-from .batches_raw import DAY_SECONDS, PER_SLOT, RawSeries, batch_series, pad_rows, target_length
-from .box_raw import PAPER_BOX, Box, to_numpy
-from .records_raw import local_midnight, read_points, to_utc, wall_clock
+from .batches_raw import PER_SLOT, RawSeries, batch_series, pad_rows, target_length, to_numpy
+from .clock import DAY_SECONDS, local_midnight, to_local, to_utc, zone_of
+from .grid import PAPER_BOUNDS, Box
+from .records import read_points
 from .series_raw import RULES, Grid, fill_slots
 
 _MINUTES = 24 * 60
@@ -33,7 +33,7 @@ class RawTokenizer(PreTrainedTokenizer):
     """Points of one city -> model inputs, and back.
 
     Args:
-        box: (lon_min, lon_max, lat_min, lat_max) in degrees; see `from_box` and `from_points`.
+        bounds: (south, west, north, east) in degrees; see `from_bounds` and `from_points`.
         timezone: IANA name of the city's time zone; slots are counted on its clock.
         interval_minutes: length of a slot (15); divides a day.
         fill: rule for slots without a record: `paper` or `forward` (see `series_raw.py`), or `auto`: `paper` for stays
@@ -52,7 +52,7 @@ class RawTokenizer(PreTrainedTokenizer):
     def __init__(
         self,
         *,
-        box: Sequence[float] | None = None,
+        bounds: Sequence[float] | None = None,
         timezone: str | None = None,
         interval_minutes: int = 15,
         fill: str = "auto",
@@ -60,22 +60,23 @@ class RawTokenizer(PreTrainedTokenizer):
         model_max_length: int = 960,
         **kwargs: Any,
     ) -> None:
-        if box is None or timezone is None:
+        box = kwargs.pop("box", None)  # of files of earlier releases: west, east, south, north
+        if bounds is None and box is not None:
+            west, east, south, north = box
+            bounds = south, west, north, east
+        if bounds is None or timezone is None:
             folder = kwargs.get("name_or_path")  # of `from_pretrained`
-            missing = f"{str(folder)!r} has no tokenizer_config.json with a box; " if folder else ""
+            missing = f"{str(folder)!r} has no tokenizer_config.json with bounds; " if folder else ""
             raise ValueError(
                 f"{missing}a RawTokenizer is a box and a time zone: use RawTokenizer."
-                "from_points(points, timezone=...), from_box(box, timezone=...) or from_pretrained(folder)."
+                "from_points(points, timezone=...), from_bounds(bounds, timezone=...) or from_pretrained(folder)."
             )
-        self._box = Box.checked(box)
-        try:
-            self.timezone = ZoneInfo(str(timezone)).key
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"unknown time zone {timezone!r}; give an IANA name such as 'Europe/Berlin'.") from error
+        self._box = Box.checked(bounds)
+        self.timezone = str(zone_of(str(timezone)))
         self.interval_minutes, self.fill, self.time_features = interval_minutes, _checked_rule(fill), time_features
         _checked_window(model_max_length, interval_minutes)
         super().__init__(
-            box=list(self._box.sides),
+            bounds=list(self._box),
             timezone=self.timezone,
             interval_minutes=interval_minutes,
             fill=fill,
@@ -86,11 +87,11 @@ class RawTokenizer(PreTrainedTokenizer):
         self.model_input_names = [*PER_SLOT, "start_weekday"] if time_features else list(PER_SLOT)
 
     @classmethod
-    def from_box(
-        cls, box: Sequence[float] = PAPER_BOX, *, timezone: str, config: Any = None, **kwargs: Any
+    def from_bounds(
+        cls, bounds: Sequence[float] = PAPER_BOUNDS, *, timezone: str, config: Any = None, **kwargs: Any
     ) -> RawTokenizer:
-        """The tokenizer of a box (lon_min, lon_max, lat_min, lat_max), by default the paper's (Beijing); with `config`
-        (a `RawConfig`), its slots are the model's.
+        """The tokenizer of a box (south, west, north, east) in degrees, by default the paper's (Beijing); with
+        `config` (a `RawConfig`), its slots are the model's.
         """
         if config is not None:
             kwargs = {
@@ -99,7 +100,7 @@ class RawTokenizer(PreTrainedTokenizer):
                 "time_features": config.time_features,
                 **kwargs,
             }
-        return cls(box=box, timezone=timezone, **kwargs)
+        return cls(bounds=bounds, timezone=timezone, **kwargs)
 
     @classmethod
     def from_points(
@@ -117,14 +118,14 @@ class RawTokenizer(PreTrainedTokenizer):
         people's points, without strays.
         """
         read = read_points(points, user_id="user_id", time=time, lat=lat, lon=lon, duration="duration")
-        return cls.from_box(Box.around(read.lat, read.lon, margin=margin).sides, timezone=timezone, **kwargs)
+        return cls.from_bounds(Box.around(read.lat, read.lon, margin=margin), timezone=timezone, **kwargs)
 
     # Degrees, box units, metres
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
-        """lon_min, lon_max, lat_min, lat_max in degrees."""
-        return self._box.sides
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(south, west, north, east) in degrees."""
+        return tuple(self._box)
 
     @property
     def slots_per_day(self) -> int:
@@ -132,11 +133,11 @@ class RawTokenizer(PreTrainedTokenizer):
 
     def normalise(self, lat: Any, lon: Any) -> np.ndarray:
         """Degrees (...), (...) -> box units (..., 2) float64, [longitude, latitude]; nothing is clipped."""
-        return self._box.normalise(lat, lon)
+        return self._box.normalize(lat, lon)
 
     def denormalise(self, coordinates: Any) -> tuple[np.ndarray, np.ndarray]:
         """Box units (..., 2) -> latitude, longitude (...), float64 degrees."""
-        return self._box.denormalise(coordinates)
+        return self._box.denormalize(to_numpy(coordinates))
 
     def metres_per_unit(self, *, paper: bool = False) -> np.ndarray:
         """(2,) float64: metres of one box unit of longitude and latitude, true at the box's middle; with `paper` the
@@ -191,9 +192,9 @@ class RawTokenizer(PreTrainedTokenizer):
         kept = ~strange if outside == "drop" and strange.any() else slice(None)
         user, utc, units = read.codes[kept], read.utc[kept], units[kept]
 
-        first = last = wall_clock(utc, self.timezone)
+        first = last = to_local(utc, self.timezone)
         if read.duration is not None:
-            last = wall_clock(utc + (read.duration[kept] - 1).clip(min=0), self.timezone)
+            last = to_local(utc + (read.duration[kept] - 1).clip(min=0), self.timezone)
         if rule == "auto":
             rule = "forward" if read.duration is None else "paper"
         seconds = 60 * minutes
@@ -399,4 +400,4 @@ def _checked_window(slots: int, interval_minutes: int) -> int:
     return slots
 
 
-__all__ = ["PAPER_BOX", "RawSeries", "RawTokenizer"]
+__all__ = ["PAPER_BOUNDS", "RawSeries", "RawTokenizer"]

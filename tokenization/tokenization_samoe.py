@@ -14,21 +14,19 @@ import os
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BatchEncoding, PreTrainedTokenizer
 
+from .clock import HALF_HOUR_SECONDS, half_hour, to_local, to_utc, weekday
 from .places_samoe import Places
-from .records_samoe import column, has_column, is_records, local_seconds, utc_seconds
+from .records import column, has_column, is_records, read_times, read_users
 
 FORMAT_VERSION = 1
 NUM_SPECIAL = 2
 CONTEXT = 512  # visits that are looked back on where the model sets no bound of its own
-HALF_HOUR = 1_800
-DAY_SECONDS = 86_400
 PER_VISIT = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 
 
@@ -189,19 +187,16 @@ class SamoeTokenizer(PreTrainedTokenizer):
                 mostly elsewhere than the city lists their locations, or naive times; one sentence each.
         """
         location = column(visits, columns.get("location_id", "location_id"))
-        utc = utc_seconds(column(visits, columns.get("time", "time")))
-        user_column = columns.get("user_id", "user_id")
-        people = column(visits, user_column) if has_column(visits, user_column) else np.zeros(len(utc), np.int64)
-        if len(utc) == 0:
-            raise ValueError("there are no visits to encode: the frame is empty.")
+        utc = read_times(visits, columns.get("time", "time"))
+        users, codes = read_users(visits, columns.get("user_id", "user_id"), len(utc))
         ids = self._location_rows(location, visits, unknown, columns)
         kept = ids >= 0
         if not kept.any():
             raise ValueError(
                 f"there are no visits left: none of the {len(ids)} is at a location of {self.places.called}."
             )
-        users, codes = np.unique(np.asarray(people)[kept], return_inverse=True)
-        ids, utc = ids[kept], utc[kept]
+        present, codes = np.unique(codes[kept], return_inverse=True)
+        users, ids, utc = users[present], ids[kept], utc[kept]
         order = np.lexsort((ids, utc, codes))
         ids, utc, codes = ids[order], utc[order], codes[order]
         offsets = np.searchsorted(codes, np.arange(len(users) + 1))
@@ -209,9 +204,9 @@ class SamoeTokenizer(PreTrainedTokenizer):
         return {**encoded, "utc": utc, "offsets": offsets, "users": users}
 
     def _visit_fields(self, ids: np.ndarray, utc: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
-        local = local_seconds(utc, self.timezone)
+        local = to_local(utc, self.timezone)
         if self.stay_encoding == "half_hours":
-            gaps = np.diff(local // HALF_HOUR, prepend=0).clip(0)
+            gaps = np.diff(local // HALF_HOUR_SECONDS, prepend=0).clip(0)
         else:
             minutes = np.diff(utc, prepend=0).clip(0) / 60
             gaps = np.floor(1.6 * np.log2(1 + minutes / 10)).astype(np.int64) + 1
@@ -219,8 +214,8 @@ class SamoeTokenizer(PreTrainedTokenizer):
         stay[first] = 0
         return {
             "input_ids": ids,
-            "time_ids": local // HALF_HOUR % 48,
-            "weekday_ids": (local // DAY_SECONDS + 3) % 7 + 1,
+            "time_ids": half_hour(local),
+            "weekday_ids": weekday(local) + 1,
             "stay_ids": stay,
             "timestamps": local,
         }
@@ -339,10 +334,8 @@ class SamoeTokenizer(PreTrainedTokenizer):
             "lon": self.lon[rows].tolist(),
         }
         if timestamps is not None:
-            zone = ZoneInfo(self.timezone)
-            local = np.asarray(timestamps).reshape(-1)[places].tolist()
-            naive = (datetime.fromtimestamp(second, timezone.utc).replace(tzinfo=None) for second in local)
-            columns["time"] = [moment.replace(tzinfo=zone).astimezone(timezone.utc) for moment in naive]
+            utc, _ = to_utc(np.asarray(timestamps).reshape(-1)[places], self.timezone)
+            columns["time"] = [datetime.fromtimestamp(second, timezone.utc) for second in utc.tolist()]
         return columns
 
     # The text path

@@ -29,7 +29,7 @@ from benchmarks.options import config_value
 from benchmarks.tables import save_table
 from hf_mobility import RawConfig, RawForTrajectoryPrediction, RawModel, RawTokenizer, SquareGrid
 from hf_mobility.baselines import mobility_features
-from hf_mobility.data.grid import haversine_km
+from hf_mobility.data import haversine_km
 from hf_mobility.evaluation import probe_users
 from hf_mobility.evaluation.probe_models import standardizer
 
@@ -61,9 +61,9 @@ def step_lengths(lat: np.ndarray, lon: np.ndarray, known: np.ndarray) -> np.ndar
     return features
 
 
-def visited(lat: np.ndarray, lon: np.ndarray, known: np.ndarray, *, cell_metres: float = 500.0) -> np.ndarray:
+def visited(lat: np.ndarray, lon: np.ndarray, known: np.ndarray, *, cell_km: float = 0.5) -> np.ndarray:
     """Known slots of each of N days in every cell that anybody visits, (N, cells) float32."""
-    grid = SquareGrid.around(lat[known], lon[known], cell_metres=cell_metres)
+    grid = SquareGrid.around(lat[known], lon[known], cell_km=cell_km)
     day, _ = np.nonzero(known)
     cells, column = np.unique(grid.cell(lat[known], lon[known]), return_inverse=True)
     counts = np.zeros((len(lat), len(cells)), np.float32)
@@ -113,7 +113,7 @@ def encoder_of(data: SeriesSet, values: dict[str, object], options: argparse.Nam
     """From the checkpoint, or trained on the people who are not judged."""
     if options.checkpoint:
         tokenizer = RawTokenizer.from_pretrained(options.checkpoint)
-        if tokenizer.box != data.tokenizer.box or tokenizer.slots_per_day != data.tokenizer.slots_per_day:
+        if tokenizer.bounds != data.tokenizer.bounds or tokenizer.slots_per_day != data.tokenizer.slots_per_day:
             raise SystemExit(f"{options.checkpoint} knows another box or other slots than the files of GeoLife.")
         return RawForTrajectoryPrediction.from_pretrained(options.checkpoint).model.eval()
     config = raw_config(data.tokenizer, options.size, **values)

@@ -30,10 +30,10 @@ from hf_mobility import (
     simulate_city,
     training_arguments,
 )
-from hf_mobility.data.grid import haversine_km
+from hf_mobility.data import haversine_km
 from hf_mobility.data.simulation.points import simulated_points
 from hf_mobility.data.week_arrays import most_common_cell
-from hf_mobility.tokenization.tokenization_raw import PAPER_BOX
+from hf_mobility.tokenization.tokenization_raw import PAPER_BOUNDS
 
 NAMES = ("simulated", "geolife", "cabs")
 CAB_GRID = SquareGrid(37.58, -122.53, 37.82, -122.36, 30, 30)
@@ -73,17 +73,17 @@ class SeriesSet:
 
 
 def load_points(name: str, *, users: int = 1_000, days: int = 7, seed: int = 0) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Canonical columns of points, and the city: `timezone`, first day, and `box` where it is known beforehand."""
+    """Canonical columns of points, and the city: `timezone`, first day, `bounds` where known beforehand."""
     if name == "simulated":
         city = simulate_city(users, num_days=2 * days if days % 7 == 0 else days, num_locations=600, seed=seed)
         points = simulated_points(city, seed=seed)
         stop = pd.Timestamp("2024-01-01") + pd.Timedelta(days=2 * days if days % 7 == 0 else days)
-        return points, {"timezone": city.timezone, "start": "2024-01-01", "end": str(stop.date()), "box": None}
+        return points, {"timezone": city.timezone, "start": "2024-01-01", "end": str(stop.date()), "bounds": None}
     if name == "geolife":
-        box = PAPER_BOX
+        bounds = PAPER_BOUNDS
         file, timezone = "gps_geolife_beijing.parquet", "Asia/Shanghai"
     elif name == "cabs":
-        box = (CAB_GRID.west, CAB_GRID.east, CAB_GRID.south, CAB_GRID.north)
+        bounds = CAB_GRID.bounds
         file, timezone = "gps_sf_cabs.parquet", "America/Los_Angeles"
     else:
         raise ValueError(f"unknown points {name!r}; choose one of {NAMES}.")
@@ -93,7 +93,7 @@ def load_points(name: str, *, users: int = 1_000, days: int = 7, seed: int = 0) 
     points = pd.read_parquet(path, columns=["user_id", "time", "lat", "lon"])
     first = points["time"].min().tz_convert(timezone).tz_localize(None).normalize()
     monday = first - pd.Timedelta(days=first.day_of_week)
-    return points, {"timezone": timezone, "start": str(monday.date()), "end": None, "box": box}
+    return points, {"timezone": timezone, "start": str(monday.date()), "end": None, "bounds": bounds}
 
 
 def held_out_people(points: pd.DataFrame, *, share: float, seed: int) -> np.ndarray:
@@ -141,10 +141,10 @@ def load_series(
     test = with_linked(test, group)
     others = points[~points["user_id"].isin(test)]
     chosen = with_linked(held_out_people(others, share=validation, seed=seed + 1), group) if validation else test[:0]
-    if city["box"] is None:
+    if city["bounds"] is None:
         tokenizer = RawTokenizer.from_points(others, **options)
     else:
-        tokenizer = RawTokenizer.from_box(city["box"], **options)
+        tokenizer = RawTokenizer.from_bounds(city["bounds"], **options)
     outside = "drop" if name == "geolife" else "keep"  # people fly; cabs go to the airport and come back
     series = tokenizer.encode_points(points, start=city["start"], end=city["end"], outside=outside)
     batch = {
@@ -166,13 +166,13 @@ def embed_windows(encoder: Any, columns: dict[str, np.ndarray], *, batch_size: i
 
 
 def home_and_work(
-    lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_metres: float = 500.0
+    lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_km: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From positions (N, T) in weeks that begin on a Monday: middle of the commonest cell of the nights (0-6 h) and of
     the working hours (weekdays 10-17 h), each (N, 2) degrees [latitude, longitude], and the number (N,) of weekdays on
     which the latter is visited in these hours.
     """
-    grid = SquareGrid.around(lat, lon, cell_metres=cell_metres)
+    grid = SquareGrid.around(lat, lon, cell_km=cell_km)
     cells = grid.cell(lat, lon)
     day, slot = np.divmod(np.arange(lat.shape[1]), slots_per_day)
     hour = slot * 24 / slots_per_day
@@ -184,9 +184,9 @@ def home_and_work(
     return np.stack(grid.centre(home), axis=1), np.stack(grid.centre(work), axis=1), days_there
 
 
-def commuters(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_metres: float = 500.0) -> np.ndarray:
+def commuters(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_km: float = 0.5) -> np.ndarray:
     """bool (N,): who is at work on three weekdays or more, over 1 km from home."""
-    home, work, days_there = home_and_work(lat, lon, slots_per_day=slots_per_day, cell_metres=cell_metres)
+    home, work, days_there = home_and_work(lat, lon, slots_per_day=slots_per_day, cell_km=cell_km)
     return (days_there >= 3) & (haversine_km(*home.T, *work.T) > 1)
 
 

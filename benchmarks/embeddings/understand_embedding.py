@@ -22,7 +22,7 @@ from benchmarks.embeddings.series import commuters, embed_windows, home_and_work
 from benchmarks.tables import save_table
 from hf_mobility import RawForTrajectoryPrediction, RawModel, RawTokenizer
 from hf_mobility.baselines import mobility_features
-from hf_mobility.data.grid import haversine_km, to_km
+from hf_mobility.data import haversine_km, to_km
 from hf_mobility.evaluation import probe_users
 from hf_mobility.evaluation.probe_models import standardizer
 from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
@@ -103,7 +103,7 @@ def main() -> None:
         held_out=options.held_out,
         time_features=tokenizer.time_features,
     )
-    if not np.allclose(data.tokenizer.box, tokenizer.box):
+    if not np.allclose(data.tokenizer.bounds, tokenizer.bounds):
         parser.error("the checkpoint is of another city; give --users, --held-out and --seed as in its training.")
     first = data.held_out & (data.days == data.days.min())
     columns = data.windows(first)

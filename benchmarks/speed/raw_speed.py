@@ -157,7 +157,7 @@ def grouped(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def tokenising(number: int, repeats: int) -> list[dict[str, Any]]:
-    tokenizer = RawTokenizer.from_box(timezone="Asia/Shanghai")
+    tokenizer = RawTokenizer.from_bounds(timezone="Asia/Shanghai")
     frame = many_points(number)
     rows = []
     for order, points in (("sorted", frame), ("in random order", frame.sample(frac=1, random_state=0))):

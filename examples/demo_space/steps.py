@@ -18,7 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from hf_mobility import City, NextLocationPipeline, TrajectoryGenerationPipeline, simulate_city, validate_visits
-from hf_mobility.data.grid import haversine_km, to_km
+from hf_mobility.data import haversine_km, to_km
 from hf_mobility.plotting.pictures import plot_next_places
 
 Clicks = tuple[int, ...]

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.frames import DataError
-from ..data.grid import SquareGrid, to_km
 from ..data.week_arrays import most_common_cell, place_hours
+from ..tokenization.errors import DataError
+from ..tokenization.grid import SquareGrid, to_km
 
 NIGHT_HOURS = (0, 6)
 
 
 def mobility_features(
-    lat: Any, lon: Any, *, slots_per_day: int = 96, mask: Any = None, cell_metres: float = 500.0
+    lat: Any, lon: Any, *, slots_per_day: int = 96, mask: Any = None, cell_km: float = 0.5
 ) -> pd.DataFrame:
     """Features of N people from their positions at regular times.
 
@@ -27,7 +27,7 @@ def mobility_features(
         lat, lon: (N, T) degrees, slot 0 at a local midnight; whole days are not needed.
         slots_per_day: slots of a day.
         mask: (N, T) bool or 0/1, which slots are known; by default all. Rows without any are refused.
-        cell_metres: side of the cells that places are told apart by.
+        cell_km: side of the cells that places are told apart by, in km.
 
     Returns:
         One row per person, float64: `radius_of_gyration_km` (root mean squared distance from the mean position);
@@ -48,7 +48,7 @@ def mobility_features(
         raise DataError(
             f"{len(empty)} of {len(known)} people have no known slot (first rows {empty[:5].tolist()}); drop them."
         )
-    grid = SquareGrid.around(lat[known], lon[known], cell_metres=cell_metres)
+    grid = SquareGrid.around(lat[known], lon[known], cell_km=cell_km)
     cells = np.full(lat.shape, -1, np.int64)
     cells[known] = grid.cell(lat[known], lon[known])
 

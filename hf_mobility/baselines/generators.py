@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.frames import DataError
 from ..data.week_arrays import check_weeks, day_type, home_and_commute
+from ..tokenization.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from ..data.frames import DataError
-from ..data.grid import haversine_km
 from ..data.week_arrays import check_weeks, first_hour_of_cell
+from ..tokenization.errors import DataError
+from ..tokenization.grid import haversine_km
 from .generators import Conditions, _usable
 
 HOME, WORK, OTHER, SAME = range(4)  # SAME: still at the same other place

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.tasks import NextLocationTask
+from ..tokenization.grid import EARTH_RADIUS_KM, unwrapped
 from .count import UserHistory, place_counts, user_histories
 
 OWN = ("frequency", "recency_10", "recency_40", "own_markov", "hour_successors")
@@ -35,7 +36,6 @@ DISTANCE_SCALES = (0.3, 3.0)  # km
 # Visits added to every place before the distance kernel. Chosen on source cities held out by turns: 0.2 trusts sparse
 # counts too much (MRR .367 with the counts of 5 % of the users, against .370 with 20 and .368 without any counts).
 UNSEEN_COUNT = 20.0
-EARTH_RADIUS = 6371.0088  # km
 
 EM_STEPS = 100
 PRIOR_TARGETS = 20.0  # strength with which a bucket leans on the weights of all buckets together
@@ -159,7 +159,7 @@ class _CityTable:
 
     @classmethod
     def build(cls, city: Any, visits: pd.DataFrame | None) -> _CityTable:
-        lat, lon = np.radians(np.asarray(city.lat)), np.radians(np.asarray(city.lon))
+        lat, lon = np.radians(np.asarray(city.lat)), np.radians(unwrapped(city.lon))
         none = np.empty(0, dtype=np.int64)
         if visits is None:
             return cls(lat, lon, np.zeros(len(lat), dtype=np.float32), none, none)
@@ -174,7 +174,7 @@ class _CityTable:
         """Distributions over all places around each of `places`, float32 (2, C, N)."""
         north = self.lat[places, None] - self.lat
         east = (self.lon[places, None] - self.lon) * np.cos(self.lat[places, None])
-        km = (EARTH_RADIUS * np.hypot(north, east)).astype(np.float32)
+        km = (EARTH_RADIUS_KM * np.hypot(north, east)).astype(np.float32)
         kernels = np.stack([np.exp(-km / scale) for scale in DISTANCE_SCALES]) * (self.counts + UNSEEN_COUNT)
         return _normalised(kernels)
 

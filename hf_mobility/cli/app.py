@@ -79,7 +79,7 @@ def prepare(
     anchor: Annotated[str | None, typer.Option(metavar="LAT,LON", help="Of yjmob100k, whose place is hidden.")] = None,
     start: Annotated[str, typer.Option(help="First day of yjmob100k or of a simulation.")] = "2024-01-01",
     points: Annotated[bool, typer.Option("--points", help="Keep GPS points as they are; else stays in cells.")] = False,
-    cell_metres: Annotated[float, typer.Option(help="Cells that stays of GPS sets lie in.")] = 500.0,
+    cell_km: Annotated[float, typer.Option(help="Side in km of the cells that stays of GPS sets lie in.")] = 0.5,
     simulate: Annotated[int | None, typer.Option(metavar="PEOPLE", help="Simulate a city instead of reading.")] = None,
     days: Annotated[int, typer.Option(help="Of a simulation.")] = 56,
     observe: Annotated[float, typer.Option(help="Share of simulated visits that are kept.")] = 1.0,
@@ -93,7 +93,7 @@ def prepare(
     \b
     hf-mobility prepare checkins.csv -o visits.parquet --timezone Europe/Paris --column user_id=uid
     hf-mobility prepare dataset_TSMC2014_NYC.txt --reader tsmc2014 -o nyc.parquet
-    hf-mobility prepare Geolife/Data --reader geolife -o beijing.parquet --cell-metres 500
+    hf-mobility prepare Geolife/Data --reader geolife -o beijing.parquet --cell-km 0.5
     hf-mobility prepare --simulate 200 --days 28 --seed 1 -o simville.parquet --card README.md
     """
     if (source is None) == (simulate is None):
@@ -112,7 +112,7 @@ def prepare(
             box=files.numbers(box, 4),
             anchor=files.numbers(anchor, 2),
             start=start,
-            cell_metres=None if points else cell_metres,
+            cell_km=None if points else cell_km,
             timezone=timezone,
             columns=files.column_names(column),
         )
@@ -283,7 +283,7 @@ def embed(
     points: Annotated[Path, typer.Argument(help="File of points (user_id, time, lat, lon) or visits.")],
     output: Output,
     regions: Annotated[Path | None, typer.Option(help="GeoJSON: embed regions instead of people.")] = None,
-    cell_metres: Annotated[float | None, typer.Option(help="Embed square cells of this size as regions.")] = None,
+    cell_km: Annotated[float | None, typer.Option(help="Embed square cells of this side in km as regions.")] = None,
     pooling: Annotated[Pooling, typer.Option(help="Of the people of a region.")] = "sum",
     min_users: Annotated[int, typer.Option(help="Regions with fewer people are left out.")] = 5,
     timezone: Timezone = None,
@@ -293,23 +293,23 @@ def embed(
 
     \b
     hf-mobility embed checkpoints/raw-small points.parquet -o people.parquet
-    hf-mobility embed checkpoints/raw-small points.parquet --cell-metres 1000 -o cells.parquet
+    hf-mobility embed checkpoints/raw-small points.parquet --cell-km 1.0 -o cells.parquet
     """
-    if regions is not None and cell_metres is not None:
-        raise typer.BadParameter("give either --regions or --cell-metres")
+    if regions is not None and cell_km is not None:
+        raise typer.BadParameter("give either --regions or --cell-km")
     files.check_suffix(output)
     frame = files.read_visits(points, timezone=timezone, columns=files.column_names(column))
-    from ..data.grid import SquareGrid
     from ..pipelines.embedding import MobilityEmbeddingPipeline
+    from ..tokenization.grid import SquareGrid
 
     pipe = MobilityEmbeddingPipeline.from_pretrained(model)
     progress = sys.stderr.isatty()
-    if regions is None and cell_metres is None:
+    if regions is None and cell_km is None:
         table = pipe.embed_users(frame, progress=progress)
     else:
         where: Any = regions
-        if cell_metres is not None:
-            where = SquareGrid.around(frame["lat"], frame["lon"], cell_metres=cell_metres)
+        if cell_km is not None:
+            where = SquareGrid.around(frame["lat"], frame["lon"], cell_km=cell_km)
         table = pipe.embed_regions(frame, where, pooling=pooling, min_users=min_users, progress=progress)
     files.write_frame(table, output)
     files.done(f"{len(table):,} vectors", output)

@@ -18,7 +18,6 @@ from ..baselines import Conditions, CopyLast, ExplorationReturn, HourlyMarkov, H
 from ..baselines.count import UserFrequency, UserMarkov
 from ..baselines.mix import ContextMix
 from ..data.city import City
-from ..data.frames import DataError
 from ..data.simulation.cities import simulate_cities
 from ..data.tasks import make_task, split_by_user, training_visits
 from ..data.trajectory_tasks import TrajectoryTask
@@ -28,6 +27,7 @@ from ..hub.loading import adapter_base
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..pipelines.next_location import NextLocationPipeline
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from ..tokenization.errors import DataError
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.tokenization_raw import RawTokenizer
 from ..tokenization.tokenization_samoe import SamoeTokenizer
@@ -127,7 +127,7 @@ def judge_raw(model: str, visits: pd.DataFrame, *, city: City | None, test_fract
     task = TrajectoryTask.from_series(tokenizer.encode_points(held_out), tokenizer)
     predictors: list[Any] = [CopyLast(), HourMean(), RollOut(RawForTrajectoryPrediction.from_pretrained(model).eval())]
     table = horizon_table(predictors, task)
-    if RawTokenizer.from_points(visits, timezone=tokenizer.timezone).box == tokenizer.box:
+    if RawTokenizer.from_points(visits, timezone=tokenizer.timezone).bounds == tokenizer.bounds:
         table.attrs["notes"] = [
             "the model's box is that of all these points: unless it was trained with --test-fraction as here (and the "
             "same --seed), it has seen the people that it is judged by."

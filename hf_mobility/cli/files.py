@@ -68,11 +68,11 @@ def read_source(
     box: Any,
     anchor: Any,
     start: str,
-    cell_metres: float | None,
+    cell_km: float | None,
     timezone: str | None,
     columns: dict[str, str],
 ) -> Any:
-    """Visits of a public format; of a GPS set its stays in cells, or its points where `cell_metres` is None."""
+    """Visits of a public format; of a GPS set its stays in cells, or its points where `cell_km` is None."""
     from .. import data
 
     if (reader == "tist2015") != (places is not None):
@@ -93,12 +93,12 @@ def read_source(
         read = data.read_foursquare_tsmc2014 if reader == "tsmc2014" else data.read_gowalla
         return read(path, box=box)
     points = data.read_geolife(path) if reader == "geolife" else data.read_cabspotting(path)
-    if cell_metres is None:
+    if cell_km is None:
         return points
     stays = data.detect_stays(points)
     if not len(stays):
         raise data.DataError("Nobody stays anywhere for ten minutes; keep the points with --points.")
-    grid = data.SquareGrid.around(stays["lat"], stays["lon"], cell_metres=cell_metres)
+    grid = data.SquareGrid.around(stays["lat"], stays["lon"], cell_km=cell_km)
     return data.stays_to_visits(stays, grid)
 
 
@@ -143,7 +143,7 @@ def read_frame(path: Path, *, text: str = "location_id") -> Any:
 def read_city(path: Path, *, timezone: str | None, columns: dict[str, str]) -> Any:
     """The places of a file of visits, or of a file of places (without a time)."""
     from ..data.city import City
-    from ..data.frames import DataError
+    from ..tokenization.errors import DataError
 
     if timezone is None:
         raise DataError("The time zone of a new city is missing: give --timezone, such as Europe/Berlin.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from .frames import DataError, validate_points, validate_visits
-from .grid import SquareGrid, assign_cells, from_km, h3_cells, haversine_km, to_km
+from ..tokenization.errors import DataError
+from ..tokenization.grid import SquareGrid, from_km, haversine_km, to_km
+from .frames import validate_points, validate_visits
+from .grid import assign_cells, h3_cells
 from .io.readers import read_foursquare_tist2015, read_foursquare_tsmc2014, read_gowalla, read_table, read_yjmob100k
 from .io.readers_gps import read_cabspotting, read_geolife
 from .simulation.cities import SimulatedCity, simulate_cities, simulate_city

@@ -20,8 +20,10 @@ from safetensors.numpy import load_file, save_file
 from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
-from .frames import DataError, location_ids, validate_places
-from .times import zone_of
+from ..tokenization.clock import zone_of
+from ..tokenization.errors import DataError
+from ..tokenization.grid import ROUNDED_KM_PER_DEGREE, unwrapped
+from .frames import location_ids, validate_places
 
 FORMAT_VERSION = 1
 POI_GROUPS = (
@@ -304,7 +306,7 @@ def poi_features(lat: np.ndarray, lon: np.ndarray, category: np.ndarray, group: 
     hashed[bins >= 0, bins[bins >= 0]] = 1.0
 
     centre = np.radians(lat.mean())
-    tree = cKDTree(np.stack([lon * np.cos(centre), lat], axis=1) * 111.195)
+    tree = cKDTree(np.stack([unwrapped(lon) * np.cos(centre), lat], axis=1) * ROUNDED_KM_PER_DEGREE)
     counts = np.stack([tree.query_ball_point(tree.data, km, return_length=True) for km in DENSITY_KM], axis=1)
     ranks = (rankdata(counts, axis=0) - 1) / max(len(lat) - 1, 1)
     pairs = tree.query_pairs(NEIGHBOUR_KM, output_type="ndarray")

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .faults import DataError, listing, refuse
-from .times import Zone, utc_times
+from ..tokenization.clock import Zone
+from ..tokenization.errors import DataError, listing, refuse
+from .times import utc_times
 
 __all__ = ["DataError", "validate_points", "validate_visits"]
 

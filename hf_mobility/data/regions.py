@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .frames import DataError, validate_points
-from .grid import EARTH_RADIUS_KM, SquareGrid, h3_cells
+from ..tokenization.errors import DataError
+from ..tokenization.grid import EARTH_RADIUS_KM, SquareGrid
+from .frames import validate_points
+from .grid import h3_cells
 
 __all__ = ["Discs", "H3Cells", "Polygons", "Visitors", "visitors"]
 

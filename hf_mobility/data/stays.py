@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .frames import DataError, validate_points
-from .grid import EARTH_RADIUS_KM, SquareGrid, haversine_km
+from ..tokenization.errors import DataError
+from ..tokenization.grid import EARTH_RADIUS_KM, SquareGrid, haversine_km
+from .frames import validate_points
 
 __all__ = ["detect_stays", "drop_jumps", "stays_to_visits"]
 

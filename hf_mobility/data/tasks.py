@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .frames import DataError, as_visits
+from ..tokenization.errors import DataError
+from .frames import as_visits
 
 
 @dataclass(frozen=True, eq=False)

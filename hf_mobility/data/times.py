@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
-from .faults import DataError, refuse
+from ..tokenization.clock import LATEST_EPOCH_SECOND, Zone, to_utc
+from ..tokenization.errors import refuse
 
-Zone = str | dt.tzinfo
-
-_LATEST_EPOCH_SECOND = 1e11  # the year 5138; larger integers are milliseconds or nanoseconds
 _ISO_DATE = r"^\s*\d{4}(?:-\d{1,2}-\d{1,2}|\d{4}(?:T|\s|$))"  # pandas would also read "2012", "now" and "today"
 _ZONE = r"(?:T\d{2,6}|\d:\d{2})(?:[.,]\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2})"
 _OTHER_FORMATS = ("%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z")  # Foursquare and Twitter; e-mail headers
@@ -43,31 +40,22 @@ def utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
         return clock
     if timezone is None:
         refuse(~zoned, name, "without a time zone", "pass timezone=, the IANA name of the city's zone", column)
-    naive = clock[~zoned].dt.tz_localize(None)
-    clock[~zoned] = _localize(naive, zone_of(timezone))
+    clock[~zoned] = _localize(clock[~zoned], timezone)
     return clock
 
 
-def _localize(naive: pd.Series, zone: dt.tzinfo) -> pd.Series:
-    first_reading = np.ones(len(naive), dtype=bool)
-    local = naive.dt.tz_localize(zone, ambiguous=first_reading, nonexistent="shift_forward")
-    return local.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
-
-
-def zone_of(timezone: Zone | None) -> dt.tzinfo:
-    """Raises a `DataError` for a name that is no IANA zone."""
-    if isinstance(timezone, dt.tzinfo):
-        return timezone
-    try:
-        return ZoneInfo(str(timezone))
-    except (KeyError, ValueError, OSError) as error:
-        raise DataError(f"Unknown time zone {timezone!r}; give an IANA name such as 'Europe/Berlin'.") from error
+def _localize(clock: pd.Series, timezone: Zone) -> pd.Series:
+    """Local readings labelled UTC -> UTC."""
+    local, rest = np.divmod(clock.astype("int64").to_numpy(), 1_000_000)
+    utc, exists = to_utc(local, timezone, skipped="first")
+    times = pd.Series(utc * 1_000_000 + np.where(exists, rest, 0), index=clock.index)
+    return times.astype("datetime64[us]").dt.tz_localize("UTC")
 
 
 def _from_epoch(column: pd.Series, name: str) -> pd.Series:
     seconds = column.to_numpy(dtype=np.float64)
     advice = "numbers are epoch seconds UTC, so convert milliseconds or nanoseconds first"
-    refuse(~(np.abs(seconds) < _LATEST_EPOCH_SECOND), name, "no epoch seconds", advice, column)
+    refuse(~(np.abs(seconds) < LATEST_EPOCH_SECOND), name, "no epoch seconds", advice, column)
     # Whole seconds and the fraction apart: float64 microseconds of the full value would be off by a rounding.
     whole = np.floor(seconds)
     micros = whole.astype(np.int64) * 1_000_000 + np.round((seconds - whole) * 1e6).astype(np.int64)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .frames import DataError
+from ..tokenization.errors import DataError
 
 __all__ = [
     "Places",

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .frames import DataError
-from .grid import SquareGrid
+from ..tokenization.errors import DataError
+from ..tokenization.grid import SquareGrid
 
 __all__ = ["WeekTable", "read_weeks", "split_by_sequence", "split_weeks_by_user"]
 

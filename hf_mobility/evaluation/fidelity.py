@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.frames import DataError
 from ..data.week_arrays import check_weeks
+from ..tokenization.errors import DataError
 from .fidelity_metrics import (
     CLEAN_RADIUS_BINS,
     DISTANCE_BINS,

@@ -16,9 +16,9 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial.distance import jensenshannon
 
-from ..data.frames import DataError
-from ..data.grid import EARTH_RADIUS_KM, haversine_km
 from ..data.week_arrays import Places, check_weeks, place_hours
+from ..tokenization.errors import DataError
+from ..tokenization.grid import EARTH_RADIUS_KM, haversine_km
 
 Form = Literal["clean", "reference"]
 SIX = ("displacement", "radius", "duration", "periodicity", "g_rank", "i_rank")

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..data.frames import DataError, validate_visits
+from ..data.frames import validate_visits
 from ..data.io.exports import week_matrix
 from ..data.week_arrays import check_weeks, home_and_commute
+from ..tokenization.errors import DataError
 from .fidelity import hide_hours
 from .fidelity_movement import copied_share, nearest_overlap
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.frames import DataError
-from ..data.grid import to_km
+from ..tokenization.errors import DataError
+from ..tokenization.grid import to_km
 from .probe_models import fit_linear, fit_mlp, standardizer
 
 READERS = {"linear": fit_linear, "mlp": fit_mlp}

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from ..data.grid import haversine_km
 from ..data.trajectory_tasks import TrajectoryTask
+from ..tokenization.grid import haversine_km
 
 MOVING_METRES = 500.0
 _PAPER_METRES_PER_UNIT = 100_000.0

@@ -14,7 +14,7 @@ times = pd.date_range("2024-01-01", periods=4, freq="6h", tz=city.timezone)
 place = {"location_id": city.location_ids[rows], "lat": city.lat[rows], "lon": city.lon[rows]}
 visits = pd.DataFrame({"user_id": 1, "time": times, **place})"""
 _POINTS = """\
-west, east, south, north = tokenizer.box  # a day in its middle; your own points have the same columns
+south, west, north, east = tokenizer.bounds  # a day in its middle; your own points have the same columns
 times = pd.date_range("2024-01-01", periods=48, freq="30min", tz=tokenizer.timezone)
 points = pd.DataFrame({"user_id": 1, "time": times, "lat": (south + north) / 2, "lon": (west + east) / 2})"""
 _RAW = """\

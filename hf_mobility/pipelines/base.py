@@ -16,10 +16,11 @@ import pandas as pd
 import torch
 from huggingface_hub.utils import tqdm
 
-from ..data.frames import DataError, validate_visits
+from ..data.frames import validate_visits
 from ..hub.loading import fetching, load_model
 from ..hub.push import SavedWithCard
 from ..hub.requests import loading
+from ..tokenization.errors import DataError
 
 Part = TypeVar("Part", slice, Any)
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.frames import DataError
 from ..data.regions import Visitors, count_visitors
 from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
+from ..tokenization.errors import DataError
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer
 from .base import MobilityPipeline, as_data_errors, read_records
 
@@ -146,7 +146,7 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
                 region would be left out.
 
         Example:
-            >>> pipe.embed_regions(points, SquareGrid.around(points["lat"], points["lon"], cell_metres=1000))
+            >>> pipe.embed_regions(points, SquareGrid.around(points["lat"], points["lon"], cell_km=1))
         """
         if pooling not in POOLINGS:
             raise DataError(f"pooling must be one of {POOLINGS}, not {pooling!r}.")

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.frames import DataError
 from ..data.sequences import CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..modeling.times_samoe import stay_seconds
+from ..tokenization.errors import DataError
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
 from .base import MobilityPipeline, read_records, shown
 

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.frames import DataError
 from ..data.weeks import WeekTable, read_weeks
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
-from ..tokenization.records_samoe import has_column
+from ..tokenization.errors import DataError
+from ..tokenization.records import has_column
 from ..tokenization.tokenization_mstar import MstarTokenizer
-from ..tokenization.weeks_mstar import Weeks
+from ..tokenization.weeks import Weeks
 from .base import MobilityPipeline, as_data_errors, read_records
 
 RESULT_COLUMNS = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.frames import DataError
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..modeling.rollout_raw import roll_out
-from ..tokenization.records_raw import DAY_SECONDS, wall_clock
+from ..tokenization.clock import DAY_SECONDS, to_local
+from ..tokenization.errors import DataError
 from ..tokenization.series_raw import RULES, Grid, fill_slots
 from ..tokenization.tokenization_raw import RawTokenizer
 from .base import MobilityPipeline, as_data_errors, read_records
@@ -128,7 +128,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         begin = end = frame["time"].to_numpy("datetime64[s]").astype(np.int64)
         if "duration" in frame:
             end = begin + (np.ceil(frame["duration"].fillna(0).to_numpy()).astype(np.int64) - 1).clip(min=0)
-        first, last = wall_clock(begin, tokenizer.timezone), wall_clock(end, tokenizer.timezone)
+        first, last = to_local(begin, tokenizer.timezone), to_local(end, tokenizer.timezone)
         last = np.maximum(first, last)
         rule = tokenizer.fill if fill is None else fill
         if rule not in ("auto", *RULES):
@@ -163,9 +163,9 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         """(U, H) int64: UTC epoch seconds of the horizons, and how many slots after the history's last one they lie on
         the local clock. Hours that a clock change repeats share their slots, hours that it skips leave theirs out."""
         seconds, zone = 60 * self.tokenizer.interval_minutes, self.tokenizer.timezone
-        start = histories.last_record - wall_clock(histories.last_record, zone) % seconds
+        start = histories.last_record - to_local(histories.last_record, zone) % seconds
         times = start[:, None] + ahead * seconds
-        local = wall_clock(times.reshape(-1), zone).reshape(times.shape)
+        local = to_local(times.reshape(-1), zone).reshape(times.shape)
         slot = (local - histories.midnight[:, None]) // seconds
         return times, np.maximum(slot - histories.length[:, None] + 1, 1)
 

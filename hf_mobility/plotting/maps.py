@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..data.grid import SquareGrid
+from ..tokenization.grid import SquareGrid
 from .prepare import (
     arc,
     largest_flows,
@@ -225,8 +225,8 @@ def _dot(folium: Any, where: Any, radius: float, colour: str, text: str, *, fill
 
 
 def _squares(folium: Any, grid: SquareGrid, cells: np.ndarray, colours: list[str], texts: list[str]) -> Iterator[Any]:
-    row, col = np.divmod(cells, grid.cols)
-    lat, lon = np.linspace(grid.south, grid.north, grid.rows + 1), np.linspace(grid.west, grid.east, grid.cols + 1)
+    row, col = np.divmod(cells, grid.columns)
+    lat, lon = np.linspace(grid.south, grid.north, grid.rows + 1), np.linspace(grid.west, grid.east, grid.columns + 1)
     corners = np.stack([lat[row], lon[col], lat[row + 1], lon[col + 1]], axis=1).tolist()
     for (south, west, north, east), colour, text in zip(corners, colours, texts):
         look = {"color": colour, "weight": 0.5, "fill": True, "fill_opacity": 0.75}

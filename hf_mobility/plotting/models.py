@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.frames import DataError, validate_visits
-from ..data.grid import to_km
+from ..data.frames import validate_visits
+from ..tokenization.errors import DataError
+from ..tokenization.grid import to_km
 from .pictures import new_axes
 from .prepare import training_log
 

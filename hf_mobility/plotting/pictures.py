@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..data.grid import SquareGrid, to_km
+from ..tokenization.grid import SquareGrid, to_km
 from .prepare import (
     arc,
     largest_flows,
@@ -176,7 +176,7 @@ def plot_visit_heat(
     positive = np.concatenate([share[share > 0] for share in shares])
     norm = LogNorm(float(positive.min()), max(float(positive.max()), float(positive.min()) * 1.01))
     for ax, share, name, frame in zip(axes, shares, names, (real, generated)):
-        values = np.ma.masked_equal(share.reshape(grid.rows, grid.cols), 0)
+        values = np.ma.masked_equal(share.reshape(grid.rows, grid.columns), 0)
         image = ax.imshow(values, origin="lower", extent=_extent(ax, grid), norm=norm, cmap="magma_r")
         ax.set_title(f"{name}: {len(frame):,} rows, {int((share > 0).sum())} cells")
     axes[0].figure.colorbar(image, ax=list(axes), label="share of the rows in a cell", shrink=0.8)
@@ -208,7 +208,7 @@ def plot_regions(
     for ax, values in zip(axes, (colours, named[labels])):
         picture = np.zeros((len(grid), 4))
         picture[cells] = np.concatenate([values, np.ones((len(cells), 1))], axis=1)
-        ax.imshow(picture.reshape(grid.rows, grid.cols, 4), origin="lower", extent=_extent(ax, grid))
+        ax.imshow(picture.reshape(grid.rows, grid.columns, 4), origin="lower", extent=_extent(ax, grid))
     shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), explained))
     axes[0].set_title(f"principal components ({shares})", fontsize=10)
     axes[1].set_title(f"{clusters} clusters of {len(cells)} regions", fontsize=10)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.frames import DataError
-from ..data.grid import SquareGrid
+from ..tokenization.errors import DataError
+from ..tokenization.grid import SquareGrid
 
 
 def visit_shares(frame: pd.DataFrame, grid: SquareGrid) -> np.ndarray:

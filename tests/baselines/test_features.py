@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hf_mobility.baselines.features import mobility_features
-from hf_mobility.data.frames import DataError
+from hf_mobility.data import DataError
 
 KM = 180 / (np.pi * 6371.0088)  # degrees of latitude
 AWAY = [f"away_h{h:02d}" for h in range(24)]

@@ -7,8 +7,7 @@ import pytest
 
 from hf_mobility.baselines import Conditions, HourlyMarkov, ResampledWeeks
 from hf_mobility.baselines.generators_epr import SONG_GAMMA, SONG_RHO, ExplorationReturn, _gravity, fit_exploration
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import haversine_km
+from hf_mobility.data import DataError, haversine_km
 from hf_mobility.data.week_arrays import day_type, home_and_commute
 
 CELLS = 25

@@ -20,8 +20,9 @@ from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file, save_file
 
 from hf_mobility import City, DataError, SamoeTokenizer, SquareGrid, make_task, simulate_city, validate_visits
+from hf_mobility.data import haversine_km
 from hf_mobility.data.city import NEVER_SEEN, NUM_HASH_BINS, POI_COLUMNS, POI_GROUPS, poi_features, popularity_levels
-from hf_mobility.data.grid import assign_cells, haversine_km
+from hf_mobility.data.grid import assign_cells
 
 
 def make_city(**changes: Any) -> City:
@@ -219,7 +220,7 @@ def test_missing_columns_are_named() -> None:
         City.from_pois(pd.DataFrame({"location_id": ["a"], "lon": [1.0]}), timezone="UTC")
     with pytest.raises(DataError, match=r"The frame lacks the column\(s\) location_id"):
         City.from_grid(
-            SquareGrid.around([48.0, 48.1], [11.0, 11.0], cell_metres=500),
+            SquareGrid.around([48.0, 48.1], [11.0, 11.0], cell_km=0.5),
             timezone="UTC",
             visits=visits[["lat", "lon"]],
         )
@@ -288,7 +289,7 @@ def test_the_callers_frame_is_not_changed() -> None:
 
 
 def test_a_grid_is_a_city_of_its_cells() -> None:
-    grid = SquareGrid(48.0, 11.0, 48.2, 11.3, rows=2, cols=3)
+    grid = SquareGrid(48.0, 11.0, 48.2, 11.3, rows=2, columns=3)
     points = make_visits(["a", "b", "b"]).assign(lat=[48.05, 48.15, 48.16], lon=[11.05, 11.25, 11.29])
     visits = assign_cells(points, grid)
     city = City.from_grid(grid, timezone="UTC", name="cells", visits=visits)

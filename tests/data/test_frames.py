@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.data.frames import DataError, as_visits, validate_points, validate_visits
+from hf_mobility.data import DataError
+from hf_mobility.data.frames import as_visits, validate_points, validate_visits
 
 
 def make_frame() -> pd.DataFrame:

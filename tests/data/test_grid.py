@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import SquareGrid, assign_cells, from_km, h3_cells, haversine_km, to_km
+from hf_mobility.data import DataError, SquareGrid, from_km, haversine_km, to_km
+from hf_mobility.data.grid import assign_cells, h3_cells
 
 LAT = st.floats(-90, 90)
 LON = st.floats(-180, 180)
-GRID = SquareGrid(south=48.0, west=11.0, north=48.4, east=11.6, rows=4, cols=6)
+GRID = SquareGrid(south=48.0, west=11.0, north=48.4, east=11.6, rows=4, columns=6)
 
 
 @given(LAT, LON, LAT, LON)
@@ -73,30 +73,21 @@ def test_cells_agree_with_a_plain_loop() -> None:
     assert GRID.cell(lat, lon).tolist() == expected
 
 
-def test_coarse_cells_hold_their_fine_cells() -> None:
-    coarse, larger = GRID.coarsen(2)
-    assert (coarse.rows, coarse.cols, len(larger)) == (2, 3, 24)
-    np.testing.assert_array_equal(coarse.cell(*GRID.centre(np.arange(24))), larger)
-    assert np.bincount(larger).tolist() == [4] * 6
-    with pytest.raises(DataError, match="coarsened by 4"):
-        GRID.coarsen(4)
-
-
-def test_cell_metres_give_square_cells_over_the_whole_box() -> None:
-    grid = SquareGrid.from_cell_metres(48.0, 11.0, 48.2, 11.4, cell_metres=500)
+def test_cells_of_a_size_are_square_over_the_whole_box() -> None:
+    grid = SquareGrid.from_cell_km((48.0, 11.0, 48.2, 11.4), cell_km=0.5)
     assert grid.cell_km == pytest.approx((0.5, 0.5), rel=1e-6)
     middle = (grid.south + grid.north) / 2
-    step = (grid.east - grid.west) / grid.cols
+    step = (grid.east - grid.west) / grid.columns
     assert haversine_km(middle, 11.0, middle, 11.0 + step) == pytest.approx(0.5, rel=1e-3)
     assert grid.south <= 48.0 and grid.east >= 11.4 and (grid.cell([48.0, 48.2], [11.0, 11.4]) >= 0).all()
 
 
 def test_a_grid_around_points_holds_them_all() -> None:
     lat, lon = np.array([10.0, 10.5, 10.2]), np.array([20.0, 20.3, 20.9])
-    assert (SquareGrid.around(lat, lon, cell_metres=1000).cell(lat, lon) >= 0).all()
-    assert len(SquareGrid.around([1.0], [1.0], cell_metres=1000)) == 1
+    assert (SquareGrid.around(lat, lon, cell_km=1.0).cell(lat, lon) >= 0).all()
+    assert len(SquareGrid.around([1.0], [1.0], cell_km=1.0)) == 1
     with pytest.raises(DataError, match="no points"):
-        SquareGrid.around([], [], cell_metres=1000)
+        SquareGrid.around([], [], cell_km=1.0)
 
 
 def test_cell_names_are_read_back() -> None:
@@ -124,15 +115,17 @@ def test_assigned_cells_leave_the_frame_alone_and_drop_what_lies_outside() -> No
         assign_cells(frame[["lat"]], GRID)
 
 
-@pytest.mark.parametrize("box", [(1, 0, 0, 1), (0, 1, 1, 0), (-91, 0, 0, 1), (0, 170, 1, 190)])
+@pytest.mark.parametrize(
+    "box", [(1, 0, 0, 1), (0, 1, 1, 0), (-91, 0, 0, 1), (0, 170, 1, -170), (0, -181, 1, 0), (0, 170, 1, 531)]
+)
 def test_impossible_boxes_are_refused(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(DataError, match="box"):
-        SquareGrid(*box, rows=2, cols=2)
+        SquareGrid(*box, rows=2, columns=2)
 
 
 def test_grids_without_rows_and_unknown_cells_are_refused() -> None:
     with pytest.raises(DataError, match="row"):
-        SquareGrid(0, 0, 1, 1, rows=0, cols=1)
+        SquareGrid(0, 0, 1, 1, rows=0, columns=1)
     with pytest.raises(DataError, match=r"0\.\.23"):
         GRID.centre([24])
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_mobility.data.frames import DataError, validate_visits
-from hf_mobility.data.grid import haversine_km
+from hf_mobility.data import DataError, haversine_km
+from hf_mobility.data.frames import validate_visits
 from hf_mobility.data.io import readers
 from hf_mobility.data.io.readers import (
     read_foursquare_tist2015,

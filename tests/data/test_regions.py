@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_mobility.data import DataError, SquareGrid, haversine_km
 from hf_mobility.data import regions as module
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import SquareGrid, haversine_km
 from hf_mobility.data.regions import Discs, H3Cells, Polygons, Visitors, visitors
 
 GRID = SquareGrid(48.0, 11.0, 48.2, 11.4, 2, 4)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_mobility.data.frames import DataError, validate_points
-from hf_mobility.data.grid import haversine_km
+from hf_mobility.data import DataError, haversine_km
+from hf_mobility.data.frames import validate_points
 from hf_mobility.data.simulation.cities import SimulatedCity, simulate_city
 from hf_mobility.data.simulation.points import simulated_points
 

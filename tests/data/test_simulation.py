@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_mobility.data.frames import DataError, validate_visits
-from hf_mobility.data.grid import haversine_km
+from hf_mobility.data import DataError, haversine_km
+from hf_mobility.data.frames import validate_visits
 from hf_mobility.data.simulation.cities import SimulatedCity, simulate_cities, simulate_city
 from hf_mobility.data.simulation.profiles import POI_KINDS, ROLES, CityHabits
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.data.frames import DataError, validate_visits
-from hf_mobility.data.grid import SquareGrid, from_km, haversine_km
+from hf_mobility.data import DataError, SquareGrid, from_km, haversine_km
+from hf_mobility.data.frames import validate_visits
 from hf_mobility.data.stays import detect_stays, drop_jumps, stays_to_visits
 
 START = pd.Timestamp("2024-05-01T08:00Z")
@@ -137,7 +137,7 @@ def test_slow_points_are_all_kept_and_two_places_at_one_instant_are_not() -> Non
 
 
 def test_consecutive_stays_in_one_cell_are_one_visit() -> None:
-    grid = SquareGrid(48.0, 11.0, 48.1, 11.1, rows=2, cols=2)
+    grid = SquareGrid(48.0, 11.0, 48.1, 11.1, rows=2, columns=2)
     minutes = [0, 30, 70, 120, 1000, 2000]
     stays = pd.DataFrame(
         {
@@ -156,7 +156,7 @@ def test_consecutive_stays_in_one_cell_are_one_visit() -> None:
 
 
 def test_a_stay_outside_the_grid_keeps_its_neighbours_apart() -> None:
-    grid = SquareGrid(48.0, 11.0, 48.1, 11.1, rows=2, cols=2)
+    grid = SquareGrid(48.0, 11.0, 48.1, 11.1, rows=2, columns=2)
     time = START + pd.to_timedelta([0, 30, 60], unit="min")
     stays = pd.DataFrame({"user_id": 1, "time": time, "lat": [48.01, 50.0, 48.01], "lon": 11.01, "duration": 600.0})
     assert len(stays_to_visits(stays, grid)) == 2
@@ -171,4 +171,4 @@ def test_thresholds_must_be_positive_and_columns_present() -> None:
     with pytest.raises(DataError, match="max_kmh"):
         drop_jumps(points, max_kmh=-1)
     with pytest.raises(DataError, match="lack"):
-        stays_to_visits(points, SquareGrid(48.0, 11.0, 48.1, 11.1, rows=2, cols=2))
+        stays_to_visits(points, SquareGrid(48.0, 11.0, 48.1, 11.1, rows=2, columns=2))

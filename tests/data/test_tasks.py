@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.baselines.mix import ContextMix, MixWeights
-from hf_mobility.data.frames import DataError
+from hf_mobility.data import DataError
 from hf_mobility.data.tasks import make_task, split_by_user, training_visits
 
 

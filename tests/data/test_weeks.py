@@ -153,7 +153,7 @@ def test_real_days_are_read_with_the_coordinates_of_their_cells() -> None:
         real("daily_grid_geolife_movesim.parquet"), cells=real("daily_grid_geolife_movesim_cells.parquet"), num_slots=48
     )
     assert len(table) == 10_500 and len(table.lat) == 23_768 and set(table.extra["split"]) >= {"train", "test"}
-    grid = SquareGrid.from_cell_metres(39.84, 116.18, 40.10, 116.52, cell_metres=1000)
+    grid = SquareGrid.from_cell_km((39.84, 116.18, 40.10, 116.52), cell_km=1.0)
     moved = table.on_grid(grid)
     rows, slots = np.nonzero(moved.cells >= 0)
     here, there = table.cells[rows, slots], moved.cells[rows, slots]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hf_mobility.data.frames import DataError
+from hf_mobility.data import DataError
 from hf_mobility.data.week_arrays import first_hour_of_cell, home_and_commute, place_hours
 from hf_mobility.evaluation import fidelity, fidelity_report, hide_hours
 from hf_mobility.evaluation.fidelity_metrics import SIX, Weeks, histogram_bins, jsd

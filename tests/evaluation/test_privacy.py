@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_mobility.data.frames import DataError
+from hf_mobility.data import DataError
 from hf_mobility.evaluation import audit
 from hf_mobility.evaluation.privacy import SAMPLE, nearest_distance, unicity, unique_pairs
 

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import from_km
+from hf_mobility.data import DataError, from_km
 from hf_mobility.evaluation.probe_models import fit_mlp, standardizer, validation_split
 from hf_mobility.evaluation.probes import (
     classification_metrics,

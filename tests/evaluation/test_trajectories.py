@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from hf_mobility.baselines.trajectories import CopyLast
-from hf_mobility.data.grid import haversine_km
+from hf_mobility.data import haversine_km
 from hf_mobility.data.trajectory_tasks import TrajectoryTask
 from hf_mobility.evaluation.trajectories import RollOut, horizon_table, one_step_table
 from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
 from hf_mobility.tokenization.tokenization_raw import RawTokenizer
 
-TOKENIZER = RawTokenizer.from_box(timezone="Asia/Shanghai")
+TOKENIZER = RawTokenizer.from_bounds(timezone="Asia/Shanghai")
 
 
 def make_task(users: int = 6, known: int = 20, steps: int = 3, seed: int = 0) -> TrajectoryTask:

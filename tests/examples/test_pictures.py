@@ -58,10 +58,10 @@ def test_regions_and_attention_are_drawn_from_a_raw_checkpoint(
     module = example("draw_pictures")
     points = module.simulated_points(simulate_city(30, num_days=2, num_locations=60, seed=0), seed=0)
     config = RawConfig.from_preset("tiny", slots_per_day=24, max_position_embeddings=48)
-    box = (points["lon"].min(), points["lon"].max(), points["lat"].min(), points["lat"].max())
+    bounds = (points["lat"].min(), points["lon"].min(), points["lat"].max(), points["lon"].max())
     model = RawModel(config)
     model.set_attn_implementation("eager")
-    pipe = MobilityEmbeddingPipeline(model, RawTokenizer.from_box(box, timezone="Europe/Berlin", config=config))
+    pipe = MobilityEmbeddingPipeline(model, RawTokenizer.from_bounds(bounds, timezone="Europe/Berlin", config=config))
     module.draw_series(module.Album(tmp_path / "new"), pipe, points, None)
     made = ["regions.png", "regions.html", "attention.png"]
     assert capsys.readouterr().out.split() == made

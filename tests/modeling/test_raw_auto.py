@@ -61,7 +61,7 @@ def test_auto_classes_find_the_right_ones(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_the_tokenizer_only_is_enough(tmp_path: Path) -> None:
-    RawTokenizer.from_box(timezone="Asia/Shanghai").save_pretrained(tmp_path)
+    RawTokenizer.from_bounds(timezone="Asia/Shanghai").save_pretrained(tmp_path)
     assert type(AutoTokenizer.from_pretrained(tmp_path)) is RawTokenizer
 
 

@@ -39,7 +39,7 @@ from hf_mobility.pipelines.base import MobilityPipeline
 
 TOWN = simulate_city(9, num_days=4, num_locations=50, seed=3, name="Simville")
 POINTS = simulated_points(TOWN, interval_seconds=1800, seed=0)
-GRID = SquareGrid.around(POINTS["lat"], POINTS["lon"], cell_metres=6000)
+GRID = SquareGrid.around(POINTS["lat"], POINTS["lon"], cell_km=6.0)
 BOX = (47.9, 10.9, 48.1, 11.1)
 EXACT = {"atol": 2e-5, "rtol": 1e-4}
 

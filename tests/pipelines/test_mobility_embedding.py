@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hf_mobility.data.frames import DataError
-from hf_mobility.data.grid import SquareGrid
+from hf_mobility.data import DataError, SquareGrid
 from hf_mobility.data.regions import Discs, visitors
 from hf_mobility.data.simulation.cities import simulate_city
 from hf_mobility.data.simulation.points import simulated_points
@@ -22,7 +21,7 @@ from hf_mobility.tokenization.tokenization_raw import RawTokenizer
 
 TOWN = simulate_city(20, num_days=5, num_locations=60, seed=4)
 POINTS = simulated_points(TOWN, interval_seconds=1800, seed=0)
-GRID = SquareGrid.around(POINTS["lat"], POINTS["lon"], cell_metres=3000)
+GRID = SquareGrid.around(POINTS["lat"], POINTS["lon"], cell_km=3.0)
 DAYS = {"start": "2024-01-01", "end": "2024-01-06"}
 E_COLUMNS = [f"e{i}" for i in range(16)]
 

@@ -99,8 +99,8 @@ def test_cells_are_those_of_the_data_rooms_grid() -> None:
 def test_a_grid_around_data_has_the_asked_size_and_holds_all_points() -> None:
     frame = make_records()
     tokenizer = MstarTokenizer.from_points(frame, timezone=ZONE, cell_km=2.0)
-    grid = SquareGrid.around(frame["lat"], frame["lon"], cell_metres=2000)
-    assert (tokenizer.rows, tokenizer.columns) == (grid.rows, grid.cols)
+    grid = SquareGrid.around(frame["lat"], frame["lon"], cell_km=2.0)
+    assert (tokenizer.rows, tokenizer.columns) == (grid.rows, grid.columns)
     assert (tokenizer.cells_at(frame["lat"], frame["lon"]) >= 0).all()
     far = pd.concat([frame, frame.iloc[:1].assign(lat=10.0)])
     with pytest.raises(ValueError, match="more than 200000: give a smaller box, a coverage below 1"):

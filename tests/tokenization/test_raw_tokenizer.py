@@ -16,11 +16,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.tokenization.tokenization_raw import PAPER_BOX, RawSeries, RawTokenizer
+from hf_mobility.tokenization.tokenization_raw import PAPER_BOUNDS, RawSeries, RawTokenizer
 
 DAY = 86_400
-BOX = (13.0, 13.8, 52.3, 52.7)
-BERLIN = RawTokenizer.from_box(BOX, timezone="Europe/Berlin", model_max_length=192)
+BOUNDS = (52.3, 13.0, 52.7, 13.8)
+BERLIN = RawTokenizer.from_bounds(BOUNDS, timezone="Europe/Berlin", model_max_length=192)
 FIELDS = ("coordinates", "attention_mask", "observed_mask", "position_ids")
 START = 1_709_506_800  # Monday, 4 March 2024, 00:00 in Berlin
 
@@ -252,7 +252,7 @@ def test_start_and_end_choose_the_days() -> None:
 @pytest.mark.parametrize(("side", "day"), [("left", "2024-03-08"), ("right", "2024-03-04")])
 def test_truncation_keeps_one_window(side: str, day: str) -> None:
     frame = make_points((60,), days=5.9)
-    tokenizer = RawTokenizer.from_box(BOX, timezone="Europe/Berlin", model_max_length=192, truncation_side=side)
+    tokenizer = RawTokenizer.from_bounds(BOUNDS, timezone="Europe/Berlin", model_max_length=192, truncation_side=side)
     series = tokenizer.encode_points(frame, truncation=True)
     assert len(series) == 1 and series.window_start[0] == pd.Timestamp(day).timestamp()
 
@@ -278,7 +278,7 @@ ZONES = ["Europe/Berlin", "Asia/Shanghai", "Asia/Kathmandu", "America/St_Johns",
 def test_slots_are_those_of_the_local_clock_also_when_it_changes(zone: str, day: str, rule: str) -> None:
     frame = make_points((200, 30), days=4, stays=rule == "paper")
     frame["time"] += pd.Timestamp(day, tz="UTC") - pd.Timestamp(START, unit="s", tz="UTC")
-    tokenizer = RawTokenizer.from_box(BOX, timezone=zone, model_max_length=192)
+    tokenizer = RawTokenizer.from_bounds(BOUNDS, timezone=zone, model_max_length=192)
     series = tokenizer.encode_points(frame)
     assert_is_expected(series, expected(frame, zone, 192, rule), tokenizer)
     assert set(np.diff(series.offsets) % 96) == {0}
@@ -371,8 +371,8 @@ def test_denormalised_units_are_the_degrees(lat: float, lon: float) -> None:
 
 
 def test_the_papers_box_is_that_of_the_specification() -> None:
-    tokenizer = RawTokenizer.from_box(timezone="Asia/Shanghai")
-    assert tokenizer.box == PAPER_BOX and tokenizer.model_max_length == 960
+    tokenizer = RawTokenizer.from_bounds(timezone="Asia/Shanghai")
+    assert tokenizer.bounds == PAPER_BOUNDS and tokenizer.model_max_length == 960
     units = tokenizer.normalise(np.array([39.9, 41.058964]), np.array([116.4, 115.416827]))
     np.testing.assert_allclose(units[0], [(116.4 - 116.462522) / 1.045695, (39.9 - 40.250521) / 0.808443], atol=1e-9)
     np.testing.assert_allclose(units[1], [-1, 1], atol=1e-9)
@@ -396,7 +396,7 @@ def test_the_box_of_points_is_a_little_wider_than_they_are() -> None:
     units = tokenizer.normalise(frame["lat"], frame["lon"])
     np.testing.assert_allclose(np.abs(units).max(0), 1 / 1.2, atol=0.01)
     alike = RawTokenizer.from_points({"time": [0], "lat": [48.0], "lon": [11.0]}, timezone="UTC")
-    assert alike.box == pytest.approx((10.995, 11.005, 47.995, 48.005))
+    assert alike.bounds == pytest.approx((47.995, 10.995, 48.005, 11.005))
 
 
 def test_decoded_series_are_records_that_encode_to_the_same() -> None:

@@ -18,13 +18,13 @@ from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction, RawModel
 from hf_mobility.tokenization.tokenization_raw import RawTokenizer
 
-BOX = (13.0, 13.8, 52.3, 52.7)
+BOUNDS = (52.3, 13.0, 52.7, 13.8)
 FIELDS = ("coordinates", "attention_mask", "observed_mask", "position_ids")
 START = 1_709_506_800  # Monday, 4 March 2024, 00:00 in Berlin
 
 
 def make_tokenizer(**options: Any) -> RawTokenizer:
-    return RawTokenizer.from_box(BOX, timezone="Europe/Berlin", **{"model_max_length": 192, **options})
+    return RawTokenizer.from_bounds(BOUNDS, timezone="Europe/Berlin", **{"model_max_length": 192, **options})
 
 
 def make_points(lengths: tuple[int, ...] = (6, 3, 4), days: float = 1.9, seed: int = 0) -> pd.DataFrame:
@@ -57,15 +57,15 @@ def with_value(column: str, rows: list[int], value: Any) -> pd.DataFrame:
 @pytest.mark.parametrize("column", ["lat", "lon"])
 def test_missing_coordinates_are_named(column: str, value: float) -> None:
     with pytest.raises(
-        ValueError, match=rf"column '{column}': 2 of 13 values are missing, NaN or infinite \(first rows 3:"
+        ValueError, match=rf"Column '{column}': 2 of 13 values are missing, NaN or infinite \(first rows 3:"
     ):
         TOKENIZER(with_value(column, [3, 7], value))
 
 
 def test_impossible_degrees_are_named() -> None:
-    with pytest.raises(ValueError, match=r"column 'lat': 1 of 13 values are outside -90..90 \(first rows 4: 95"):
+    with pytest.raises(ValueError, match=r"Column 'lat': 1 of 13 values are outside -90..90 \(first rows 4: 95"):
         TOKENIZER(with_value("lat", [4], 95.0))
-    with pytest.raises(ValueError, match=r"column 'lon': 1 of 13 values are outside -180..180"):
+    with pytest.raises(ValueError, match=r"Column 'lon': 1 of 13 values are outside -180..180"):
         TOKENIZER(with_value("lon", [4], 200.0))
 
 
@@ -75,7 +75,7 @@ def test_swapped_columns_are_recognised() -> None:
         ValueError, match=r"13 of 13 points lie outside the box .* columns 'lat' and 'lon' look swapped"
     ):
         TOKENIZER(frame)
-    beijing = RawTokenizer.from_box(timezone="Asia/Shanghai")
+    beijing = RawTokenizer.from_bounds(timezone="Asia/Shanghai")
     with pytest.raises(ValueError, match=r"outside -90..90 .* 'lat' and 'lon' look swapped"):
         beijing({"time": [0, 1], "lat": [116.4, 116.5], "lon": [39.9, 40.0]})
 
@@ -88,7 +88,7 @@ def test_points_outside_the_box() -> None:
     assert dropped.num_outside == 3
     assert np.array_equal(dropped.coordinates, TOKENIZER.encode_points(frame.drop(index=[1, 2, 9])).coordinates)
     with pytest.raises(
-        ValueError, match=r"3 of 13 points lie outside the box \(13.0, 13.8, 52.3, 52.7\) \(first rows 1:"
+        ValueError, match=r"3 of 13 points lie outside the box \(52.3, 13.0, 52.7, 13.8\) \(first rows 1:"
     ):
         TOKENIZER(frame, outside="error")
     with pytest.raises(ValueError, match=r"7 of 13 points lie outside .* use a tokenizer of these points' city"):
@@ -109,25 +109,25 @@ def test_points_outside_the_box() -> None:
 )
 def test_times_without_a_zone_are_refused(naive: Any) -> None:
     frame = make_points()
-    with pytest.raises(ValueError, match="column 'time' must hold time-zone-aware times or integer epoch seconds"):
+    with pytest.raises(ValueError, match="Column 'time' must hold time-zone-aware times or integer epoch seconds"):
         TOKENIZER({"time": naive, "lat": frame["lat"], "lon": frame["lon"]})
 
 
 def test_missing_times_and_ids_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"column 'time': 1 of 13 values are missing \(first rows 2\)"):
+    with pytest.raises(ValueError, match=r"Column 'time': 1 of 13 values are missing \(first rows 2\)"):
         TOKENIZER(with_value("time", [2], pd.NaT))
-    with pytest.raises(ValueError, match=r"column 'user_id': 1 of 13 values are missing"):
+    with pytest.raises(ValueError, match=r"Column 'user_id': 1 of 13 values are missing"):
         TOKENIZER(with_value("user_id", [2], np.nan))
-    with pytest.raises(ValueError, match="column 'user_id' mixes ids of different types"):
+    with pytest.raises(ValueError, match="Column 'user_id' mixes ids of different types"):
         TOKENIZER(make_points().astype({"user_id": object}).assign(user_id=lambda f: ["a", *f["user_id"][1:]]))
 
 
 def test_faulty_durations_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"column 'duration': 1 of 13 values are negative"):
+    with pytest.raises(ValueError, match=r"Column 'duration': 1 of 13 values are negative"):
         TOKENIZER(make_points().assign(duration=[-1.0, *[60.0] * 12]))
-    with pytest.raises(ValueError, match=r"column 'duration': 1 of 13 values are infinite"):
+    with pytest.raises(ValueError, match=r"Column 'duration': 1 of 13 values are infinite"):
         TOKENIZER(make_points().assign(duration=[np.inf, *[60.0] * 12]))
-    with pytest.raises(ValueError, match="the points have no column 'stay'"):
+    with pytest.raises(ValueError, match="The records have no column 'stay'"):
         TOKENIZER(make_points(), duration="stay")
 
 
@@ -142,12 +142,12 @@ def test_a_missing_column_is_named(form: str, column: str) -> None:
         "arrow": lambda: pa.Table.from_pandas(frame),
         "dataset": lambda: datasets.Dataset.from_pandas(frame),
     }[form]()
-    with pytest.raises(ValueError, match=f"the points have no column '{column}'; name it by keyword, as in {column}="):
+    with pytest.raises(ValueError, match=f"The records have no column '{column}'; name it by keyword, as in {column}="):
         TOKENIZER(given)
 
 
 def test_columns_must_have_one_length() -> None:
-    with pytest.raises(ValueError, match="column 'lat' has 2 values, column 'time' has 1"):
+    with pytest.raises(ValueError, match="Column 'lat' has 2 values, column 'time' has 1"):
         TOKENIZER({"time": [START], "lat": [52.5, 52.5], "lon": [13.4, 13.4]})
 
 
@@ -155,7 +155,7 @@ def test_columns_must_have_one_length() -> None:
     "nothing", [make_points().iloc[:0], {"time": [], "lat": [], "lon": []}, []], ids=["frame", "dict", "list"]
 )
 def test_no_points_are_refused(nothing: Any) -> None:
-    with pytest.raises(ValueError, match="there are no points"):
+    with pytest.raises(ValueError, match="There are no "):
         TOKENIZER(nothing)
 
 
@@ -178,13 +178,13 @@ def test_days_without_points_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"box": None}, "a RawTokenizer is a box and a time zone"),
+        ({"bounds": None}, "a RawTokenizer is a box and a time zone"),
         ({"timezone": None}, "a RawTokenizer is a box and a time zone"),
-        ({"timezone": "Mars/Base"}, "unknown time zone 'Mars/Base'"),
-        ({"box": (1, 2, 3)}, "box must be four finite degrees"),
-        ({"box": (1, 2, 3, np.nan)}, "box must be four finite degrees"),
-        ({"box": (52.3, 52.7, 13.8, 13.0)}, "lon_min < lon_max"),
-        ({"box": (1, 2, 80, 100)}, "lat_max within -90..90"),
+        ({"timezone": "Mars/Base"}, "Unknown time zone 'Mars/Base'"),
+        ({"bounds": (1, 2, 3)}, "bounds must be .south, west, north, east. in degrees"),
+        ({"bounds": (1, 2, 3, np.nan)}, "bounds must be .south, west, north, east. in degrees"),
+        ({"bounds": (52.7, 13.0, 52.3, 13.8)}, "is empty or off the globe"),
+        ({"bounds": (80, 1, 100, 2)}, "is empty or off the globe"),
         ({"interval_minutes": 0}, "interval_minutes must divide a day"),
         ({"model_max_length": 100}, "no whole number of days"),
         ({"fill": "linear"}, "fill must be one of"),
@@ -193,7 +193,7 @@ def test_days_without_points_are_refused() -> None:
 )
 def test_faulty_tokenizers_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        RawTokenizer(**{"box": BOX, "timezone": "Europe/Berlin", **options})
+        RawTokenizer(**{"bounds": BOUNDS, "timezone": "Europe/Berlin", **options})
 
 
 def test_faulty_calls_are_refused() -> None:
@@ -286,7 +286,7 @@ def test_the_collator_of_transformers_pads_the_same(side: str) -> None:
 def test_what_a_tokenizer_returns_is_what_a_model_takes() -> None:
     config = RawConfig.from_preset("tiny", max_position_embeddings=192, time_features=True)
     model = RawForTrajectoryPrediction(config).eval()
-    tokenizer = RawTokenizer.from_box(BOX, timezone="Europe/Berlin", config=config)
+    tokenizer = RawTokenizer.from_bounds(BOUNDS, timezone="Europe/Berlin", config=config)
     assert (tokenizer.model_max_length, tokenizer.interval_minutes, tokenizer.time_features) == (192, 15, True)
     assert tokenizer.model_input_names == [*FIELDS, "start_weekday"]
     batch = tokenizer(make_points((9, 9), days=2.9), padding=True, return_tensors="pt")
@@ -342,7 +342,7 @@ def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path, options: dict[str, 
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {"tokenizer_config.json"}
     loaded = RawTokenizer.from_pretrained(tmp_path)
     for name in (
-        "box",
+        "bounds",
         "timezone",
         "interval_minutes",
         "fill",
@@ -357,7 +357,7 @@ def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path, options: dict[str, 
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
     loaded.save_pretrained(tmp_path / "again")
     saved = [json.loads((folder / "tokenizer_config.json").read_text()) for folder in (tmp_path, tmp_path / "again")]
-    assert saved[0]["box"] == saved[1]["box"] == list(BOX)
+    assert saved[0]["bounds"] == saved[1]["bounds"] == list(BOUNDS)
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from samoe_town import CITY, CONFIG, FIELDS, LAT, LON, TOKENIZER, make_city, make_visits
 
 from hf_mobility import SamoeConfig, SamoeTokenizer
-from hf_mobility.data.grid import haversine_km
-from hf_mobility.tokenization.records_samoe import local_seconds
+from hf_mobility.data import haversine_km
+from hf_mobility.tokenization.clock import to_local
 
 
 def assert_equal_encodings(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
@@ -147,7 +147,7 @@ def test_local_times_equal_those_of_pandas(zone: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 2**31), min_size=1, max_size=20), st.sampled_from(ZONES))
 def test_local_seconds_equal_those_of_the_standard_library(seconds: list[int], zone: str) -> None:
-    found = local_seconds(np.array(seconds), zone)
+    found = to_local(np.array(seconds), zone)
     wanted = [s + int(datetime.fromtimestamp(s, ZoneInfo(zone)).utcoffset().total_seconds()) for s in seconds]
     assert found.tolist() == wanted
 
@@ -283,7 +283,7 @@ def test_special_tokens_are_no_locations(reserved: str) -> None:
     ids=["datetime64", "text", "datetime"],
 )
 def test_naive_times_are_refused(naive: Any) -> None:
-    with pytest.raises(ValueError, match=r"column 'time' must hold time-zone-aware times or integer epoch seconds"):
+    with pytest.raises(ValueError, match=r"Column 'time' must hold time-zone-aware times or integer epoch seconds"):
         TOKENIZER({"time": naive, "location_id": make_visits()["location_id"]})
 
 
@@ -304,7 +304,7 @@ def test_a_missing_column_is_named(form: str, column: str) -> None:
 
 @pytest.mark.parametrize("nothing", [make_visits().iloc[:0], {"time": [], "location_id": []}], ids=["frame", "dict"])
 def test_no_visits_are_refused(nothing: Any) -> None:
-    with pytest.raises(ValueError, match="there are no visits"):
+    with pytest.raises(ValueError, match="There are no records"):
         TOKENIZER(nothing)
 
 

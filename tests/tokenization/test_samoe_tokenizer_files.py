@@ -14,8 +14,8 @@ from samoe_town import CITY, CONFIG, FIELDS, LAT, LON, PLACES, TOKENIZER, make_c
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from hf_mobility import City, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
-from hf_mobility.data.grid import haversine_km
-from hf_mobility.tokenization.records_samoe import local_seconds
+from hf_mobility.data import haversine_km
+from hf_mobility.tokenization.clock import to_local
 
 # Into models and loaders
 
@@ -104,7 +104,7 @@ def test_decoded_visits_are_the_visits(zone: str) -> None:
 
 def test_an_hour_that_comes_twice_is_read_as_the_first() -> None:
     second = 1_729_990_800 + 600  # ten minutes after Berlin's clocks went back
-    local = local_seconds(np.array([second]), "Europe/Berlin")
+    local = to_local(np.array([second]), "Europe/Berlin")
     assert TOKENIZER.decode_visits([2], local)["time"] == [datetime.fromtimestamp(second - 3600, timezone.utc)]
 
 

@@ -16,8 +16,8 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 import pandas as pd
 
-from ..frames import DataError
-from ..grid import to_km
+from ...tokenization.errors import DataError
+from ...tokenization.grid import to_km
 
 __all__ = ["matsim_plans", "od_matrix", "week_matrix"]
 

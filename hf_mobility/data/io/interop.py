@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..frames import DataError, validate_points, validate_visits
-from ..times import Zone
+from ...tokenization.clock import Zone
+from ...tokenization.errors import DataError
+from ..frames import validate_points, validate_visits
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame

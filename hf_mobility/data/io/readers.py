@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..frames import DataError, numbers_where_exact, validate_visits
-from ..grid import from_km
-from ..times import Zone, from_text
+from ...tokenization.clock import Zone
+from ...tokenization.errors import DataError
+from ...tokenization.grid import from_km
+from ..frames import numbers_where_exact, validate_visits
+from ..times import from_text
 
 __all__ = [
     "Rejections",

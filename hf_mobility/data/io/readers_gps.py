@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..frames import DataError, validate_points
+from ...tokenization.errors import DataError
+from ..frames import validate_points
 from .readers import Rejections
 
 __all__ = ["read_cabspotting", "read_geolife"]

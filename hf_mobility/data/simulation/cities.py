@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..frames import DataError
-from ..grid import from_km
-from ..times import zone_of
+from ...tokenization.clock import zone_of
+from ...tokenization.errors import DataError
+from ...tokenization.grid import from_km
 from .diary import People, Town, live
 from .profiles import ACTIVITIES, CITY_SITES, POI_KINDS, ROLES, SHAPES, CityHabits, draw_habits
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..frames import DataError
-from ..grid import from_km, haversine_km
+from ...tokenization.errors import DataError
+from ...tokenization.grid import from_km, haversine_km
 from .cities import SimulatedCity
 
 __all__ = ["simulated_points"]

@@ -7,16 +7,23 @@ hour that does not exist stays unknown.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
-DAY = 86_400
-FIRST_MONDAY = 4 * DAY  # 1970-01-05
+from .clock import DAY_SECONDS, clock_of, local_dates
+from .errors import SHOWN, DataError
+from .records import column, has_column, read_durations, read_times, read_users
+
+FIRST_MONDAY = 4 * DAY_SECONDS  # 1970-01-05
 OUTSIDE = -2  # somewhere outside the grid: known not to be a cell, unlike -1
+KINDS = ("auto", "visits", "points", "weeks")
+NAMES = (
+    "user_id", "time", "lat", "lon", "cell", "location_id", "category", "duration", "slot", "start", "trajectory_id",
+)  # fmt: skip
+Locate = Callable[[Any, dict[str, str]], np.ndarray]
 
 
 class _Columns(NamedTuple):
@@ -55,7 +62,7 @@ class WeekShape:
 
     @property
     def days(self) -> int:
-        days, rest = divmod(self.num_slots * self.interval, DAY)
+        days, rest = divmod(self.num_slots * self.interval, DAY_SECONDS)
         if rest:
             raise ValueError(
                 f"{self.num_slots} slots of {self.interval // 60} minutes are no whole number of days: records with "
@@ -121,42 +128,11 @@ class Sparse:
 # Time
 
 
-def clock_segments(utc: np.ndarray, timezone: str) -> list[tuple[int, int, int, int]]:
-    """Stretches of constant offset that cover the times: (start, end, offset, start of what no earlier clock showed).
-
-    All are UTC seconds but the offset. The last is later than the start where the clock was set back: until then it
-    repeats what it showed before. Zones change their offset on a quarter of an hour, at most once a day.
-    """
-    zone = ZoneInfo(timezone)
-    days = np.arange(int(utc.min()) // DAY - 1, int(utc.max()) // DAY + 3) * DAY
-    offsets = _offsets(days, zone)
-    starts, shifts = [int(days[0])], [int(offsets[0])]
-    for day in days[np.flatnonzero(np.diff(offsets))].tolist():
-        quarters = np.arange(day, day + DAY + 1, 900)
-        changed = _offsets(quarters, zone)
-        row = int(np.flatnonzero(np.diff(changed))[0]) + 1
-        starts.append(int(quarters[row]))
-        shifts.append(int(changed[row]))
-    segments, shown = [], None
-    for start, end, shift in zip(starts, [*starts[1:], int(days[-1])], shifts):
-        fresh = start if shown is None else max(start, shown - shift)
-        segments.append((start, end, shift, min(fresh, end)))
-        shown = end + shift if shown is None else max(shown, end + shift)
-    return segments
-
-
-def _offsets(utc: np.ndarray, zone: ZoneInfo) -> np.ndarray:
-    moments = (datetime.fromtimestamp(second, zone) for second in utc.tolist())
-    return np.fromiter((moment.utcoffset().total_seconds() for moment in moments), np.float64, len(utc)).astype(int)
-
-
 def local_slots(utc: np.ndarray, shape: WeekShape) -> np.ndarray:
     """Slot of each time, counted in local time from 1970; the least int64 where the clock repeats an hour."""
-    slot = np.full(len(utc), np.iinfo(np.int64).min)
-    for _, end, shift, fresh in clock_segments(utc, shape.timezone):
-        rows = (utc >= fresh) & (utc < end)
-        slot[rows] = (utc[rows] + shift) // shape.interval
-    return slot
+    clock = clock_of(utc, shape.timezone)
+    row = np.searchsorted(clock.start, utc, side="right") - 1
+    return np.where(utc >= clock.fresh[row], (utc + clock.offset[row]) // shape.interval, np.iinfo(np.int64).min)
 
 
 # The three kinds
@@ -184,8 +160,8 @@ def from_visits(
     # One second at least: a visit without length still says where somebody was.
     end = np.maximum(np.minimum(utc + stay, after), utc + 1)
     parts = []
-    for start, stop, shift, fresh in clock_segments(np.concatenate([utc, end]), shape.timezone):
-        begin, finish = np.maximum(utc, max(start, fresh)) + shift, np.minimum(end, stop) + shift
+    for _, stop, shift, fresh in zip(*clock_of(np.concatenate([utc, end]), shape.timezone)):
+        begin, finish = np.maximum(utc, fresh) + shift, np.minimum(end, stop) + shift
         rows = np.flatnonzero(finish > begin)
         parts.append(_slots_of(person[rows], begin[rows], finish[rows], cell[rows], shape.interval))
     return Sparse(*(np.concatenate(values) for values in zip(*parts)))
@@ -230,3 +206,152 @@ def _changes(*keys: np.ndarray) -> np.ndarray:
     for key in keys:
         new[1:] |= key[1:] != key[:-1]
     return new
+
+
+# Frames
+
+
+def weeks_of(
+    frame: Any,
+    *,
+    kind: str,
+    names: dict[str, str],
+    locate: Locate,
+    shape: WeekShape,
+    max_stay_hours: float,
+    fill_hours: float,
+    min_known: float,
+) -> Weeks:
+    """See `MstarTokenizer.weeks`; `locate` gives the cell of every row, -1 = unknown, -2 = outside the grid."""
+    _check_options(max_stay_hours, fill_hours, min_known)
+    names = _column_names(names)
+    kind = kind_of(frame, kind, names)
+    if kind == "weeks":
+        cells, users, start, report = _from_slots(frame, names, locate, shape)
+    else:
+        cells, users, start, report = _from_times(frame, kind, names, locate, shape, max_stay_hours, fill_hours)
+    known = (cells >= 0).sum(axis=1)
+    needed = max(1, int(np.ceil(min_known * shape.num_slots - 1e-9)))
+    kept = known >= needed
+    report |= {
+        "weeks_found": len(cells),
+        "weeks_dropped": int((~kept).sum()),
+        "users_dropped": len(np.unique(users)) - len(np.unique(users[kept])),
+    }
+    if not kept.any():
+        outside = report["rows_outside"]
+        if 2 * outside > report["rows"]:
+            raise DataError(
+                f"{outside} of {report['rows']} rows lie outside the grid, so no week is known: use a tokenizer of "
+                "these records' city (MstarTokenizer.from_visits)."
+            )
+        raise DataError(
+            f"None of the {len(cells)} weeks has {needed} of its {shape.num_slots} hours known (the best has "
+            f"{int(known.max(initial=0))}): lower min_known, or raise max_stay_hours or fill_hours."
+        )
+    return Weeks(cells[kept], users[kept], start[kept], report)
+
+
+def _check_options(max_stay_hours: float, fill_hours: float, min_known: float) -> None:
+    if not max_stay_hours > 0 or fill_hours < 0 or not 0 <= min_known <= 1:
+        raise DataError(
+            "max_stay_hours must be positive, fill_hours at least 0 and min_known a share in 0..1, got "
+            f"{max_stay_hours}, {fill_hours} and {min_known}."
+        )
+
+
+def _column_names(names: dict[str, str]) -> dict[str, str]:
+    unknown = sorted(set(names) - set(NAMES))
+    if unknown:
+        raise DataError(f"unknown argument(s) {unknown}; columns that can be named are {list(NAMES)}.")
+    return {name: names.get(name, name) for name in NAMES}
+
+
+def _from_times(
+    frame: Any,
+    kind: str,
+    names: dict[str, str],
+    locate: Locate,
+    shape: WeekShape,
+    max_stay_hours: float,
+    fill_hours: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    utc = read_times(frame, names["time"])
+    users, person = read_users(frame, names["user_id"], len(utc))
+    cell = locate(frame, names)
+    report = {"kind": kind, "rows": len(utc), "users": len(users), "rows_outside": int((cell == OUTSIDE).sum())}
+    if kind == "visits":
+        duration = read_durations(frame, names["duration"]) if has_column(frame, names["duration"]) else None
+        # Somewhere unknown is no longer at the place before.
+        cell = np.where(cell < 0, OUTSIDE, cell)
+        max_stay = int(max_stay_hours * 3600)
+        sparse = from_visits(person, utc, cell, duration=duration, max_stay=max_stay, shape=shape)
+    else:
+        rows = cell != -1
+        sparse, report["rows_in_repeated_hours"] = from_points(person[rows], utc[rows], cell[rows], shape=shape)
+    sparse, report["hours_filled"] = sparse.majority().filled(int(fill_hours * 3600) // shape.interval)
+    cells, person, start = to_matrix(sparse, shape)
+    return cells, users[person], start, report
+
+
+def _from_slots(
+    frame: Any, names: dict[str, str], locate: Locate, shape: WeekShape
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    given = np.asarray(column(frame, names["slot"]))
+    if len(given) == 0:
+        raise DataError("There are no hours to make weeks of: the frame is empty.")
+    slot = given.astype(np.int64)
+    strange = np.flatnonzero((slot != given.astype(np.float64)) | (slot < 0) | (slot >= shape.num_slots))
+    if len(strange):
+        raise DataError(
+            f"Column {names['slot']!r}: {len(strange)} of {len(slot)} values are no slot 0..{shape.num_slots - 1} "
+            f"(first rows {strange[:SHOWN].tolist()}); the tokenizer's windows have {shape.num_slots} slots."
+        )
+    days = np.full(len(slot), np.datetime64("NaT"), "datetime64[D]")
+    if has_column(frame, names["start"]):
+        days = local_dates(column(frame, names["start"]))
+    if has_column(frame, names["trajectory_id"]):
+        ids, group = np.unique(np.asarray(column(frame, names["trajectory_id"])), return_inverse=True)
+        if has_column(frame, names["user_id"]):
+            ids = np.asarray(column(frame, names["user_id"]))[np.unique(group, return_index=True)[1]]
+    else:
+        ids, person = read_users(frame, names["user_id"], len(slot))
+        code, group = np.unique(np.stack([person, days.astype(np.int64)]), axis=1, return_inverse=True)
+        ids = ids[code[0]]
+    group = group.reshape(-1)
+    _check_hours_once(group, slot, ids, names, shape.num_slots)
+    cell = locate(frame, names)
+    cells = np.full((len(ids), shape.num_slots), -1, np.int32)
+    cells[group, slot] = np.maximum(cell, -1)
+    start = days[np.unique(group, return_index=True)[1]]
+    report = {"kind": "weeks", "rows": len(slot), "users": len(np.unique(ids)), "hours_filled": 0}
+    report["rows_outside"] = int((cell == OUTSIDE).sum())
+    order = np.lexsort((start, np.unique(ids, return_inverse=True)[1].reshape(-1)))
+    return cells[order], ids[order], start[order], report
+
+
+def _check_hours_once(group: np.ndarray, slot: np.ndarray, ids: np.ndarray, names: dict[str, str], slots: int) -> None:
+    rows = np.bincount(group * slots + slot)
+    twice = np.flatnonzero(rows > 1)
+    if len(twice):
+        week, hour = np.divmod(twice[:SHOWN], slots)
+        raise DataError(
+            f"Column {names['slot']!r}: {len(twice)} hours of weeks occur more than once (first ids and slots "
+            f"{list(zip(ids[week].tolist(), hour.tolist()))}); keep one row an hour, and name every week in "
+            f"{names['trajectory_id']!r} or give its {names['start']!r}."
+        )
+
+
+def kind_of(frame: Any, kind: str, names: dict[str, str]) -> str:
+    """`weeks` with a column `slot`; `visits` with `location_id`, `category` or `duration`; else `points`."""
+    if kind not in KINDS:
+        raise DataError(f"kind must be one of {KINDS}, got {kind!r}.")
+    if kind != "auto":
+        return kind
+    if has_column(frame, names["slot"]):
+        return "weeks"
+    return (
+        "visits"
+        if any(has_column(frame, names[name]) for name in ("location_id", "category", "duration"))
+        else "points"
+    )

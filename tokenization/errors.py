@@ -1,0 +1,50 @@
+"""The error of unusable tables, and the sentence that says what is wrong with a column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+SHOWN = 5  # offenders named in a message
+
+
+class DataError(ValueError):
+    """A table that cannot be used as it is; the message is one sentence that says which rows and what to do."""
+
+
+def refuse(bad: Any, name: str, fault: str, advice: str, column: Any = None) -> None:
+    """Raise one sentence if any row is bad: column, count, first rows and, where `column` is given, their values.
+
+    Args:
+        bad: (n,) bool, which rows are bad. Rows are named by the labels of a pandas column, else by their numbers.
+        name: of the column.
+        fault: what the values are, as in "missing".
+        advice: what to do about it.
+        column: (n,) the values.
+
+    Raises:
+        DataError: if any row is bad.
+    """
+    mask = np.atleast_1d(np.asarray(bad, dtype=bool))
+    count = int(mask.sum())
+    if not count:
+        return
+    labels = next((values.index for values in (bad, column) if hasattr(values, "iloc")), range(len(mask)))
+    first = np.flatnonzero(mask)[:SHOWN].tolist()
+    shown = [str(labels[row]) if column is None else f"{labels[row]!s}: {_value(column, row)}" for row in first]
+    more = ", ..." if count > len(first) else ""
+    raise DataError(
+        f"Column {name!r}: {count} of {len(mask)} values are {fault} (first rows {listing(shown)}{more}); {advice}."
+    )
+
+
+def listing(items: Iterable[Any]) -> str:
+    """Names of columns and the like, one after the other."""
+    return ", ".join(str(item) for item in items) or "no columns"
+
+
+def _value(column: Any, row: int) -> str:
+    text = str(column.iloc[row] if hasattr(column, "iloc") else np.atleast_1d(column)[row])
+    return text if len(text) <= 40 else f"{text[:37]}..."

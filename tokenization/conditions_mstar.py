@@ -1,9 +1,15 @@
-"""What a week is conditioned on: home, second place ("commute") and movement attribute; how they are read from weeks
-and how new ones are drawn (M-STAR, spec 3 and 6.3).
+"""What a week of M-STAR is conditioned on: home, work and movement attribute. They are read from weeks, and new ones
+are drawn.
 
-Unusual: a drawn home and second place are not those of a person. Homes come from the distribution of their own group
-(second place at home or not), second places from a table that backs off from the home cell to ever coarser cells around
-it and to the whole city. Everything is estimated on the weeks that are given, which should be training weeks only.
+The movement attribute of a week is the nearest of a few typical weeks (medoids of training weeks). Weeks are compared
+by Levenshtein distance after their cells are numbered in the order of the first visit (home 0, office 1, ...), so that
+the attribute says how somebody moves and not where. An unknown hour has a symbol of its own: it counts as one edit
+against any known hour and keeps the hours after it in their place. rapidfuzz reads such a week as text, one character
+per hour.
+
+A drawn home and work are not those of one user. Homes come from the distribution of their own group (work at home or
+not), works from a table that backs off from the home cell to ever coarser cells around it and to the whole city.
+Everything is estimated on the weeks that are given, which should be training weeks only.
 """
 
 from __future__ import annotations
@@ -14,59 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .attributes_mstar import blocks, distinct_cells, first_positions, fit_medoids, nearest_medoid
 from .city_mstar import GridCity
+from .weeks import blocks, first_hour_of_cell, home_and_work
 
 METHODS = ("none", "medoids", "distinct_cells")
-
-
-def most_frequent(cells: np.ndarray) -> np.ndarray:
-    """(N, L) cells -> (N,) int64: the commonest known cell of each row, on ties the one visited first; -1 = none."""
-    found = np.full(len(cells), -1, np.int64)
-    if cells.shape[1] == 0:
-        return found
-    for rows in blocks(len(cells)):
-        block = cells[rows]
-        first = first_positions(block) + np.arange(len(block))[:, None] * block.shape[1]
-        counts = np.bincount(first[block >= 0], minlength=block.size).reshape(block.shape)
-        # argmax takes the first of equal counts, and counts stand where a cell was first seen.
-        best = counts.argmax(axis=1)
-        found[rows] = np.where(counts.any(axis=1), block[np.arange(len(block)), best], -1)
-    return found
-
-
-def slot_masks(
-    num_slots: int,
-    interval_minutes: int,
-    *,
-    home_hours: tuple[int, int],
-    commute_hours: tuple[int, int],
-    commute_days: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which slots of a week tell the home and which the second place, two bool (L,).
-
-    Hours and days count from 0 and exclude their ends: (0, 8) are hours 0..7, (0, 5) Monday to Friday. Windows that are
-    no whole weeks have no weekdays: there every day counts.
-    """
-    minutes = np.arange(num_slots) * interval_minutes
-    hour, day = minutes // 60 % 24, minutes // 1440 % 7
-    home = (hour >= home_hours[0]) & (hour < home_hours[1])
-    commute = (hour >= commute_hours[0]) & (hour < commute_hours[1])
-    if num_slots * interval_minutes % (7 * 1440) == 0:
-        commute &= (day >= commute_days[0]) & (day < commute_days[1])
-    return home, commute
-
-
-def home_and_commute(cells: np.ndarray, home: np.ndarray, commute: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, L) cells and the masks of `slot_masks` -> home and second place of each week, two (N,) int64.
-
-    Home is the commonest known cell of its slots; where none of them is known, the commonest of the whole week. The
-    second place is the commonest known cell of its slots, else the home. -1 for weeks without any known slot.
-    """
-    home_ids = most_frequent(cells[:, home])
-    home_ids = np.where(home_ids < 0, most_frequent(cells), home_ids)
-    commute_ids = most_frequent(cells[:, commute])
-    return home_ids, np.where(commute_ids < 0, home_ids, commute_ids)
+MAX_CLASSES = 16  # tried when the number of classes is to be chosen
 
 
 @dataclass(frozen=True)
@@ -193,6 +151,108 @@ class ConditionTables:
         return cls(same_share=same_share, smoothing=smoothing, **{name: arrays[name] for name in names})
 
 
+# Movement attributes
+
+
+def relabel(cells: np.ndarray) -> np.ndarray:
+    """(N, L) cells -> (N, L) int16: 0 for the first cell of the week, 1 for the next new one, ...; -1 stays unknown."""
+    labels = np.empty(cells.shape, np.int16)
+    for rows in blocks(len(cells)):
+        first = first_hour_of_cell(cells[rows])
+        known = cells[rows] >= 0
+        new = (first == np.arange(cells.shape[1])) & known
+        rank = np.cumsum(new, axis=1) - 1
+        labels[rows] = np.where(known, np.take_along_axis(rank, first, axis=1), -1)
+    return labels
+
+
+def distinct_cells(cells: np.ndarray) -> np.ndarray:
+    """(N, L) cells -> (N,) int64: how many different cells the known hours hold."""
+    return relabel(cells).max(axis=1, initial=-1).astype(np.int64) + 1
+
+
+def edit_distances(first: np.ndarray, second: np.ndarray | None = None, *, workers: int = 1) -> np.ndarray:
+    """Levenshtein distances of relabelled weeks, (N, L), (M, L) -> (N, M) int32; of `first` to itself without `second`.
+
+    Raises:
+        ImportError: rapidfuzz is not installed.
+    """
+    try:
+        from rapidfuzz.distance import Levenshtein
+        from rapidfuzz.process import cdist
+    except ImportError as error:
+        raise ImportError("movement attributes need rapidfuzz: pip install rapidfuzz") from error
+    texts = _as_text(first)
+    others = texts if second is None else _as_text(second)
+    return cdist(texts, others, scorer=Levenshtein.distance, dtype=np.int32, workers=workers)
+
+
+def nearest_medoid(cells: np.ndarray, medoids: np.ndarray, *, workers: int = 1) -> np.ndarray:
+    """(N, L) cells, (K, L) relabelled medoids -> (N,) int64 class; the first of equally near ones."""
+    found = np.empty(len(cells), np.int64)
+    for rows in blocks(len(cells)):
+        labels, back = np.unique(relabel(cells[rows]), axis=0, return_inverse=True)
+        found[rows] = edit_distances(labels, medoids, workers=workers).argmin(axis=1)[back.reshape(-1)]
+    return found
+
+
+def fit_medoids(
+    cells: np.ndarray, *, num_attributes: int | None, sample: int, seed: int, workers: int = 1
+) -> tuple[np.ndarray, float]:
+    """K typical weeks of training weeks, and the mean medoid silhouette (-1..1) of the sample.
+
+    Args:
+        cells: (N, L) finest cells, -1 = unknown.
+        num_attributes: K; `None` tries 2 to 16 and takes the one with the highest mean medoid silhouette (Lenssen and
+            Schubert 2024).
+        sample: weeks drawn without replacement; cost grows with its square (5,000 weeks: about a minute on one core).
+        seed: of the draw and of the start of FasterPAM.
+
+    Returns:
+        (K, L) int16, relabelled, from the least to the most varied week; silhouette.
+
+    Raises:
+        ImportError: kmedoids or rapidfuzz is not installed.
+        ValueError: fewer different patterns in the sample than classes.
+    """
+    try:
+        import kmedoids  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError(
+            "fitting movement attributes needs kmedoids (GPL-3): pip install kmedoids; or pass method='distinct_cells'."
+        ) from error
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(len(cells), min(sample, len(cells)), replace=False))
+    labels, back = np.unique(relabel(cells[rows]), axis=0, return_inverse=True)
+    wanted = [num_attributes] if num_attributes is not None else list(range(2, min(MAX_CLASSES, len(labels)) + 1))
+    if not wanted or wanted[-1] > len(labels):
+        raise ValueError(
+            f"{len(rows)} weeks hold only {len(labels)} different patterns of movement, too few for "
+            f"{num_attributes or 2} classes: pass a smaller num_attributes or more weeks."
+        )
+    back = back.reshape(-1)
+    between = edit_distances(labels, workers=workers)[np.ix_(back, back)]
+    fits = []
+    for classes in wanted:
+        start = rng.choice(np.unique(back, return_index=True)[1], classes, replace=False).astype(np.uint64)
+        medoids = kmedoids.fasterpam(between, start, n_cpu=1).medoids.astype(np.int64)
+        silhouette = float(kmedoids.medoid_silhouette(between, medoids)[0]) if classes > 1 else 0.0
+        fits.append((silhouette, medoids))
+    silhouette, medoids = max(fits, key=lambda fit: fit[0])
+    patterns = labels[back[medoids]]
+    moves = (np.diff(patterns, axis=1) != 0).sum(axis=1)
+    return np.ascontiguousarray(patterns[np.lexsort((moves, patterns.max(axis=1)))]), silhouette
+
+
+def _as_text(labels: np.ndarray) -> list[str]:
+    """(N, L) labels from -1 -> N strings of L characters. Character 0 is left out: numpy cuts it off at ends."""
+    codes = np.ascontiguousarray(labels.astype("<u4") + np.uint32(2))
+    return codes.view(f"<U{labels.shape[1]}").reshape(-1).tolist() if len(codes) else []
+
+
+# Conditions of a city
+
+
 class ConditionedCity(GridCity):
     """A city that reads conditions from weeks and draws new ones.
 
@@ -233,17 +293,16 @@ class ConditionedCity(GridCity):
                 f"{len(empty)} of {len(cells)} weeks have no known hour (first weeks {empty[:5].tolist()}), so nobody "
                 "knows their home: drop them, or give home_ids, commute_ids and attribute_ids."
             )
-        home, commute = slot_masks(
-            self.num_hours,
-            self.interval_minutes,
+        return home_and_work(
+            cells,
+            slots_per_day=1440 // self.interval_minutes,
             home_hours=self.home_hours,
-            commute_hours=self.commute_hours,
-            commute_days=self.commute_days,
+            work_hours=self.commute_hours,
+            work_days=self.commute_days,
         )
-        return home_and_commute(cells, home, commute)
 
     def attributes(self, data: Any, *, workers: int = 1, **options: Any) -> np.ndarray:
-        """Movement class of each week, (N,) int64: nearest medoid (`attributes_mstar`), or number of distinct cells,
+        """Movement class of each week, (N,) int64: nearest medoid, or number of distinct cells,
         at most K, less one; 0 for all before `fit_conditions`."""
         cells = self.as_cells(data, **options)
         return _classes(cells, self.attribute_method, self.medoids, self.num_attributes, workers)

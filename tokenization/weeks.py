@@ -7,7 +7,7 @@ hour that does not exist stays unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,10 @@ from .errors import SHOWN, DataError
 from .records import column, has_column, read_durations, read_times, read_users
 
 FIRST_MONDAY = 4 * DAY_SECONDS  # 1970-01-05
+HOME_HOURS = (0, 8)  # hours 0..7 of every day
+WORK_HOURS = (10, 18)  # hours 10..17
+WORK_DAYS = (0, 5)  # Monday to Friday
+BLOCK = 8_192  # weeks at one time
 OUTSIDE = -2  # somewhere outside the grid: known not to be a cell, unlike -1
 KINDS = ("auto", "visits", "points", "weeks")
 NAMES = (
@@ -123,6 +127,78 @@ class Sparse:
             zeros,
         )
         return filled.majority(), len(source)
+
+
+# Places of a week
+
+
+def first_hour_of_cell(cells: np.ndarray) -> np.ndarray:
+    """int64 (N, L): the first hour of the row with the same cell. Where that is the hour itself, it is a first visit.
+
+    Unknown hours count as one cell of their own: mask them out.
+    """
+    order = np.argsort(cells, axis=1, kind="stable")
+    ordered = np.take_along_axis(cells, order, axis=1)
+    starts = np.ones(ordered.shape, dtype=bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    group = np.maximum.accumulate(np.where(starts, np.arange(cells.shape[1]), 0), axis=1)
+    first = np.empty_like(order)
+    np.put_along_axis(first, order, np.take_along_axis(order, group, axis=1), axis=1)
+    return first
+
+
+def commonest_cell(cells: np.ndarray) -> np.ndarray:
+    """int64 (N,): the cell with most hours of each row, on ties the one visited first; -1 where no hour is known."""
+    commonest = np.full(len(cells), -1, np.int64)
+    if cells.shape[1] == 0:
+        return commonest
+    for rows in blocks(len(cells)):
+        block = cells[rows]
+        first = first_hour_of_cell(block) + np.arange(len(block))[:, None] * block.shape[1]
+        hours = np.bincount(first[block >= 0], minlength=block.size).reshape(block.shape)
+        best = hours.argmax(axis=1)  # of equal ones the first, and hours are counted where a cell was visited first
+        commonest[rows] = np.where(hours.any(axis=1), block[np.arange(len(block)), best], -1)
+    return commonest
+
+
+def home_and_work(
+    cells: np.ndarray,
+    *,
+    slots_per_day: int = 24,
+    first_weekday: int = 0,
+    home_hours: tuple[int, int] = HOME_HOURS,
+    work_hours: tuple[int, int] = WORK_HOURS,
+    work_days: tuple[int, int] = WORK_DAYS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Home and work of each week, two int64 arrays (N,): the one definition of both.
+
+    Home is the commonest cell of the home hours of all days, work the commonest cell of the working hours of the
+    working days; on ties the cell visited first in these hours. Where those hours are unknown, home is the commonest
+    cell of the week and work is home; both are -1 in a week without a known hour. Windows that are no whole weeks have
+    no weekdays: there every day counts.
+
+    Args:
+        cells: (N, L) integers, -1 = unknown, column 0 at midnight.
+        slots_per_day: columns per day.
+        first_weekday: of column 0, 0 = Monday.
+        home_hours, work_hours, work_days: hours of the day and weekdays (0 = Monday), ends excluded.
+    """
+    slot = np.arange(cells.shape[1])
+    hour, day = slot % slots_per_day * 24 // slots_per_day, (first_weekday + slot // slots_per_day) % 7
+    at_home = (hour >= home_hours[0]) & (hour < home_hours[1])
+    at_work = (hour >= work_hours[0]) & (hour < work_hours[1])
+    if cells.shape[1] % (7 * slots_per_day) == 0:
+        at_work &= (day >= work_days[0]) & (day < work_days[1])
+    home = commonest_cell(cells[:, at_home])
+    home = np.where(home < 0, commonest_cell(cells), home)
+    work = commonest_cell(cells[:, at_work])
+    return home, np.where(work < 0, home, work)
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Rows 0..count-1 a block at a time, so that memory stays small."""
+    for start in range(0, count, BLOCK):
+        yield slice(start, start + BLOCK)
 
 
 # Time

@@ -32,8 +32,8 @@ from hf_mobility import (
 )
 from hf_mobility.data import haversine_km
 from hf_mobility.data.simulation.points import simulated_points
-from hf_mobility.data.week_arrays import most_common_cell
 from hf_mobility.tokenization.tokenization_raw import PAPER_BOUNDS
+from hf_mobility.tokenization.weeks import commonest_cell
 
 NAMES = ("simulated", "geolife", "cabs")
 CAB_GRID = SquareGrid(37.58, -122.53, 37.82, -122.36, 30, 30)
@@ -176,9 +176,9 @@ def home_and_work(
     cells = grid.cell(lat, lon)
     day, slot = np.divmod(np.arange(lat.shape[1]), slots_per_day)
     hour = slot * 24 / slots_per_day
-    home = most_common_cell(np.where(hour < 6, cells, -1))
+    home = commonest_cell(np.where(hour < 6, cells, -1))
     at_work = (hour >= 10) & (hour < 17) & (day % 7 < 5)
-    work = most_common_cell(np.where(at_work, cells, -1))
+    work = commonest_cell(np.where(at_work, cells, -1))
     there = (cells == work[:, None]) & at_work
     days_there = there.reshape(len(cells), -1, slots_per_day).any(axis=2).sum(axis=1)
     return np.stack(grid.centre(home), axis=1), np.stack(grid.centre(work), axis=1), days_there

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.week_arrays import check_weeks, day_type, home_and_commute
+from ..data.week_arrays import check_weeks, day_type
 from ..tokenization.errors import DataError
+from ..tokenization.weeks import home_and_work
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +80,9 @@ class Conditions:
         slots_per_day: int = 24,
         first_weekday: int = 0,
     ) -> Conditions:
-        """Conditions of given weeks; home and commute are read from the weeks (`home_and_commute`) where not given."""
+        """Conditions of given weeks; home and commute are read from the weeks (`home_and_work`) where not given."""
         if home is None or commute is None:
-            found = home_and_commute(cells, slots_per_day=slots_per_day, first_weekday=first_weekday)
+            found = home_and_work(cells, slots_per_day=slots_per_day, first_weekday=first_weekday)
             home, commute = (found[0] if home is None else home), (found[1] if commute is None else commute)
         out = cls(home, commute, attribute)
         if len(out) != len(cells):

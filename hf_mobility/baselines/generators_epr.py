@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from ..data.week_arrays import check_weeks, first_hour_of_cell
+from ..data.week_arrays import check_weeks
 from ..tokenization.errors import DataError
 from ..tokenization.grid import haversine_km
+from ..tokenization.weeks import first_hour_of_cell
 from .generators import Conditions, _usable
 
 HOME, WORK, OTHER, SAME = range(4)  # SAME: still at the same other place

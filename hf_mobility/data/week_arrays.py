@@ -13,24 +13,12 @@ import numpy as np
 
 from ..tokenization.errors import DataError
 
-__all__ = [
-    "Places",
-    "check_weeks",
-    "day_type",
-    "first_hour_of_cell",
-    "home_and_commute",
-    "most_common_cell",
-    "place_hours",
-    "shift_weeks",
-    "split_days",
-]
+__all__ = ["PlaceHours", "check_weeks", "day_type", "place_hours", "shift_weeks", "split_days"]
 
 _SHOWN = 5  # offenders named in a message
-HOME_HOURS = (0, 8)  # hours 0..7 of every day
-COMMUTE_HOURS = (10, 18)  # hours 10..17 of Monday to Friday
 
 
-class Places(NamedTuple):
+class PlaceHours(NamedTuple):
     """The distinct known cells of each week, ascending by week and cell; three aligned int64 arrays (m,).
 
     Fields:
@@ -82,7 +70,7 @@ def check_weeks(
     return cells.astype(np.int32, copy=False)
 
 
-def place_hours(cells: np.ndarray) -> Places:
+def place_hours(cells: np.ndarray) -> PlaceHours:
     """Hours spent in each distinct cell of each week, from (N, L) with -1 for unknown hours."""
     ordered = np.sort(cells, axis=1)
     starts = np.ones(ordered.shape, dtype=bool)
@@ -91,56 +79,7 @@ def place_hours(cells: np.ndarray) -> Places:
     cell = ordered.ravel()[at].astype(np.int64)
     hours = np.diff(np.append(at, ordered.size))
     known = cell >= 0
-    return Places(at[known] // cells.shape[1], cell[known], hours[known])
-
-
-def most_common_cell(cells: np.ndarray) -> np.ndarray:
-    """int64 (N,): the cell with most hours of each row, on ties the one visited first; -1 where no hour is known."""
-    first = first_hour_of_cell(cells) + np.arange(len(cells))[:, None] * cells.shape[1]
-    hours = np.bincount(first[cells >= 0], minlength=cells.size).reshape(cells.shape)
-    best = hours.argmax(axis=1)  # of equal ones the first, and hours are counted where a cell was visited first
-    return np.where(hours.any(axis=1), cells[np.arange(len(cells)), best], -1).astype(np.int64)
-
-
-def home_and_commute(
-    cells: np.ndarray, *, slots_per_day: int = 24, first_weekday: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Home and commute cell of each week, two int64 arrays (N,).
-
-    Home is the commonest cell in hours 0..7 of all days, commute the commonest in hours 10..17 of Monday to Friday, or
-    of all days where the columns are no whole weeks (the conditions of M-STAR). Where those hours are unknown, home is
-    the commonest cell of the week and commute is home; both are -1 in a week without a known hour.
-
-    Args:
-        cells: (N, L), column 0 at midnight.
-        slots_per_day: columns per day.
-        first_weekday: of column 0, 0 = Monday.
-    """
-    slot = np.arange(cells.shape[1]) % slots_per_day
-    hour = slot * 24 / slots_per_day
-    weekday = (first_weekday + np.arange(cells.shape[1]) // slots_per_day) % 7
-    home = most_common_cell(np.where((hour >= HOME_HOURS[0]) & (hour < HOME_HOURS[1]), cells, -1))
-    home = np.where(home < 0, most_common_cell(cells), home)
-    at_work = (hour >= COMMUTE_HOURS[0]) & (hour < COMMUTE_HOURS[1])
-    if cells.shape[1] % (7 * slots_per_day) == 0:
-        at_work &= weekday < 5
-    commute = most_common_cell(np.where(at_work, cells, -1))
-    return home, np.where(commute < 0, home, commute)
-
-
-def first_hour_of_cell(cells: np.ndarray) -> np.ndarray:
-    """int64 (N, L): the first hour of the row with the same cell. Where that is the hour itself, it is a first visit.
-
-    Unknown hours count as one cell of their own: mask them out.
-    """
-    order = np.argsort(cells, axis=1, kind="stable")
-    ordered = np.take_along_axis(cells, order, axis=1)
-    starts = np.ones(ordered.shape, dtype=bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    group = np.maximum.accumulate(np.where(starts, np.arange(cells.shape[1]), 0), axis=1)
-    out = np.empty_like(order)
-    np.put_along_axis(out, order, np.take_along_axis(order, group, axis=1), axis=1)
-    return out
+    return PlaceHours(at[known] // cells.shape[1], cell[known], hours[known])
 
 
 def split_days(cells: np.ndarray, slots_per_day: int) -> np.ndarray:

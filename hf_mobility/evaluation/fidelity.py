@@ -22,8 +22,8 @@ from .fidelity_metrics import (
     DISTANCE_BINS,
     SIX,
     Form,
+    MeasuredWeeks,
     SixTables,
-    Weeks,
     cpc,
     od_mape,
     population_mape,
@@ -105,11 +105,11 @@ def fidelity(
     bins = CLEAN_RADIUS_BINS if radius_bins is None else radius_bins
     if bins < 1:
         raise ValueError(f"radius_bins must be at least 1, not {bins}.")
-    a = Weeks.of(real, lat=lat, lon=lon, name="real")
-    b = Weeks.of(generated, lat=lat, lon=lon, name="generated", length=a.cells.shape[1])
+    a = MeasuredWeeks.of(real, lat=lat, lon=lon, name="real")
+    b = MeasuredWeeks.of(generated, lat=lat, lon=lon, name="generated", length=a.cells.shape[1])
     if subsample and len(a) != len(b):
         size, rng = min(len(a), len(b)), np.random.default_rng(seed)
-        a, b = (Weeks(_draw(x.cells, size, rng), x.lat, x.lon) if len(x) > size else x for x in (a, b))
+        a, b = (MeasuredWeeks(_draw(x.cells, size, rng), x.lat, x.lon) if len(x) > size else x for x in (a, b))
 
     tables = SixTables(a, b, form=form, radius_bins=bins)
     six = {name: float(value[0]) for name, value in tables.jsd().items()}

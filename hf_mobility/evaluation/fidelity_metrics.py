@@ -16,9 +16,9 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial.distance import jensenshannon
 
-from ..data.week_arrays import Places, check_weeks, place_hours
+from ..data.week_arrays import PlaceHours, check_weeks, place_hours
 from ..tokenization.errors import DataError
-from ..tokenization.grid import EARTH_RADIUS_KM, haversine_km
+from ..tokenization.grid import EARTH_RADIUS_KM, haversine_km, unwrapped
 
 Form = Literal["clean", "reference"]
 SIX = ("displacement", "radius", "duration", "periodicity", "g_rank", "i_rank")
@@ -38,12 +38,12 @@ class Items(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Weeks:
+class MeasuredWeeks:
     """A checked set of weeks with the coordinates of its cells, and what several measures need of it, computed once.
 
     Fields:
         cells: int32 (N, L), -1 = unknown hour.
-        lat, lon: float64 (C,), degrees, centres of the cells.
+        lat, lon: float64 (C,), degrees, centres of the cells; longitudes without the jump at 180 degrees.
     """
 
     cells: np.ndarray
@@ -51,7 +51,7 @@ class Weeks:
     lon: np.ndarray
 
     @classmethod
-    def of(cls, cells: Any, *, lat: Any, lon: Any, name: str = "cells", length: int | None = None) -> Weeks:
+    def of(cls, cells: Any, *, lat: Any, lon: Any, name: str = "cells", length: int | None = None) -> MeasuredWeeks:
         """Check and wrap.
 
         Raises:
@@ -65,13 +65,13 @@ class Weeks:
         wrong = np.flatnonzero(~(np.abs(lat) <= 90) | ~(np.abs(lon) <= 180))
         if len(wrong):
             raise DataError(f"lat or lon of {len(wrong)} cells is no degree (first cells: {wrong[:5].tolist()}).")
-        return cls(check_weeks(cells, name=name, num_cells=len(lat), length=length), lat, lon)
+        return cls(check_weeks(cells, name=name, num_cells=len(lat), length=length), lat, unwrapped(lon))
 
     def __len__(self) -> int:
         return len(self.cells)
 
     @cached_property
-    def places(self) -> Places:
+    def places(self) -> PlaceHours:
         return place_hours(self.cells)
 
     @cached_property
@@ -187,7 +187,7 @@ class SixTables:
         radius_bins: of the radius histogram in the clean form; the reference has 10,000 on [0, (largest radius)^2].
     """
 
-    def __init__(self, real: Weeks, generated: Weeks, *, form: Form, radius_bins: int) -> None:
+    def __init__(self, real: MeasuredWeeks, generated: MeasuredWeeks, *, form: Form, radius_bins: int) -> None:
         clean, hours = form == "clean", real.cells.shape[1]
         step = largest(real.displacement)
         a, b = real.radius(), generated.radius()
@@ -214,7 +214,9 @@ class SixTables:
         self.tables["i_rank"] = tuple(sparse.csr_array(w.individual_ranks()) for w in (real, generated))
 
     @staticmethod
-    def _binned(real: Weeks, other: Weeks, x: Items, y: Items, bins: int, top: float, form: Form) -> tuple[Any, Any]:
+    def _binned(
+        real: MeasuredWeeks, other: MeasuredWeeks, x: Items, y: Items, bins: int, top: float, form: Form
+    ) -> tuple[Any, Any]:
         a, b, count = histogram_bins(x.value, y.value, bins=bins, top=top, form=form)
         return _table(real, x, a, count), _table(other, y, b, count)
 
@@ -229,7 +231,7 @@ class SixTables:
         return out
 
 
-def _table(weeks: Weeks, items: Items, column: np.ndarray, columns: int) -> sparse.csr_array:
+def _table(weeks: MeasuredWeeks, items: Items, column: np.ndarray, columns: int) -> sparse.csr_array:
     keep = column >= 0
     return sparse.csr_array(
         (items.weight[keep].astype(np.float64), (items.owner[keep], column[keep])), shape=(len(weeks), columns)
@@ -242,7 +244,7 @@ def _weighted(table: sparse.csr_array, weights: np.ndarray | None) -> np.ndarray
     return np.asarray((table.T @ weights.T).T)
 
 
-def cpc(real: Weeks, generated: Weeks) -> float:
+def cpc(real: MeasuredWeeks, generated: MeasuredWeeks) -> float:
     """Common part of commuters: twice the shared trips over all trips, 0..1, higher is better; NaN if nobody moves.
 
     Trips are steps between different cells, counted by origin and destination over all hours.
@@ -253,20 +255,20 @@ def cpc(real: Weeks, generated: Weeks) -> float:
     return float(2 * np.minimum(g, _lookup(others, r, keys)).sum() / total) if total else float("nan")
 
 
-def od_mape(real: Weeks, generated: Weeks) -> float:
+def od_mape(real: MeasuredWeeks, generated: MeasuredWeeks) -> float:
     """Mean over hours of the mean |g - r| / r over the pairs of cells (stays included) that real weeks have then."""
     _same_size(real, generated, "OD-MAPE")
     squared = len(real.lat) ** 2
     return _mape(_counts(_steps(real)), _counts(_steps(generated)), squared)
 
 
-def population_mape(real: Weeks, generated: Weeks) -> float:
+def population_mape(real: MeasuredWeeks, generated: MeasuredWeeks) -> float:
     """Mean over hours of the mean |g - r| / r over the cells in which real weeks are then."""
     _same_size(real, generated, "Population-MAPE")
     return _mape(_counts(_presence(real)), _counts(_presence(generated)), len(real.lat))
 
 
-def _same_size(real: Weeks, generated: Weeks, what: str) -> None:
+def _same_size(real: MeasuredWeeks, generated: MeasuredWeeks, what: str) -> None:
     if len(real) != len(generated):
         raise DataError(
             f"{what} compares counts and needs as many generated weeks as real ones, not {len(generated)} and "
@@ -274,13 +276,13 @@ def _same_size(real: Weeks, generated: Weeks, what: str) -> None:
         )
 
 
-def _trips(weeks: Weeks) -> np.ndarray:
+def _trips(weeks: MeasuredWeeks) -> np.ndarray:
     before, after = weeks.cells[:, :-1].astype(np.int64), weeks.cells[:, 1:]
     moved = (before >= 0) & (after >= 0) & (before != after)
     return before[moved] * len(weeks.lat) + after[moved]
 
 
-def _steps(weeks: Weeks) -> np.ndarray:
+def _steps(weeks: MeasuredWeeks) -> np.ndarray:
     """Key (hour, origin, destination) of every known step."""
     cells, count = weeks.cells.astype(np.int64), len(weeks.lat)
     known = (cells[:, :-1] >= 0) & (cells[:, 1:] >= 0)
@@ -288,7 +290,7 @@ def _steps(weeks: Weeks) -> np.ndarray:
     return ((hour * count + cells[:, :-1]) * count + cells[:, 1:])[known]
 
 
-def _presence(weeks: Weeks) -> np.ndarray:
+def _presence(weeks: MeasuredWeeks) -> np.ndarray:
     """Key (hour, cell) of every known hour."""
     return (np.arange(weeks.cells.shape[1]) * len(weeks.lat) + weeks.cells.astype(np.int64))[weeks.cells >= 0]
 

@@ -11,15 +11,18 @@ from itertools import permutations
 
 import numpy as np
 
-from ..data.week_arrays import first_hour_of_cell, place_hours, split_days
-from .fidelity_metrics import DISTANCE_BINS, Items, Weeks, jsd, largest, pair_jsd
+from ..data.week_arrays import place_hours, split_days
+from ..tokenization.weeks import first_hour_of_cell
+from .fidelity_metrics import DISTANCE_BINS, Items, MeasuredWeeks, jsd, largest, pair_jsd
 
 MOTIF_PLACES = 6  # the daily motifs of Schneider et al. 2013 have at most six places
 OTHER_MOTIF = -1  # days of more places
 _BLOCK = 1 << 20  # comparisons at a time: the running sums stay in the processor's cache
 
 
-def movement(real: Weeks, generated: Weeks, *, slots_per_day: int, radius_bins: int) -> dict[str, float]:
+def movement(
+    real: MeasuredWeeks, generated: MeasuredWeeks, *, slots_per_day: int, radius_bins: int
+) -> dict[str, float]:
     """The movement measures of `fidelity`, which documents them."""
     jumps = [_without_stays(x.displacement) for x in (real, generated)]
     radii = [x.radius(rms=True) for x in (real, generated)]
@@ -35,7 +38,7 @@ def movement(real: Weeks, generated: Weeks, *, slots_per_day: int, radius_bins: 
     }
 
 
-def visits_by_rank(weeks: Weeks) -> np.ndarray:
+def visits_by_rank(weeks: MeasuredWeeks) -> np.ndarray:
     """Share of all visits at the most visited cell, the second, ... (Zipf's law); float64 (C,), descending.
 
     A visit is a run of hours in one cell, however long; `g_rank` counts hours instead.
@@ -44,7 +47,7 @@ def visits_by_rank(weeks: Weeks) -> np.ndarray:
     return -np.sort(-counts) / max(counts.sum(), 1)
 
 
-def stay_rate(weeks: Weeks) -> np.ndarray:
+def stay_rate(weeks: MeasuredWeeks) -> np.ndarray:
     """Share of the known steps from each hour to the next that stay in the cell; float64 (L - 1,), NaN where none."""
     before, after = weeks.cells[:, :-1], weeks.cells[:, 1:]
     known = (before >= 0) & (after >= 0)
@@ -52,7 +55,7 @@ def stay_rate(weeks: Weeks) -> np.ndarray:
         return ((before == after) & known).sum(axis=0) / known.sum(axis=0)
 
 
-def moves_per_day(weeks: Weeks, *, slots_per_day: int) -> float:
+def moves_per_day(weeks: MeasuredWeeks, *, slots_per_day: int) -> float:
     """Moves per known step, times the steps of a whole week, per day; NaN without a known step."""
     items = weeks.displacement
     if not len(items.value):
@@ -145,7 +148,7 @@ def _without_stays(items: Items) -> Items:
     return Items(items.owner[keep], items.value[keep], items.weight[keep])
 
 
-def _daily_places(weeks: Weeks, slots_per_day: int) -> np.ndarray:
+def _daily_places(weeks: MeasuredWeeks, slots_per_day: int) -> np.ndarray:
     """Number of days with 0, 1, 2, ... distinct known cells; days without a known hour are left out."""
     days = split_days(weeks.cells, slots_per_day)
     owner = place_hours(days).owner
@@ -160,7 +163,7 @@ def _matched_jsd(real: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, n
     return float(jsd(p, q))
 
 
-def _stay_rate_difference(real: Weeks, generated: Weeks) -> float:
+def _stay_rate_difference(real: MeasuredWeeks, generated: MeasuredWeeks) -> float:
     difference = np.abs(stay_rate(real) - stay_rate(generated))
     known = np.isfinite(difference)
     return float(difference[known].mean()) if known.any() else float("nan")

@@ -15,8 +15,9 @@ from scipy import sparse
 
 from ..data.frames import validate_visits
 from ..data.io.exports import week_matrix
-from ..data.week_arrays import check_weeks, home_and_commute
+from ..data.week_arrays import check_weeks
 from ..tokenization.errors import DataError
+from ..tokenization.weeks import home_and_work
 from .fidelity import hide_hours
 from .fidelity_movement import copied_share, nearest_overlap
 
@@ -57,7 +58,7 @@ def audit(
         For weeks. Copies: share of the generated weeks with a move that equal a training week. Distance: share of
         known hours in which a week differs from the training week nearest to it, median and 5 % quantile over at most
         1,000 weeks. Nearer: the chance that a generated week is nearer to the training weeks than a held-out one is,
-        ties counting half. Pairs: share of the weeks whose home and second place (`home_and_commute`) are together
+        ties counting half. Pairs: share of the weeks whose home and work (`home_and_work`) are together
         those of exactly one training person. Each of them beside the same of the held-out weeks.
 
         For visits. Rare locations: share of the locations with fewer than `min_people` people, and of the people who
@@ -88,9 +89,9 @@ def nearest_distance(weeks: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def unique_pairs(weeks: np.ndarray, train: np.ndarray, users: np.ndarray, *, slots_per_day: int = 24) -> np.ndarray:
-    """bool (N,): the week's home and second place are together those of exactly one person of the training weeks."""
-    theirs = np.stack(home_and_commute(train, slots_per_day=slots_per_day), axis=1)
-    own = np.stack(home_and_commute(weeks, slots_per_day=slots_per_day), axis=1)
+    """bool (N,): the week's home and work are together those of exactly one person of the training weeks."""
+    theirs = np.stack(home_and_work(train, slots_per_day=slots_per_day), axis=1)
+    own = np.stack(home_and_work(weeks, slots_per_day=slots_per_day), axis=1)
     pair = np.unique(np.concatenate([theirs, own]), axis=0, return_inverse=True)[1].ravel()
     person = np.unique(users, return_inverse=True)[1]
     known = np.unique(np.stack([pair[: len(train)], person], axis=1)[theirs[:, 0] >= 0], axis=0)
@@ -154,7 +155,7 @@ def _audit_weeks(
         rows.append((f"distance to training, {name}", value, reference, text))
     text = f"a generated week is nearer to the training weeks than an unseen person's in {_percent(nearer)} of pairs"
     rows.append(("nearer than held-out", nearer, 0.5, text))
-    text = f"{_percent(pairs)} of the generated weeks have the home and second place of one single training person"
+    text = f"{_percent(pairs)} of the generated weeks have the home and work of one single training person"
     rows.append(("unique home and second place", float(pairs), float(pairs_real), text))
     table = pd.DataFrame(rows, columns=["measure", "value", "reference", "sentence"])
     table["compared_with"] = np.where(table["measure"] == "nearer than held-out", "chance", "held-out weeks")

@@ -8,7 +8,8 @@ import pytest
 from hf_mobility.baselines import Conditions, HourlyMarkov, ResampledWeeks
 from hf_mobility.baselines.generators_epr import SONG_GAMMA, SONG_RHO, ExplorationReturn, _gravity, fit_exploration
 from hf_mobility.data import DataError, haversine_km
-from hf_mobility.data.week_arrays import day_type, home_and_commute
+from hf_mobility.data.week_arrays import day_type
+from hf_mobility.tokenization.weeks import home_and_work
 
 CELLS = 25
 LAT, LON = (x.ravel() for x in np.meshgrid(np.arange(5) * 0.01 + 40, np.arange(5) * 0.013, indexing="ij"))
@@ -147,7 +148,7 @@ def test_exploration_return_lives_where_it_is_asked_to() -> None:
     night, office = hour < 8, (hour >= 9) & (hour < 17) & (weekday < 5)
     assert (made[:, night] == home[:, None]).mean() > 0.98
     assert (made[:, office] == work[:, None]).mean() > 0.98
-    found_home, found_work = home_and_commute(made)
+    found_home, found_work = home_and_work(made)
     assert (found_home == home).mean() > 0.99 and (found_work == work).mean() > 0.99
 
 

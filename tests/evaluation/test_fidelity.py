@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hf_mobility.data import DataError
-from hf_mobility.data.week_arrays import first_hour_of_cell, home_and_commute, place_hours
+from hf_mobility.data.week_arrays import place_hours
 from hf_mobility.evaluation import fidelity, fidelity_report, hide_hours
-from hf_mobility.evaluation.fidelity_metrics import SIX, Weeks, histogram_bins, jsd
+from hf_mobility.evaluation.fidelity_metrics import SIX, MeasuredWeeks, histogram_bins, jsd
 from hf_mobility.evaluation.fidelity_movement import (
     OTHER_MOTIF,
     copied_share,
@@ -25,6 +25,7 @@ from hf_mobility.evaluation.fidelity_movement import (
     stay_rate,
 )
 from hf_mobility.evaluation.report import to_markdown
+from hf_mobility.tokenization.weeks import first_hour_of_cell, home_and_work
 
 DEGREE = math.pi / 180 * 6371  # km
 LON = np.array([0.0, 0.1, 0.2, 0.4, 0.8])  # cells on the equator
@@ -82,7 +83,7 @@ def test_displacement_counts_stays_and_jump_length_does_not() -> None:
     out = compare([[0, 1, 1, 1]], [[0, 1, 0, 0]])
     assert out["displacement"] == pytest.approx(divergence({0: 2, 11: 1}, {0: 1, 11: 2}))
     assert out["jump_length"] == pytest.approx(0)
-    items = Weeks.of(np.array([[0, 1, 3, 3]]), lat=LAT, lon=LON).displacement
+    items = MeasuredWeeks.of(np.array([[0, 1, 3, 3]]), lat=LAT, lon=LON).displacement
     assert sorted(zip(items.value.tolist(), items.weight.tolist())) == [
         (0, 1),
         (round(0.1 * DEGREE, 3), 1),
@@ -112,7 +113,7 @@ def test_the_reference_has_one_bin_fewer_and_a_closed_last_edge() -> None:
 
 def test_radius_is_the_mean_distance_to_the_middle() -> None:
     cells = np.array([[0, 0, 0, 3], [2, 2, 2, 2], [-1, 1, 3, -1], [-1, -1, -1, -1]])
-    made = Weeks.of(cells, lat=LAT, lon=LON)
+    made = MeasuredWeeks.of(cells, lat=LAT, lon=LON)
     rows, mean, _ = made.radius()
     assert rows.tolist() == [0, 1, 2]
     assert mean == pytest.approx([(3 * 0.1 + 0.3) / 4 * DEGREE, 0, 0.15 * DEGREE])
@@ -161,7 +162,7 @@ def test_flows_and_populations_by_hand() -> None:
 
 
 def test_steps_and_runs_that_touch_an_unknown_hour_are_not_counted() -> None:
-    made = Weeks.of(np.array([[0, 0, -1, 1, 1, 2], [0, 0, 1, 1, 2, 2]]), lat=LAT, lon=LON)
+    made = MeasuredWeeks.of(np.array([[0, 0, -1, 1, 1, 2], [0, 0, 1, 1, 2, 2]]), lat=LAT, lon=LON)
     lengths, cells = made.runs()
     assert list(zip(lengths.owner.tolist(), cells.tolist(), lengths.value.tolist())) == [
         (0, 2, 1),
@@ -367,7 +368,7 @@ def test_weeks_as_arrays_by_hand() -> None:
     week[0, :120].reshape(5, 24)[:, 9:18] = 1  # at work on weekdays
     week[1, 120:].reshape(2, 24)[:, 9:18] = 1  # away at the weekend only
     week[2] = -1
-    home, commute = home_and_commute(week)
-    assert home.tolist() == [4, 4, -1] and commute.tolist() == [1, 4, -1]
-    assert home_and_commute(week, first_weekday=5)[1].tolist() == [1, 4, -1]
-    assert home_and_commute(np.repeat(week, 2, axis=1), slots_per_day=48)[1].tolist() == [1, 4, -1]
+    home, work = home_and_work(week)
+    assert home.tolist() == [4, 4, -1] and work.tolist() == [1, 4, -1]
+    assert home_and_work(week, first_weekday=5)[1].tolist() == [1, 4, -1]
+    assert home_and_work(np.repeat(week, 2, axis=1), slots_per_day=48)[1].tolist() == [1, 4, -1]

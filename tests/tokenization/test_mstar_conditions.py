@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.tokenization.attributes_mstar import distinct_cells, edit_distances, relabel
-from hf_mobility.tokenization.conditions_mstar import ConditionTables
+from hf_mobility.tokenization.conditions_mstar import ConditionTables, distinct_cells, edit_distances, relabel
 from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
 
 BOX = (47.9, 10.9, 48.1, 11.2)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ...tokenization.errors import DataError
 from ...tokenization.grid import to_km
+from ...tokenization.weeks import home_and_work
 
 __all__ = ["matsim_plans", "od_matrix", "week_matrix"]
 
@@ -126,8 +127,8 @@ def matsim_plans(
         path: `.xml` or `.xml.gz`.
         day: only this day (0 = the first); None = all of the trajectory.
         mode: of every leg.
-        home_ids, work_ids: cells (N,) in ascending order of trajectory_id. By default home is the commonest cell of
-            hours 0..7, work that of hours 10..17 of the first five days of seven; home wins where they are the same.
+        home_ids, work_ids: cells (N,) in ascending order of trajectory_id. By default those that
+            `home_and_work` finds, the first day being a Monday; home wins where they are the same.
         project: (lat, lon) in degrees -> (x, y) in metres, as arrays; the projection of the network. By default metres
             east and north of the middle of all points.
         crs: its name, such as "EPSG:25832", written into the file.
@@ -183,30 +184,13 @@ def _refuse_gaps(cells: np.ndarray) -> None:
 
 
 def _anchors(cells: np.ndarray, interval: int, home: Any, work: Any) -> tuple[np.ndarray, np.ndarray]:
-    minutes = np.arange(cells.shape[1]) * interval
-    hour, weekday = minutes // 60 % 24, minutes // 1440 % 7
-    chosen = []
-    for name, given, slots in (
-        ("home_ids", home, hour < 8),
-        ("work_ids", work, (hour >= 10) & (hour < 18) & (weekday < 5)),
-    ):
-        found = _commonest(cells[:, slots]) if given is None else np.asarray(given)
-        if found.shape != (len(cells),):
+    """Home and work of each week, as given or as `home_and_work` finds them."""
+    seen = home_and_work(cells, slots_per_day=1440 // interval)
+    anchors = [ids if given is None else np.asarray(given) for ids, given in zip(seen, (home, work))]
+    for name, ids in zip(("home_ids", "work_ids"), anchors):
+        if ids.shape != (len(cells),):
             raise DataError(f"{name} must hold one cell for each of the {len(cells)} trajectories.")
-        chosen.append(found)
-    return chosen[0], chosen[1]
-
-
-def _commonest(cells: np.ndarray) -> np.ndarray:
-    """The commonest cell of each row, the smaller one on ties; -1 without columns."""
-    if cells.shape[1] == 0:
-        return np.full(len(cells), -1)
-    row = np.repeat(np.arange(len(cells)), cells.shape[1])
-    span = int(cells.max()) + 1
-    key, count = np.unique(row * span + cells.reshape(-1), return_counts=True)
-    order = np.lexsort((key, -count, key // span))
-    first = np.unique((key // span)[order], return_index=True)[1]
-    return key[order][first] % span
+    return anchors[0], anchors[1]
 
 
 def _positions(frame: pd.DataFrame, project: Project | None) -> tuple[dict[int, float], dict[int, float]]:

@@ -30,6 +30,7 @@ _NAMES = {
     "simulate_cities": "data.simulation",
     "SquareGrid": "tokenization.grid",
     "make_task": "data.tasks",
+    "MobilityPipeline": "pipelines.base",
     "NextLocationPipeline": "pipelines.next_location",
     "MobilityEmbeddingPipeline": "pipelines.embedding",
     "TrajectoryGenerationPipeline": "pipelines.trajectory_generation",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from .modeling import SamoeConfig as SamoeConfig
     from .modeling import SamoeForNextLocation as SamoeForNextLocation
     from .modeling import SamoeModel as SamoeModel
+    from .pipelines.base import MobilityPipeline as MobilityPipeline
     from .pipelines.embedding import MobilityEmbeddingPipeline as MobilityEmbeddingPipeline
     from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
     from .pipelines.trajectory_generation import TrajectoryGenerationPipeline as TrajectoryGenerationPipeline

@@ -27,6 +27,7 @@ from hf_mobility import (
     SamoeModel,
     SamoeTokenizer,
     TrajectoryGenerationPipeline,
+    TrajectoryPredictionPipeline,
     adapt,
 )
 
@@ -35,19 +36,21 @@ READERS: dict[str, Callable[..., Any]] = {
     "MobilityEmbeddingPipeline": MobilityEmbeddingPipeline.from_pretrained,
     "NextLocationPipeline": NextLocationPipeline.from_pretrained,
     "TrajectoryGenerationPipeline": TrajectoryGenerationPipeline.from_pretrained,
+    "TrajectoryPredictionPipeline": TrajectoryPredictionPipeline.from_pretrained,
 }
 NEEDED = {
     "adapt": "SamoeForNextLocation",
     "MobilityEmbeddingPipeline": "RawModel",
     "NextLocationPipeline": "SamoeForNextLocation",
     "TrajectoryGenerationPipeline": "MstarForTrajectoryGeneration",
+    "TrajectoryPredictionPipeline": "RawForTrajectoryPrediction",
 }
 SAVED = {
     "SamoeForNextLocation": ["adapt", "NextLocationPipeline"],
     "SamoeModel": [],
     "MstarCodecModel": [],
     "MstarForTrajectoryGeneration": ["TrajectoryGenerationPipeline"],
-    "RawForTrajectoryPrediction": ["MobilityEmbeddingPipeline"],
+    "RawForTrajectoryPrediction": ["MobilityEmbeddingPipeline", "TrajectoryPredictionPipeline"],
 }
 
 

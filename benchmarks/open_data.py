@@ -1,8 +1,8 @@
-"""The open check-in files as canonical frames, and which cities may teach which.
+"""The open check-in files as canonical frames, and which cities may be sources for which targets.
 
 The files carry no open licence, so they are read from the folder in HF_MOBILITY_DATA (default ../shared/data) and never
 copied. A user id is unique only within the service it comes from: the US metros of one Foursquare collection share one
-id space, the Gowalla cities another, and the same person in a source and in a target city would leak habits.
+id space, the Gowalla cities another, and the same user in a source and in a target city would leak habits.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Simulated cities and tiny models that several rooms' tests share, given as the fixture `toy`. Torch is imported on
-first use, so that tests of the data room stay quick.
+"""Simulated cities and tiny models that several folders of tests share, given as the fixture `toy`.
+
+Torch is imported on first use, so that tests of the data folder stay quick.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A small hub on loopback: what the installed huggingface_hub client asks of huggingface.co for model repositories.
 
-Unusual: standard library only, and no xet (the client must be told `HF_HUB_DISABLE_XET=1`, it does not fall back). All
-is held in memory. Faults are switched on over HTTP too (`POST /faults`), because the client under test is another
-process; `log` and `repositories` show a test what really arrived.
+Standard library only, and no xet: the client must be told `HF_HUB_DISABLE_XET=1`, it does not fall back. All is held in
+memory. Faults are switched on over HTTP too (`POST /faults`), because the client under test is another process. `log`
+and `repositories` show a test what arrived.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The command line at tiny size: every command writes what its verb returns, and says a fault in the verb's sentence.
+"""The command line at tiny size: every command writes what its verb returns, and reports a fault in the verb's words.
 
-Unusual: commands run in this process; only `--help` and `push`, which must see another Hub, run in one of their own.
+Commands run in this process; only `--help` and `push`, which must see another Hub, run in one of their own.
 """
 
 from __future__ import annotations

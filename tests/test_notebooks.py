@@ -1,7 +1,7 @@
-"""The notebooks run from top to bottom at tiny size and write nowhere but where they were told; none holds outputs.
+"""The notebooks run from top to bottom at tiny size and write only where they were told; none holds outputs.
 
-Unusual: a kernel that starts and imports torch takes most of the time, so one notebook runs in a real kernel (and must
-draw pictures there) and the others as scripts in this process.
+A kernel that starts and imports torch takes most of the time, so one notebook runs in a real kernel (and must draw
+pictures there) and the others as scripts in this process.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Runs mypy on the package in its installed shape, and proves that mypy sees it.
 
-Unusual: `modeling/` and `tokenization/` are installed inside hf_mobility but stand beside it in the repository, where
-mypy takes `hf_mobility.modeling` for an unknown module and lets every error pass as `Any`. So the package is copied
-into `build/types/hf_mobility/...` as setup.cfg maps it. The copy then gets a file with deliberate errors (the canary),
-one in a plain module and two that are visible only through `hf_mobility.modeling` and `hf_mobility.tokenization`; if
-mypy misses one of them, the check fails.
+`modeling/` and `tokenization/` are installed inside hf_mobility but stand beside it in the repository, where mypy takes
+`hf_mobility.modeling` for an unknown module and lets every error pass as `Any`. So the package is copied into
+`build/types/hf_mobility/...` as setup.cfg maps it. The copy then gets a file with deliberate errors (the canary), one
+in a plain module and two that are visible only through `hf_mobility.modeling` and `hf_mobility.tokenization`; if mypy
+misses one of them, the check fails.
 """
 
 from __future__ import annotations

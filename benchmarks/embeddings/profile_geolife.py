@@ -1,12 +1,12 @@
-"""GeoLife's people, day by day: how they travelled, and who they are, read from RAW's embeddings of single days.
+"""Transport modes and users of GeoLife, read from RAW's embeddings of single days.
 
     HF_MOBILITY_DATA=... python -m benchmarks.embeddings.profile_geolife --save runs/raw-geolife-days --report benchmarks/embeddings/results
 
-Modes: the share of walking, cycling, bus, car and rail among a day's labelled points; people are split. People: from a
-few days of the first half of somebody's time, who is it among those of the second half? The rivals are features made by
-hand, the lengths of a day's steps (for modes), and the histogram of places visited (for people). The encoder never sees
-a mode, nor anybody who is judged: those with labels, and whoever is linked to them; it is trained here on the others.
-One of benchmarks/embeddings/train_raw.py is taken together with the people that it has not seen:
+Modes: the share of walking, cycling, bus, car and rail among a day's labelled points; users are split. Users: given a
+few days of the first half of a user's time, find that user among those of the second half. The baselines are hand-made
+features, the lengths of a day's steps (for modes), and the histogram of visited places (for users). The encoder never
+sees a mode, nor a user who is evaluated (those with labels, and those linked to them); it is trained here on the
+others. A checkpoint of benchmarks/embeddings/train_raw.py is taken together with the users that it has not seen:
 
     python -m benchmarks.embeddings.train_raw --points geolife --days 1 --held-out 0.4 --output runs/raw-geolife
     python -m benchmarks.embeddings.profile_geolife --checkpoint runs/raw-geolife --held-out 0.4

@@ -1,9 +1,9 @@
-"""The series that the RAW examples train and judge on: simulated people, or the GPS files in HF_MOBILITY_DATA.
+"""The series that the RAW benchmarks train and evaluate on: simulated users, or the GPS files in HF_MOBILITY_DATA.
 
 Windows are whole weeks from a Monday on, so that a slot is the same time of the week in all of them, or single days;
-with another number of days, simulated people have one window (the paper's: 10 days). The cabs' occupied flag and
-GeoLife's transport modes are never read here. GeoLife has people under several numbers: whoever shares a recorded point
-is held out together.
+with another number of days, simulated users have one window (the paper's: 10 days). The cabs' occupied flag and
+GeoLife's transport modes are never read here. GeoLife lists some people under several numbers: users who share a
+recorded point are held out together.
 """
 
 from __future__ import annotations

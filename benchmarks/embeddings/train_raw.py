@@ -1,12 +1,13 @@
-"""Pre-train RAW on the next point of people's positions every 15 minutes, and judge it on people it has not seen.
+"""Pre-train RAW on the next point of users' positions every 15 minutes, and evaluate it on users it has not seen.
 
-    python -m benchmarks.embeddings.train_raw --output runs/raw                                        # simulated people
+    python -m benchmarks.embeddings.train_raw --output runs/raw                                        # simulated users
     HF_MOBILITY_DATA=... python -m benchmarks.embeddings.train_raw --points cabs --output runs/raw-cabs
     python -m benchmarks.embeddings.train_raw --days 10 --size base ...                                # the paper's form
     torchrun --nproc_per_node 2 -m benchmarks.embeddings.train_raw ...                                 # several processes
 
-5 % of the people are held out (`--held-out 0.5` leaves half of them for benchmarks/embeddings/profile_users.py). Printed are the
-error of the next point and the errors of a roll-out, beside baselines; figures on simulated people are synthetic.
+5 % of the users are held out (`--held-out 0.5` leaves half of them for benchmarks/embeddings/profile_users.py). Printed
+are the error of the next point and the errors of a roll-out, beside baselines; figures on simulated users are
+synthetic.
 """
 
 from __future__ import annotations

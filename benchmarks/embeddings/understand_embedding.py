@@ -1,12 +1,12 @@
-"""What does an embedding know, who are neighbours in it, and which hours does the encoder look at?
+"""What an embedding knows, who its nearest neighbours are, and which hours the encoder attends to.
 
     python -m benchmarks.embeddings.train_raw --held-out 0.5 --output runs/raw
     python -m benchmarks.embeddings.understand_embedding runs/raw --held-out 0.5 --report benchmarks/embeddings/results
 
-Asked are people of the simulated city whom the encoder has not seen (the same --users, --held-out and --seed as in
+Evaluated on users of the simulated city whom the encoder has not seen (the same --users, --held-out and --seed as in
 training). Labels come from the very window that is embedded: this measures what can be read from a vector, not what it
-foretells. Hand-made features contain some labels as they are (radius, cells, hours away), so they are no rival there
-but the mark of what is possible. People are simulated, and so are the figures.
+foretells. Hand-made features contain some labels as they are (radius, cells, hours away): for those they show what is
+possible, and are no rival. Users are simulated, and so are the figures.
 """
 
 from __future__ import annotations

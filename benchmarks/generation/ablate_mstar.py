@@ -1,11 +1,11 @@
-"""What each choice in M-STAR is worth: the same short training with one part changed, several seeds.
+r"""Ablations of M-STAR: the same short training with one part changed, several seeds.
 
     HF_MOBILITY_DATA=... python -m benchmarks.generation.ablate_mstar codec --weeks geolife_days --output mstar_codec_ablation.csv
     HF_MOBILITY_DATA=... python -m benchmarks.generation.ablate_mstar generator --weeks geolife_days --codec runs/codec-days \
         --output mstar_ablation.csv
 
-Judged on the validation people: codecs by the round trip, generators by the fidelity of weeks for drawn conditions.
-Beside the generators stand what a sample of training weeks and two counting baselines reach. Rows come one by one.
+Evaluated on the validation users: codecs by the round trip, generators by the fidelity of weeks for drawn conditions.
+Beside the generators stand a sample of training weeks and two counting baselines. Rows are written one by one.
 """
 
 from __future__ import annotations

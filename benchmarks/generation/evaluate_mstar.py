@@ -1,11 +1,11 @@
-"""Generated weeks beside the noise level and the baselines, on people that no part of the training has seen.
+"""Generated weeks beside the noise level and the baselines, for users that no part of the training has seen.
 
     python -m benchmarks.generation.evaluate_mstar checkpoints/mstar-small --output benchmarks/generation/results/mstar_simulated.csv
     HF_MOBILITY_DATA=... python -m benchmarks.generation.evaluate_mstar runs/cabs --weeks sf_cabs --output mstar_cabs.csv
 
-Every generator gets conditions drawn from the training people (home, second place, movement class), never those of the
-test weeks. Several draws each (`--draws`, more where weeks are few); hours that a test week does not know are hidden in
-the generated one as well. How the hour-by-hour transformer is drawn from is chosen on the validation people, with as
+Every generator gets conditions drawn from the training users (home, work, movement class), never those of the test
+weeks. Several draws each (`--draws`, more where weeks are few); hours that a test week does not know are hidden in the
+generated one as well. The sampling settings of the hour-by-hour transformer are chosen on the validation users, with as
 many draws, as for M-STAR.
 """
 

@@ -1,9 +1,9 @@
-"""Where a generator loses its weeks: every level drawn from some level on, the coarser ones being those of real weeks.
+"""Fidelity by level: every level drawn from some level on, the coarser ones taken from real weeks.
 
     HF_MOBILITY_DATA=... python -m benchmarks.generation.trace_mstar runs/mstar-days --weeks geolife_days --output levels.csv
 
-One row per level: how long the codec's features and residuals are there, what the generator knows of the level's codes
-given the true coarser ones, and the weeks that come out where this level and all finer ones are drawn, for the same
+One row per level: the norms of the codec's features and residuals, what the generator knows of the level's codes given
+the true coarser ones, and the weeks that come out where this level and all finer ones are drawn, for the same
 conditions. If a level comes out well only when the coarser ones are true, the divergences grow in the rows that start
 above it.
 """

@@ -2,16 +2,16 @@
 
     python -m benchmarks.generation.train_mstar --codec runs/codec --output runs/mstar
     python -m benchmarks.generation.train_mstar --codec runs/codec --settings paper --output runs/paper
-    python -m benchmarks.generation.train_mstar --start runs/mstar --output runs/tuned    # go on with a trained generator
+    python -m benchmarks.generation.train_mstar --start runs/mstar --output runs/tuned    # continue with a trained generator
     python -m benchmarks.generation.train_mstar --start runs/mstar --steps 0 --output runs/drawn    # choose its settings again
     torchrun --nproc_per_node 2 -m benchmarks.generation.train_mstar ...    # several processes, --batch-size is of each
 
-Few weeks are soon known by heart. Weeks that are moved over the grid as a whole (`--shifted-copies`) keep when people
-stay, go and return; `--start` then goes on with what that has taught, on the weeks as they are.
+Few weeks are soon overfitted. `--shifted-copies` adds weeks that are moved over the grid as a whole (translation
+augmentation): they keep when people stay, go and return. `--start` then continues on the weeks as they are.
 
-The codes are computed once. The settings of drawing are chosen on the validation people, by the mean of the six
+The codes are computed once. The settings of drawing are chosen on the validation users, by the mean of the six
 divergences with drawn conditions, over several draws: where weeks are few, one draw is off by more than settings
-differ. `benchmarks/generation/evaluate_mstar.py` then looks at the test people.
+differ. `benchmarks/generation/evaluate_mstar.py` then evaluates on the test users.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def train(
         save_strategy="steps",
         save_steps=max(1, steps // 8),
         save_total_limit=1,
-        load_best_model_at_end=True,  # few weeks are soon known by heart
+        load_best_model_at_end=True,  # few weeks are soon overfitted
         seed=seed,
     )
     model.to(arguments.device)  # where the codec is quick

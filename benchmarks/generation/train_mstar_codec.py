@@ -1,10 +1,10 @@
-"""Stage 1 of M-STAR: train the codec that turns weeks into codes on several time scales, and judge its round trip.
+"""Stage 1 of M-STAR: train the codec that turns weeks into codes on several time scales, and evaluate its round trip.
 
     python -m benchmarks.generation.train_mstar_codec --output runs/codec                                  # simulated weeks
     HF_MOBILITY_DATA=... python -m benchmarks.generation.train_mstar_codec --weeks geolife_days --output runs/codec-days
     torchrun --nproc_per_node 2 -m benchmarks.generation.train_mstar_codec ...    # several processes, --batch-size is of each
 
-50 % of the people train, 20 % validate, 30 % test, for this stage and the next one alike.
+50 % of the users train, 20 % validate, 30 % test, in both stages.
 """
 
 from __future__ import annotations

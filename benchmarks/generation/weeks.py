@@ -1,4 +1,4 @@
-"""The sets of weeks that the M-STAR examples train and judge on, and their one split by person."""
+"""The sets of weeks that the M-STAR benchmarks train and evaluate on, and their split by user."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What each part of SAMoE is worth: the same short training with one part changed, judged on cities left out.
+"""Ablations of SAMoE: the same short training with one part changed, evaluated on cities left out.
 
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.ablate_samoe --epochs 1 --output benchmarks/next_location/results/ablation.csv
 
-Trained on eight source cities, evaluated on four others with the popularity of a random 5 % of their people; the
-target cities of docs/results.md take no part. Differences are paired by person against the full model of seed 0; the
-rows of its other seeds show how much is noise.
+Trained on eight source cities, evaluated on four others with the popularity of a random 5 % of their users; the target
+cities of the results page take no part. Differences are paired by user against the full model of seed 0; the rows of
+its other seeds show how much is noise.
 """
 
 from __future__ import annotations

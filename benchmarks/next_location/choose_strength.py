@@ -1,8 +1,8 @@
-"""How the recipe of `adapt(strength="strong")` was chosen: on the cabs that benchmarks/next_location/evaluate_other_kind.py leaves out.
+"""How the preset `adapt(strength="strong")` was chosen: on the cabs that evaluate_other_kind.py leaves out.
 
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.choose_strength checkpoints/samoe-small --output benchmarks/next_location/results/strengths.csv
 
-Each recipe is tuned on the training part of eight cabs and judged on the last 20 % of the visits of all 206.
+Each preset is tuned on the training part of eight cabs and evaluated on the last 20 % of the visits of all 206.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Dense cities, the regime of the paper: does 5 % of a city's people do as well as training on all of them?
+"""Dense cities, the regime of the paper: does 5 % of a city's users do as well as training on all of them?
 
     python -m benchmarks.next_location.evaluate_dense checkpoints/samoe-small --output benchmarks/next_location/results/dense.csv
 
-Everything is simulated. The target has 20,000 people with habits of their own (drawn per city); 500 other people of it
-are judged: the last 20 % of their visits, the arrival time not given. Nobody who is judged is in any training set. Two
-models start with no data of the city: the shipped checkpoint (real check-ins, so the generator is unknown to it) and
+Everything is simulated. The target has 20,000 users with habits of their own (drawn per city). 500 other users of it
+are evaluated: the last 20 % of their visits, the arrival time not given; none of them is in any training set. Two
+models start without data of the city: the shipped checkpoint (real check-ins, so the generator is unknown to it) and
 one trained on four other simulated cities. Both are adapted as `adapt` chooses, and by a longer training than it knows,
 because 5 % of such a city are more visits than all of a small one.
 """

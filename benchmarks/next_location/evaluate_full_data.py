@@ -1,10 +1,10 @@
-"""The rival that sees everything: the same network trained from scratch on 100 % of the target city.
+"""The same network trained from scratch on 100 % of the target city: the baseline that sees everything.
 
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.evaluate_full_data --output benchmarks/next_location/results/full_data.csv
 
-The number of epochs is chosen on the last tenth of each person's training visits (never on targets); then the network
-is trained again on all of them for that long. Compare with the zero-shot rows of benchmarks/next_location/evaluate_transfer.py, which
-see nothing of the city but its map.
+The number of epochs is chosen on the last tenth of each user's training visits (never on targets); then the network is
+trained again on all of them for that long. Compare with the zero-shot rows of
+benchmarks/next_location/evaluate_transfer.py, which see nothing of the city but its map.
 """
 
 from __future__ import annotations

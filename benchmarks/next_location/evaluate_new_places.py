@@ -1,4 +1,4 @@
-"""Places new to the person: what could a table of the city's transitions or its popularity add to SAMoE's own guess?
+"""Places new to the user: what the city's transitions or popularity could add to SAMoE's own prediction.
 
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.evaluate_new_places checkpoints/samoe-small --output benchmarks/next_location/results
 

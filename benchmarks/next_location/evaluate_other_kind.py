@@ -3,8 +3,8 @@
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.evaluate_other_kind checkpoints/samoe-small --output other_kind.csv
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.evaluate_other_kind checkpoints/samoe-small --data geolife --output ...
 
-160 San Francisco cabs on 900 cells, or the stays of about 90 GeoLife people on 1,600; the last 20 % of their visits
-are the targets; 5 % = the training part of 8 cabs or 5 people, in several draws. The count mix is given 100 % of the
+160 San Francisco cabs on 900 cells, or the stays of about 90 GeoLife users on 1,600; the last 20 % of their visits are
+the targets; 5 % = the training part of 8 cabs or 5 users, in several draws. The count mix is given 100 % of the
 training visits, for its counts and, in a second row, for its weights; in a third, the same 5 % as the model.
 """
 

@@ -1,14 +1,11 @@
-"""How well does a pre-trained SAMoE work in cities it never saw? Baselines first, with intervals and paired
-differences.
+"""A pre-trained SAMoE in cities it never saw: baselines first, with intervals and paired differences.
 
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.evaluate_transfer checkpoints/samoe-small --output benchmarks/next_location/results
-    ... --cities milwaukee boston --checkpoint runs/without   # cross-validation over source cities: choose here,
-    never on the targets
+    ... --cities milwaukee boston --checkpoint runs/without   # cross-validation on sources, never on the targets
 
-Protocol: people with at least 10 visits; the last 20 % of each person's visits are the targets, every one scored once
-over all venues of the city
-file; the arrival time is not given. "5 %" is the training part of a random 5 % of people (3 draws), "100 %" of all of
-them.
+Protocol: users with at least 10 visits; the last 20 % of each user's visits are the targets, every one scored once over
+all venues of the city file; the arrival time is not given. "5 %" is the training part of a random 5 % of users (3
+draws), "100 %" of all of them.
 """
 
 from __future__ import annotations

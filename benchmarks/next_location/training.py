@@ -1,4 +1,4 @@
-"""One SAMoE trained from scratch, as the comparisons do it: quietly, and handed back in its own precision."""
+"""Training one SAMoE from scratch for the comparisons, without progress bars, returned in its own precision."""
 
 from __future__ import annotations
 

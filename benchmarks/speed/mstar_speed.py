@@ -4,10 +4,10 @@
     python -m benchmarks.speed.mstar_speed --device cuda --output mstar_speed_gpu.csv
     python -m benchmarks.speed.mstar_speed --quick                                        # tiny models, to see that it runs
 
-Generation of weeks (batches of 64 and 512) beside two rivals of equal width, depth and heads: the hour-by-hour
+Generation of weeks (batches of 64 and 512) beside two baselines of equal width, depth and heads: the hour-by-hour
 transformer with cached keys and values, and a denoising diffusion over the embedded cells of all hours, of which one
 step is timed and multiplied by 1,000. M-STAR's form is the paper's; beside it stands that of the shipped checkpoint
-(four levels, six passes, copied places) at the same width. Of the paper's also the linear layers alone and the
+(four levels, six decoding steps, the pointer) at the same width. Of the paper's also the linear layers alone and the
 attention alone, with nothing between them: no implementation over torch's kernels is faster than these two together.
 Then a training step of the codec and of the generator, with both kinds of attention. `times first` is a row's time over
 that of the first row of its group. Beside each group runs a product of square matrices in the same precision; `share of

@@ -4,12 +4,12 @@
     python -m benchmarks.speed.raw_speed --device cuda --size base --batch 32 --output raw_speed_gpu.csv
     python -m benchmarks.speed.raw_speed --quick                                 # tiny models, to see that it runs
 
-Roll-outs that end at the last of 960 points, with cached keys and values and with everything computed again at every
-step (the same points are checked first); people embedded by RAW and by transformers' GPT-2 of the same width, depth and
-heads, which is given its inputs embedded; a million points tokenised, beside pandas' own sorting and grouping of the
-same frame: a tokenizer that has to bring points into order can hardly be faster. `ratio` is the time of the group's
-first row over a row's own. Seconds of a CPU are those it worked, not of the clock, so that others on the machine count
-less. Random weights; seconds depend on the machine, ratios much less.
+Three groups: roll-outs that end at the last of 960 points, with cached keys and values and with everything computed
+again at every step (the same points are checked first); users embedded by RAW and by transformers' GPT-2 of the same
+width, depth and heads, which is given its inputs embedded; a million points tokenized, beside pandas' own sorting and
+grouping of the same frame, which a tokenizer that orders points cannot beat by much. `ratio` is the time of the group's
+first row over a row's own. CPU seconds are used, not wall time, so that other processes count less. Random weights;
+seconds depend on the machine, ratios much less.
 """
 
 from __future__ import annotations

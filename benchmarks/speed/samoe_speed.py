@@ -3,8 +3,8 @@
     python -m benchmarks.speed.samoe_speed --output benchmarks/speed/samoe_speed.csv
 
 Pairs: eager against SDPA attention and bf16 autocast against fp32 for a training step; cached against full
-recomputation for a roll-out; a city encoded once
-against at every call for a query. Random weights and a simulated city; seconds depend on the machine, ratios much less.
+recomputation for a roll-out; a city encoded once against at every call for a query. Random weights and a simulated
+city; seconds depend on the machine, ratios much less.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The demo's page: where next after clicked places, and a generated week that moves. `steps.py` does the work.
+"""The demo's page: the next place after clicked places, and a generated week. `steps.py` does the work.
 
     python examples/demo_space/app.py
     python examples/demo_space/app.py --next-location user/my-city --weeks user/my-weeks     # Hub ids or folders
 
-Unusual: it speaks to nobody but its visitor. No analytics, no share link, no fonts or scripts from elsewhere; visitors
-choose among the given checkpoints and cannot name others.
+The page loads no analytics, no share link, and no fonts or scripts from other servers. Visitors choose among the given
+checkpoints; they cannot name others.
 """
 
 from __future__ import annotations

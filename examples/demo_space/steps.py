@@ -1,7 +1,7 @@
-"""What the demo does, without the page: choose or read a city, predict after clicked places, write weeks, draw maps.
+"""What the demo does without the page: read a city, predict after clicked places, generate weeks, draw maps.
 
-Unusual: a click is a pixel. The map is drawn with fixed limits, so that every place keeps its pixel from click to click
-and the place that was meant is the nearest one on the picture; no tile server, no network.
+The map is drawn with fixed limits, so every place keeps its pixel and a click means the nearest place on the picture.
+It needs no tile server and no network.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Generator baselines that count: a Markov chain by hour of the day, and real training weeks drawn again.
+"""Generator baselines that count: a Markov chain by hour of the day, and resampled training weeks.
 
-All generators are used alike: `Generator(options).fit(cells, ...).generate(n, seed=0)`. Weeks are rows of cell ids,
-    one per
-hour, -1 = unknown; what the generators return has no unknown hours (but ResampledWeeks, which invents nothing).
-Instead of a number, `generate` takes the conditions of each week, drawn by the caller; with a number, the conditions
-of real training weeks are drawn with replacement.
+All generators are used alike: `Generator(options).fit(cells, ...).generate(n, seed=0)`. Weeks are rows of cell ids, one
+per hour, -1 = unknown. Generated weeks have no unknown hours, except those of ResampledWeeks, which keeps them. Instead
+of a number, `generate` takes the conditions of each week; with a number, the conditions of real training weeks are
+drawn with replacement.
 """
 
 from __future__ import annotations

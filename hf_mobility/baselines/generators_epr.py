@@ -158,7 +158,7 @@ class ExplorationReturn:
         self._gravity_cdf = (np.cumsum(shares, axis=1).clip(max=1.0) + np.arange(self.num_cells)[:, None]).ravel()
 
     def _move(self, people: _People, outcome: np.ndarray, where: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Where everybody is after `outcome`, given where they were."""
+        """Cells (N,) after `outcome`, given the cells before."""
         where = np.where(outcome == HOME, people.home, np.where(outcome == WORK, people.work, where))
         going = np.flatnonzero(outcome == OTHER)
         back = people.returns(going, where[going])
@@ -185,7 +185,7 @@ class ExplorationReturn:
 
 
 class _People:
-    """What everybody remembers of the week: other places and how often they were visited."""
+    """Each user's visited places of the week and how often they were visited."""
 
     def __init__(self, conditions: Conditions, length: int) -> None:
         self.home, self.work = conditions.home_ids, conditions.commute_ids

@@ -1,7 +1,7 @@
-"""Baselines of trajectory prediction: the copied last point, a person's own usual place at that time of day, and a
-recurrent network with RAW's input and output layers.
+"""Baselines of trajectory prediction: the copied last point, the user's mean point at that time of day, and a recurrent
+network with RAW's input and output layers.
 
-The first is hard to beat at 15 minutes, the second at hours at which people are where they always are. All predict box
+The first is hard to beat at 15 minutes, the second at the hours of regular habits. All predict box
 units from `TrajectoryTask.known` alone and are deterministic.
 """
 
@@ -16,7 +16,7 @@ from .fit import Fit, linear
 
 
 class CopyLast:
-    """Everybody stays where they are."""
+    """The last known point, repeated."""
 
     name = "CopyLast"
 
@@ -30,7 +30,7 @@ class CopyLast:
 
 
 class HourMean:
-    """The mean of a person's own points at that slot of the day; where the slot was never seen, the last point."""
+    """The mean of a user's own points at that slot of the day; where the slot was never seen, the last point."""
 
     name = "HourMean"
 

@@ -1,8 +1,7 @@
-"""Canonical visits -> the sequences and windows that a model is trained on.
+"""Canonical visits to the sequences and windows that a model is trained on.
 
-Unusual: a city's visits stay flat arrays with offsets; windows are only (start, stop) pairs into them, so that new
-random cuts cost nothing.
-The tokenizer is an argument (any object with `encode_visits`); nothing here knows a model.
+The tokenizer is an argument: any object with `encode_visits`. Visits stay flat arrays with offsets, and windows are
+(start, stop) pairs into them, so new random cuts cost nothing.
 """
 
 from __future__ import annotations

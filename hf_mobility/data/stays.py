@@ -56,11 +56,11 @@ def drop_jumps(points: Any, *, max_kmh: float = 200.0) -> pd.DataFrame:
         # Of a run of steps that are all too fast only every other point goes in one round: the run's odd members.
         gone = fast[_odd_members(fast, before)]
         kept[gone] = False
-        origin, heir = before[gone], after[gone]
-        after[origin] = heir
-        bridged = heir >= 0
-        before[heir[bridged]] = origin[bridged]
-        suspects = heir[bridged]
+        origin, successor = before[gone], after[gone]
+        after[origin] = successor
+        bridged = successor >= 0
+        before[successor[bridged]] = origin[bridged]
+        suspects = successor[bridged]
     return points[kept].reset_index(drop=True)
 
 

@@ -1,7 +1,7 @@
-"""The task of trajectory prediction: everybody's known points, and the points that follow.
+"""The task of trajectory prediction: every user's known points, and the points that follow.
 
-Positions are in box units ([longitude, latitude], as `RawTokenizer` makes them), because that is what models see; the
-task also says what a unit is in metres and in degrees, so that errors are judged on the Earth.
+Positions are in box units ([longitude, latitude], as `RawTokenizer` makes them), because models read those. The task
+also holds the size of a unit in metres and in degrees, so that errors are evaluated on the Earth.
 """
 
 from __future__ import annotations

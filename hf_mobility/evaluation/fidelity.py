@@ -1,9 +1,8 @@
-"""How alike two sets of weeks are, and the table that shows generators beside the noise level and the baselines.
+"""Fidelity of generated weeks: the table that shows generators beside the noise level and the baselines.
 
-A week is a row of cell ids, one per hour, -1 = unknown. What is unusual: a divergence between two finite sets is never
-0, so the first row of the table is what a sample of real training weeks reaches, and a generator can only be judged
-against it; and beside fidelity stands what was copied from the training weeks, since copying them is the surest way to
-score well.
+A week is a row of cell ids, one per hour, -1 = unknown. A divergence between two finite sets is never 0, so the first
+row of the table is what a sample of real training weeks reaches. The table also counts what was copied from the
+training weeks, because copying is the surest way to score well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How people move and what was copied: checks that distances and popularity do not show.
 
-Two sets of weeks may agree in all six divergences of M-STAR and still differ in how often people move, in which pattern
-they string their places together in a day, or in nothing at all because one was copied from the other. As everywhere in
-this room, what touches an unknown hour (-1) is not counted.
+Two sets of weeks may agree in all six divergences of M-STAR and still differ in how often people move and in which
+pattern they visit places within a day; or one may be a copy of the other. Unknown hours (-1) are never counted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a set of generated weeks, or a table of visits, gives away about the people behind it.
+"""What a set of generated weeks, or a table of visits, reveals about the users behind it.
 
-What is unusual: nothing is called private. Every value stands beside what it is compared with: a generated week is near
-to some training week because people are alike, so the question is whether it is nearer than the weeks of real people
-whom nobody trained on. A good result here is no proof; a bad one is a reason not to publish.
+Every value is compared with that of held-out users: a generated week is near some training week because people are
+alike, so the question is whether it is nearer than the weeks of users who were not trained on. A good result is no
+proof of privacy. A bad one is a reason not to publish.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What embeddings know: small readers (linear and MLP) trained on some people or regions and judged on others.
+"""Probes of embeddings: linear readers and an MLP, trained on some users or regions and evaluated on others.
 
-Unusual: people are split by person and regions by blocks of several kilometres, because neighbouring regions share
-their visitors; every set of features gets the same splits, the same readers and the same search for the ridge
-strength, so that rows of a table can be compared. All is repeated with several seeds and reported with its deviation.
+Splits are by user, and for regions by blocks of several kilometres, because neighbouring regions share visitors. Every
+set of features gets the same splits, readers and search for the ridge strength, so rows of a table can be compared.
+Everything is repeated with several seeds and reported with its standard deviation.
 """
 
 from __future__ import annotations

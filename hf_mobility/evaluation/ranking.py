@@ -1,8 +1,8 @@
-"""Ranking metrics of next-location prediction, one row per target and intervals by user.
+"""Ranking metrics of next-location prediction: one row per target, intervals by user.
 
-What is unusual: the true place is ranked among *all* places of the city, tied places share the middle of their ranks
-(a predictor that says nothing does not score by the order of its table), and a target outside the city's table is a
-miss, not a row to be dropped. Intervals resample users, because the visits of one person are not independent.
+The true place is ranked among all places of the city. Tied places share the middle of their ranks, so a predictor that
+gives every place the same score gains nothing from the order of the table. A target outside the city's table is a miss;
+it is not dropped. Intervals resample users, because the visits of one user are not independent.
 """
 
 from __future__ import annotations

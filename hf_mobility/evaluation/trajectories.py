@@ -1,8 +1,8 @@
-"""Trajectory prediction on the Earth: errors in metres per horizon, over everybody and over people who move.
+"""Errors of trajectory prediction in metres per horizon, over all users and over those who move.
 
-What is unusual: metres come from the true local scale of the city's box (the authors take 100 km for every unit, 11 to
-13 % too much in Beijing; `paper_scale` does as they did), correlation is taken across people, axis by axis (theirs
-correlates the first two people), and the copied last point belongs in every table: most people stand still.
+Notes: metres are great-circle distances. The authors take 100 km for every unit of the box, 11 to 13 % too much in
+Beijing; `paper_scale` does as they did. Correlation is taken across users, axis by axis; theirs correlates the first
+two users. The copied last point belongs in every table, because most users stand still.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PAPER_METRES_PER_UNIT = 100_000.0
 
 
 class TrajectoryPredictor(Protocol):
-    """Anything that says where everybody will be."""
+    """Anything that predicts the future points of a task."""
 
     name: str
 

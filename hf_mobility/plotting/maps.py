@@ -1,7 +1,7 @@
-"""Web maps. A lazy extra: folium is imported on first use (`pip install hf_mobility[plot]`).
+"""Web maps of visits, flows and predictions. folium is imported on first use (`pip install "hf_mobility[plot]"`).
 
-Unusual: no background by default and Leaflet inside the file that `save_map` writes, so that a map opens without
-network and no server learns what was looked at. `tiles="OpenStreetMap"` asks that server for a background; folium's own
+There is no background by default, and `save_map` writes Leaflet into the file: a map opens without network, and no
+server learns what was looked at. `tiles="OpenStreetMap"` asks that server for a background. folium's own
 `map.save(path)` loads Leaflet and more from the network, as its popups and icon markers need.
 """
 

@@ -1,8 +1,7 @@
-"""Pictures of what models learn: training curves, SAMoE's experts, RAW's attention. matplotlib is a lazy extra
-(`pip install hf_mobility[plot]`).
+"""Pictures of what models learn: training curves, SAMoE's experts, RAW's attention.
 
-Unusual: what a model looks at is compared with what it would look at without having learned anything (`even`), because
-a causal model sees late hours more seldom than early ones whatever it learned.
+matplotlib is imported on first use (`pip install "hf_mobility[plot]"`). Attention is shown beside what a model that has
+learned nothing would give (`even`), because a causal model sees late hours less often than early ones.
 """
 
 from __future__ import annotations

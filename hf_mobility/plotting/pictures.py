@@ -1,7 +1,7 @@
-"""Maps as pictures. A lazy extra: matplotlib is imported on first use (`pip install hf_mobility[plot]`).
+"""Maps as pictures. matplotlib is imported on first use (`pip install "hf_mobility[plot]"`).
 
-Unusual: plain axes in kilometres around a middle, no background tiles, so that a map needs no network; `maps` draws the
-same on web maps, `plotting_models` draws what models learn. No function opens a window or touches pyplot's figures:
+Axes are kilometres around a middle, without background tiles, so that a picture needs no network. `maps` draws the same
+as web maps, `models` draws what models learn. No function opens a window or touches pyplot's figures:
 `ax.figure.savefig(path)` writes one.
 """
 

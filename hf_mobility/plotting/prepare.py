@@ -1,6 +1,6 @@
-"""The numbers behind the pictures: plain frames and arrays, so that a picture can be checked, or drawn elsewhere.
+"""The numbers behind the pictures: plain frames and arrays, to be checked or drawn elsewhere.
 
-Unusual: nothing here draws, so neither matplotlib nor folium is needed.
+Nothing here draws, so neither matplotlib nor folium is needed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The M-STAR examples on a toy city: days of 24 hours of thirty people, 16 cells, tiny models.
+"""The M-STAR benchmarks on a toy city: days of 24 hours of thirty users, 16 cells, tiny models.
 
-Unusual: `load_weeks` of every script is replaced by the toy's, so that nothing heavy runs; it has tests of its own.
+`load_weeks` of every script is replaced by the toy's, so that nothing heavy runs; it has tests of its own.
 """
 
 from __future__ import annotations

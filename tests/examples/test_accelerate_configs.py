@@ -1,7 +1,6 @@
 """The launch configurations in examples/accelerate are accepted by the installed accelerate, key by key.
 
-Unusual: accelerate copies unknown keys of `fsdp_config` without a word, so each is compared with the launcher's own
-options.
+accelerate copies unknown keys of `fsdp_config` without a warning, so each is compared with the launcher's options.
 """
 
 from __future__ import annotations

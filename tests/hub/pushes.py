@@ -1,7 +1,7 @@
 """What a user does with the Hub, by the real client, as a script: prints what happened as one line of JSON.
 
-Unusual: a process of its own, because huggingface_hub reads `HF_ENDPOINT` when it is imported, and one for all steps,
-because that import takes long. test_push_pull.py runs it, and reads what arrived at the server.
+It runs in a process of its own, because huggingface_hub reads `HF_ENDPOINT` when it is imported, and in one for all
+steps, because that import takes long. test_push_pull.py runs it, and reads what arrived at the server.
 """
 
 from __future__ import annotations

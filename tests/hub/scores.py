@@ -1,7 +1,7 @@
-"""What a saved model answers, everything found by the Auto classes: run as a script where hf_mobility is not installed,
+"""Answers of a saved model, everything found by the Auto classes: run as a script where hf_mobility is not installed,
 and as a module by the test that compares.
 
-Unusual: `hf_mobility` must not be imported here, nor anything else of this repository.
+`hf_mobility` must not be imported here, nor anything else of this repository.
 """
 
 from __future__ import annotations

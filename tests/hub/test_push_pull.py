@@ -1,8 +1,8 @@
 """Push and pull by the real huggingface_hub client over HTTP, against a server on loopback: models, tokenizers, whole
 pipelines and adapters; revisions, private repositories, refusals, interruptions.
 
-Unusual: one script (pushes.py) does everything in a process of its own; each test looks at a part of what it found, or
-at what the server received.
+One script (pushes.py) does everything in a process of its own. Each test looks at a part of what it found, or at what
+the server received.
 """
 
 from __future__ import annotations

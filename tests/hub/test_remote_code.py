@@ -1,8 +1,8 @@
 """Every saved folder carries the code that it needs: it loads in an environment that does not have hf_mobility, with
 the same answers. Where the package is installed, that code is never run.
 
-Unusual: the clean environment is a real one, made in a moment: it borrows the heavy dependencies through a `.pth` file.
-Files named `.pth` in a borrowed folder are not read, so an editable installation of hf_mobility there stays invisible.
+The clean environment is real; it borrows the heavy dependencies through a `.pth` file. Files named `.pth` in a borrowed
+folder are not read, so an editable installation of hf_mobility there stays invisible.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""RAW learns something: trained for seconds on simulated people, it beats the copied last point where people move.
+"""RAW learns: trained for seconds on simulated users, it beats the copied last point where users move.
 
-Everybody at every time is the wrong yardstick: most stand still, and then the last point is exact.
+An average over all users and times would hide that: most stand still, and then the last point is exact.
 """
 
 from __future__ import annotations

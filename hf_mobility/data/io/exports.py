@@ -1,7 +1,7 @@
-"""Generated (or real) weeks for other tools: origin-destination tables, and MATSim plans.
+"""Weeks for other tools: origin-destination tables and MATSim plans.
 
-Unusual: small counts are suppressed by default, because a flow of three people in one hour can be three known people;
-and plans are written person by person, so that memory does not grow with their number.
+Small counts are suppressed by default, because a flow of three users in one hour can be three known people. Plans are
+written user by user, so memory does not grow with their number.
 """
 
 from __future__ import annotations

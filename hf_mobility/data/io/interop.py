@@ -1,7 +1,7 @@
-"""Frames in the words of other packages, and back: scikit-mobility, trackintel, movingpandas, and GeoDataFrames.
+"""Frames to the tables of scikit-mobility, trackintel, movingpandas and geopandas, and back.
 
-Unusual: none of the three is imported; what they read is a table with certain column names, and that is what is made
-and read here. Where points become geometries geopandas is needed, a lazy extra (`pip install hf_mobility[geo]`).
+None of the first three is imported: they read tables with certain column names, and such tables are made and read here.
+Where points become geometries, geopandas is needed (`pip install "hf_mobility[geo]"`).
 
 Times come out aware, in UTC or in `timezone`, and mean the same instant. Sources of the names: scikit-mobility 1.3
 (`skmob.utils.constants`), trackintel 1.4 (`trackintel.model`), movingpandas 0.23 (`TrajectoryCollection`).

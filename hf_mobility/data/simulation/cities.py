@@ -18,7 +18,7 @@ import pandas as pd
 from ...tokenization.clock import zone_of
 from ...tokenization.errors import DataError
 from ...tokenization.grid import from_km
-from .diary import People, Town, live
+from .diary import People, Town, simulate
 from .profiles import ACTIVITIES, CITY_SITES, POI_KINDS, ROLES, SHAPES, CityHabits, draw_habits
 
 __all__ = ["CityHabits", "SimulatedCity", "simulate_cities", "simulate_city"]
@@ -83,8 +83,8 @@ def simulate_city(
     streams = np.random.default_rng(seed).spawn(5)
     habits = habits or draw_habits(streams[0])
     town, kinds = _build_town(streams[1], num_locations, shape=shape, radius_km=radius_km, habits=habits)
-    people = _settle(streams[2], num_users, town, kinds, habits)
-    user, place, hours, end = live(
+    people = _draw_people(streams[2], num_users, town, kinds, habits)
+    user, place, hours, end = simulate(
         streams[3], town, people, habits, num_days=num_days, first_weekday=first_day.weekday()
     )
 
@@ -254,7 +254,7 @@ def _zones(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # ----------------------------------------------------------------------------------------------------------- the people
 
 
-def _settle(rng: np.random.Generator, count: int, town: Town, kinds: np.ndarray, habits: CityHabits) -> People:
+def _draw_people(rng: np.random.Generator, count: int, town: Town, kinds: np.ndarray, habits: CityHabits) -> People:
     """Roles, homes, jobs and personal habits."""
     role = rng.choice(len(ROLES), count, p=[role.share for role in ROLES])
     housing = np.flatnonzero([POI_KINDS[kind].group == "Residence" for kind in kinds])
@@ -265,7 +265,7 @@ def _settle(rng: np.random.Generator, count: int, town: Town, kinds: np.ndarray,
     student = np.array([role.name == "student" for role in ROLES])[role]
     work[student] = rng.choice(campus, int(student.sum()))
     work[~np.array([role.works for role in ROLES])[role]] = -1
-    work[work == home] = -1  # they work from home, and live as people without a job to go to
+    work[work == home] = -1  # they work from home: simulated like users without a job
     return People.draw(rng, role, home, work, habits)
 
 

@@ -1,7 +1,7 @@
-"""The life of simulated people: plans for a day, trips to places, and what is remembered of them.
+"""Simulated users: plans for a day, trips to places, and remembered places.
 
-All people advance together: Python loops run over days and over the (at most a dozen) things on a day's plan, never
-over people or visits. Clock hours count from the first midnight.
+All users advance together: Python loops run over days and over the (at most a dozen) entries of a day's plan, never
+over users or visits. Clock hours count from the first midnight.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from .profiles import ACTIVITIES, DWELL_HOURS, NOVELTY, ROLES, STAGES, CityHabits
 
-__all__ = ["People", "Town", "live"]
+__all__ = ["People", "Town", "simulate"]
 
 _HOME, _WORK, _GYM = (ACTIVITIES.index(name) for name in ("home", "work", "gym"))
 _SHOPS = [ACTIVITIES.index(name) for name in ("groceries", "shopping")]
@@ -27,7 +27,7 @@ class Town:
     """Places, and for every activity and zone of departure the cumulative chances of each place.
 
     xy (N, 2) km; appeal (N,); zone (N,). ``steps`` holds one run of ascending numbers in (r, r + 1] per row
-    r = activity * zones + zone, so that one binary search serves people with different wishes in different zones.
+    r = activity * zones + zone, so that one binary search serves all activities and zones.
     """
 
     xy: np.ndarray
@@ -55,7 +55,7 @@ class Town:
         return cls(xy, appeal, zone, zones, np.concatenate(steps), np.concatenate(goals))
 
     def choose(self, rng: np.random.Generator, activity: np.ndarray, origin: np.ndarray) -> np.ndarray:
-        """A random place (n,) for each wish, seen from the place ``origin`` (n,)."""
+        """A random place (n,) for each activity, seen from the place ``origin`` (n,)."""
         row = activity * self.zones + self.zone[origin]
         return self.goals[np.searchsorted(self.steps, row + rng.random(len(row)), side="right")].astype(np.int64)
 
@@ -72,7 +72,7 @@ class People:
     work: np.ndarray
     outings: np.ndarray  # factor on leisure
     rho: np.ndarray
-    owl: np.ndarray  # hours by which leisure is later than usual
+    chronotype_shift: np.ndarray  # hours by which leisure is later than the average
     work_start: np.ndarray
     work_hours: np.ndarray
     works_on: np.ndarray  # (n, 7) bool
@@ -94,7 +94,7 @@ class People:
         is_shift = names == "shift worker"
         works_on = np.ones((count, 7), dtype=bool)
         works_on[:, list(habits.weekend)] = False
-        rest = rng.random((count, 7)).argsort(axis=1)[:, :2]  # shift workers have two days off of their own
+        rest = rng.random((count, 7)).argsort(axis=1)[:, :2]  # shift workers have two random days off
         own_week = np.ones((count, 7), dtype=bool)
         np.put_along_axis(own_week, rest, False, axis=1)
         works_on = np.where(is_shift[:, None], own_week, works_on) & (work >= 0)[:, None]
@@ -107,7 +107,7 @@ class People:
             work=work,
             outings=np.array([r.outings for r in ROLES])[role] * np.clip(rng.lognormal(0.0, 0.3, count), 0.4, 2.0),
             rho=np.clip(rng.normal(habits.exploration, 0.1, count), 0.05, 0.95),
-            owl=rng.normal(0.0, 0.5, count),
+            chronotype_shift=rng.normal(0.0, 0.5, count),
             work_start=np.clip(start, 6.0, 11.0),
             work_hours=np.array([r.hours for r in ROLES])[role] + rng.normal(0.0, 0.4, count),
             works_on=works_on,
@@ -119,7 +119,7 @@ class People:
 
 @dataclass
 class _State:
-    """Where everybody is and what they remember; ``log`` holds (user, place, hour, end of the stay before)."""
+    """State of all users, with remembered places; ``log`` holds (user, place, hour, end of the stay before)."""
 
     place: np.ndarray
     activity: np.ndarray
@@ -140,11 +140,11 @@ class _Plan:
     leave: np.ndarray
 
 
-def live(
+def simulate(
     rng: np.random.Generator, town: Town, people: People, habits: CityHabits, *, num_days: int, first_weekday: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Visits as arrays sorted by user and time: user, place, arrival hour, departure hour."""
-    state = _wake(rng, town, people)
+    state = _initialize(rng, town, people)
     for day in range(num_days):
         plan = _plan_day(rng, people, habits, day=day, weekday=(first_weekday + day) % 7)
         for k in range(plan.hour.shape[1]):
@@ -156,8 +156,8 @@ def live(
     return _visits(state, horizon=24.0 * num_days)
 
 
-def _wake(rng: np.random.Generator, town: Town, people: People) -> _State:
-    """Everybody is at home and has three favourite places for each activity, one of them visited more often."""
+def _initialize(rng: np.random.Generator, town: Town, people: People) -> _State:
+    """All users at home, with three favourite places for each activity, one of them visited more often."""
     count, kinds = len(people.home), len(ACTIVITIES)
     memory = np.zeros((count, kinds, _MEMORY), dtype=np.int32)
     at_work = np.where(people.work >= 0, people.work, people.home)
@@ -222,12 +222,12 @@ def _stages(
     start: np.ndarray,
     finish: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Wishes (n, stages) before they meet working hours: hour (inf = none), activity, hour of leaving."""
+    """Outings (n, stages) before working hours are taken into account: hour (inf = none), activity, hour of leaving."""
     count, busy = len(working), working[:, None]
     named = {"lunch_hour": habits.lunch_hour, "dinner_hour": habits.dinner_hour, "work_end": 17.5}
     usual = np.array([named[s.hour] if isinstance(s.hour, str) else s.hour for s in STAGES])
     hour = usual + rng.normal(0.0, 1.0, (count, len(STAGES))) * [s.spread for s in STAGES]
-    hour += people.owl[:, None] * np.where(busy & _BREAKS, 0.0, 1.0)
+    hour += people.chronotype_shift[:, None] * np.where(busy & _BREAKS, 0.0, 1.0)
     after = [i for i, s in enumerate(STAGES) if s.hour == "work_end"]
     hour[:, after] = np.where(busy, finish[:, None] + np.abs(hour[:, after] - 17.5) * 0.5 + 0.1, hour[:, after])
     late = np.array([s.late for s in STAGES])
@@ -267,7 +267,7 @@ def _step(
     hour: np.ndarray,
     leave: np.ndarray,
 ) -> None:
-    """Everybody in ``who`` does the next thing on the plan; those with time to spare go home first."""
+    """Next entry of the plan for the users ``who``; those with time to spare go home first."""
     spare = (state.activity[who] != _HOME) & (hour - state.until[who] > _GAP)
     idle = who[spare]
     _move(town, habits, state, idle, people.home[idle], _HOME, state.until[idle], np.inf)

@@ -1,8 +1,8 @@
-"""GPS-like points of a simulated city's people: regular fixes with noise at the places they visit and on the way.
+"""GPS-like points of a simulated city's users: regular fixes with noise, at visited places and on the way.
 
-Everybody is recorded at the same instants. Between two places people move in a straight line and arrive on time: they
-set off as late as their speed allows, but not before the stay ends, so a short gap makes a fast trip. Where visits are
-hidden (``observe`` below 1) they wait at the last known place.
+All users are recorded at the same instants. Between two places a user moves in a straight line and arrives on time:
+the departure is as late as the speed allows, but not before the stay ends, so a short gap makes a fast trip. Where
+visits are hidden (``observe`` below 1) the user waits at the last known place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def simulated_points(
     speed_kmh: float = 25.0,
     seed: int | np.random.Generator,
 ) -> pd.DataFrame:
-    """Points of everybody, from the first arrival to the end of the last stay.
+    """Points of all users, from the first arrival to the end of the last stay.
 
     Args:
         city: its visits are not changed.

@@ -18,6 +18,8 @@ import pandas as pd
 from ..tokenization.errors import DataError
 from .frames import as_visits
 
+_COLUMNS = ("user_id", "time", "location_id", "lat", "lon")
+
 
 @dataclass(frozen=True, eq=False)
 class NextLocationTask:
@@ -141,7 +143,7 @@ def _with_targets(
 
 
 def split_by_user(visits: pd.DataFrame, fractions: Sequence[float], seed: int = 0) -> tuple[pd.DataFrame, ...]:
-    """Split a canonical frame into parts that share no user, e.g. `split_by_user(visits, (0.8, 0.1, 0.1))`.
+    """Split a canonical frame (visits or points) into parts that share no user: `split_by_user(visits, (0.8, 0.2))`.
 
     Returns one canonical frame per fraction; every visit is in exactly one of them and every part has a user.
 
@@ -151,7 +153,7 @@ def split_by_user(visits: pd.DataFrame, fractions: Sequence[float], seed: int = 
     """
     if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and sum to 1; they are {tuple(fractions)}.")
-    _check_canonical(visits)
+    _check_canonical(visits, needed=("user_id", "time"))
     counts = _user_runs(visits)
     users, parts = len(counts), len(fractions)
     if users < parts:
@@ -176,9 +178,9 @@ def _user_runs(visits: pd.DataFrame) -> np.ndarray:
     return np.diff(np.r_[starts, len(user)]) if len(user) else starts
 
 
-def _check_canonical(visits: pd.DataFrame) -> None:
+def _check_canonical(visits: pd.DataFrame, needed: Sequence[str] = _COLUMNS) -> None:
     """Refuse frames whose order would let a target see its own future."""
-    missing = [name for name in ("user_id", "time", "location_id", "lat", "lon") if name not in visits.columns]
+    missing = [name for name in needed if name not in visits.columns]
     if missing:
         raise DataError(f"The visits frame lacks the columns {missing}; make it with validate_visits.")
     user, time = visits["user_id"].to_numpy(), visits["time"].to_numpy()

@@ -1,20 +1,19 @@
 """Adaptation to a new city: a LoRA adapter on a few percent of its visits, by a strength that the visits themselves
 choose.
 
-Unusual: the default first asks whether adapting helps at all. The people are split into halves; each strength is
-tuned on one half and scored on the other, both ways, and must gain more than one standard error over people. On
-check-ins the answer is usually "nothing"; on another kind of data "strong" pays (docs/results.md). When nothing helps,
-the adapter is the identity and the report says so.
+The default first asks whether adapting helps at all. The users are split into halves; each strength is tuned on one
+half and scored on the other, both ways, and must gain more than one standard error over users. On check-ins the answer
+is usually "nothing"; on another kind of data "strong" pays (docs/results.md). When nothing helps, the adapter is the
+identity and the report says so.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,20 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import PrinterCallback
 
-from ..data.city import popularity_levels
+from ..data.city import City, popularity_levels
+from ..data.frames import DataError, as_visits
+from ..data.io.records import name_of, read_records
 from ..data.sequences import CitySequences
-from ..hub.cards import CardFacts
+from ..data.splits import training_part
+from ..hub.card_facts import CardFacts
 from ..hub.loading import adapter_base, load_model
-from ..hub.push import SavedWithCard
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
+from .fit import callers_random_state, fit, nothing, on_device, on_stderr
 from .presets import training_arguments
-from .trainer import MobilityTrainer
+from .result import Trained
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERYWHERE = (
@@ -80,23 +81,20 @@ STRENGTHS: dict[str, Strength | None] = {
 }
 
 
-@dataclass(frozen=True)
-class Adaptation(SavedWithCard):
+@dataclass(frozen=True, kw_only=True)
+class Adaptation(Trained):
     """What `adapt` returns.
 
     model: PEFT model around a copy of the base. tokenizer: the city. strength: what was used. reason: one sentence.
     report: one row per strength tried: `nll_a`, `nll_b` (negative log-likelihood per visit on the half that was not
-        tuned on), `nll` (their mean), `gain` over no adaptation (nats per visit of all people), `gain_se` (its
-        standard error over people) and `chosen`.
-    seconds: wall time.
+        tuned on), `nll` (their mean), `gain` over no adaptation (nats per visit of all users), `gain_se` (its
+        standard error over users) and `chosen`.
+    history, seconds, notes, facts: see `Trained`.
     """
 
-    model: Any
-    tokenizer: SamoeTokenizer
     strength: str
     report: pd.DataFrame
     reason: str
-    seconds: float
 
     def save_pretrained(
         self, folder: str | Path, *, base_model: str | None = None, facts: CardFacts | None = None
@@ -122,48 +120,102 @@ class Adaptation(SavedWithCard):
 
 def adapt(
     model: SamoeForNextLocation | str | Path,
-    city: Any,
-    visits: pd.DataFrame,
-    *,
+    data: Any,
+    *old_order: Any,
+    city: City | None = None,
+    timezone: str | None = None,
     strength: str | Strength = "auto",
+    test_fraction: float = 0.0,
     tokens_per_batch: int = 512,
     window: int = CONTEXT,
     seed: int = 0,
     unknown: str = "error",
+    device: Any = None,
+    progress: bool = False,
+    **columns: str,
 ) -> Adaptation:
-    """Fit a LoRA adapter for `city` on canonical `visits`; the base model is left untouched.
+    """Fit a LoRA adapter of SAMoE for a city; the base model is left untouched.
 
     Args:
         model: a `SamoeForNextLocation` (not a PEFT model around one) or where to load one from.
-        city: a `City` (its popularity should come from these visits or from other training data).
-        visits: canonical visits frame (see `validate_visits`).
+        data: visits with `location_id`, as a frame, dataset, Arrow table or path (see `validate_visits`).
+        city: a `City`, whose popularity should come from training data only; by default the places that occur in
+            `data`.
+        timezone: IANA name: of a new city, and of naive times.
         strength: `auto` (the two-fold user check), `none`, `weak` (attention, one epoch) or `strong` (every linear
             layer, ten epochs); or a `Strength` of your own, which the report calls `custom`.
+        test_fraction: of each user's visits, left out for `evaluate_checkpoint` with the same fraction; the city's
+            popularity then counts the others only.
         tokens_per_batch: bound on a batch of training, padding included.
         window: longest context in training, in visits; at most what the model has positions for.
         seed: of the folds, the adapter's initialisation and the order of batches; the caller's generators are left as
             they were.
+        unknown: `error`, `nearest` or `drop`: what to do with places the city does not list.
+        device: `cpu` or `cuda`; by default where the model is.
+        progress: say on stderr which strength is tried, and which one was chosen before the last tuning begins.
+        columns: other names of the columns, as in `user_id="uid"`.
 
     Raises:
         ValueError: for an unknown strength, an adapter in place of a model, or visits in which nobody has two (unless
             the strength is `none`).
         TypeError: for another kind of model.
+
+    Example:
+        >>> local = adapt("checkpoints/samoe-small", visits, timezone="Europe/Berlin")  # doctest: +SKIP
+        >>> local.save_pretrained("my-city")  # doctest: +SKIP
     """
+    if old_order:
+        warnings.warn(
+            "adapt(model, city, visits) becomes adapt(model, visits, city=city).", FutureWarning, stacklevel=2
+        )
+        city, (data,) = data, old_order
     if isinstance(strength, str) and strength != "auto" and strength not in STRENGTHS:
         raise ValueError(f"strength must be 'auto' or one of {sorted(STRENGTHS)}, got {strength!r}.")
     if not isinstance(model, (SamoeForNextLocation, str, Path)):
         raise TypeError(f"model must be a SamoeForNextLocation or where to load one from, got {type(model).__name__}.")
     start = time.perf_counter()
     base = _load_base(model)
+    visits, city = _visits_and_city(data, city, timezone, test_fraction, columns)
     tokenizer = SamoeTokenizer.from_city(city, base.config)
     sequences = CitySequences.from_visits(visits, tokenizer, unknown=unknown)
     window = min(window, (base.config.max_position_embeddings or window + 1) - 1)
-    settings = {"tokens_per_batch": tokens_per_batch, "window": window, "seed": seed}
-    with _callers_random_state():
-        report, chosen, reason = _choose(base, tokenizer, sequences, strength, settings)
+    settings = {"tokens_per_batch": tokens_per_batch, "window": window, "seed": seed, "device": device}
+    tell = on_stderr if progress else nothing
+    with callers_random_state():
+        report, chosen, reason = _choose(base, tokenizer, sequences, strength, settings, tell)
+        tell(f"strength: {chosen}; {reason}")
         recipe = strength if isinstance(strength, Strength) else STRENGTHS[chosen]
-        adapted = _tune(base, TrainingCity.build(sequences, tokenizer), recipe, settings)
-    return Adaptation(adapted.eval(), tokenizer, chosen, report, reason, time.perf_counter() - start)
+        adapted, history = _tune(base, TrainingCity.build(sequences, tokenizer), recipe, settings)
+    text = f"The adapter: {len(visits):,} visits of {visits['user_id'].nunique():,} users."
+    return Adaptation(
+        model=adapted.eval(),
+        tokenizer=tokenizer,
+        history=history,
+        seconds=time.perf_counter() - start,
+        notes=(reason,),
+        facts=CardFacts(notes=reason, training_data=text, seed=seed),
+        strength=chosen,
+        report=report,
+        reason=reason,
+    )
+
+
+def _visits_and_city(
+    data: Any, city: Any, timezone: str | None, test_fraction: float, columns: dict[str, str]
+) -> tuple[pd.DataFrame, Any]:
+    """Canonical training visits, and the city with their popularity where a part was left out."""
+    zone, name = timezone or getattr(city, "timezone", None), name_of(data)
+    if columns or not isinstance(data, pd.DataFrame):
+        data = read_records(data, timezone=zone, **columns)
+    visits = as_visits(data, timezone=zone)
+    if city is None:
+        if timezone is None:
+            raise DataError("The city is missing: pass city=, or timezone= for the places that occur in the visits.")
+        city = City.from_visits(visits, timezone=timezone, name=name)
+    if not test_fraction:
+        return visits, city
+    visits = training_part("samoe", visits, test_fraction=test_fraction, seed=0)
+    return visits, city.with_popularity(visits)
 
 
 def _load_base(model: SamoeForNextLocation | str | Path) -> SamoeForNextLocation:
@@ -186,6 +238,7 @@ def _choose(
     sequences: CitySequences,
     strength: str | Strength,
     settings: dict[str, Any],
+    tell: Callable[[str], None],
 ) -> tuple[pd.DataFrame, str, str]:
     """The report, the strength and why."""
     if isinstance(strength, Strength):
@@ -203,11 +256,12 @@ def _choose(
     order = np.random.default_rng(settings["seed"]).permutation(len(people))[:MAX_USERS_FOR_FOLDS]
     halves = np.array_split(people[order], 2)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in STRENGTHS}
-    for tuned_on, scored_on in (halves, halves[::-1]):
+    for half, (tuned_on, scored_on) in enumerate((halves, halves[::-1]), 1):
         training = _with_own_popularity(TrainingCity.build(sequences.subset(tuned_on), tokenizer))
         held_out = replace(training, sequences=sequences.subset(scored_on))
         for name, candidate in STRENGTHS.items():
-            tuned = _tune(base, training, candidate, settings)
+            tell(f"trying strength {name!r} on half {half} of the users")
+            tuned, _ = _tune(base, training, candidate, settings)
             scores[name].append(nll_by_person(tuned, held_out, window=settings["window"]))
     report = _compare(scores)
     chosen = str(report["strength"][report["chosen"]].item())
@@ -262,17 +316,20 @@ def _with_own_popularity(city: TrainingCity) -> TrainingCity:
     return replace(city, location_features=features)
 
 
-def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | None, settings: dict[str, Any]) -> Any:
-    """A PEFT model around a copy of `base`, tuned on one city; the identity adapter for `None`."""
+def _tune(
+    base: SamoeForNextLocation, city: TrainingCity, strength: Strength | None, settings: dict[str, Any]
+) -> tuple[Any, pd.DataFrame]:
+    """A PEFT model around a copy of `base`, tuned on one city, and its history; the identity adapter for `None`."""
     torch.manual_seed(settings["seed"])
     adapted = get_peft_model(copy.deepcopy(base), (strength or Strength(ATTENTION, epochs=0)).lora_config())
     if base.name_or_path and Path(base.name_or_path).is_dir():  # wherever the adapter will be loaded from
         adapted.peft_config["default"].base_model_name_or_path = str(Path(base.name_or_path).resolve())
     if strength is None:
-        return adapted
+        return adapted, pd.DataFrame()
     corpus, batching = CityCorpus([city]), {key: settings[key] for key in ("tokens_per_batch", "window")}
     steps_per_epoch = len(CityBatchSampler(corpus, seed=settings["seed"], **batching))
     epochs = min(strength.epochs, strength.max_steps / steps_per_epoch)
+    where = {"use_cpu": base.device.type == "cpu"} if settings["device"] is None else on_device(settings["device"])
     with tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(
             scratch,
@@ -282,27 +339,12 @@ def _tune(base: SamoeForNextLocation, city: TrainingCity, strength: Strength | N
             warmup_steps=min(5, int(epochs * steps_per_epoch) // 10),
             learning_rate=strength.learning_rate,
             seed=settings["seed"],
-            use_cpu=base.device.type == "cpu",
-            logging_strategy="no",
+            logging_first_step=True,
+            **where,
         )
-        implementation = base.config._attn_implementation
-        if base.device.type == "cpu":
-            adapted.set_attn_implementation("eager")
-        trainer = MobilityTrainer(
-            adapted,
-            arguments,
-            train_dataset=corpus,
-            max_candidates=1500,
-            **batching,
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        # The Trainer leaves bf16 autocast wrapped around forward; a model that is handed out computes in its own
-        # precision.
-        adapted = trainer.accelerator.unwrap_model(adapted, keep_fp32_wrapper=False)
-        adapted.set_attn_implementation(implementation)
+        adapted, history = fit(adapted, arguments, corpus, max_candidates=1500, **batching)
     _shrink(adapted, strength.shrink)
-    return adapted
+    return adapted, history
 
 
 def _shrink(adapted: Any, factor: float) -> None:
@@ -332,16 +374,3 @@ def nll_by_person(model: Any, city: TrainingCity, *, window: int = CONTEXT, toke
         for column, values in enumerate((loss.double().sum(1), (target != -100).sum(1))):
             found[:, column] += np.bincount(person, weights=values.cpu().numpy(), minlength=len(found))
     return found
-
-
-@contextmanager
-def _callers_random_state() -> Iterator[None]:
-    """The Trainer seeds the global generators; give the caller theirs back."""
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)

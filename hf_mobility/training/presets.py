@@ -1,6 +1,6 @@
-"""Training settings as plain `TrainingArguments`: a visible dictionary, the caller's values last.
+"""Settings of models and trainings as visible dictionaries; the caller's values go before them.
 
-The values are those of the recipe that was measured on open check-ins; see docs/results.md.
+The values are those that were measured; see docs/results.md.
 """
 
 from __future__ import annotations
@@ -64,6 +64,29 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "label_names": ["labels"],
     },
 }
+
+# Of new models that `train` makes; the configurations' own defaults are the papers'.
+MODEL_SETTINGS: dict[str, dict[str, Any]] = {
+    "samoe": {},
+    "mstar-codec": {  # as the shipped codec
+        "num_encoder_layers": 0,
+        "nested_cells": True,
+        "level_lengths": [1, 7, 28, 168],
+        "codebook_size": 1024,
+        "dropout": 0.0,
+    },
+    "mstar": {  # decoding without a search: the best path over all codes
+        "within_level_steps": 6,
+        "temperature": 1.0,
+        "top_k": None,
+        "smoothing_window": 0,
+        "decoding": "viterbi",
+    },
+    "raw": {},
+}
+SAMOE_BATCHES: dict[str, Any] = {"tokens_per_batch": 1024, "augment": True, "max_candidates": 1500}
+RAW_WINDOW_DAYS = 7
+TRAINING_PRESETS = {"samoe": "pretrain", "mstar-codec": "mstar_codec", "mstar": "mstar", "raw": "raw"}
 
 
 def training_arguments(output_dir: str, *, preset: str = "pretrain", **overrides: Any) -> TrainingArguments:

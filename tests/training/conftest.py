@@ -43,4 +43,4 @@ def local(toy: SimpleNamespace) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def automatic(local: SimpleNamespace, short_strong: None) -> Adaptation:
-    return adapt(local.base, local.city, local.visits, seed=5, **SMALL)
+    return adapt(local.base, local.visits, city=local.city, seed=5, **SMALL)

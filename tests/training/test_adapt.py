@@ -38,7 +38,7 @@ def test_the_base_model_is_left_untouched(local: SimpleNamespace, toy: SimpleNam
     weights = {name: value.clone() for name, value in base.state_dict().items()}
     attributes, config, modules = dict(vars(base)), base.config.to_dict(), [name for name, _ in base.named_modules()]
     implementation = base.config._attn_implementation
-    adapted = adapt(base, local.city, local.visits, strength="strong", **local.small).model
+    adapted = adapt(base, local.visits, city=local.city, strength="strong", **local.small).model
     assert isinstance(adapted, PeftModel)
     assert adapted.get_base_model() is not base
     assert weights.keys() == base.state_dict().keys()
@@ -54,21 +54,21 @@ def test_a_base_in_training_mode_stays_in_it_and_the_result_is_ready_to_predict(
     local: SimpleNamespace, toy: SimpleNamespace
 ) -> None:
     base = toy.model().train()
-    adapted = adapt(base, local.city, local.visits, strength="weak", **local.small).model
+    adapted = adapt(base, local.visits, city=local.city, strength="weak", **local.small).model
     assert base.training
     assert not adapted.training
 
 
 def test_the_base_may_be_given_by_its_folder(local: SimpleNamespace, tmp_path: Path) -> None:
     local.base.save_pretrained(tmp_path)
-    by_folder = adapt(tmp_path, local.city, local.visits, strength="weak", **local.small)
-    by_model = adapt(local.base, local.city, local.visits, strength="weak", **local.small)
+    by_folder = adapt(tmp_path, local.visits, city=local.city, strength="weak", **local.small)
+    by_model = adapt(local.base, local.visits, city=local.city, strength="weak", **local.small)
     assert all(torch.equal(value, trained(by_model)[name]) for name, value in trained(by_folder).items())
 
 
 def test_the_callers_frame_is_not_changed(local: SimpleNamespace) -> None:
     before = local.visits.copy(deep=True)
-    adapt(local.base, local.city, local.visits, strength="weak", **local.small)
+    adapt(local.base, local.visits, city=local.city, strength="weak", **local.small)
     pd.testing.assert_frame_equal(local.visits, before)
 
 
@@ -76,7 +76,7 @@ def test_the_callers_frame_is_not_changed(local: SimpleNamespace) -> None:
 
 
 def test_no_strength_is_the_identity(local: SimpleNamespace) -> None:
-    made = adapt(local.base, local.city, local.visits, strength="none", **local.small)
+    made = adapt(local.base, local.visits, city=local.city, strength="none", **local.small)
     assert made.strength == "none"
     tokenizer = SamoeTokenizer.from_city(local.city, local.base.config)
     own = local.logits(made.model, made.tokenizer, local.visits)
@@ -87,7 +87,7 @@ def test_no_strength_is_the_identity(local: SimpleNamespace) -> None:
 def test_only_lora_parameters_of_the_named_layers_change(
     local: SimpleNamespace, strength: str, others: tuple[str, ...]
 ) -> None:
-    made = adapt(local.base, local.city, local.visits, strength=strength, **local.small)
+    made = adapt(local.base, local.visits, city=local.city, strength=strength, **local.small)
     start = local.base.state_dict()
     changed = set()
     for name, value in made.model.get_base_model().state_dict().items():
@@ -113,7 +113,7 @@ def test_the_strong_strength_reaches_every_head(local: SimpleNamespace) -> None:
 
 
 def test_adapting_on_a_city_improves_its_own_likelihood(local: SimpleNamespace) -> None:
-    made = adapt(local.base, local.city, local.visits, strength=STRONG, **local.small)
+    made = adapt(local.base, local.visits, city=local.city, strength=STRONG, **local.small)
     city = TrainingCity.build(CitySequences.from_visits(local.visits, made.tokenizer), made.tokenizer)
     before, after = (nll_by_person(model, city).sum(0) for model in (local.base, made.model))
     assert after[0] / after[1] < before[0] / before[1] - 0.05
@@ -122,12 +122,12 @@ def test_adapting_on_a_city_improves_its_own_likelihood(local: SimpleNamespace) 
 def test_a_model_with_few_positions_is_adapted_on_windows_that_it_can_read(local: SimpleNamespace) -> None:
     columns = local.base.config.num_poi_features
     released = SamoeConfig.from_preset("tiny", variant="released", num_poi_features=columns, max_position_embeddings=6)
-    made = adapt(SamoeForNextLocation(released), local.city, local.visits, strength="weak", tokens_per_batch=64)
+    made = adapt(SamoeForNextLocation(released), local.visits, city=local.city, strength="weak", tokens_per_batch=64)
     assert all(torch.isfinite(value).all() for value in trained(made).values())
 
 
 def test_the_model_handed_out_computes_in_its_own_precision(local: SimpleNamespace) -> None:
-    made = adapt(local.base, local.city, local.visits, strength="weak", **local.small)
+    made = adapt(local.base, local.visits, city=local.city, strength="weak", **local.small)
     assert all(value.dtype == torch.float32 for value in made.model.state_dict().values())
     hidden = made.model.get_base_model().model(
         **{
@@ -145,27 +145,27 @@ def test_the_model_handed_out_computes_in_its_own_precision(local: SimpleNamespa
 
 def test_an_unknown_strength_is_named(local: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match=r"strength must be 'auto' or one of \['none', 'strong', 'weak'\], got 'wild'"):
-        adapt(local.base, local.city, local.visits, strength="wild")
+        adapt(local.base, local.visits, city=local.city, strength="wild")
 
 
 def test_a_peft_model_is_no_base(local: SimpleNamespace, automatic: Adaptation) -> None:
     with pytest.raises(TypeError, match="must be a SamoeForNextLocation or where to load one from, got PeftModel"):
-        adapt(automatic.model, local.city, local.visits)
+        adapt(automatic.model, local.visits, city=local.city)
 
 
 def test_visits_in_which_nobody_has_two_are_refused(local: SimpleNamespace) -> None:
     single = local.visits.groupby("user_id").head(1).reset_index(drop=True)
     for strength in ("auto", "weak"):
         with pytest.raises(ValueError, match="nobody in the training set has two visits"):
-            adapt(local.base, local.city, single, strength=strength)
+            adapt(local.base, single, city=local.city, strength=strength)
 
 
 def test_unknown_places_are_an_error_unless_dropped(local: SimpleNamespace) -> None:
     visits = local.visits.assign(location_id=local.visits["location_id"].where(local.visits.index != 4, "elsewhere"))
     with pytest.raises(ValueError, match="elsewhere"):
-        adapt(local.base, local.city, visits, strength="weak")
-    kept = adapt(local.base, local.city, visits, strength="weak", unknown="drop", **local.small)
-    same = adapt(local.base, local.city, visits.drop(index=4), strength="weak", **local.small)
+        adapt(local.base, visits, city=local.city, strength="weak")
+    kept = adapt(local.base, visits, city=local.city, strength="weak", unknown="drop", **local.small)
+    same = adapt(local.base, visits.drop(index=4), city=local.city, strength="weak", **local.small)
     assert all(torch.equal(value, trained(same)[name]) for name, value in trained(kept).items())
 
 
@@ -173,7 +173,7 @@ def test_a_shrunk_adapter_adds_that_part_of_what_was_learned(local: SimpleNamesp
     whole, half = (replace(STRONG, epochs=2, shrink=factor) for factor in (1.0, 0.5))
     made = {}
     for name, strength in (("whole", whole), ("half", half)):
-        made[name] = adapt(local.base, local.city, local.visits, strength=strength, **local.small)
+        made[name] = adapt(local.base, local.visits, city=local.city, strength=strength, **local.small)
         assert made[name].strength == "custom" and str(strength) in made[name].reason and made[name].report.empty
     start = local.base.state_dict()
     merged = {name: copy.deepcopy(found.model).merge_and_unload().state_dict() for name, found in made.items()}
@@ -243,7 +243,7 @@ def test_held_out_people_change_no_tuned_model(local: SimpleNamespace, monkeypat
             return np.ones((len(city.sequences.users), 2))
 
         monkeypatch.setattr(module, "nll_by_person", score)
-        adapt(local.base, local.city, visits, seed=5, **local.small)
+        adapt(local.base, visits, city=local.city, seed=5, **local.small)
         return seen
 
     users = np.unique(local.visits["user_id"])
@@ -279,7 +279,7 @@ def test_a_gain_counts_only_beyond_its_standard_error_over_people(
     base = people(1.0, 1.0)
     scores = iter([base, base, people(*strong[:2]), base, base, people(*strong[2:])])
     monkeypatch.setattr(module, "nll_by_person", lambda *_, **__: next(scores))
-    made = adapt(local.base, local.city, local.visits, **local.small)
+    made = adapt(local.base, local.visits, city=local.city, **local.small)
     assert made.strength == chosen
     own, before = (local.logits(model, made.tokenizer, local.visits) for model in (made.model, local.base))
     assert torch.equal(own, before) == (chosen == "none") == ("identity" in made.reason)
@@ -296,7 +296,7 @@ def test_the_standard_error_is_that_of_a_ratio_of_sums() -> None:
 def test_fewer_than_four_people_get_the_weak_strength_and_are_told_so(local: SimpleNamespace) -> None:
     users = np.unique(local.visits["user_id"])
     three = local.visits[local.visits["user_id"].isin(users[:3])]
-    made = adapt(local.base, local.city, three, **local.small)
+    made = adapt(local.base, three, city=local.city, **local.small)
     assert made.strength == "weak"
     assert "3 people with two visits are too few" in made.reason
     assert made.report.empty
@@ -306,9 +306,9 @@ def test_people_with_one_visit_do_not_count_as_people_to_check_on(local: SimpleN
     users = np.unique(local.visits["user_id"])
     position = local.visits.groupby("user_id").cumcount()
     few = local.visits[local.visits["user_id"].isin(users[:3]) | (position == 0)].reset_index(drop=True)
-    assert adapt(local.base, local.city, few, **local.small).strength == "weak"
+    assert adapt(local.base, few, city=local.city, **local.small).strength == "weak"
     enough = local.visits[local.visits["user_id"].isin(users[:4]) | (position == 0)].reset_index(drop=True)
-    assert len(adapt(local.base, local.city, enough, **local.small).report) == 3
+    assert len(adapt(local.base, enough, city=local.city, **local.small).report) == 3
 
 
 # Randomness
@@ -322,7 +322,7 @@ def test_the_callers_generators_are_left_as_they_were(local: SimpleNamespace) ->
     random.seed(1)
     np.random.seed(2)  # noqa: NPY002
     torch.manual_seed(3)
-    adapt(local.base, local.city, local.visits, strength="weak", seed=7, **local.small)
+    adapt(local.base, local.visits, city=local.city, strength="weak", seed=7, **local.small)
     assert random.random() == expected[0]
     assert np.random.random() == expected[1]  # noqa: NPY002
     assert torch.equal(torch.rand(3), expected[2])
@@ -333,7 +333,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(local: Simpl
     files = []
     for number, seed in enumerate((1, 1, 2)):
         torch.rand(number)  # the state of the global generator plays no part
-        made = adapt(tmp_path / "base", local.city, local.visits, strength="weak", seed=seed, **local.small)
+        made = adapt(tmp_path / "base", local.visits, city=local.city, strength="weak", seed=seed, **local.small)
         made.save_pretrained(tmp_path / str(number))
         files.append((tmp_path / str(number) / "adapter_model.safetensors").read_bytes())
     assert files[0] == files[1] != files[2]

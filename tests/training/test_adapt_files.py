@@ -25,14 +25,14 @@ def test_a_base_without_a_name_must_be_named(local: SimpleNamespace, automatic: 
         automatic.save_pretrained(tmp_path / "unnamed")
     assert not (tmp_path / "unnamed").exists()
     local.base.save_pretrained(tmp_path / "base")
-    made = adapt(local.base, local.city, local.visits, strength="weak", **local.small)
+    made = adapt(local.base, local.visits, city=local.city, strength="weak", **local.small)
     made.save_pretrained(tmp_path / "named", base_model=str(tmp_path / "base"))
     config = json.loads((tmp_path / "named" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tmp_path / "base")
 
 
 def test_merged_is_unmerged(local: SimpleNamespace) -> None:
-    made = adapt(local.base, local.city, local.visits, strength="strong", **local.small)
+    made = adapt(local.base, local.visits, city=local.city, strength="strong", **local.small)
     unmerged = local.logits(made.model, made.tokenizer, local.visits)
     merged = made.model.merge_and_unload()
     assert isinstance(merged, SamoeForNextLocation)
@@ -92,7 +92,7 @@ def test_a_saved_adapter_predicts_the_same_in_a_new_process_however_it_is_loaded
 ) -> None:
     base, folder, script = tmp_path / "base", tmp_path / "adapter", tmp_path / "script.py"
     local.base.save_pretrained(base)
-    made = adapt(base, local.city, local.visits, strength="strong", **local.small)
+    made = adapt(base, local.visits, city=local.city, strength="strong", **local.small)
     made.save_pretrained(folder)
     names = {path.name for path in folder.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "city.json", "city.safetensors"} <= names

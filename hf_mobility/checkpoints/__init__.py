@@ -1,0 +1,1 @@
+"""Whole checkpoints: evaluation of a model with its city, baselines first."""

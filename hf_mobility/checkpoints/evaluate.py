@@ -1,0 +1,102 @@
+"""`evaluate_checkpoint`: a model beside its baselines on records that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..data.frames import DataError
+from ..data.io.records import read_records
+from ..hub.loading import adapter_base, loading
+from .mstar import evaluate_mstar
+from .raw import evaluate_raw
+from .samoe import evaluate_samoe
+from .unseen import Checkpoint
+
+EVALUATIONS: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
+    "mobility_samoe": (evaluate_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
+    "mobility_mstar": (evaluate_mstar, ["model", "n", "displacement", "radius", "duration", "mean6", "cpc", "copied"]),
+    "mobility_raw": (evaluate_raw, ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "error_km"]),
+}
+
+
+def evaluate_checkpoint(
+    model: Any,
+    data: Any,
+    *,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    city: Any = None,
+    min_known: float | None = None,
+    fill_hours: float | None = None,
+    timezone: str | None = None,
+    device: Any = None,
+    batch_size: int | None = None,
+    **columns: str,
+) -> pd.DataFrame:
+    """Evaluate a model on records that it was not trained on, baselines first.
+
+    SAMoE: ranking of every user's last visits. M-STAR: fidelity of generated weeks to those of held-out users. RAW:
+    errors of held-out users' positions, predicted ten slots ahead.
+
+    Args:
+        model: a folder or Hub id, or what `train` or `adapt` returned.
+        data: a table of visits or points, as a frame, dataset, Arrow table or path (see `validate_visits`); for M-STAR
+            also weeks of cells (see `read_weeks`).
+        test_fraction: of each user's visits (SAMoE), or of the users. Train and adapt with the same fraction and seed.
+        seed: of the split and of everything that is drawn.
+        city: another `City` than the checkpoint's (SAMoE); its popularity is counted anew from the training part.
+        min_known, fill_hours: of weeks, as in `train` (M-STAR).
+        timezone: IANA name, for naive times; the checkpoint's by default.
+        device: where the model computes; by default where it was loaded.
+        batch_size: weeks or windows at one time.
+        columns: other names of the columns, as in `user_id="uid"`.
+
+    Returns:
+        One row per model (RAW: per model, subset and horizon), the checkpoint's last. `attrs["main"]` names the main
+        columns, `attrs["notes"]` holds sentences on what limits the comparison.
+
+    Raises:
+        DataError: a model that is not evaluated alone (a codec), or one that was made from exactly these records.
+
+    Example:
+        >>> table = evaluate_checkpoint("my-city", visits)  # doctest: +SKIP
+        >>> table[table.attrs["main"]]  # doctest: +SKIP
+    """
+    if not 0 < test_fraction < 1:
+        raise DataError(f"test_fraction must lie between 0 and 1; it is {test_fraction}.")
+    checkpoint = Checkpoint.opened(model, device=device, batch_size=batch_size)
+    kind = kind_of(model)
+    if kind not in EVALUATIONS:
+        raise DataError(f"{checkpoint.name} is a {kind}; evaluate_checkpoint evaluates {', '.join(EVALUATIONS)}.")
+    weeks = {name: value for name, value in (("min_known", min_known), ("fill_hours", fill_hours)) if value is not None}
+    if weeks and kind != "mobility_mstar":
+        raise DataError(f"{' and '.join(weeks)}: for weeks (M-STAR), not for a {kind}.")
+    if city is not None and kind != "mobility_samoe":
+        raise DataError(f"A {kind} knows the city that it was trained in: leave city out.")
+    evaluation, main = EVALUATIONS[kind]
+    zone = timezone or getattr(city, "timezone", None) or checkpoint.timezone
+    records = read_records(data, timezone=zone, **columns)
+    extra = {"city": city} if kind == "mobility_samoe" else weeks
+    table = evaluation(checkpoint, records, test_fraction=test_fraction, seed=seed, **extra)
+    table.attrs["main"] = main
+    return table
+
+
+def kind_of(model: Any) -> str:
+    """The `model_type` of a checkpoint; no weight is read. An adapter is one of SAMoE.
+
+    Raises:
+        OSError: no such folder or repository.
+    """
+    if not isinstance(model, (str, Path)):
+        return str(model.model.config.model_type)
+    from transformers import AutoConfig
+
+    with loading(str(model)):
+        if adapter_base(model) is not None:
+            return "mobility_samoe"
+        return str(AutoConfig.from_pretrained(str(model)).model_type)

@@ -1,0 +1,81 @@
+"""M-STAR's weeks beside those of held-out users, of simple generators, and of the training part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..baselines import Conditions, ExplorationReturn, HourlyMarkov, ResampledWeeks
+from ..data.cutting import describe_weeks, weeks_on
+from ..data.splits import split_users
+from ..data.weeks import WeekTable
+from ..evaluation.fidelity import fidelity_report
+from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from .unseen import Checkpoint, refuse_seen
+
+UNSEEN_HOME_SHARE = 0.05  # of the test weeks: homes where nobody of the training data lives
+
+
+def evaluate_mstar(
+    checkpoint: Checkpoint, data: Any, *, test_fraction: float, seed: int, **weeks: float
+) -> pd.DataFrame:
+    """The table of `fidelity_report`; `weeks` are `min_known` and `fill_hours`."""
+    pipe = checkpoint.pipeline(TrajectoryGenerationPipeline)
+    tokenizer = pipe.tokenizer
+    train, real, report = _parts(tokenizer, data, test_fraction, seed, weeks)
+    fitted_homes = np.zeros(tokenizer.num_cells, np.int64)
+    if tokenizer.conditions is not None:
+        fitted_homes = tokenizer.conditions.home_counts.sum(axis=0)
+    of_train = _homes(tokenizer, train)
+    refuse_seen(checkpoint.name, fitted_homes, of_train + _homes(tokenizer, real), of_train)
+    real = real[: len(train)]
+    lat, lon, slots = tokenizer.lat, tokenizer.lon, 24 * 60 // tokenizer.interval_minutes
+    drawn = Conditions(**tokenizer.sample_conditions(len(real), seed=seed))
+    made = {name: rival.generate(drawn, seed=seed) for name, rival in _rivals(train, lat, lon, slots).items()}
+    made[checkpoint.name] = pipe.generate(len(real), seed=seed, to="weeks")
+    table = fidelity_report(made, real=real, train=train, lat=lat, lon=lon, seed=seed, slots_per_day=slots)
+    notes = [describe_weeks(report, min_known=weeks.get("min_known"))]
+    unseen = _homes(tokenizer, real)[fitted_homes == 0].sum() / len(real)
+    if unseen > UNSEEN_HOME_SHARE:
+        notes.append(
+            f"{unseen:.0%} of the test weeks have their home where nobody of the generator's training data lives: if "
+            "these are other users than those of its city, the table compares two cities."
+        )
+    table.attrs["notes"] = notes
+    return table
+
+
+def _parts(
+    tokenizer: Any, data: Any, test_fraction: float, seed: int, weeks: dict[str, float]
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Cells of the training part and of the test part, and the report on all weeks."""
+    if isinstance(data, WeekTable):
+        parts = [
+            weeks_on(tokenizer, part, **weeks) for part in split_users(data, test_fraction=test_fraction, seed=seed)
+        ]
+        (train, _, report), (real, _, other) = parts
+        return train, real, {name: _sum(report[name], other[name]) for name in report}
+    cells, users, report = weeks_on(tokenizer, data, **weeks)
+    _, held_out = split_users(data, test_fraction=test_fraction, seed=seed)
+    testing = np.isin(users, held_out["user_id"].unique())  # type: ignore[arg-type]
+    return cells[~testing], cells[testing], report
+
+
+def _sum(one: Any, other: Any) -> Any:
+    return None if one is None or other is None else one + other
+
+
+def _rivals(train: np.ndarray, lat: np.ndarray, lon: np.ndarray, slots: int) -> dict[str, Any]:
+    return {
+        "ResampledWeeks": ResampledWeeks().fit(train),
+        "HourlyMarkov": HourlyMarkov(by_home=False, slots_per_day=slots).fit(train, num_cells=len(lat)),
+        "HourlyMarkov, by home": HourlyMarkov(by_home=True, slots_per_day=slots).fit(train, num_cells=len(lat)),
+        "ExplorationReturn": ExplorationReturn(slots_per_day=slots).fit(train, lat=lat, lon=lon),
+    }
+
+
+def _homes(tokenizer: Any, cells: np.ndarray) -> np.ndarray:
+    """(cells of the grid,) weeks by home."""
+    return np.bincount(tokenizer.home_and_commute(cells)[0], minlength=tokenizer.num_cells)

@@ -1,0 +1,74 @@
+"""A checkpoint to evaluate, and the check that it was not made from its own test data.
+
+What the tokenizer counted of its training data (popularity, homes) tells, without a record of whose data they were.
+RAW's tokenizer has its bounds only, which is worth a note.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.frames import DataError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model comes from, and how tables call it. `made` is a `Trained`, or None for a folder or Hub id."""
+
+    name: str
+    source: str
+    made: Any
+    device: Any
+    batch_size: int | None
+
+    @classmethod
+    def opened(cls, model: Any, *, device: Any, batch_size: int | None) -> Checkpoint:
+        if isinstance(model, (str, Path)):
+            return cls(Path(model).name, str(model), None, device, batch_size)
+        if not (hasattr(model, "model") and hasattr(model, "tokenizer")):
+            raise TypeError(
+                f"model must be a folder, a Hub id, or what train or adapt returned, got {type(model).__name__}."
+            )
+        return cls(type(getattr(model.model, "base_model", model.model)).__name__, "", model, device, batch_size)
+
+    @property
+    def timezone(self) -> str | None:
+        """Of the city that lies beside the weights; None where there is none."""
+        tokenizer = self.tokenizer()
+        return None if tokenizer is None else str(tokenizer.timezone)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer beside the weights; None for weights alone."""
+        if self.made is not None:
+            return self.made.tokenizer
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.source)
+        except (OSError, ValueError):
+            return None
+
+    def pipeline(self, pipeline_class: Any, **options: Any) -> Any:
+        """The pipeline of a folder, Hub id or `Trained`, on the device that was asked for."""
+        if self.batch_size is not None:
+            options["batch_size"] = self.batch_size
+        if self.made is not None:
+            pipe = pipeline_class(self.made.model, self.made.tokenizer, **options)
+        else:
+            pipe = pipeline_class.from_pretrained(self.source, **options)
+        if self.device is not None:
+            pipe.model.to(self.device)
+        return pipe
+
+
+def refuse_seen(name: str, saved: Any, of_all: Any, of_training: Any) -> None:
+    """Raise where the tokenizer saved what all the records give, and not what their training part gives."""
+    if np.array_equal(of_all, saved) and not np.array_equal(of_training, saved):
+        raise DataError(
+            f"{name} was made from exactly these records, those of the test included: train or adapt with the same "
+            "test_fraction (and seed), or give records that it has not seen."
+        )

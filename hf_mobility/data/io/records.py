@@ -1,0 +1,154 @@
+"""Records of people in any form that the verbs take: a frame, a file of visits, points or weeks, or a `WeekTable`.
+
+A file is opened as a path as long as `validate_visits` can read it; GeoParquet, other separators and formats of times
+are turned into a frame here. Generated weeks (`trajectory_id`, `slot`, `cell`) are records of one user per week.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..frames import DataError, numbers_where_exact, validate_visits
+from ..weeks import WeekTable, read_weeks
+
+__all__ = ["GEO", "OpenedTable", "column_names", "is_week_table", "name_of", "open_table", "read_records"]
+
+GEO = ".geoparquet"
+_GENERATED = {"trajectory_id", "slot", "cell"}
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
+_FIRST_SLOT = re.compile(r"(?:h|hour_?|slot_?)?0", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class OpenedTable:
+    """What a verb is called with: `verb(table.data, timezone=..., **table.columns)`."""
+
+    data: Any
+    columns: dict[str, str]
+
+
+def read_records(source: Any, *, timezone: str | None = None, **columns: str) -> pd.DataFrame | WeekTable:
+    """A canonical frame of visits or points, or a table of weeks.
+
+    Args:
+        source: a `WeekTable`; or what `validate_visits` or `read_weeks` takes, or a `.geoparquet` file.
+        timezone: IANA name, for naive times.
+        columns: other names of the columns, as in `user_id="uid"`.
+
+    Returns:
+        A `WeekTable` for weeks (a column `cells`, or `h0`, `h1`, ...), else the frame of `validate_visits`.
+
+    Raises:
+        DataError: columns that are missing or hold values that cannot be used.
+        FileNotFoundError: a path that does not exist.
+    """
+    if isinstance(source, WeekTable):
+        return source
+    if is_week_table(column_names(source)):
+        known = {role: name for role, name in columns.items() if role in ("user_id", "start")}
+        if len(known) < len(columns):
+            raise DataError(f"A table of weeks has no column for {sorted(set(columns) - set(known))}.")
+        return read_weeks(source, **known)
+    table = open_table(source, columns=columns, timezone=timezone)
+    return validate_visits(table.data, timezone=timezone, **table.columns)
+
+
+def open_table(
+    source: Any,
+    *,
+    columns: dict[str, str],
+    timezone: str | None = None,
+    sep: str | None = None,
+    time_format: str | None = None,
+) -> OpenedTable:
+    """The table as `validate_visits` can read it, and its columns' names.
+
+    Args:
+        source: a frame or a path.
+        columns: role -> name in the file.
+        timezone: of naive times in a GeoParquet file, which is checked here.
+        sep: separator of a CSV file; a comma by default.
+        time_format: of the column of times, as in `"%d.%m.%Y %H:%M"`.
+
+    Raises:
+        DataError: a separator for another file than CSV, or times of another format.
+    """
+    names = column_names(source, sep=sep or ",")
+    if "user_id" not in columns and names >= _GENERATED and "user_id" not in names:
+        columns = {**columns, "user_id": "trajectory_id"}
+    time = columns.get("time", "time")
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if sep is not None or time_format is not None:
+            ids = [columns.get(role, role) for role in ("user_id", "location_id")]
+            source = _read_csv(path, sep or ",", ids, [] if time_format is None else [time])
+        elif path.suffix == GEO:
+            from .interop import from_geo
+
+            return OpenedTable(from_geo(path, timezone=timezone, **columns), {})
+    if time_format is not None:
+        source = _with_times(source, time, time_format)
+    return OpenedTable(source, columns)
+
+
+def is_week_table(names: set[str]) -> bool:
+    """Whether these are the columns of what `read_weeks` reads."""
+    return "cells" in names or ("time" not in names and any(_FIRST_SLOT.fullmatch(str(name)) for name in names))
+
+
+def column_names(source: Any, *, sep: str = ",") -> set[str]:
+    """The names of a table's columns; none where it cannot be read, which its reader says better."""
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if not path.is_file():
+            return set()
+        if path.suffix in (".parquet", GEO):
+            import pyarrow.parquet
+
+            return set(pyarrow.parquet.read_schema(path).names)
+        return set(pd.read_csv(path, nrows=0, sep=sep).columns) if _is_csv(path) else set()
+    columns = getattr(source, "column_names", None)
+    if columns is None:
+        columns = getattr(source, "columns", ())
+    return set(columns) if not callable(columns) else set()
+
+
+def name_of(source: Any) -> str:
+    """What a city or a table is called after its file; empty for anything but a path."""
+    return Path(source).name.split(".")[0] if isinstance(source, (str, Path)) else ""
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix == ".csv" or path.name.endswith(".csv.gz")
+
+
+def _read_csv(path: Path, sep: str, ids: list[str], text: list[str]) -> pd.DataFrame:
+    """As `validate_visits` reads a CSV file: ids are text, and a venue called "NA" is no missing value."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if not _is_csv(path):
+        raise DataError(f"A separator and a format of times are for .csv files, not for {path.name}.")
+    names = list(pd.read_csv(path, sep=sep, nrows=0).columns)
+    missing = {name: [""] if name in ids else _MISSING for name in names}
+    dtypes = {name: str for name in (*ids, *text) if name in names}
+    table = pd.read_csv(path, sep=sep, dtype=dtypes, keep_default_na=False, na_values=missing, low_memory=False)
+    return numbers_where_exact(table, ids[0])
+
+
+def _with_times(table: pd.DataFrame, name: str, time_format: str) -> pd.DataFrame:
+    if name not in table:
+        return table  # which validate_visits says better
+    times = pd.to_datetime(table[name].astype(str), format=time_format, errors="coerce")
+    bad = times.isna() & table[name].notna()
+    if bad.any():
+        first = table[name][bad].tolist()[:5]
+        raise DataError(
+            f"Column {name!r}: {int(bad.sum())} of {len(table)} values do not fit the format {time_format!r} (first: "
+            f"{first}); give the format of the file."
+        )
+    return table.assign(**{name: times})

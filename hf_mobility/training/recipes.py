@@ -1,0 +1,251 @@
+"""How each system is trained: data in, (model, tokenizer, history, notes) out. `train.py` chooses and checks.
+
+The settings stand in `presets.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import TrainingArguments
+
+from ..data.city import City
+from ..data.cutting import central_box, corners, describe_grid, describe_weeks, refuse_strays, weeks_on
+from ..data.frames import DataError
+from ..data.week_arrays import shift_weeks
+from ..data.weeks import WeekTable
+from ..hub.loading import load_model
+from ..modeling.codec_mstar import MstarCodecModel
+from ..modeling.configuration_mstar import MstarCodecConfig
+from ..modeling.configuration_raw import RawConfig
+from ..modeling.configuration_samoe import SamoeConfig
+from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
+from ..modeling.modeling_raw import RawForTrajectoryPrediction
+from ..modeling.modeling_samoe import SamoeForNextLocation
+from ..tokenization.tokenization_mstar import MstarTokenizer
+from ..tokenization.tokenization_raw import RawTokenizer
+from ..tokenization.tokenization_samoe import SamoeTokenizer
+from .corpus import CityCorpus
+from .fit import fit
+from .presets import MODEL_SETTINGS, RAW_WINDOW_DAYS, SAMOE_BATCHES
+from .rows import ArrayRows
+
+CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `train` was asked for, after its checks; see there. `tell` is called with sentences on the data."""
+
+    size: str
+    settings: TrainingArguments
+    start: str | None
+    codec: Any
+    city: Any
+    timezone: str | None
+    cell_km: float | None
+    coverage: float | None
+    bounds: Sequence[float] | None
+    min_known: float | None
+    fill_hours: float | None
+    shifted_copies: int
+    seed: int
+    tell: Callable[[str], None]
+
+
+class Made(NamedTuple):
+    """What a recipe returns."""
+
+    model: Any
+    tokenizer: Any
+    history: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def train_samoe(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made:
+    """One model for several cities; the tokenizer is that of the first."""
+    model = _started(SamoeForNextLocation, recipe) or SamoeForNextLocation(
+        SamoeConfig.from_preset(recipe.size, **MODEL_SETTINGS["samoe"])
+    )
+    tokenizers = [SamoeTokenizer.from_city(city, model.config) for _, city in cities]
+    corpus = CityCorpus.from_visits([(visits, tokenizer) for (visits, _), tokenizer in zip(cities, tokenizers)])
+    notes = tuple(f"city {city.name or '(no name)'}: {len(city):,} places" for _, city in cities)
+    _tell(notes, recipe)
+    model, history = fit(model, recipe.settings, corpus, **SAMOE_BATCHES)
+    return Made(model, tokenizers[0], history, notes)
+
+
+def train_codec(data: Any, recipe: Recipe) -> Made:
+    """M-STAR's codec, with the tokenizer of the grid and its conditions."""
+    tokenizer = _started_tokenizer(MstarTokenizer, recipe) or new_grid(data, recipe)
+    cells, notes = _weeks(tokenizer, data, recipe)
+    model = _started(MstarCodecModel, recipe)
+    if model is None:
+        config = _codec_config(tokenizer, recipe.size)
+        tokenizer.fit_conditions(cells, sample=1_500, seed=recipe.seed)
+        model = MstarCodecModel(config)
+    cells = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=recipe.shifted_copies, seed=recipe.seed)
+    encoded = tokenizer(cells, conditions=False, return_tensors="pt")
+    rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
+    model, history = fit(model, recipe.settings, rows)
+    return Made(model, tokenizer, history, notes)
+
+
+def train_mstar(data: Any, recipe: Recipe) -> Made:
+    """M-STAR's generator: a new one on a codec, or one that goes on."""
+    tokenizer = _started_tokenizer(MstarTokenizer, recipe) or _tokenizer_of(recipe.codec)
+    cells, notes = _weeks(tokenizer, data, recipe)
+    model = _started(MstarForTrajectoryGeneration, recipe) or _new_generator(tokenizer, recipe)
+    model.fit_transition(torch.from_numpy(cells))
+    model.to(recipe.settings.device)  # where the codec is quick
+    shifted = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=recipe.shifted_copies, seed=recipe.seed)
+    encoded = tokenizer(shifted, return_tensors="pt")
+    given = {name: encoded[name] for name in ("attention_mask", *CONDITIONS)}
+    codes = model.codec.encode(encoded["input_ids"], encoded["attention_mask"], batch_size=256).cpu()
+    model, history = fit(model, recipe.settings, ArrayRows({"code_ids": codes, **given}))
+    return Made(model, tokenizer, history, notes)
+
+
+def train_raw(data: Any, recipe: Recipe) -> Made:
+    """RAW on the next point of windows of whole weeks."""
+    if isinstance(data, WeekTable):
+        raise DataError("RAW is trained on points or stays (user_id, time, lat, lon), not on weeks of cells.")
+    tokenizer, model = _raw_tokenizer(data, recipe), _started(RawForTrajectoryPrediction, recipe)
+    if model is None:
+        shape = {"max_position_embeddings": tokenizer.model_max_length, "slots_per_day": tokenizer.slots_per_day}
+        model = RawForTrajectoryPrediction(RawConfig.from_preset(recipe.size, **MODEL_SETTINGS["raw"], **shape))
+    series = tokenizer.encode_points(data, outside="keep" if _whole_box(recipe) else "drop")
+    batch = tokenizer.to_batch(series, padding=True, return_tensors="pt")
+    notes = (_describe_windows(tokenizer, series, len(data)),)
+    _tell(notes, recipe)
+    model, history = fit(model, recipe.settings, ArrayRows({**batch, "labels": batch["coordinates"]}), eager=False)
+    return Made(model, tokenizer, history, notes)
+
+
+# ---------------------------------------------------------------------------------------------- starting from a folder
+
+
+def _started(model_class: Any, recipe: Recipe) -> Any:
+    """The model of the folder to go on with; None for a new one."""
+    return None if recipe.start is None else load_model(model_class, recipe.start, reader="train(start=)", kwargs={})
+
+
+def _started_tokenizer(tokenizer_class: Any, recipe: Recipe) -> Any:
+    return None if recipe.start is None else tokenizer_class.from_pretrained(recipe.start)
+
+
+def _tokenizer_of(codec: Any) -> Any:
+    return codec.tokenizer if hasattr(codec, "tokenizer") else MstarTokenizer.from_pretrained(str(codec))
+
+
+# --------------------------------------------------------------------------------------------------------------- M-STAR
+
+
+def new_grid(data: Any, recipe: Recipe) -> MstarTokenizer:
+    """The grid of a table of weeks, or cells over the box of the records."""
+    km = 1.0 if recipe.cell_km is None else recipe.cell_km
+    if isinstance(data, WeekTable):
+        return _grid_of_table(data, recipe)
+    if recipe.timezone is None:
+        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin'.")
+    if recipe.bounds is not None:
+        data = corners(recipe.bounds)
+    elif recipe.coverage is None:
+        refuse_strays(data["lat"], data["lon"], cell_km=km)
+    share = recipe.coverage or 1.0
+    return MstarTokenizer.from_visits(data, timezone=recipe.timezone, cell_km=km, coverage=share)
+
+
+def _grid_of_table(table: WeekTable, recipe: Recipe) -> MstarTokenizer:
+    given = [name for name in ("cell_km", "coverage", "bounds") if getattr(recipe, name) is not None]
+    if given:
+        raise DataError(f"A table of weeks has its grid already: leave {', '.join(given)} out.")
+    zone = recipe.timezone or table.timezone
+    if table.grid is None or zone is None:
+        missing = "grid" if table.grid is None else "time zone (pass timezone=)"
+        raise DataError(
+            f"The table of weeks does not say its {missing}: a Parquet file can (metadata grid, box_lat, box_lon, tz), "
+            "and so can a WeekTable(..., grid=SquareGrid(...), timezone=...)."
+        )
+    return MstarTokenizer.from_square_grid(table.grid, timezone=zone, num_hours=table.cells.shape[1])
+
+
+def _weeks(tokenizer: MstarTokenizer, data: Any, recipe: Recipe) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(N, L) cells, and what is said of grid and weeks, at once."""
+    cells, _, report = weeks_on(tokenizer, data, min_known=recipe.min_known, fill_hours=recipe.fill_hours)
+    notes = describe_grid(tokenizer), describe_weeks(report, min_known=recipe.min_known)
+    _tell(notes, recipe)
+    return cells, notes
+
+
+def _codec_config(tokenizer: MstarTokenizer, size: str) -> MstarCodecConfig:
+    settings = MODEL_SETTINGS["mstar-codec"]
+    hours = settings["level_lengths"][-1]
+    if tokenizer.num_hours != hours:
+        raise DataError(f"The codec is one of weeks of {hours} hours; these rows have {tokenizer.num_hours}.")
+    shape: dict[str, Any] = {
+        "num_cells": tokenizer.num_cells,
+        "cells_per_resolution": tokenizer.cells_per_resolution,
+        "level_resolutions": [len(tokenizer.cells_per_resolution) - 1] * len(settings["level_lengths"]),
+    }
+    return MstarCodecConfig.from_preset(size, **settings, **shape)
+
+
+def _new_generator(tokenizer: MstarTokenizer, recipe: Recipe) -> MstarForTrajectoryGeneration:
+    codec = getattr(recipe.codec, "model", None) or load_model(
+        MstarCodecModel, str(recipe.codec), reader="train(codec=)", kwargs={}
+    )
+    has_places = not codec.config.num_encoder_layers  # a vector of their own, to copy
+    values = {"num_attributes": tokenizer.num_attributes, "copy_places": has_places, **MODEL_SETTINGS["mstar"]}
+    model = MstarForTrajectoryGeneration.from_codec(codec, recipe.size, **values)
+    model.fit_places(tokenizer.cell_map)
+    return model
+
+
+# ------------------------------------------------------------------------------------------------------------------ RAW
+
+
+def _whole_box(recipe: Recipe) -> bool:
+    """Whether the box is that of all points, so that none lies outside."""
+    return recipe.start is None and recipe.bounds is None and recipe.coverage is None and recipe.city is None
+
+
+def _raw_tokenizer(points: pd.DataFrame, recipe: Recipe) -> RawTokenizer:
+    """The box of the points, of `bounds`, or of the model to go on with."""
+    tokenizer = _started_tokenizer(RawTokenizer, recipe)
+    if tokenizer is not None and recipe.bounds is None and recipe.coverage is None:
+        return tokenizer
+    zone = recipe.timezone or getattr(tokenizer, "timezone", None)
+    if zone is None:
+        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin'.")
+    shape: dict[str, Any] = {"model_max_length": RAW_WINDOW_DAYS * 96}
+    if tokenizer is not None:
+        names = ("model_max_length", "interval_minutes", "time_features", "fill")
+        shape = {name: getattr(tokenizer, name) for name in names}
+    if recipe.bounds is not None:
+        south, west, north, east = (float(edge) for edge in recipe.bounds)
+        return RawTokenizer.from_box((west, east, south, north), timezone=zone, **shape)
+    if recipe.coverage is None:
+        refuse_strays(points["lat"], points["lon"])
+        return RawTokenizer.from_points(points, timezone=zone, **shape)
+    box = central_box(points["lat"], points["lon"], coverage=recipe.coverage)
+    return RawTokenizer.from_points(corners(box).assign(time=0), timezone=zone, **shape)
+
+
+def _describe_windows(tokenizer: RawTokenizer, series: Any, rows: int) -> str:
+    west, east, south, north = tokenizer.box
+    edges = ",".join(f"{edge:.4f}" for edge in (south, west, north, east))
+    return (
+        f"windows: {len(series):,} of {len(np.unique(series.user_index)):,} users, {series.observed.mean():.0%} of the "
+        f"slots recorded; {series.num_outside:,} of {rows:,} rows outside the bounds {edges}"
+    )
+
+
+def _tell(notes: Sequence[str], recipe: Recipe) -> None:
+    for note in notes:
+        recipe.tell(note)

@@ -1,0 +1,234 @@
+"""`train`: one verb for all systems, from records of people to a model with its city."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import TrainingArguments, set_seed
+
+from ..data.city import City
+from ..data.frames import DataError
+from ..data.io.records import name_of, read_records
+from ..data.splits import training_part
+from ..data.weeks import WeekTable
+from ..hub.card_facts import CardFacts
+from .fit import callers_random_state, nothing, on_device, on_stderr
+from .presets import TRAINING_PRESETS, training_arguments
+from .recipes import Recipe, train_codec, train_mstar, train_raw, train_samoe
+from .result import Trained
+
+SYSTEMS: dict[str, Callable[..., Any]] = {
+    "samoe": train_samoe,
+    "mstar-codec": train_codec,
+    "mstar": train_mstar,
+    "raw": train_raw,
+}
+_WEEKS = ("mstar-codec", "mstar")
+_ONLY_FOR = {  # an option -> the systems that know it
+    "codec": ("mstar",),
+    "shifted_copies": _WEEKS,
+    "min_known": _WEEKS,
+    "fill_hours": _WEEKS,
+    "cell_km": ("mstar-codec",),
+    "coverage": ("mstar-codec", "raw"),
+    "bounds": ("mstar-codec", "raw"),
+    "city": ("samoe",),
+}
+
+
+def train(
+    system: str,
+    data: Any,
+    *,
+    size: str | None = None,
+    start: str | Path | None = None,
+    codec: Any = None,
+    city: Any = None,
+    timezone: str | None = None,
+    cell_km: float | None = None,
+    coverage: float | None = None,
+    bounds: Sequence[float] | None = None,
+    min_known: float | None = None,
+    fill_hours: float | None = None,
+    shifted_copies: int = 0,
+    test_fraction: float = 0.0,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    output_dir: str | Path | None = None,
+    device: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+    **columns: str,
+) -> Trained:
+    """Train a model of `system` on records of people.
+
+    Args:
+        system: `samoe` (next places), `mstar-codec` and then `mstar` (weeks), `raw` (positions).
+        data: a table of visits or points, as a frame, dataset, Arrow table or path (see `validate_visits`). For the two
+            of M-STAR also weeks of cells (`WeekTable`, or what `read_weeks` reads). For `samoe` also a list of pairs,
+            one per city: (visits, `City` or name of the time zone).
+        size: preset of a new model: `tiny`, `small` (default), `base`, ...
+        start: folder or Hub id of a model of this kind to go on with, instead of a new one.
+        codec: of a new `mstar`: a folder, a Hub id, or what `train("mstar-codec", ...)` returned.
+        city: `City` of the visits (`samoe`); by default the places that occur in `data`.
+        timezone: IANA name: of a new city, and of naive times.
+        cell_km: side of a cell of a new grid (`mstar-codec`); 1 by default.
+        coverage: central share of the records, on each axis, that a new grid or box must hold (`mstar-codec`, `raw`).
+        bounds: (south, west, north, east) in degrees of a new grid or box, in place of `coverage`.
+        min_known: least share of known hours of a week that is trained on (M-STAR); 0.5 by default.
+        fill_hours: gaps of at most so many hours in one and the same cell are filled (M-STAR); 0 by default.
+        shifted_copies: of each week, moved over the grid (M-STAR; see `shift_weeks`).
+        test_fraction: left out, for `evaluate_checkpoint` with the same fraction and seed.
+        epochs, steps: passes over the data (3 by default) or batches; one of the two.
+        batch_size: rows of a batch. `samoe` fills batches by length and takes none.
+        learning_rate: highest; the preset's by default.
+        arguments: other fields of `transformers.TrainingArguments`.
+        output_dir: for checkpoints that `arguments` ask for; none are written by default.
+        device: `cpu` or `cuda`; by default the accelerator where there is one.
+        seed: of the first weights, the order of batches and the split.
+        progress: show the Trainer's bar, and on stderr what is said of grid, weeks and windows.
+        columns: other names of the columns, as in `user_id="uid"`.
+
+    Returns:
+        `Trained`, with `model`, `tokenizer`, `history`, `notes`, `save_pretrained` and `push_to_hub`.
+
+    Raises:
+        DataError: options that contradict each other or are of another system, and faults of the data.
+        OSError: no such folder, file or repository.
+
+    Example:
+        >>> made = train("raw", points, timezone="Asia/Shanghai", steps=1500)  # doctest: +SKIP
+        >>> made.save_pretrained("my-raw")  # doctest: +SKIP
+    """
+    options = {"codec": codec, "shifted_copies": shifted_copies or None, "min_known": min_known, "city": city}
+    options |= {"fill_hours": fill_hours, "cell_km": cell_km, "coverage": coverage, "bounds": bounds}
+    check_options(system, options, size=size, start=start, epochs=epochs, steps=steps, batch_size=batch_size)
+    began = time.perf_counter()
+    given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate, "max_steps": steps}
+    given["num_train_epochs"] = (3.0 if steps is None else None) if epochs is None else epochs
+    fields = {"save_strategy": "no", "logging_first_step": True, **on_device(device)}
+    fields |= {name: value for name, value in given.items() if value is not None} | dict(arguments or {})
+    with tempfile.TemporaryDirectory() as scratch, callers_random_state():
+        set_seed(seed)
+        settings = _settings(system, output_dir or scratch, seed=seed, progress=progress, fields=fields)
+        recipe = Recipe(
+            **{**options, "shifted_copies": shifted_copies},  # type: ignore[arg-type]
+            size=size or "small",
+            settings=settings,
+            start=None if start is None else str(start),
+            timezone=timezone,
+            seed=seed,
+            tell=on_stderr if progress else nothing,
+        )
+        ready, text = _prepared(system, data, recipe, test_fraction=test_fraction, columns=columns)
+        made = SYSTEMS[system](ready, recipe)
+    if start is not None:
+        text += f"; before that, what {Path(start).name} was trained on"
+    facts = CardFacts(training_data=f"{text}.", seed=seed)
+    return Trained(**made._asdict(), seconds=time.perf_counter() - began, facts=facts)
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
+
+
+def check_options(
+    system: str,
+    options: Mapping[str, Any],
+    *,
+    size: str | None,
+    start: Any,
+    epochs: float | None,
+    steps: int | None,
+    batch_size: int | None,
+) -> None:
+    """Refuse what contradicts itself before any data are read; `options` are those of single systems, None = not given.
+
+    Raises:
+        DataError: one sentence.
+    """
+    if system not in SYSTEMS:
+        raise DataError(f"system must be one of {', '.join(SYSTEMS)}, not {system!r}.")
+    for name, systems in _ONLY_FOR.items():
+        if options.get(name) is not None and system not in systems:
+            raise DataError(f"{name} is for {' and '.join(systems)}, not for {system}.")
+    if system == "mstar" and (options.get("codec") is None) == (start is None):
+        raise DataError("mstar needs either codec=, a trained codec, or start=, a generator to go on with.")
+    if start is not None:
+        fixed = ["size"] if size is not None else []
+        if system == "mstar-codec":
+            fixed += [name for name in ("cell_km", "coverage", "bounds") if options.get(name) is not None]
+        if fixed:
+            raise DataError(f"{' and '.join(fixed)}: of a new model, but start= goes on with a trained one.")
+    if options.get("bounds") is not None and options.get("coverage") is not None:
+        raise DataError("bounds and coverage both say how large the city is: give one of them.")
+    if (options.get("shifted_copies") or 0) < 0:
+        raise DataError(f"shifted_copies must be 0 or more, not {options['shifted_copies']}.")
+    if epochs is not None and steps is not None:
+        raise DataError("epochs and steps both say how long to train: give one of them.")
+    if batch_size is not None and system == "samoe":
+        raise DataError("batch_size is not for samoe, which fills its batches by length.")
+
+
+def _settings(system: str, folder: Any, *, seed: int, progress: bool, fields: dict[str, Any]) -> TrainingArguments:
+    quiet = {"disable_tqdm": not progress}
+    return training_arguments(str(folder), preset=TRAINING_PRESETS[system], seed=seed, **{**quiet, **fields})
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+def _prepared(
+    system: str, data: Any, recipe: Recipe, *, test_fraction: float, columns: dict[str, str]
+) -> tuple[Any, str]:
+    """What the recipe takes, without the test part, and what the card says of it."""
+
+    def part(source: Any, zone: str | None) -> Any:
+        records = read_records(source, timezone=zone, **columns)
+        return training_part(system, records, test_fraction=test_fraction, seed=recipe.seed)
+
+    if system != "samoe":
+        if isinstance(data, (list, tuple)):
+            raise DataError(f"{system} is trained on one city at a time, {len(data)} are given.")
+        records = part(data, recipe.timezone)
+        return records, _describe(records, name_of(data))
+    pairs = data if isinstance(data, (list, tuple)) else [(data, recipe.city or recipe.timezone)]
+    if not pairs:
+        raise DataError("There is no city to train on: the list is empty.")
+    cities = [_city_of(source, where, part, bool(test_fraction)) for source, where in pairs]
+    texts = [_describe(visits, city.name) for visits, city in cities]
+    return cities, "; ".join(texts)
+
+
+def _city_of(source: Any, where: Any, part: Callable[..., Any], left_out: bool) -> tuple[pd.DataFrame, City]:
+    """Training visits and their city; `where` is a `City` or the name of a time zone."""
+    if where is None:
+        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin', or city=.")
+    if not isinstance(where, City):
+        visits = part(source, where)
+        _check_visits(visits)
+        return visits, City.from_visits(visits, timezone=where, name=name_of(source))
+    visits = part(source, where.timezone)
+    _check_visits(visits)
+    return visits, where.with_popularity(visits) if left_out else where
+
+
+def _check_visits(visits: Any) -> None:
+    if isinstance(visits, WeekTable) or "location_id" not in visits:
+        raise DataError("samoe is trained on visits: the table has no column location_id (assign_cells makes it).")
+
+
+def _describe(records: Any, name: str) -> str:
+    if isinstance(records, WeekTable):
+        text = f"{len(records):,} weeks"
+    else:
+        kind = "visits" if "location_id" in records else "points"
+        text = f"{len(records):,} {kind} of {records['user_id'].nunique():,} users"
+    return f"{name}: {text}" if name else text

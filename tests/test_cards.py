@@ -133,7 +133,7 @@ def test_the_adapters_card_replaces_pefts_unfilled_one_and_names_no_path(toy: Si
     model = samoe(SamoeForNextLocation, toy)[0]
     model.save_pretrained(tmp_path / "base")
     visits, city = toy.city(4)
-    local = adapt(tmp_path / "base", city, visits, strength="none")
+    local = adapt(tmp_path / "base", visits, city=city, strength="none")
     local.save_pretrained(tmp_path / "local")
     assert str(tmp_path) not in (tmp_path / "local" / "README.md").read_text(encoding="utf-8")
     write_card(tmp_path / "local", local.model, tokenizer=local.tokenizer, name=str(tmp_path / "local"), replace=True)
@@ -173,7 +173,7 @@ def test_licence_and_training_data_go_with_the_weights(toy: SimpleNamespace, tmp
     assert "## Sampling bias\n\nFrom the card of first: Few tourists.\n" in again.text
 
     visits, city = toy.city(4)
-    local = adapt(tmp_path / "again", city, visits, strength="none")
+    local = adapt(tmp_path / "again", visits, city=city, strength="none")
     local.save_pretrained(
         tmp_path / "local", facts=CardFacts(training_data="The adapter: 4 people.", data_license="mine")
     )

@@ -184,5 +184,5 @@ def test_samoe_trains_adapts_and_predicts_there(toy: Any, tmp_path: Path) -> Non
     tables = [NextLocationPipeline(one, tokenizer).predict(visits) for one in (base, on_cuda(base))]
     assert_same(torch.tensor(tables[1]["probability"]), torch.tensor(tables[0]["probability"]), 2e-3)
 
-    adapted = adapt(on_cuda(base), city, visits, strength="weak", seed=0).model
+    adapted = adapt(on_cuda(base), visits, city=city, strength="weak", seed=0).model
     assert next(adapted.parameters()).device.type == "cuda"

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.frames import DataError
-from ..data.io.records import read_records
+from ..data.io.records import as_records
 from ..hub.loading import adapter_base, loading
 from .mstar import evaluate_mstar
 from .raw import evaluate_raw
@@ -79,7 +79,7 @@ def evaluate_checkpoint(
         raise DataError(f"A {kind} knows the city that it was trained in: leave city out.")
     evaluation, main = EVALUATIONS[kind]
     zone = timezone or getattr(city, "timezone", None) or checkpoint.timezone
-    records = read_records(data, timezone=zone, **columns)
+    records = as_records(data, timezone=zone, **columns)
     extra = {"city": city} if kind == "mobility_samoe" else weeks
     table = evaluation(checkpoint, records, test_fraction=test_fraction, seed=seed, **extra)
     table.attrs["main"] = main

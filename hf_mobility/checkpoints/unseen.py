@@ -33,7 +33,8 @@ class Checkpoint:
             raise TypeError(
                 f"model must be a folder, a Hub id, or what train or adapt returned, got {type(model).__name__}."
             )
-        return cls(type(getattr(model.model, "base_model", model.model)).__name__, "", model, device, batch_size)
+        inner = model.model.get_base_model() if hasattr(model.model, "get_base_model") else model.model
+        return cls(type(inner).__name__, "", model, device, batch_size)
 
     @property
     def timezone(self) -> str | None:

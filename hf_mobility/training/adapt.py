@@ -27,7 +27,7 @@ from peft.tuners.lora import LoraLayer
 
 from ..data.city import City, popularity_levels
 from ..data.frames import DataError, as_visits
-from ..data.io.records import name_of, read_records
+from ..data.io.records import as_records, name_of
 from ..data.sequences import CitySequences
 from ..data.splits import training_part
 from ..hub.card_facts import CardFacts
@@ -206,7 +206,7 @@ def _visits_and_city(
     """Canonical training visits, and the city with their popularity where a part was left out."""
     zone, name = timezone or getattr(city, "timezone", None), name_of(data)
     if columns or not isinstance(data, pd.DataFrame):
-        data = read_records(data, timezone=zone, **columns)
+        data = as_records(data, timezone=zone, **columns)
     visits = as_visits(data, timezone=zone)
     if city is None:
         if timezone is None:

@@ -13,7 +13,7 @@ from transformers import TrainingArguments, set_seed
 
 from ..data.city import City
 from ..data.frames import DataError
-from ..data.io.records import name_of, read_records
+from ..data.io.records import as_records, name_of
 from ..data.splits import training_part
 from ..data.weeks import WeekTable
 from ..hub.card_facts import CardFacts
@@ -191,7 +191,7 @@ def _prepared(
     """What the recipe takes, without the test part, and what the card says of it."""
 
     def part(source: Any, zone: str | None) -> Any:
-        records = read_records(source, timezone=zone, **columns)
+        records = as_records(source, timezone=zone, **columns)
         return training_part(system, records, test_fraction=test_fraction, seed=recipe.seed)
 
     if system != "samoe":

@@ -32,7 +32,7 @@ from hf_mobility import (
 )
 
 READERS: dict[str, Callable[..., Any]] = {
-    "adapt": lambda folder: adapt(folder, None, None),
+    "adapt": lambda folder: adapt(folder, None),
     "MobilityEmbeddingPipeline": MobilityEmbeddingPipeline.from_pretrained,
     "NextLocationPipeline": NextLocationPipeline.from_pretrained,
     "TrajectoryGenerationPipeline": TrajectoryGenerationPipeline.from_pretrained,
@@ -72,7 +72,7 @@ def adapted(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> P
     toy.model().save_pretrained(folder / "base")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        adapt("base", city, visits, strength="none").save_pretrained("adapter")
+        adapt("base", visits, city=city, strength="none").save_pretrained("adapter")
     return folder
 
 
@@ -161,10 +161,10 @@ def test_an_adapter_is_no_base_to_adapt_from(adapted: Path, toy: SimpleNamespace
     with pytest.raises(
         ValueError, match=f"adapter is an adapter: adapt from its base model '{adapted}/base', or merge"
     ):
-        adapt(adapted / "adapter", city, visits)
+        adapt(adapted / "adapter", visits, city=city)
     carrying = NextLocationPipeline.from_pretrained(adapted / "adapter").model
     with pytest.raises(ValueError, match="the model carries an adapter already"):
-        adapt(carrying, city, visits)
+        adapt(carrying, visits, city=city)
 
 
 def test_the_city_of_an_adapter_is_its_own(adapted: Path) -> None:

@@ -16,8 +16,17 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hf_mobility import Adaptation, SamoeConfig, SamoeForNextLocation, SamoeTokenizer, adapt
+from hf_mobility import (
+    Adaptation,
+    City,
+    DataError,
+    SamoeConfig,
+    SamoeForNextLocation,
+    SamoeTokenizer,
+    adapt,
+)
 from hf_mobility.data.sequences import CitySequences
+from hf_mobility.data.tasks import training_visits
 from hf_mobility.training.adapt import STRENGTHS, nll_by_person
 from hf_mobility.training.corpus import TrainingCity
 
@@ -337,3 +346,42 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(local: Simpl
         made.save_pretrained(tmp_path / str(number))
         files.append((tmp_path / str(number) / "adapter_model.safetensors").read_bytes())
     assert files[0] == files[1] != files[2]
+
+
+# Arguments
+
+
+def test_the_old_order_of_arguments_is_accepted_with_a_warning(local: SimpleNamespace) -> None:
+    with pytest.warns(FutureWarning, match=r"adapt\(model, visits, city=city\)"):
+        old = adapt(local.base, local.city, local.visits, strength="none", **local.small)
+    new = adapt(local.base, local.visits, city=local.city, strength="none", **local.small)
+    assert np.array_equal(old.tokenizer.location_ids, new.tokenizer.location_ids)
+
+
+def test_without_a_city_the_places_of_the_visits_are_the_city(local: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "there.csv"
+    local.visits.rename(columns={"location_id": "venue"}).to_csv(path, index=False)
+    made = adapt(local.base, path, timezone="Europe/Berlin", location_id="venue", strength="none")
+    city = City.from_visits(local.visits, timezone="Europe/Berlin", name="there")
+    assert City.from_tokenizer(made.tokenizer) == city
+    with pytest.raises(DataError, match="pass city=, or timezone="):
+        adapt(local.base, local.visits, strength="none")
+
+
+def test_what_is_left_out_for_the_evaluation_is_neither_trained_on_nor_counted(local: SimpleNamespace) -> None:
+    made = adapt(local.base, local.visits, city=local.city, strength="weak", test_fraction=0.3, **local.small)
+    known = training_visits(local.visits, test_fraction=0.3)
+    same = adapt(local.base, known, city=local.city.with_popularity(known), strength="weak", **local.small)
+    assert np.array_equal(made.tokenizer.popularity, same.tokenizer.popularity)
+    assert all(torch.equal(value, trained(same)[name]) for name, value in trained(made).items())
+    assert made.history["step"].tolist()[0] == 1 and np.isfinite(made.history["loss"]).all()
+
+
+def test_progress_names_each_strength_and_the_chosen_one_before_the_last_tuning(
+    local: SimpleNamespace, automatic: Adaptation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapt(local.base, local.visits, city=local.city, seed=5, progress=True, **local.small)
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if line.startswith(("trying", "strength"))]
+    assert told[:3] == [f"trying strength {name!r} on half 1 of the users" for name in STRENGTHS]
+    assert told[-1] == f"strength: {automatic.strength}; {automatic.reason}"

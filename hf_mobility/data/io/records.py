@@ -16,7 +16,7 @@ import pandas as pd
 from ..frames import DataError, numbers_where_exact, validate_visits
 from ..weeks import WeekTable, read_weeks
 
-__all__ = ["GEO", "OpenedTable", "column_names", "is_week_table", "name_of", "open_table", "read_records"]
+__all__ = ["GEO", "OpenedTable", "as_records", "column_names", "is_week_table", "name_of", "open_table"]
 
 GEO = ".geoparquet"
 _GENERATED = {"trajectory_id", "slot", "cell"}
@@ -32,7 +32,7 @@ class OpenedTable:
     columns: dict[str, str]
 
 
-def read_records(source: Any, *, timezone: str | None = None, **columns: str) -> pd.DataFrame | WeekTable:
+def as_records(source: Any, *, timezone: str | None = None, **columns: str) -> pd.DataFrame | WeekTable:
     """A canonical frame of visits or points, or a table of weeks.
 
     Args:

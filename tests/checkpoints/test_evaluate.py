@@ -1,0 +1,123 @@
+"""`evaluate_checkpoint`: baselines first, the model last, and no test on what it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hf_mobility import City, DataError, NextLocationPipeline, evaluate, make_task, simulate_city, summarise
+from hf_mobility.baselines.count import UserFrequency, UserMarkov
+from hf_mobility.checkpoints.evaluate import evaluate_checkpoint
+from hf_mobility.data.splits import split_users
+from hf_mobility.data.weeks import WeekTable
+from hf_mobility.evaluation import fidelity_report
+from hf_mobility.pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from hf_mobility.training.adapt import adapt
+from hf_mobility.training.train import train
+
+ZONE = "Europe/Berlin"
+SHORT: dict[str, Any] = {"size": "tiny", "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def visits() -> pd.DataFrame:
+    return simulate_city(30, num_days=14, seed=1).visits
+
+
+@pytest.fixture(scope="module")
+def samoe(visits: pd.DataFrame) -> Any:
+    return train("samoe", visits, city=City.from_visits(visits, timezone=ZONE), test_fraction=0.2, **SHORT)
+
+
+@pytest.fixture(scope="module")
+def codec(visits: pd.DataFrame) -> Any:
+    return train("mstar-codec", visits, timezone=ZONE, batch_size=4, test_fraction=0.4, **SHORT)
+
+
+@pytest.fixture(scope="module")
+def generator(visits: pd.DataFrame, codec: Any) -> Any:
+    return train("mstar", visits, codec=codec, batch_size=4, test_fraction=0.4, **SHORT)
+
+
+def test_samoe_is_ranked_behind_the_count_tables_of_the_same_task(visits: pd.DataFrame, samoe: Any) -> None:
+    table = evaluate_checkpoint(samoe, visits)
+    assert table["model"].tolist() == ["UserFrequency", "UserMarkov", "ContextMix", "SamoeForNextLocation"]
+    task = make_task(visits, City.from_tokenizer(samoe.tokenizer), test_fraction=0.2)
+    known = task.train_visits()
+    models: list[Any] = [UserFrequency(known), UserMarkov(known), NextLocationPipeline(samoe.model, samoe.tokenizer)]
+    expected = summarise([evaluate(model, task) for model in models], seed=0)
+    for name in ("n", "acc@1", "mrr"):
+        assert table[name].tolist()[:2] == expected[name].tolist()[:2]
+        assert table[name].iloc[-1] == expected[name].iloc[-1]
+    assert table.attrs["main"][:2] == ["model", "n"]
+
+
+def test_a_folder_an_adapter_and_another_city_are_evaluated_alike(
+    visits: pd.DataFrame, samoe: Any, tmp_path: Path
+) -> None:
+    samoe.save_pretrained(tmp_path / "town")
+    table = evaluate_checkpoint(tmp_path / "town", visits)
+    assert table["model"].iloc[-1] == "town"
+    pd.testing.assert_frame_equal(table.drop(columns="model"), evaluate_checkpoint(samoe, visits).drop(columns="model"))
+    local = adapt(tmp_path / "town", visits, timezone=ZONE, strength="none", test_fraction=0.2)
+    same = evaluate_checkpoint(local, visits)
+    np.testing.assert_allclose(same["mrr"], table["mrr"])
+    city = City.from_visits(visits, timezone=ZONE)
+    assert evaluate_checkpoint(tmp_path / "town", visits, city=city)["n"].tolist() == table["n"].tolist()
+
+
+def test_mstar_is_compared_with_held_out_weeks_of_records_or_of_a_table(visits: pd.DataFrame, generator: Any) -> None:
+    tokenizer = generator.tokenizer
+    visits = visits[visits["user_id"].isin(tokenizer.weeks(visits).user_id)].reset_index(drop=True)  # with a whole week
+    table = evaluate_checkpoint(generator, visits, test_fraction=0.4)
+    assert table["model"].tolist()[:2] == ["train sample", "real itself"]
+    assert table["model"].iloc[-1] == "MstarForTrajectoryGeneration"
+    cells, users, start = tokenizer.weeks(visits)
+    assert table.attrs["notes"][0].startswith(f"weeks: {len(cells)} of ")
+    weeks = WeekTable(cells, users, start, pd.DataFrame(index=range(len(cells))))
+    pd.testing.assert_frame_equal(evaluate_checkpoint(generator, weeks, test_fraction=0.4), table)
+    _, test = split_users(visits, test_fraction=0.4, seed=0)
+    testing = np.isin(users, test["user_id"].unique())
+    made = TrajectoryGenerationPipeline(generator.model, tokenizer).generate(int(testing.sum()), seed=0, to="weeks")
+    city = {"lat": tokenizer.lat, "lon": tokenizer.lon}
+    expected = fidelity_report({"made": made}, real=cells[testing], train=cells[~testing], seed=0, **city)
+    assert table["mean6"].iloc[-1] == pytest.approx(expected["mean6"].iloc[-1])
+
+
+def test_raw_is_evaluated_on_points(visits: pd.DataFrame) -> None:
+    points = visits[["user_id", "time", "lat", "lon"]]
+    made = train("raw", points, timezone=ZONE, test_fraction=0.2, batch_size=4, **SHORT)
+    table = evaluate_checkpoint(made, points, batch_size=2)
+    assert list(table["model"].unique()) == ["CopyLast", "HourMean", "RAW"]
+    assert table["users"].max() == 12  # windows: two weeks of six users of thirty
+    seen = train("raw", points, timezone=ZONE, batch_size=4, **SHORT)
+    assert "it has seen its test users" in evaluate_checkpoint(seen, points).attrs["notes"][0]
+
+
+def test_what_a_model_has_seen_is_no_test_of_it(visits: pd.DataFrame, codec: Any) -> None:
+    seen = train("samoe", visits, timezone=ZONE, **SHORT)
+    weeks = train("mstar-codec", visits, timezone=ZONE, batch_size=4, **SHORT)
+    generator = train("mstar", visits, codec=weeks, batch_size=4, **SHORT)
+    for made in (seen, generator):
+        with pytest.raises(DataError, match="was made from exactly these records"):
+            evaluate_checkpoint(made, visits)
+
+
+def test_faults_are_one_sentence(visits: pd.DataFrame, codec: Any, samoe: Any, generator: Any, tmp_path: Path) -> None:
+    city = City.from_visits(visits, timezone=ZONE)
+    for model, options, sentence in (
+        (codec, {}, "is a mobility_mstar_codec; evaluate_checkpoint evaluates"),
+        (samoe, {"min_known": 0.5}, "min_known: for weeks"),
+        (generator, {"city": city}, "knows the city that it was trained in"),
+        (samoe, {"test_fraction": 0}, "test_fraction must lie between 0 and 1"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            evaluate_checkpoint(model, visits, **options)
+    with pytest.raises(TypeError, match="a folder, a Hub id, or what train or adapt returned"):
+        evaluate_checkpoint(3, visits)
+    with pytest.raises(OSError, match=r"no|nothing"):
+        evaluate_checkpoint(tmp_path / "nothing", visits)

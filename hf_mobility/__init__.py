@@ -41,11 +41,13 @@ _NAMES = {
     "CityCorpus": "training.corpus",
     "CityCollator": "training.corpus",
     "training_arguments": "training.presets",
+    "train": "training.train",
     "adapt": "training.adapt",
     "Adaptation": "training.adapt",
     "Strength": "training.adapt",
     "ContextMix": "baselines.mix",
     "evaluate": "evaluation.ranking",
+    "evaluate_checkpoint": "checkpoints.evaluate",
     "summarise": "evaluation.ranking",
     "paired_difference": "evaluation.ranking",
 }
@@ -54,6 +56,7 @@ __all__ = ["__version__", *_NAMES]
 
 if TYPE_CHECKING:
     from .baselines.mix import ContextMix as ContextMix
+    from .checkpoints.evaluate import evaluate_checkpoint as evaluate_checkpoint
     from .data.city import City as City
     from .data.frames import validate_points as validate_points
     from .data.frames import validate_visits as validate_visits
@@ -93,6 +96,7 @@ if TYPE_CHECKING:
     from .training.presets import training_arguments as training_arguments
     from .training.rows import ArrayRows as ArrayRows
     from .training.rows import VisitCollator as VisitCollator
+    from .training.train import train as train
     from .training.trainer import MobilityTrainer as MobilityTrainer
 
 

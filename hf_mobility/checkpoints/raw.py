@@ -11,8 +11,7 @@ from ..data.frames import DataError
 from ..data.splits import split_users
 from ..data.trajectory_tasks import TrajectoryTask
 from ..evaluation.trajectories import RollOut, horizon_table
-from ..hub.loading import load_model
-from ..modeling.modeling_raw import RawForTrajectoryPrediction
+from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline
 from ..tokenization.tokenization_raw import RawTokenizer
 from .unseen import Checkpoint
 
@@ -21,25 +20,14 @@ def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, s
     """The table of `horizon_table` for ten slots; `points` are points or stays."""
     if not isinstance(points, pd.DataFrame):
         raise DataError("RAW is evaluated on points or stays (user_id, time, lat, lon), not on weeks of cells.")
-    model, tokenizer = _loaded(checkpoint)
+    pipe = checkpoint.pipeline(TrajectoryPredictionPipeline)
+    tokenizer = pipe.tokenizer
     _, held_out = split_users(points, test_fraction=test_fraction, seed=seed)
     task = TrajectoryTask.from_series(tokenizer.encode_points(held_out), tokenizer)
-    size = {} if checkpoint.batch_size is None else {"batch_size": checkpoint.batch_size}
-    table = horizon_table([CopyLast(), HourMean(), RollOut(model, **size)], task)
+    table = horizon_table([CopyLast(), HourMean(), RollOut(pipe.model, batch_size=pipe.batch_size)], task)
     if RawTokenizer.from_points(points, timezone=tokenizer.timezone).box == tokenizer.box:
         table.attrs["notes"] = [
             "the model's bounds are those of all these points: unless it was trained with the same test_fraction (and "
             "seed), it has seen its test users."
         ]
     return table
-
-
-def _loaded(checkpoint: Checkpoint) -> tuple[Any, RawTokenizer]:
-    if checkpoint.made is not None:
-        model, tokenizer = checkpoint.made.model, checkpoint.made.tokenizer
-    else:
-        model = load_model(RawForTrajectoryPrediction, checkpoint.source, reader="evaluate_checkpoint", kwargs={})
-        tokenizer = RawTokenizer.from_pretrained(checkpoint.source)
-    if checkpoint.device is not None:
-        model.to(checkpoint.device)
-    return model.eval(), tokenizer

@@ -55,15 +55,11 @@ class Checkpoint:
 
     def pipeline(self, pipeline_class: Any, **options: Any) -> Any:
         """The pipeline of a folder, Hub id or `Trained`, on the device that was asked for."""
-        if self.batch_size is not None:
-            options["batch_size"] = self.batch_size
-        if self.made is not None:
-            pipe = pipeline_class(self.made.model, self.made.tokenizer, **options)
-        else:
-            pipe = pipeline_class.from_pretrained(self.source, **options)
-        if self.device is not None:
-            pipe.model.to(self.device)
-        return pipe
+        options["batch_size"] = self.batch_size
+        if self.made is None:
+            return pipeline_class.from_pretrained(self.source, device=self.device, **options)
+        model = self.made.model if self.device is None else self.made.model.to(self.device)
+        return pipeline_class(model, self.made.tokenizer, **options)
 
 
 def refuse_seen(name: str, saved: Any, of_all: Any, of_training: Any) -> None:

@@ -41,7 +41,7 @@ def refuse_strays(lat: Any, lon: Any, *, cell_km: float = 1.0) -> None:
     raise DataError(
         f"The outermost {1 - CORE:.0%} of the {len(lat):,} records stretch the box from {core_cells:,.0f} to "
         f"{cells:,.0f} cells of {cell_km:g} km: leave far records out with coverage={CORE:g}, or give the city's "
-        f"bounds (south, west, north, east); those of the other records are {edges}."
+        f"bounds=(south, west, north, east); those of the other records are {edges}."
     )
 
 

@@ -1,2 +1,1 @@
-"""Training rooms: what a batch is (`corpus`), the Trainer (`trainer`), its settings (`presets`) and adaptation to a
-new city (`adapt`)."""
+"""Training: `train` (all systems), `adapt` (SAMoE in a new city), the Trainer, its data and its settings."""

@@ -54,7 +54,7 @@ class Strength:
     """How hard to tune: which linear layers carry LoRA, for how long (epochs, but at most `max_steps` batches), how
     fast, with which dropout on the adapter's input, and which part of the way from the base to the tuned weights is
     kept (`shrink`; Wortsman et al., arXiv 2109.01903). Dropout and a part of the way keep what was learned and lose
-    what was learned of a few people only."""
+    what was learned of a few users only."""
 
     target_modules: tuple[str, ...]
     epochs: float
@@ -245,16 +245,16 @@ def _choose(
         return _NO_REPORT.copy(), "custom", f"{strength} was asked for."
     if strength != "auto":
         return _NO_REPORT.copy(), strength, f"strength {strength!r} was asked for."
-    people = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
-    if len(people) < MIN_USERS_FOR_FOLDS:
+    users = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
+    if len(users) < MIN_USERS_FOR_FOLDS:
         return (
             _NO_REPORT.copy(),
             "weak",
-            f"{len(people)} people with two visits are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), "
+            f"{len(users)} users with two visits are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), "
             "so 'weak' was used.",
         )
-    order = np.random.default_rng(settings["seed"]).permutation(len(people))[:MAX_USERS_FOR_FOLDS]
-    halves = np.array_split(people[order], 2)
+    order = np.random.default_rng(settings["seed"]).permutation(len(users))[:MAX_USERS_FOR_FOLDS]
+    halves = np.array_split(users[order], 2)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in STRENGTHS}
     for half, (tuned_on, scored_on) in enumerate((halves, halves[::-1]), 1):
         training = _with_own_popularity(TrainingCity.build(sequences.subset(tuned_on), tokenizer))
@@ -270,19 +270,19 @@ def _choose(
         return (
             report,
             chosen,
-            "no strength predicted held-out people better than the base model by more than the standard error over "
-            "people, so the adapter is the identity.",
+            "no strength predicted held-out users better than the base model by more than the standard error over "
+            "users, so the adapter is the identity.",
         )
     return (
         report,
         chosen,
-        f"{chosen!r} predicted held-out people best, by {best['gain']:.3f} nats per visit over no adaptation "
-        f"(standard error over people {best['gain_se']:.3f}).",
+        f"{chosen!r} predicted held-out users best, by {best['gain']:.3f} nats per visit over no adaptation "
+        f"(standard error over users {best['gain_se']:.3f}).",
     )
 
 
 def _compare(scores: dict[str, list[np.ndarray]]) -> pd.DataFrame:
-    """One row per strength from (people, 2) sums and counts of both halves. Chosen is the largest gain less its
+    """One row per strength from (users, 2) sums and counts of both halves. Chosen is the largest gain less its
     standard error; `none`, which has neither, is chosen where no other is above zero."""
     rows = []
     reference = np.concatenate(scores["none"])
@@ -290,7 +290,7 @@ def _compare(scores: dict[str, list[np.ndarray]]) -> pd.DataFrame:
         by_half = [half[:, 0].sum() / half[:, 1].sum() for half in halves]
         difference, visits = reference[:, 0] - np.concatenate(halves)[:, 0], reference[:, 1]
         gain = difference.sum() / visits.sum()
-        # Of a ratio of sums, people being the independent units.
+        # Of a ratio of sums, users being the independent units.
         spread = difference - gain * visits
         error = np.sqrt(len(visits) / (len(visits) - 1) * np.square(spread).sum()) / visits.sum()
         rows.append(
@@ -309,7 +309,7 @@ def _compare(scores: dict[str, list[np.ndarray]]) -> pd.DataFrame:
 
 
 def _with_own_popularity(city: TrainingCity) -> TrainingCity:
-    """Popularity from this half's people alone: the other half must stay unseen."""
+    """Popularity from this half's users alone: the other half must stay unseen."""
     features = city.location_features.clone()
     levels = popularity_levels(np.asarray(city.visit_counts.sum(0)).ravel())
     features[NUM_SPECIAL:, city.num_poi + 2] = torch.from_numpy(levels).float()
@@ -358,7 +358,7 @@ def _shrink(adapted: Any, factor: float) -> None:
 
 @torch.no_grad()
 def nll_by_person(model: Any, city: TrainingCity, *, window: int = CONTEXT, tokens_per_batch: int = 4096) -> np.ndarray:
-    """(people, 2) float64: the summed negative log-likelihood (nats) of a person's visits that have a past, over all
+    """(users, 2) float64: the summed negative log-likelihood (nats) of a user's visits that have a past, over all
     places of the city, and their number."""
     corpus = CityCorpus([city])
     sampler = CityBatchSampler(corpus, tokens_per_batch=tokens_per_batch, window=window, shuffle=False)
@@ -370,7 +370,7 @@ def nll_by_person(model: Any, city: TrainingCity, *, window: int = CONTEXT, toke
         target = batch.pop("labels")[:, 1:]
         logits = model(**{name: value for name, value in batch.items() if name != "stay_labels"}).logits[:, :-1]
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
-        person = np.searchsorted(city.sequences.offsets, [key.start for key in keys], side="right") - 1
+        user = np.searchsorted(city.sequences.offsets, [key.start for key in keys], side="right") - 1
         for column, values in enumerate((loss.double().sum(1), (target != -100).sum(1))):
-            found[:, column] += np.bincount(person, weights=values.cpu().numpy(), minlength=len(found))
+            found[:, column] += np.bincount(user, weights=values.cpu().numpy(), minlength=len(found))
     return found

@@ -1,9 +1,8 @@
 """Many cities as one training set: windows, batches of one city, and the collator that makes tensors of them.
 
-Unusual: batches are bounded by tokens (padding included), hold one city and people of similar length, and the windows
-are cut anew each epoch.
-Everything random is a function of (seed, epoch, batch), never of a global generator, so that a resumed run sees the
-very same batches.
+Batches are bounded by tokens (padding included) and hold one city and users of similar length; windows are cut anew
+each epoch. Everything random is a function of (seed, epoch, batch), never of a global generator, so that a resumed run
+sees the very same batches.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class WindowKey(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingCity:
-    """One city of a corpus: its people, its table (N + 2, F), and who was seen where (U, N) for popularity
+    """One city of a corpus: its users, its table (N + 2, F), and who was seen where (U, N) for popularity
     resampling."""
 
     name: str
@@ -158,11 +157,10 @@ class CityCollator:
 
     Args:
         augment: rotate, reflect and scale the coordinates (scale 10 %) and count popularity from a random 5, 5, 20 or
-            100 % of the people. Distances
-            in km are left alone. For pre-training; off for adaptation and evaluation.
+            100 % of the users. Distances in km are left alone. For pre-training; off for adaptation and evaluation.
         max_candidates, sampled_candidates: a city with more places than `max_candidates` is scored on the places of
-            the batch and
-            `sampled_candidates` others, whose weight in the normaliser is corrected. `None` = always all places.
+            the batch and `sampled_candidates` others, whose weight in the normalizer is corrected. `None` = always all
+            places.
         seed: of the augmentation and the sampling, together with the batch's number.
 
     Raises:
@@ -211,7 +209,7 @@ class CityCollator:
 
 
 def augment_city(city: TrainingCity, rng: np.random.Generator) -> torch.Tensor:
-    """The city's table turned, mirrored and scaled, with popularity counted from a random share of its people."""
+    """The city's table turned, mirrored and scaled, with popularity counted from a random share of its users."""
     features = city.location_features.clone()
     angle, scale = rng.uniform(0, 2 * np.pi), 1 + rng.uniform(-0.1, 0.1)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -219,8 +217,8 @@ def augment_city(city: TrainingCity, rng: np.random.Generator) -> torch.Tensor:
         turn[:, 0] *= -1
     xy = slice(city.num_poi, city.num_poi + 2)
     features[:, xy] = features[:, xy] @ torch.from_numpy(turn).float()
-    people = city.visit_counts.shape[0]
-    chosen = rng.choice(people, max(1, round(rng.choice(POPULARITY_SHARES) * people)), replace=False)
+    users = city.visit_counts.shape[0]
+    chosen = rng.choice(users, max(1, round(rng.choice(POPULARITY_SHARES) * users)), replace=False)
     counts = np.asarray(city.visit_counts[chosen].sum(0)).ravel()
     features[NUM_SPECIAL:, city.num_poi + 2] = torch.from_numpy(popularity_levels(counts)).float()
     return features

@@ -71,17 +71,25 @@ def on_device(device: Any) -> dict[str, Any]:
     """Fields of `TrainingArguments` for `cpu`, `cuda`, or None, which is the accelerator where there is one.
 
     Raises:
-        ValueError: for another device, or one that is not there.
+        ValueError: see `check_device`.
     """
-    if device is None:
+    check_device(device)
+    if device is None or torch.device(device).type != "cpu":
         return {}
-    kind = torch.device(device).type
-    if kind == "cpu":
-        return {"use_cpu": True, "dataloader_pin_memory": False}
-    available = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if available is None or available.type != kind:
+    return {"use_cpu": True, "dataloader_pin_memory": False}
+
+
+def check_device(device: Any) -> None:
+    """Raises a ValueError for a device that is not there, before anything is loaded; None is any."""
+    if device is None:
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is none that torch knows; give 'cpu' or 'cuda'.") from error
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if kind != "cpu" and (accelerator is None or accelerator.type != kind):
         raise ValueError(f"device {device!r} is not available here; leave it out, or give 'cpu'.")
-    return {}
 
 
 @contextmanager

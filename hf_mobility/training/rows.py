@@ -1,7 +1,7 @@
 """What a plain `Trainer` needs: aligned arrays as a training set, and SAMoE's rows of one city as a batch.
 
-Unusual: a batch of `ArrayRows` is cut from the arrays at once, without a Python step per row; and one of visits carries
-the city, which a model does not know.
+A batch of `ArrayRows` is cut from the arrays at once, without a Python step per row. A batch of visits carries the
+city, which a model does not know.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class ArrayRows(torch.utils.data.Dataset):
 
 
 class VisitCollator:
-    """`data_collator` of a plain `Trainer` for rows of `hf_mobility.data.visits_to_dataset`: pads on the right, and
-    adds `location_features` and the classes of stays. For several cities, or batches of like length, see
+    """`data_collator` of a plain `Trainer` for rows of `hf_mobility.data.sequences.visits_to_dataset`: pads on the
+    right, and adds `location_features` and the classes of stays. For several cities, or batches of like length, see
     `MobilityTrainer`.
 
     Args:

@@ -1,8 +1,7 @@
 """The Hugging Face Trainer over a `CityCorpus`: only where batches come from is different.
 
-Unusual: the data loader is not prepared by accelerate, because batches are cut by city and length for all processes
-at once and each process
-takes its share of every batch (accelerate would hand out whole batches, of different cities, to different processes).
+The data loader is not prepared by accelerate. Batches are cut by city and length for all processes at once, and each
+process takes its share of every batch; accelerate would hand whole batches, of different cities, to the processes.
 """
 
 from __future__ import annotations

@@ -119,8 +119,10 @@ def column_names(source: Any, *, sep: str = ",") -> set[str]:
 
 
 def name_of(source: Any) -> str:
-    """What a city or a table is called after its file; empty for anything but a path."""
-    return Path(source).name.split(".")[0] if isinstance(source, (str, Path)) else ""
+    """What a table is called: after its file, or by `attrs["name"]` of a frame; else empty."""
+    if isinstance(source, (str, Path)):
+        return Path(source).name.split(".")[0]
+    return str(getattr(source, "attrs", {}).get("name", ""))
 
 
 def _is_csv(path: Path) -> bool:

@@ -25,7 +25,7 @@ def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, s
     _, held_out = split_users(points, test_fraction=test_fraction, seed=seed)
     task = TrajectoryTask.from_series(tokenizer.encode_points(held_out), tokenizer)
     table = horizon_table([CopyLast(), HourMean(), RollOut(pipe.model, batch_size=pipe.batch_size)], task)
-    if RawTokenizer.from_points(points, timezone=tokenizer.timezone).box == tokenizer.box:
+    if RawTokenizer.from_points(points, timezone=tokenizer.timezone).bounds == tokenizer.bounds:
         table.attrs["notes"] = [
             "the model's bounds are those of all these points: unless it was trained with the same test_fraction (and "
             "seed), it has seen its test users."

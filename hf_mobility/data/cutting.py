@@ -6,21 +6,18 @@ more than `MAX_STRETCH` times the area is refused, with the numbers and the reme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from .frames import DataError
+from ..tokenization.errors import DataError
+from ..tokenization.grid import Box, SquareGrid, unwrapped
 from .weeks import WeekTable
 
-__all__ = ["central_box", "corners", "describe_grid", "describe_weeks", "refuse_strays", "weeks_on"]
+__all__ = ["describe_grid", "describe_weeks", "refuse_strays", "weeks_on"]
 
 CORE = 0.99  # of the records, on each axis
 MAX_STRETCH = 10.0
-KM_PER_DEGREE = 111.195
-Bounds = tuple[float, float, float, float]
 
 
 def refuse_strays(lat: Any, lon: Any, *, cell_km: float = 1.0) -> None:
@@ -33,48 +30,24 @@ def refuse_strays(lat: Any, lon: Any, *, cell_km: float = 1.0) -> None:
     Raises:
         DataError: if the box has more than ten times as many cells as that of the other records.
     """
-    whole, core = central_box(lat, lon, coverage=1.0), central_box(lat, lon, coverage=CORE, inner=True)
-    cells, core_cells = _cells(whole, cell_km), _cells(core, cell_km)
+    core = _core(np.asarray(lat, np.float64), np.asarray(lon, np.float64))
+    cells = len(SquareGrid.around(lat, lon, cell_km=cell_km))
+    core_cells = len(SquareGrid.from_cell_km(core, cell_km=cell_km))
     if cells <= MAX_STRETCH * core_cells:
         return
     edges = ",".join(f"{edge:.4f}" for edge in core)
     raise DataError(
-        f"The outermost {1 - CORE:.0%} of the {len(lat):,} records stretch the box from {core_cells:,.0f} to "
-        f"{cells:,.0f} cells of {cell_km:g} km: leave far records out with coverage={CORE:g}, or give the city's "
-        f"bounds=(south, west, north, east); those of the other records are {edges}."
+        f"The outermost {1 - CORE:.0%} of the {len(lat):,} records stretch the box from {core_cells:,} to {cells:,} "
+        f"cells of {cell_km:g} km: leave far records out with coverage={CORE:g}, or give the city's bounds=(south, west, "
+        f"north, east); those of the other records are {edges}."
     )
 
 
-def central_box(lat: Any, lon: Any, *, coverage: float, inner: bool = False) -> Bounds:
-    """(south, west, north, east) around the central share of the coordinates, on each axis; with `inner`, less one
-    record at each end at least.
-
-    Raises:
-        DataError: a coverage that is no share.
-    """
-    if not 0 < coverage <= 1:
-        raise DataError(f"coverage must lie in 0..1, 0 excluded; it is {coverage}.")
-    tail, methods = (1 - coverage) / 2, ("higher", "lower") if inner else ("linear", "linear")
-    ends = []
-    for values in (np.asarray(lat, np.float64), np.asarray(lon, np.float64)):
-        low, high = (float(np.quantile(values, q, method=how)) for q, how in zip((tail, 1 - tail), methods))  # type: ignore[call-overload]
-        ends.append((low, max(low, high)))
-    (south, north), (west, east) = ends
-    margin = 1e-6  # a tenth of a metre, so that a single point has a box
-    return south - margin, west - margin, north + margin, east + margin
-
-
-def corners(bounds: Sequence[float]) -> pd.DataFrame:
-    """The south-west and the north-east corner of (south, west, north, east) as `lat` and `lon`."""
-    south, west, north, east = (float(edge) for edge in bounds)
-    return pd.DataFrame({"lat": [south, north], "lon": [west, east]})
-
-
-def _cells(box: Bounds, cell_km: float) -> float:
-    south, west, north, east = box
-    high = (north - south) * KM_PER_DEGREE / cell_km
-    wide = (east - west) * KM_PER_DEGREE * np.cos(np.radians((south + north) / 2)) / cell_km
-    return float(np.ceil(max(high, 1)) * np.ceil(max(wide, 1)))
+def _core(lat: np.ndarray, lon: np.ndarray) -> Box:
+    """Around the central records, on each axis less one record at each end at least."""
+    rank = max(round((1 - CORE) / 2 * len(lat)), 1)
+    kept = slice(rank, -rank) if len(lat) > 2 * rank else slice(None)
+    return Box.around(np.sort(lat)[kept], np.sort(unwrapped(lon))[kept])
 
 
 # --------------------------------------------------------------------------------------------------------------- weeks
@@ -114,28 +87,31 @@ def weeks_on(
 
 
 def _check_grid(tokenizer: Any, table: WeekTable) -> None:
-    grid = table.grid
-    if grid is None or tokenizer.box is None:
+    if table.grid is None or tokenizer.box is None:
         return  # the numbers of the cells are all there is to compare
-    edges = (grid.south, grid.west, grid.north, grid.east)
-    shape, own = (grid.rows, grid.cols), (tokenizer.rows, tokenizer.columns)
-    if shape != own or not np.allclose(edges, tokenizer.box, atol=1e-6):
+    theirs, own = table.grid, _grid_of(tokenizer)
+    if (theirs.rows, theirs.columns) != (own.rows, own.columns) or not np.allclose(
+        theirs.bounds, own.bounds, atol=1e-6
+    ):
         raise DataError(
-            f"The table's cells are those of {shape[0]} x {shape[1]} over {edges}, the model's of {own[0]} x {own[1]} "
-            f"over {tuple(tokenizer.box)}: train on the table, or give records, which find their cells themselves."
+            f"The table's cells are {_words(theirs)}, the model's {_words(own)}: train on the table, or give records, "
+            "which find their cells themselves."
         )
 
 
 def describe_grid(tokenizer: Any) -> str:
     """One sentence on rows, columns, cells and bounds of a `MstarTokenizer`."""
-    if tokenizer.box is None:
-        return f"grid: a list of {tokenizer.num_cells:,} cells"
-    south, west, north, east = tokenizer.box
-    rows, columns = tokenizer.rows, tokenizer.columns
-    high = (north - south) / rows * KM_PER_DEGREE
-    wide = (east - west) / columns * KM_PER_DEGREE * np.cos(np.radians((south + north) / 2))
-    edges = ",".join(f"{edge:.4f}" for edge in tokenizer.box)
-    return f"grid: {rows} x {columns} = {rows * columns:,} cells of {high:.2f} x {wide:.2f} km, bounds {edges}"
+    return f"grid: {_words(_grid_of(tokenizer))}" if tokenizer.box else f"grid: {tokenizer.num_cells:,} cells"
+
+
+def _grid_of(tokenizer: Any) -> SquareGrid:
+    return SquareGrid(*tokenizer.box, tokenizer.rows, tokenizer.columns)
+
+
+def _words(grid: SquareGrid) -> str:
+    high, wide = grid.cell_km
+    edges = ",".join(f"{edge:.4f}" for edge in grid.bounds)
+    return f"{grid.rows} x {grid.columns} = {len(grid):,} cells of {high:.2f} x {wide:.2f} km, bounds {edges}"
 
 
 def describe_weeks(report: dict[str, Any], *, min_known: float | None = None) -> str:

@@ -15,7 +15,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..data.city import City
-from ..data.cutting import central_box, corners, describe_grid, describe_weeks, refuse_strays, weeks_on
+from ..data.cutting import describe_grid, describe_weeks, refuse_strays, weeks_on
 from ..data.frames import DataError
 from ..data.week_arrays import shift_weeks
 from ..data.weeks import WeekTable
@@ -27,6 +27,7 @@ from ..modeling.configuration_samoe import SamoeConfig
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..modeling.modeling_samoe import SamoeForNextLocation
+from ..tokenization.grid import Box, SquareGrid
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.tokenization_raw import RawTokenizer
 from ..tokenization.tokenization_samoe import SamoeTokenizer
@@ -154,10 +155,11 @@ def new_grid(data: Any, recipe: Recipe) -> MstarTokenizer:
     if recipe.timezone is None:
         raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin'.")
     if recipe.bounds is not None:
-        data = corners(recipe.bounds)
-    elif recipe.coverage is None:
+        grid = SquareGrid.from_cell_km(recipe.bounds, cell_km=km)
+        return MstarTokenizer.from_square_grid(grid, timezone=recipe.timezone)
+    if recipe.coverage is None:
         refuse_strays(data["lat"], data["lon"], cell_km=km)
-    share = recipe.coverage or 1.0
+    share = 1.0 if recipe.coverage is None else recipe.coverage
     return MstarTokenizer.from_visits(data, timezone=recipe.timezone, cell_km=km, coverage=share)
 
 
@@ -228,18 +230,16 @@ def _raw_tokenizer(points: pd.DataFrame, recipe: Recipe) -> RawTokenizer:
         names = ("model_max_length", "interval_minutes", "time_features", "fill")
         shape = {name: getattr(tokenizer, name) for name in names}
     if recipe.bounds is not None:
-        south, west, north, east = (float(edge) for edge in recipe.bounds)
-        return RawTokenizer.from_box((west, east, south, north), timezone=zone, **shape)
+        return RawTokenizer.from_bounds(recipe.bounds, timezone=zone, **shape)
     if recipe.coverage is None:
         refuse_strays(points["lat"], points["lon"])
         return RawTokenizer.from_points(points, timezone=zone, **shape)
-    box = central_box(points["lat"], points["lon"], coverage=recipe.coverage)
-    return RawTokenizer.from_points(corners(box).assign(time=0), timezone=zone, **shape)
+    box = Box.around(points["lat"], points["lon"], coverage=recipe.coverage, margin=0.05)  # as of all points
+    return RawTokenizer.from_bounds(box, timezone=zone, **shape)
 
 
 def _describe_windows(tokenizer: RawTokenizer, series: Any, rows: int) -> str:
-    west, east, south, north = tokenizer.box
-    edges = ",".join(f"{edge:.4f}" for edge in (south, west, north, east))
+    edges = ",".join(f"{edge:.4f}" for edge in tokenizer.bounds)
     return (
         f"windows: {len(series):,} of {len(np.unique(series.user_index)):,} users, {series.observed.mean():.0%} of the "
         f"slots recorded; {series.num_outside:,} of {rows:,} rows outside the bounds {edges}"

@@ -17,6 +17,7 @@ from ..data.io.records import as_records, name_of
 from ..data.splits import training_part
 from ..data.weeks import WeekTable
 from ..hub.card_facts import CardFacts
+from ..hub.loading import check_folder
 from .fit import callers_random_state, nothing, on_device, on_stderr
 from .presets import TRAINING_PRESETS, training_arguments
 from .recipes import Recipe, train_codec, train_mstar, train_raw, train_samoe
@@ -111,6 +112,9 @@ def train(
     options = {"codec": codec, "shifted_copies": shifted_copies or None, "min_known": min_known, "city": city}
     options |= {"fill_hours": fill_hours, "cell_km": cell_km, "coverage": coverage, "bounds": bounds}
     check_options(system, options, size=size, start=start, epochs=epochs, steps=steps, batch_size=batch_size)
+    for folder in (start, codec):
+        if isinstance(folder, (str, Path)):
+            check_folder(folder)
     began = time.perf_counter()
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate, "max_steps": steps}
     given["num_train_epochs"] = (3.0 if steps is None else None) if epochs is None else epochs

@@ -77,7 +77,7 @@ def test_raw_is_trained_on_points_as_a_plain_trainer_over_their_windows(points: 
     trainer = Trainer(model, arguments, train_dataset=rows, data_collator=ArrayRows.collate)  # type: ignore[arg-type]
     trainer.train()
     same_weights(made.model, trainer.model)
-    assert made.tokenizer.box == tokenizer.box
+    assert made.tokenizer.bounds == tokenizer.bounds
     assert made.history["step"].tolist() == [1] and np.isfinite(made.history["loss"]).all()
     assert "windows: " in made.notes[0] and "0 of" in made.notes[0]
 
@@ -140,8 +140,7 @@ def test_options_of_the_grid_and_of_weeks_are_the_tokenizers(points: pd.DataFram
         batch_size=4,
         **SHORT,
     )
-    corners = pd.DataFrame({"lat": box[::2], "lon": box[1::2]})
-    tokenizer = MstarTokenizer.from_visits(corners, timezone=ZONE, cell_km=2.0)
+    tokenizer = MstarTokenizer.from_square_grid(SquareGrid.from_cell_km(box, cell_km=2.0), timezone=ZONE)
     assert (made.tokenizer.rows, made.tokenizer.columns) == (tokenizer.rows, tokenizer.columns)
     report = tokenizer.weeks(points, min_known=0.1, fill_hours=14).report
     assert f"{report['rows_outside']:,} of {len(points):,} rows outside the grid" in made.notes[1]
@@ -160,8 +159,7 @@ def test_one_stray_record_is_refused_with_the_numbers_and_the_remedy(visits: pd.
         made = train("mstar-codec", with_stray, timezone=ZONE, batch_size=4, **remedy, **SHORT)  # type: ignore[arg-type]
         assert made.tokenizer.num_cells < 1000
         made = train("raw", with_stray, timezone=ZONE, batch_size=4, **remedy, **SHORT)  # type: ignore[arg-type]
-        south, north = made.tokenizer.box[2:]
-        assert north - south < 1.5
+        assert made.tokenizer.bounds[2] - made.tokenizer.bounds[0] < 1.5
 
 
 # Going on
@@ -185,7 +183,7 @@ def test_raw_goes_on_in_other_bounds_with_the_models_slots(points: pd.DataFrame,
     train("raw", points, timezone=ZONE, batch_size=4, **SHORT).save_pretrained(tmp_path)
     bounds = (47.0, 10.0, 49.0, 13.0)
     again = train("raw", points, start=tmp_path, bounds=bounds, steps=1, batch_size=4)
-    assert again.tokenizer.box == (10.0, 13.0, 47.0, 49.0) and again.tokenizer.timezone == ZONE
+    assert again.tokenizer.bounds == bounds and again.tokenizer.timezone == ZONE
     assert again.tokenizer.model_max_length == 7 * 96
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from hf_mobility import MstarTokenizer, simulate_city
+from hf_mobility.data.splits import split_weeks_by_user
 from hf_mobility.data.week_arrays import shift_weeks
-from hf_mobility.data.weeks import split_weeks_by_user
 
 NAMES = ("simulated", "sf_cabs", "geolife_days")
 CAB_BOX = (37.58, -122.53, 37.82, -122.36)  # south, west, north, east of the 30 x 30 cells

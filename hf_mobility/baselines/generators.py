@@ -169,23 +169,6 @@ class HourlyMarkov:
             out[:, t + 1] = self._step(tables, out[:, t].astype(np.int64), home, rng)
         return out
 
-    def transition(self, cell: int, *, slot: int, weekend: bool = False, home: int | None = None) -> np.ndarray:
-        """Probabilities of the next cell, float64 (C,), from `cell` in `slot` of the day; `home` with `by_home`."""
-        if self.conditions is None:
-            raise ValueError(f"{self.name} is not fitted; call fit(cells) first.")
-        if (home is None) == self.by_home:
-            raise ValueError(f"home must {'' if self.by_home else 'not '}be given, since by_home={self.by_home}.")
-        out, left = np.zeros(self.num_cells), 1.0
-        for table in (*self._tables.get((slot, int(weekend)), ()), self._any):
-            counts = table.row(self._key(table, cell, home if home is not None else 0), self.num_cells)
-            total = counts.sum()
-            if total:
-                use = left if table is self._any else left * total / (total + self.backoff)
-                out += use * counts / total
-                left -= use
-        out[cell] += left
-        return out
-
     def _clock(self) -> tuple[np.ndarray, np.ndarray]:
         """Slot of the day and day type of every step."""
         kind = day_type(self.length - 1, slots_per_day=self.slots_per_day, first_weekday=self.first_weekday)
@@ -282,15 +265,6 @@ class _Draws:
         """One outcome for each position, in proportion to its count."""
         pick = self.first[row] + rng.integers(total)
         return self.cells[np.searchsorted(self.cumulative, pick, side="right")]
-
-    def row(self, state: int, num_cells: int) -> np.ndarray:
-        """Counts of all cells after one state, int64 (C,)."""
-        out = np.zeros(num_cells, dtype=np.int64)
-        row, total = self.find(np.array([state]))
-        if total[0]:
-            low, high = np.searchsorted(self.cumulative, self.first[row[0] : row[0] + 2], side="right")
-            out[self.cells[low:high]] = np.diff(self.cumulative[low:high], prepend=self.first[row[0]])
-        return out
 
 
 def _number(n: Any) -> int:

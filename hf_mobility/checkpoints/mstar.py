@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..baselines import Conditions, ExplorationReturn, HourlyMarkov, ResampledWeeks
 from ..data.cutting import describe_weeks, weeks_on
-from ..data.splits import split_users
+from ..data.parts import split_users
 from ..data.weeks import WeekTable
 from ..evaluation.fidelity import fidelity_report
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..baselines import CopyLast, HourMean
 from ..data.frames import DataError
-from ..data.splits import split_users
+from ..data.parts import split_users
 from ..data.trajectory_tasks import TrajectoryTask
 from ..evaluation.trajectories import RollOut, horizon_table
 from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline

@@ -19,7 +19,8 @@ from ..baselines.count import UserFrequency, UserMarkov
 from ..baselines.mix import ContextMix
 from ..data.city import City
 from ..data.simulation.cities import simulate_cities
-from ..data.tasks import make_task, split_by_user, training_visits
+from ..data.splits import split_by_user
+from ..data.tasks import make_task, training_visits
 from ..data.trajectory_tasks import TrajectoryTask
 from ..evaluation import RollOut, fidelity_report, horizon_table
 from ..evaluation.ranking import evaluate, summarise

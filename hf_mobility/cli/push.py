@@ -79,10 +79,11 @@ def _add_code(folder: Path) -> None:
 
 def _class_without_code(config: Path, name_of: Callable[[dict[str, Any]], str | None]) -> Any:
     """The class of this package that a saved configuration names, unless it names code as well."""
-    import hf_mobility
+    from .. import modeling, tokenization
 
     if not config.is_file():
         return None
     saved = json.loads(config.read_text(encoding="utf-8"))
     name = name_of(saved)
-    return getattr(hf_mobility, name) if name in hf_mobility.__all__ and "auto_map" not in saved else None
+    home = next((folder for folder in (modeling, tokenization) if name in folder.__all__), None)
+    return getattr(home, str(name)) if home is not None and "auto_map" not in saved else None

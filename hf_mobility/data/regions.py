@@ -49,11 +49,6 @@ class Visitors:
         """int64 (V, 2): (region, user), what `RawForRegionAnalysis` takes as `visitors`."""
         return np.stack([self.region, self.user], axis=1)
 
-    @property
-    def users_per_region(self) -> np.ndarray:
-        """int64 (R,): distinct people of each region."""
-        return np.bincount(self.region, minlength=len(self.region_ids))
-
     def to_frame(self) -> pd.DataFrame:
         """`region_id`, `user_id`, `count`, one row per pair."""
         ids, users = self.region_ids[self.region], self.users[self.user]

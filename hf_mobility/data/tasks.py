@@ -7,7 +7,6 @@ targets, but the protocol does not give it to the predictor of that very target.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,8 +16,7 @@ import pandas as pd
 
 from ..tokenization.errors import DataError
 from .frames import as_visits
-
-_COLUMNS = ("user_id", "time", "location_id", "lat", "lon")
+from .splits import check_canonical, draw_share, user_runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +69,7 @@ class NextLocationTask:
             raise ValueError(f"user_fraction must lie in (0, 1]; it is {user_fraction}.")
         chosen = np.ones(self.users, dtype=bool)
         if user_fraction < 1:
-            count = max(1, round(user_fraction * self.users))
-            chosen[:] = False
-            chosen[np.random.default_rng(seed).permutation(self.users)[:count]] = True
+            chosen = draw_share(self.users, user_fraction, seed)
         return self.visits[~self.target & chosen[self.user]].reset_index(drop=True)
 
 
@@ -124,9 +120,9 @@ def _with_targets(
     if min_visits < 2:
         raise ValueError(f"min_visits must be at least 2 (a target needs one earlier visit); it is {min_visits}.")
     visits = as_visits(visits, timezone=timezone)
-    _check_canonical(visits)
+    check_canonical(visits)
 
-    counts = _user_runs(visits)
+    counts = user_runs(visits)
     keep = np.repeat(counts >= min_visits, counts)
     if not keep.any():
         raise DataError(
@@ -140,56 +136,3 @@ def _with_targets(
     position = np.arange(len(visits)) - np.repeat(np.cumsum(counts) - counts, counts)
     user = np.repeat(np.arange(len(counts)), counts)
     return visits, user, position >= np.repeat(first_target, counts)
-
-
-def split_by_user(visits: pd.DataFrame, fractions: Sequence[float], seed: int = 0) -> tuple[pd.DataFrame, ...]:
-    """Split a canonical frame (visits or points) into parts that share no user: `split_by_user(visits, (0.8, 0.2))`.
-
-    Returns one canonical frame per fraction; every visit is in exactly one of them and every part has a user.
-
-    Raises:
-        ValueError: fractions that are not positive or do not sum to 1.
-        DataError: fewer users than parts, or rows not in canonical order.
-    """
-    if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions must be positive and sum to 1; they are {tuple(fractions)}.")
-    _check_canonical(visits, needed=("user_id", "time"))
-    counts = _user_runs(visits)
-    users, parts = len(counts), len(fractions)
-    if users < parts:
-        raise DataError(f"user_id: {users} users cannot be split into {parts} parts.")
-
-    # Small inputs: every part keeps one user that rounding would take away.
-    bounds = np.rint(np.cumsum(fractions) * users).astype(np.int64)
-    for i in range(parts):
-        bounds[i] = np.clip(bounds[i], (bounds[i - 1] if i else 0) + 1, users - parts + i + 1)
-    part_of_user = np.empty(users, dtype=np.int64)
-    part_of_user[np.random.default_rng(seed).permutation(users)] = np.searchsorted(
-        bounds, np.arange(users), side="right"
-    )
-    part = np.repeat(part_of_user, counts)
-    return tuple(visits[part == i].reset_index(drop=True) for i in range(parts))
-
-
-def _user_runs(visits: pd.DataFrame) -> np.ndarray:
-    """Number of visits of each user in frame order, int64 (U,)."""
-    user = visits["user_id"].to_numpy()
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.empty(0, dtype=np.int64)
-    return np.diff(np.r_[starts, len(user)]) if len(user) else starts
-
-
-def _check_canonical(visits: pd.DataFrame, needed: Sequence[str] = _COLUMNS) -> None:
-    """Refuse frames whose order would let a target see its own future."""
-    missing = [name for name in needed if name not in visits.columns]
-    if missing:
-        raise DataError(f"The visits frame lacks the columns {missing}; make it with validate_visits.")
-    user, time = visits["user_id"].to_numpy(), visits["time"].to_numpy()
-    new_user = user[1:] != user[:-1]
-    backwards = np.flatnonzero(~new_user & (time[1:] < time[:-1])) + 1
-    if len(backwards):
-        raise DataError(
-            f"time: {len(backwards)} rows are earlier than the row before them of the same user "
-            f"(first rows: {backwards[:5].tolist()}); make the frame with validate_visits."
-        )
-    if len(user) and int(new_user.sum()) + 1 != visits["user_id"].nunique():
-        raise DataError("user_id: the rows of a user are not together; make the frame with validate_visits.")

@@ -1,8 +1,7 @@
-"""Tables of weeks (or days) of cells: reading them, moving them onto another grid, and splitting them fairly.
+"""Tables of weeks (or days) of cells, and how they are read.
 
 A week is one row of L cells, -1 = unknown. Two forms are read: a list column of cells, or one column per slot
-(`h0`, `h1`, ...). Unusual: tables found in the wild number their cells as they like; `WeekTable.on_grid` renumbers them
-by coordinates. Splits never put one person (or one and the same sequence) on both sides.
+(`h0`, `h1`, ...).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import pandas as pd
 from ..tokenization.errors import DataError
 from ..tokenization.grid import SquareGrid
 
-__all__ = ["WeekTable", "read_weeks", "split_by_sequence", "split_weeks_by_user"]
+__all__ = ["WeekTable", "read_weeks"]
 
 _SLOT_COLUMN = re.compile(r"(?:h|hour_?|slot_?)?(\d{1,4})", re.IGNORECASE)
 _USERS = ("user_id", "user", "uid")
@@ -63,20 +62,6 @@ class WeekTable:
             start=None if self.start is None else self.start[rows],
             extra=self.extra.iloc[np.arange(len(self))[rows]].reset_index(drop=True),
         )
-
-    def on_grid(self, grid: SquareGrid) -> WeekTable:
-        """The same weeks with the cells of `grid` that hold the present cells' centres; -1 outside.
-
-        Raises:
-            DataError: the coordinates of the present cells are not known.
-        """
-        if self.lat is None or self.lon is None:
-            raise DataError(
-                "The coordinates of the cells are not known: read the table with cells=, their lat and lon."
-            )
-        new = np.append(grid.cell(self.lat, self.lon), -1)  # the last entry is for -1
-        lat, lon = grid.centre(np.arange(len(grid)))
-        return replace(self, cells=new[self.cells].astype(np.int32), grid=grid, lat=lat, lon=lon)
 
 
 def read_weeks(
@@ -130,61 +115,6 @@ def read_weeks(
 def _local_dates(times: pd.Series) -> np.ndarray:
     """datetime64[D]; of an aware time the date on its own clock, not in UTC."""
     return pd.to_datetime(times).dt.tz_localize(None).to_numpy().astype("datetime64[D]")
-
-
-def split_weeks_by_user(
-    user_id: Any, *, fractions: Sequence[float] = (0.5, 0.2, 0.3), seed: int = 0
-) -> tuple[np.ndarray, ...]:
-    """Row numbers of each part, int64 and ascending; all weeks of a person are in one part.
-
-    Fractions are of people, not of weeks. The same people, fractions and seed give the same parts as
-    `hf_mobility.data.tasks.split_by_user` on their visits.
-
-    Raises:
-        ValueError: fractions that are not positive or do not sum to 1.
-        DataError: missing ids, or fewer people than parts.
-    """
-    users = np.asarray(user_id)
-    missing = np.flatnonzero(pd.isna(users))
-    if len(missing):
-        raise DataError(
-            f"user_id: {len(missing)} of {len(users)} weeks have none (first rows {missing[:_SHOWN].tolist()}); "
-            "drop them, or use split_by_sequence."
-        )
-    return _split_groups(np.unique(users, return_inverse=True)[1].reshape(-1), fractions, seed, what="people")
-
-
-def split_by_sequence(
-    cells: Any, *, fractions: Sequence[float] = (0.5, 0.2, 0.3), seed: int = 0
-) -> tuple[np.ndarray, ...]:
-    """Row numbers of each part for sets without people: equal sequences are in one part.
-
-    Fractions are of distinct sequences. The same person may still be on both sides: say so with any result.
-
-    Raises:
-        ValueError: fractions that are not positive or do not sum to 1.
-        DataError: fewer distinct sequences than parts.
-    """
-    rows = np.ascontiguousarray(cells)
-    if rows.ndim != 2:
-        raise DataError(f"cells must be an array (N, L), not of shape {rows.shape}.")
-    group = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1) if len(rows) else np.zeros(0, np.int64)
-    return _split_groups(group, fractions, seed, what="distinct sequences")
-
-
-def _split_groups(group: np.ndarray, fractions: Sequence[float], seed: int, *, what: str) -> tuple[np.ndarray, ...]:
-    if min(fractions, default=0) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions must be positive and sum to 1; they are {tuple(fractions)}.")
-    count, parts = int(group.max(initial=-1)) + 1, len(fractions)
-    if count < parts:
-        raise DataError(f"{count} {what} cannot be split into {parts} parts.")
-    # Small inputs: every part keeps one group that rounding would take away.
-    bounds = np.rint(np.cumsum(fractions) * count).astype(np.int64)
-    for i in range(parts):
-        bounds[i] = np.clip(bounds[i], (bounds[i - 1] if i else 0) + 1, count - parts + i + 1)
-    part = np.empty(count, np.int64)
-    part[np.random.default_rng(seed).permutation(count)] = np.searchsorted(bounds, np.arange(count), side="right")
-    return tuple(np.flatnonzero(part[group] == i) for i in range(parts))
 
 
 # ------------------------------------------------------------------------------------------------------------- reading

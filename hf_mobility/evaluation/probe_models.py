@@ -7,9 +7,11 @@ of epochs on a tenth of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
+
+from ..data.splits import group_folds, hold_out_rows
 
 RIDGE_STRENGTHS = (1e-2, 1.0, 1e2, 1e4)
 INNER_FOLDS = 5
@@ -32,7 +34,7 @@ def fit_linear(features: np.ndarray, labels: np.ndarray, *, groups: np.ndarray, 
     """
     loss_of = _log_loss if binary else _squared_error
     totals = dict.fromkeys(RIDGE_STRENGTHS, 0.0)
-    for train, held_out in _inner_folds(groups, seed):
+    for train, held_out in group_folds(groups, folds=INNER_FOLDS, seed=seed):
         for strength in RIDGE_STRENGTHS:
             score = _linear(features[train], labels[train], strength, binary=binary)
             totals[strength] += loss_of(labels[held_out], score(features[held_out]))
@@ -78,7 +80,7 @@ def fit_mlp(
     from torch import nn
     from torch.nn import functional as F
 
-    train, held_out = validation_split(groups, seed)
+    train, held_out = hold_out_rows(groups, share=VALIDATION_SHARE, seed=seed)
     mean, scale = (0.0, 1.0) if binary else (labels[train].mean(), max(labels[train].std(), 1e-9))
     x = torch.as_tensor(features, dtype=torch.float32)
     y = torch.as_tensor((labels - mean) / scale, dtype=torch.float32)
@@ -114,25 +116,4 @@ def fit_mlp(
     return score
 
 
-def validation_split(groups: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit and to validate on: whole random groups that hold a tenth of the rows or a little more; all rows for
-    both where there is one group.
-    """
-    names, group, size = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(names) < 2:
-        return np.arange(len(groups)), np.arange(len(groups))
-    order = np.random.default_rng(seed).permutation(len(names))
-    number = 1 + np.searchsorted(np.cumsum(size[order]), VALIDATION_SHARE * len(groups))
-    held_out = np.isin(group.reshape(-1), order[: min(number, len(names) - 1)])
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
-def _inner_folds(groups: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows to fit and to validate on, group by group in turns."""
-    names, group = np.unique(groups, return_inverse=True)
-    fold = (np.random.default_rng(seed).permutation(len(names)) % INNER_FOLDS)[group.reshape(-1)]
-    for k in range(min(INNER_FOLDS, len(names)) if len(names) > 1 else 0):
-        yield np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-
-
-__all__ = ["RIDGE_STRENGTHS", "fit_linear", "fit_mlp", "standardizer", "validation_split"]
+__all__ = ["RIDGE_STRENGTHS", "fit_linear", "fit_mlp", "standardizer"]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data.splits import deal_groups, hold_out_users
 from ..tokenization.errors import DataError
 from ..tokenization.grid import to_km
 from .probe_models import fit_linear, fit_mlp, standardizer
@@ -63,7 +64,7 @@ def probe_users(
     matrices, problem, _ = _checked(features, labels, users)
 
     def splits(seed: int) -> list[Split]:
-        return [user_split(problem.groups, test_share=test_share, seed=seed)]
+        return [hold_out_users(problem.groups, test_share=test_share, seed=seed)]
 
     return _table(matrices, problem, readers, seeds, splits)
 
@@ -103,17 +104,6 @@ def probe_regions(
     return _table(matrices, problem, readers, seeds, splits)
 
 
-def user_split(groups: np.ndarray, *, test_share: float, seed: int) -> Split:
-    """Rows of training and test, ascending; all rows of a person (equal `groups`) are on one side."""
-    names, group = np.unique(groups, return_inverse=True)
-    number = max(1, round(test_share * len(names)))
-    if number >= len(names):
-        raise DataError(f"{len(names)} people cannot be split with test_share={test_share}.")
-    held_out = np.zeros(len(names), dtype=bool)
-    held_out[np.random.default_rng(seed).permutation(len(names))[:number]] = True
-    return np.flatnonzero(~held_out[group]), np.flatnonzero(held_out[group])
-
-
 def spatial_blocks(lat: Any, lon: Any, *, block_km: float = 5.0) -> np.ndarray:
     """int64 (N,): the square block of each place, 0..number of blocks that hold one - 1."""
     if not block_km > 0:
@@ -123,24 +113,6 @@ def spatial_blocks(lat: Any, lon: Any, *, block_km: float = 5.0) -> np.ndarray:
     column = np.floor((east - east.min()) / block_km).astype(np.int64)
     row = np.floor((north - north.min()) / block_km).astype(np.int64)
     return np.unique(row * (column.max() + 1) + column, return_inverse=True)[1].reshape(-1)
-
-
-def deal_groups(groups: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
-    """int64 (N,): fold of each row; whole groups are dealt, at random, each to the smallest fold so far.
-
-    Raises:
-        DataError: fewer groups than folds, or fewer than two folds.
-    """
-    names, group, size = np.unique(groups, return_inverse=True, return_counts=True)
-    if not 2 <= folds <= len(names):
-        raise DataError(f"{len(names)} blocks cannot be dealt into {folds} folds; use smaller blocks or fewer folds.")
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-size[order], kind="stable")]  # large ones first, so that folds come out even
-    fold, load = np.zeros(len(names), np.int64), np.zeros(folds)
-    for name in order:
-        fold[name] = load.argmin()
-        load[fold[name]] += size[name]
-    return fold[group.reshape(-1)]
 
 
 def classification_metrics(labels: Any, scores: Any) -> dict[str, float]:
@@ -245,10 +217,8 @@ def _held_out_scores(
 
 __all__ = [
     "classification_metrics",
-    "deal_groups",
     "probe_regions",
     "probe_users",
     "regression_metrics",
     "spatial_blocks",
-    "user_split",
 ]

@@ -28,8 +28,8 @@ from peft.tuners.lora import LoraLayer
 from ..data.city import City, popularity_levels
 from ..data.frames import DataError, as_visits
 from ..data.io.records import as_records, name_of
+from ..data.parts import training_part
 from ..data.sequences import CitySequences
-from ..data.splits import training_part
 from ..hub.card_facts import CardFacts
 from ..hub.loading import adapter_base, load_model
 from ..modeling.modeling_samoe import SamoeForNextLocation

@@ -14,7 +14,7 @@ from transformers import TrainingArguments, set_seed
 from ..data.city import City
 from ..data.frames import DataError
 from ..data.io.records import as_records, name_of
-from ..data.splits import training_part
+from ..data.parts import training_part
 from ..data.weeks import WeekTable
 from ..hub.card_facts import CardFacts
 from ..hub.loading import check_folder

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from hf_mobility import MstarCodecConfig, MstarCodecModel, MstarForTrajectoryGeneration, MstarTokenizer, simulate_city
-from hf_mobility.data.weeks import split_weeks_by_user
+from hf_mobility.data.splits import split_weeks_by_user
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("train_mstar_codec", "train_mstar", "evaluate_mstar", "ablate_mstar", "trace_mstar")

@@ -12,7 +12,7 @@ import pytest
 from hf_mobility import City, DataError, NextLocationPipeline, evaluate, make_task, simulate_city, summarise
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.checkpoints.evaluate import evaluate_checkpoint
-from hf_mobility.data.splits import split_users
+from hf_mobility.data.parts import split_users
 from hf_mobility.data.weeks import WeekTable
 from hf_mobility.evaluation import fidelity_report
 from hf_mobility.pipelines.trajectory_generation import TrajectoryGenerationPipeline

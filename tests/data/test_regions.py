@@ -58,7 +58,7 @@ def test_pairs_and_counts_by_hand() -> None:
     found = visitors(points, GRID)
     assert found.users.tolist() == ["a", "b", "c"] and len(found.region_ids) == 8
     assert found.pairs.tolist() == [[0, 0], [0, 1], [7, 1]] and found.count.tolist() == [1, 2, 1]
-    assert found.users_per_region.tolist() == [2, 0, 0, 0, 0, 0, 0, 1]
+    assert np.bincount(found.region, minlength=8).tolist() == [2, 0, 0, 0, 0, 0, 0, 1]
     assert as_set(found) == {("r0c0", "a", 1), ("r0c0", "b", 2), ("r1c3", "b", 1)}
     assert as_set(visitors(points, GRID, min_visits=2)) == {("r0c0", "b", 2)}
     assert len(visitors(points, GRID, min_visits=3).pairs) == 0

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.baselines.mix import ContextMix, MixWeights
 from hf_mobility.data import DataError
-from hf_mobility.data.tasks import make_task, split_by_user, training_visits
+from hf_mobility.data.splits import split_by_user
+from hf_mobility.data.tasks import make_task, training_visits
 
 
 def frame(visits: list[tuple[int, int]]) -> pd.DataFrame:

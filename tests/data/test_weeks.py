@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mobility.data import DataError, SquareGrid, simulate_city
-from hf_mobility.data.tasks import split_by_user
-from hf_mobility.data.weeks import read_weeks, split_by_sequence, split_weeks_by_user
+from hf_mobility.data.splits import split_by_sequence, split_by_user, split_weeks_by_user
+from hf_mobility.data.weeks import read_weeks
 
 DATA = Path(os.environ.get("HF_MOBILITY_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 CELLS = np.array([[0, 1, -1, 5], [2, 2, 2, 2], [8, -1, -1, 0]])
@@ -78,14 +78,10 @@ def test_one_column_per_slot_in_any_order(tmp_path: Path, names: str, suffix: st
     pd.testing.assert_frame_equal(frame, before)
 
 
-def test_cells_of_another_numbering_are_moved_onto_a_grid() -> None:
-    grid = SquareGrid(0.0, 0.0, 3.0, 3.0, 3, 3)
+def test_the_coordinates_of_cells_come_from_a_second_table() -> None:
     places = pd.DataFrame({"cell": [1, 0, 2], "lat": [0.5, 2.5, 9.0], "lon": [1.5, 0.1, 0.5]})
     table = read_weeks(pd.DataFrame({"cells": [[0, 1, 2, -1]]}), cells=places)
-    assert table.user_id is None and table.lat.tolist() == [2.5, 0.5, 9.0]
-    moved = table.on_grid(grid)
-    assert moved.cells.tolist() == [[6, 1, -1, -1]] and moved.grid == grid and len(moved.lat) == 9
-    assert table.cells.tolist() == [[0, 1, 2, -1]]
+    assert table.user_id is None and table.lat.tolist() == [2.5, 0.5, 9.0] and table.lon.tolist() == [0.1, 1.5, 0.5]
 
 
 def test_taking_rows_takes_every_column(tmp_path: Path) -> None:
@@ -134,8 +130,6 @@ def test_missing_and_strange_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "weeks.txt").write_text("x")
     with pytest.raises(DataError, match="the known file types are"):
         read_weeks(tmp_path / "weeks.txt")
-    with pytest.raises(DataError, match="coordinates of the cells are not known"):
-        read_weeks(pd.DataFrame({"cells": [[1]]})).on_grid(SquareGrid(0, 0, 1, 1, 2, 2))
 
 
 @pytest.mark.data
@@ -153,13 +147,8 @@ def test_real_days_are_read_with_the_coordinates_of_their_cells() -> None:
         real("daily_grid_geolife_movesim.parquet"), cells=real("daily_grid_geolife_movesim_cells.parquet"), num_slots=48
     )
     assert len(table) == 10_500 and len(table.lat) == 23_768 and set(table.extra["split"]) >= {"train", "test"}
-    grid = SquareGrid.from_cell_km((39.84, 116.18, 40.10, 116.52), cell_km=1.0)
-    moved = table.on_grid(grid)
-    rows, slots = np.nonzero(moved.cells >= 0)
-    here, there = table.cells[rows, slots], moved.cells[rows, slots]
-    assert np.array_equal(grid.cell(table.lat[here], table.lon[here]), there)
-    parts = split_by_sequence(moved.cells)
-    texts = [{moved.cells[i].tobytes() for i in part.tolist()} for part in parts]
+    parts = split_by_sequence(table.cells)
+    texts = [{table.cells[i].tobytes() for i in part.tolist()} for part in parts]
     assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
 
 
@@ -174,7 +163,7 @@ def test_real_days_are_read_with_the_coordinates_of_their_cells() -> None:
 )
 def test_every_week_is_in_one_part_and_every_person_too(users: list[int], fractions: tuple, seed: int) -> None:
     if len(set(users)) < len(fractions):
-        with pytest.raises(DataError, match="people cannot be split"):
+        with pytest.raises(DataError, match="users cannot be split"):
             split_weeks_by_user(users, fractions=fractions, seed=seed)
         return
     parts = split_weeks_by_user(users, fractions=fractions, seed=seed)
@@ -219,7 +208,7 @@ def test_splits_that_make_no_sense_are_refused() -> None:
         split_weeks_by_user([1.0, np.nan, 3.0], fractions=(0.5, 0.5))
     with pytest.raises(DataError, match="1 distinct sequences cannot be split into 3 parts"):
         split_by_sequence(np.zeros((9, 4)))
-    with pytest.raises(DataError, match="0 people"):
+    with pytest.raises(DataError, match="0 users"):
         split_weeks_by_user([])
     with pytest.raises(DataError, match=r"must be an array \(N, L\)"):
         split_by_sequence(np.zeros(4))

@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mobility.data import DataError, from_km
-from hf_mobility.evaluation.probe_models import fit_mlp, standardizer, validation_split
+from hf_mobility.data.splits import deal_groups, hold_out_rows, hold_out_users
+from hf_mobility.evaluation.probe_models import VALIDATION_SHARE, fit_mlp, standardizer
 from hf_mobility.evaluation.probes import (
     classification_metrics,
-    deal_groups,
     probe_regions,
     probe_users,
     regression_metrics,
     spatial_blocks,
-    user_split,
 )
 
 
@@ -92,7 +91,7 @@ def test_auc_equals_the_share_of_ordered_pairs(rows: list[tuple[bool, int]]) -> 
 @settings(max_examples=30)
 def test_a_person_is_on_one_side(seed: int, share: float) -> None:
     people = np.random.default_rng(seed).integers(0, 25, 80)
-    train, test = user_split(people, test_share=share, seed=seed)
+    train, test = hold_out_users(people, test_share=share, seed=seed)
     assert sorted([*train, *test]) == list(range(80))
     assert not set(people[train]) & set(people[test]) and len(test)
     assert len(set(people[test])) == max(1, round(share * len(set(people))))
@@ -121,9 +120,9 @@ def test_folds_keep_blocks_together_and_are_about_even(seed: int) -> None:
 def test_validation_takes_whole_groups_and_at_least_a_tenth() -> None:
     groups = np.repeat(np.arange(8), [50, 1, 1, 1, 1, 1, 1, 44])
     for seed in range(20):
-        train, held_out = validation_split(groups, seed)
+        train, held_out = hold_out_rows(groups, share=VALIDATION_SHARE, seed=seed)
         assert not set(groups[train]) & set(groups[held_out]) and len(held_out) >= 10 and len(train)
-    train, held_out = validation_split(np.zeros(5), 0)
+    train, held_out = hold_out_rows(np.zeros(5), share=VALIDATION_SHARE, seed=0)
     assert len(train) == len(held_out) == 5
 
 
@@ -191,7 +190,7 @@ def test_regions_are_each_predicted_once_while_held_out() -> None:
         ({"readers": ["tree"]}, r"readers are \['linear', 'mlp'\] and seeds at least one, got \['tree'\]"),
         ({"seeds": []}, "seeds at least one"),
         ({"test_share": 1.0}, "test_share must lie between 0 and 1"),
-        ({"users": np.zeros(20)}, "1 people cannot be split"),
+        ({"users": np.zeros(20)}, "1 users cannot be split"),
         ({"users": np.zeros(19)}, r"users has shape \(19,\)"),
     ],
 )

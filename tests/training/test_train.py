@@ -25,7 +25,7 @@ from hf_mobility import (
     simulate_city,
     training_arguments,
 )
-from hf_mobility.data.splits import training_part
+from hf_mobility.data.parts import training_part
 from hf_mobility.data.weeks import WeekTable
 from hf_mobility.training.train import train
 

@@ -16,11 +16,20 @@ import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizer
 
-from .batches_raw import PER_SLOT, RawSeries, batch_series, pad_rows, target_length, to_numpy
 from .clock import DAY_SECONDS, local_midnight, to_local, to_utc, zone_of
 from .grid import PAPER_BOUNDS, Box
 from .records import read_points
-from .series_raw import RULES, Grid, fill_slots
+from .series_raw import (
+    PER_SLOT,
+    RULES,
+    Grid,
+    RawSeries,
+    batch_series,
+    fill_slots,
+    pad_rows,
+    target_length,
+    to_numpy,
+)
 
 _MINUTES = 24 * 60
 _TEXT = (

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.tasks import NextLocationTask
+from ..tokenization.clock import epoch_seconds, to_local, weekday
 from ..tokenization.grid import EARTH_RADIUS_KM, unwrapped
 from .count import UserHistory, place_counts, user_histories
 
@@ -289,8 +290,8 @@ def _own_components(history: UserHistory, minute: np.ndarray, weekend: np.ndarra
 
 def _local_time(task: NextLocationTask) -> tuple[np.ndarray, np.ndarray]:
     """Minute of the local day, float32 (n,), and whether it is a weekend, bool (n,)."""
-    local = task.visits["time"].dt.tz_convert(task.city.timezone).dt
-    return (local.hour * 60 + local.minute).to_numpy(np.float32), (local.day_of_week >= 5).to_numpy()
+    local = to_local(epoch_seconds(task.visits["time"]), task.city.timezone)
+    return (local // 60 % 1440).astype(np.float32), weekday(local) >= 5
 
 
 def _normalised(counts: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.tasks import NextLocationTask
+from ..tokenization.clock import epoch_seconds, to_local, weekday
 from .fit import Fit, TrainingOptions, cosine
 
 SCORED_SHARE = 4  # a window's last quarter is scored, so a target sees 3/4 to 4/4 of the context length
@@ -287,11 +288,11 @@ class _Arrays:
     @classmethod
     def build(cls, task: NextLocationTask) -> _Arrays:
         places = len(task.city.location_ids)
-        local = task.visits["time"].dt.tz_convert(task.city.timezone).dt
+        local = to_local(epoch_seconds(task.visits["time"]), task.city.timezone)
         return cls(
             place=np.where(task.location >= 0, task.location, places),
-            hour=local.hour.to_numpy(np.int64),
-            weekday=local.day_of_week.to_numpy(np.int64),
+            hour=local // 3600 % 24,
+            weekday=weekday(local),
             user=task.user,
             starts=task.user_starts,
             places=places,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..tokenization.clock import DAY_SECONDS
+
 if TYPE_CHECKING:
     import datasets
 
@@ -87,7 +89,7 @@ def day_windows(sequences: CitySequences, *, days: int = 3, min_visits: int = 5,
     """
     pieces = []
     for start, stop in zip(sequences.offsets[:-1], sequences.offsets[1:]):
-        day = sequences.fields["timestamps"][start:stop] // 86_400
+        day = sequences.fields["timestamps"][start:stop] // DAY_SECONDS
         first_days = np.unique(day)
         begins = np.searchsorted(day, first_days)
         ends = np.searchsorted(day, first_days + days)

@@ -18,6 +18,7 @@ from ..data.sequences import CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..modeling.times_samoe import stay_seconds
+from ..tokenization.clock import epoch_seconds, to_local
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
 from .base import MobilityPipeline, read_records, shown
@@ -355,8 +356,7 @@ class NextLocationPipeline(MobilityPipeline):
                 f"target_time must be a time-zone-aware time for every user; it is not for {len(bad)} of {len(users)}, "
                 f"first {bad[:5].tolist()}."
             )
-        local = pd.to_datetime(stamps, utc=True).dt.tz_convert(self.tokenizer.timezone).dt.tz_localize(None)
-        return local.to_numpy("datetime64[s]").astype(np.int64)
+        return to_local(epoch_seconds(pd.to_datetime(stamps, utc=True)), self.tokenizer.timezone)
 
 
 def _last_visits(sequences: CitySequences, context: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ...tokenization.errors import DataError
-from ...tokenization.grid import to_km
+from ...tokenization.grid import to_km, unwrapped
 from ...tokenization.weeks import home_and_work
 
 __all__ = ["matsim_plans", "od_matrix", "week_matrix"]
@@ -199,7 +199,7 @@ def _positions(frame: pd.DataFrame, project: Project | None) -> tuple[dict[int, 
     if missing:
         raise DataError(f"The frame lacks the column(s) {', '.join(missing)}, the coordinates of the cells.")
     places = frame[["cell", "lat", "lon"]].drop_duplicates("cell")
-    lat, lon = places["lat"].to_numpy(np.float64), places["lon"].to_numpy(np.float64)
+    lat, lon = places["lat"].to_numpy(np.float64), unwrapped(places["lon"].to_numpy(np.float64))
     bad = np.flatnonzero(~np.isfinite(lat) | ~np.isfinite(lon))
     if len(bad):
         raise DataError(f"Columns 'lat' and 'lon': {len(bad)} cells have none, first {places['cell'].iloc[bad[0]]}.")

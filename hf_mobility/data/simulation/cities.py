@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ...tokenization.clock import zone_of
+from ...tokenization.clock import to_utc, zone_of
 from ...tokenization.errors import DataError
 from ...tokenization.grid import from_km
 from .diary import People, Town, simulate
@@ -329,7 +329,5 @@ def _visits_frame(
 def _to_utc(hours: np.ndarray, first_day: pd.Timestamp, timezone: str) -> np.ndarray:
     """Local clock hours as datetime64[us] UTC, to the second; at clock changes different hours stay different."""
     clock = first_day.to_datetime64().astype("datetime64[us]") + np.round(hours * 3600).astype("timedelta64[s]")
-    local = pd.Series(clock).dt.tz_localize(
-        timezone, ambiguous=np.ones(len(clock), dtype=bool), nonexistent=pd.Timedelta("1h")
-    )
-    return local.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
+    seconds = clock.astype("datetime64[s]").astype(np.int64)
+    return to_utc(seconds, timezone)[0].astype("datetime64[s]").astype("datetime64[us]")

@@ -15,7 +15,7 @@ _NAMES = {
     "SamoeModel": "modeling_samoe",
     "SamoeForNextLocation": "modeling_samoe",
     "MstarCodecConfig": "configuration_mstar",
-    "MstarCodecModel": "codec_mstar",
+    "MstarCodecModel": "modeling_mstar_codec",
     "MstarConfig": "configuration_mstar",
     "MstarForTrajectoryGeneration": "modeling_mstar",
     "RawConfig": "configuration_raw",
@@ -28,12 +28,12 @@ _NAMES = {
 __all__ = [*_NAMES]
 
 if TYPE_CHECKING:
-    from .codec_mstar import MstarCodecModel as MstarCodecModel
     from .configuration_mstar import MstarCodecConfig as MstarCodecConfig
     from .configuration_mstar import MstarConfig as MstarConfig
     from .configuration_raw import RawConfig as RawConfig
     from .configuration_samoe import SamoeConfig as SamoeConfig
     from .modeling_mstar import MstarForTrajectoryGeneration as MstarForTrajectoryGeneration
+    from .modeling_mstar_codec import MstarCodecModel as MstarCodecModel
     from .modeling_raw import RawForRegionAnalysis as RawForRegionAnalysis
     from .modeling_raw import RawForTrajectoryPrediction as RawForTrajectoryPrediction
     from .modeling_raw import RawForUserProfiling as RawForUserProfiling

@@ -1,21 +1,21 @@
-"""Configurations of M-STAR (arXiv 2512.07314): the multi-scale codec of weeks, and the next-scale transformer over its
-codes.
+"""Configurations of M-STAR (arXiv 2512.07314): the multi-scale codec of weeks, the next-scale transformer over its
+codes, and the order in which it decodes them.
 
-Unusual: levels are listed coarse to fine, and `level_resolutions` says which spatial resolution each of them reads (the
-paper's off-by-one mapping is just another list). `variant="released"` is what the authors' code does; `corrected`, the
+Levels are listed coarse to fine, and `level_resolutions` says which spatial resolution each of them reads; the released
+code's off-by-one mapping is another list. `variant="released"` is what the authors' code does. `corrected`, the
 default, is what trains (docs/results.md).
 
 (No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
 """
 
 import math
+from dataclasses import dataclass
+from itertools import accumulate
 from numbers import Integral
 from typing import Any, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-
-from .passes_mstar import DrawingOrder, drawing_order, max_passes
 
 WEEK_LEVELS = [1, 7, 14, 28, 56, 84, 112, 168]
 
@@ -50,7 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "attribute_init": 1.0,
         "within_level_steps": 1,
         "code_noise": 0.0,
-        "own_codes": 0.0,
+        "scheduled_sampling": 0.0,
         "decoding": "argmax",
     },
     "corrected": {},
@@ -60,6 +60,79 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4},
     "base": {},
 }
+
+
+@dataclass(frozen=True)
+class DecodingStep:
+    """Step number `step` (0, 1, ..) of a level: the ranks `start` to `end` of the decoding order."""
+
+    level: int
+    step: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class DecodingOrder:
+    """In which order the T codes of a week are decoded: level by level, and within a level in steps.
+
+    A rank is an index in this order, a position an index in the week's codes. `positions`, `before` and `after` have
+    one entry per rank: its position, and those of the nearest codes before and after it that earlier steps of the level
+    decoded; T = none.
+    """
+
+    steps: list[DecodingStep]
+    positions: list[int]
+    before: list[int]
+    after: list[int]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Codes of each step."""
+        return tuple(step.end - step.start for step in self.steps)
+
+    def of_level(self, level: int) -> list[DecodingStep]:
+        """The steps of one level, first to last."""
+        return [step for step in self.steps if step.level == level]
+
+    def lengths_between(self, start: int, end: int) -> dict[int, int]:
+        """Level -> its codes among the ranks from `start` to `end`, without levels that have none."""
+        lengths: dict[int, int] = {}
+        for step in self.steps:
+            inside = min(step.end, end) - max(step.start, start)
+            if inside > 0:
+                lengths[step.level] = lengths.get(step.level, 0) + inside
+        return lengths
+
+    @property
+    def max_steps(self) -> int:
+        """Steps of the level that takes most."""
+        return 1 + max(step.step for step in self.steps)
+
+
+def max_decoding_steps(length: int) -> int:
+    """Steps that a level of this length has room for: the first of so many decodes a single position."""
+    return (length - 1).bit_length() + 1
+
+
+def decoding_order(level_lengths: list[int], steps: list[int]) -> DecodingOrder:
+    """The order of a week whose level k takes `steps[k]` steps: with p steps every 2^(p-1)-th position, then the odd
+    multiples of 2^(p-2), .., of 1.
+    """
+    total = sum(level_lengths)
+    decoded: list[DecodingStep] = []
+    positions: list[int] = []
+    before: list[int] = []
+    after: list[int] = []
+    for level, (offset, length, count) in enumerate(zip(accumulate(level_lengths, initial=0), level_lengths, steps)):
+        for step in range(count):
+            stride = 2 ** (count - 1 - step)
+            indices = range(stride, length, 2 * stride) if step else range(0, length, stride)
+            decoded.append(DecodingStep(level, step, len(positions), len(positions) + len(indices)))
+            positions += [offset + index for index in indices]
+            before += [offset + index - stride if step else total for index in indices]
+            after += [offset + index + stride if step and index + stride < length else total for index in indices]
+    return DecodingOrder(decoded, positions, before, after)
 
 
 @strict
@@ -88,13 +161,20 @@ class MstarCodecConfig(PreTrainedConfig):
         residual: what a level corrects: the `quantized` reconstruction so far or the `continuous` features (released).
         search: nearest code by `euclidean` distance or by `cosine` (released).
         straight_through: where the reconstruction gradient goes: the `mean` of all levels' features or the `finest`.
-        nested_cells: whether the vector of a cell is the sum of its own and of those of the coarser cells around it, so
-            that finer levels refine what coarser ones said. Not in the paper.
+        hierarchical_cells: whether the vector of a cell is the sum of its own and of those of the coarser cells around
+            it (hierarchical cell embeddings), so that finer levels refine what coarser ones said. Older configurations
+            call it `nested_cells`. Not in the paper.
         refiner_norm: whether the norm inside each Phi is applied (released: present, but never applied).
+
+    Example:
+
+        >>> MstarCodecConfig.from_preset("small", level_lengths=[1, 7, 28, 168]).num_codes_per_week
+        204
     """
 
     model_type = "mobility_mstar_codec"
     _auto_class = "AutoConfig"  # saved with its code
+    attribute_map = {"nested_cells": "hierarchical_cells"}
 
     num_cells: int = 900
     cells_per_resolution: list[int] | None = None
@@ -118,7 +198,7 @@ class MstarCodecConfig(PreTrainedConfig):
     search: str = "euclidean"
     straight_through: str = "mean"
     refiner_norm: bool = True
-    nested_cells: bool = False
+    hierarchical_cells: bool = False
     layer_norm_eps: float | int = 1e-5
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -201,7 +281,7 @@ class MstarConfig(PreTrainedConfig):
 
     Args:
         codec_config: a `MstarCodecConfig`, or its values as a dict.
-        hidden_size: width; even (half for home, half for the second place) and divisible by `num_attention_heads`.
+        hidden_size: width; even (half for home, half for work) and divisible by `num_attention_heads`.
         num_attributes: classes of the movement attribute.
         dropout, attention_dropout: in training. The latter is 0.2 in the released code; it multiplies the time of a
             training step on a CPU. `drop_path`: of the last layer's branches, growing linearly from 0.
@@ -209,15 +289,18 @@ class MstarConfig(PreTrainedConfig):
         condition_dropout: share of training weeks whose condition is hidden, which guidance needs. Not in the paper.
         code_noise: share of input codes that training replaces at random, so that finer levels learn to correct
             coarser ones; the targets follow the replaced codes (needs the codec in training). Not in the paper.
-        own_codes: share of the levels of a training week whose codes are replaced by what the model itself draws there,
-            given the week's coarser codes, so that finer levels meet at training what they will meet at generation; the
-            targets follow the replaced codes (needs the codec in training). Not in the paper.
-        within_level_steps: passes per level, an int or one per level: 1 = all positions of a level drawn independently
-            (paper); p = every 2^(p-1)-th position first, then those midway between, and so on, each seeing the codes on
-            its two sides (`passes_mstar`). A level has no more passes than its length allows. Not in the paper.
-        copy_places: whether the codes that would put the home, the second place or, with several passes, the places on
-            the two sides at a position have scores of their own (`copies_mstar`). Needs a codec without encoder
-            layers, in which a place has a vector of its own, and `fit_places`. Not in the paper.
+        scheduled_sampling: share of the levels of a training week whose codes are replaced by what the model itself
+            draws there, given the week's coarser codes, so that finer levels meet at training what they will meet at
+            generation; the targets follow the replaced codes (needs the codec in training). Older configurations call
+            it `own_codes`. Not in the paper.
+        within_level_steps: decoding steps per level, an int or one per level: 1 = all positions of a level drawn
+            independently (paper); p = every 2^(p-1)-th position first, then those midway between, and so on, each
+            seeing the codes on its two sides (`DecodingOrder`). A level has no more steps than its length allows. Not
+            in the paper.
+        pointer_head: whether the codes that would put the home, the work place or, with several decoding steps, the
+            places on the two sides at a position have scores of their own (`pointer_mstar`). Needs a codec without
+            encoder layers, in which a place has a vector of its own, and `fit_places`. Older configurations call it
+            `copy_places`. Not in the paper.
         top_k: codes that may be drawn; `None` = all.
         temperature: per level, or one value, or `None` = the paper's confidence rule (offset - slope * confidence).
         temperature_offset, temperature_slope: of that rule.
@@ -226,10 +309,17 @@ class MstarConfig(PreTrainedConfig):
         decoding: `argmax` per hour (paper), or the best (`viterbi`) or a drawn (`sample`) path when staying, returning
             to a place of the week and going elsewhere have the probabilities that `fit_transition` learned.
         emission_scale: factor of the codec's scores in such a path; the larger, the less the path overrules them.
+
+    Example:
+
+        >>> config = MstarConfig.from_preset("tiny", within_level_steps=3)
+        >>> config.codec.num_codes_per_week
+        29
     """
 
     model_type = "mobility_mstar"
     _auto_class = "AutoConfig"  # saved with its code
+    attribute_map = {"own_codes": "scheduled_sampling", "copy_places": "pointer_head"}
     sub_configs = {"codec_config": MstarCodecConfig}
 
     codec_config: dict | PreTrainedConfig | None = None
@@ -244,9 +334,9 @@ class MstarConfig(PreTrainedConfig):
     attribute_init: float | int = 0.02
     condition_dropout: float | int = 0.0
     code_noise: float | int = 0.0
-    own_codes: float | int = 0.0
+    scheduled_sampling: float | int = 0.0
     within_level_steps: int | list[int] = 1
-    copy_places: bool = False
+    pointer_head: bool = False
     top_k: int | None = 10
     temperature: float | int | list[float | int] | None = None
     temperature_offset: float | int = 1.5
@@ -274,20 +364,29 @@ class MstarConfig(PreTrainedConfig):
                 f"hidden_size must be even and divisible by num_attention_heads, got {self.hidden_size} and "
                 f"{self.num_attention_heads}."
             )
-        for name in ("dropout", "attention_dropout", "drop_path", "condition_dropout", "code_noise", "own_codes"):
+        for name in (
+            "dropout",
+            "attention_dropout",
+            "drop_path",
+            "condition_dropout",
+            "code_noise",
+            "scheduled_sampling",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
-        if self.code_noise and self.own_codes:
-            raise ValueError(f"choose code_noise={self.code_noise} or own_codes={self.own_codes}, not both.")
-        if self.copy_places and self.codec.num_encoder_layers:
+        if self.code_noise and self.scheduled_sampling:
             raise ValueError(
-                "copy_places=True needs a codec with num_encoder_layers=0, in which a place has a vector of its own; "
+                f"choose code_noise={self.code_noise} or scheduled_sampling={self.scheduled_sampling}, not both."
+            )
+        if self.pointer_head and self.codec.num_encoder_layers:
+            raise ValueError(
+                "pointer_head=True needs a codec with num_encoder_layers=0, in which a place has a vector of its own; "
                 f"this one has {self.codec.num_encoder_layers}."
             )
-        if self.copy_places and self.condition_dropout:
+        if self.pointer_head and self.condition_dropout:
             raise ValueError(
-                f"choose copy_places=True or condition_dropout={self.condition_dropout}, not both: the home that may "
-                "be copied would show what is to be hidden."
+                f"choose pointer_head=True or condition_dropout={self.condition_dropout}, not both: a pointer to the "
+                "home would show what is to be hidden."
             )
         levels, steps = len(self.codec.level_lengths), self._steps_per_level
         if len(steps) != levels:
@@ -342,11 +441,11 @@ class MstarConfig(PreTrainedConfig):
         return cast(MstarCodecConfig, self.codec_config)
 
     @property
-    def drawing_order(self) -> DrawingOrder:
-        """The order in which the codes of a week are drawn."""
+    def decoding_order(self) -> DecodingOrder:
+        """The order in which the codes of a week are decoded."""
         lengths = self.codec.level_lengths
-        steps = [min(wanted, max_passes(length)) for wanted, length in zip(self._steps_per_level, lengths)]
-        return drawing_order(lengths, steps)
+        steps = [min(steps, max_decoding_steps(length)) for steps, length in zip(self._steps_per_level, lengths)]
+        return decoding_order(lengths, steps)
 
     @property
     def _steps_per_level(self) -> list[int]:
@@ -373,4 +472,4 @@ def _preset(sizes: dict[str, Any], variants: dict[str, Any], size: str, variant:
     return {**sizes[size], **variants[variant]}
 
 
-__all__ = ["MstarCodecConfig", "MstarConfig"]
+__all__ = ["DecodingOrder", "DecodingStep", "MstarCodecConfig", "MstarConfig", "decoding_order", "max_decoding_steps"]

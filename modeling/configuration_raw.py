@@ -1,7 +1,7 @@
 """Configuration of RAW, "Regions are Who Walk Them" (arXiv 2311.10471): one dataclass, five sizes.
 
-Unusual: there is no vocabulary. A model reads a regular series of (longitude, latitude) in units of a city's box, which
-the tokenizer holds. The defaults are the paper's model at size `small`; what is not in the paper is off.
+The defaults are the paper's model at size `small`; what is not in the paper is off. There is no vocabulary: a model
+reads a regular series of (longitude, latitude) in units of a city's box, which the tokenizer holds.
 
 (No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
 """
@@ -54,6 +54,11 @@ class RawConfig(PreTrainedConfig):
         head_dropout: dropout of the task heads.
         num_labels, problem_type: as everywhere in transformers: `regression`, `single_label_classification` or
             `multi_label_classification`; read off `num_labels` and the labels' type where it is None.
+
+    Example:
+
+        >>> RawConfig.from_preset("base").hidden_size
+        768
     """
 
     model_type = "mobility_raw"

@@ -1,7 +1,7 @@
 """Configuration of SAMoE / TrajMoE (arXiv 2505.18670): one dataclass, three variants, four sizes.
 
-Unusual: there is no `vocab_size`. The locations of a city are an input (`location_features`), so the same weights serve
-every city. `variant` is only a name for a set of the values below; each value can be set alone.
+`variant` is a name for a set of the values below; each value can be set alone. There is no `vocab_size`: the locations
+of a city are an input (`location_features`), so the same weights serve every city.
 
 (No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
 """
@@ -90,6 +90,11 @@ class SamoeConfig(PreTrainedConfig):
         use_poi, use_popularity: ablation switches; `False` zeroes the feature on both sides.
         use_eos: whether tokenizers append the end-of-trajectory token.
         attention_init: `xavier` (the library default the released code keeps) or `normal`.
+
+    Example:
+
+        >>> SamoeConfig.from_preset("tiny", variant="paper").selector
+        'hard'
     """
 
     model_type = "mobility_samoe"

@@ -1,8 +1,11 @@
 """The loss of the STAR-Transformer: cross-entropy of every position over the whole codebook.
 
-Unusual: in training, `head_loss` makes logits and their gradient a slice at a time and never keeps them: at the paper's
-size the logits of 64 weeks are 490 MB in float32, and reading and writing them several times takes longer than the
-products they come from. Not in float16, where gradients made before the loss is scaled would vanish.
+In training, `head_loss` makes logits and their gradient a slice at a time and never keeps them.
+
+Notes:
+    At the paper's size the logits of 64 weeks are 490 MB in float32, and reading and writing them several times takes
+    longer than the products they come from (benchmarks/speed/kernels.csv). Not in float16, where gradients made before
+    the loss is scaled would vanish.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .copies_mstar import Copies
+from .pointer_mstar import PointerScores
 
 ROWS_PER_SLICE = {"cpu": 1024}  # others: 32,768, as starting a kernel costs more there
 
 
 class _HeadLoss(torch.autograd.Function):
-    """sum_i w_i CE(h_i W^T + b, y_i), with the gradient computed on the way forward. Where places may be copied, the
-    scores of `codes` (n, K) are raised by `raised`.
+    """sum_i w_i CE(h_i W^T + b, y_i), with the gradient computed on the way forward. With a pointer, the
+    logits of `codes` (n, K) are raised by `raised`.
     """
 
     @staticmethod
@@ -81,14 +84,18 @@ def _working_dtype(head: nn.Linear, device: str) -> torch.dtype:
 
 
 def head_loss(
-    head: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor, copies: Copies | None = None
+    head: nn.Linear,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    shares: torch.Tensor,
+    pointer: PointerScores | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of `head(hidden)`, raised by `copies`, without keeping logits.
+    """Cross-entropy of `head(hidden)`, raised by `pointer`, without keeping logits.
 
     Args:
         head: C -> V with a bias. hidden: (N, T, C). targets: (N, T) int64 in [0, V).
         shares: (N, T) float, weight of each position in the loss; 0 = none.
-        copies: codes (N, T, K) whose scores are raised, and by how much.
+        pointer: codes (N, T, K) whose logits are raised, and by how much.
 
     Returns:
         The weighted sum, with gradients; the loss of each position (N, T), without. In half precision (autocast) the
@@ -101,8 +108,8 @@ def head_loss(
             hidden.to(dtype).flatten(0, 1),
             head.weight.to(dtype),
             head.bias.to(dtype),
-            None if copies is None else copies.scores.to(dtype).flatten(0, 1),
-            None if copies is None else copies.codes.flatten(0, 1),
+            None if pointer is None else pointer.scores.to(dtype).flatten(0, 1),
+            None if pointer is None else pointer.codes.flatten(0, 1),
             targets.flatten(),
             shares.flatten(),
         )

@@ -1,4 +1,4 @@
-"""Mixture of Gaussians in the plane: RAW's optional output (`mixture_components`), not in the paper.
+"""Mixture of Gaussians in the plane: RAW's optional output (`mixture_components`). Not in the paper.
 
 Mean squared error on people who mostly stand still averages over the places they might go to; a mixture keeps them
 apart. Everything is float32: a scale of a few metres is a small number in units of a city's box.

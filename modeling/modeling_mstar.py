@@ -1,19 +1,25 @@
-"""M-STAR (arXiv 2512.07314): generates weeks of hourly cells, scale by scale, for people with a given home, second
-place and movement attribute.
+"""M-STAR (arXiv 2512.07314): generates weeks of hourly cells, scale by scale, for users with a given home, work place
+and movement attribute.
 
-Unusual: a level's input is the codec's reconstruction from the coarser levels, carried to that level, and never the
-level's own codes, so all positions of a level are predicted in one pass. The paper draws them independently; with
-`within_level_steps` above 1 a position sees the codes on its two sides that were drawn before it (`passes_mstar`), and
-with `copy_places` the codes that put a known place at a position have scores of their own (`copies_mstar`). The codec
-lies inside the model and its checkpoint, is frozen, and always runs in evaluation mode.
+A transformer with norms that follow the condition (AdaLN) predicts the codes of `MstarCodecModel`. A level's input is
+the codec's reconstruction from the coarser levels, carried to that level, and never the level's own codes, so all
+positions of a level are predicted at once. The codec lies inside the model and its checkpoint, is frozen, and always
+runs in evaluation mode.
+
+Notes:
+    The paper draws the positions of a level independently. With `within_level_steps` above 1 a level takes several
+    decoding steps in a fixed order, and a position sees the codes on its two sides that were drawn before it
+    (`DecodingOrder`); training is still one call, because who attends to whom is a matter of the mask. With
+    `pointer_head` the codes that put a known place at a position have scores of their own (`pointer_mstar`). The nets
+    that turn the condition into gates, scales and shifts are shared by all layers and run once per call.
 
 (No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
 
 Shapes: N weeks, R spatial resolutions, S levels, L hours, T_k codes of level k and T their sum, C cells, V codes,
-D width of the codec, d width of this model.
+D width of the codec, d width of this model, H heads. A rank is an index in the decoding order, a position one in the
+week's codes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,25 +27,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput, logging
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .blocks_mstar import mark
-from .codec_mstar import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .configuration_mstar import MstarConfig
-from .copies_mstar import Copies, KnownPlaces, MstarCopies
+from .generation_mstar import MstarCache, MstarGeneration, draw_from, fit_arrivals, fit_stay_probability
+from .layers import MultiHeadAttention, mark, renamed_argument
 from .loss_mstar import fits_head_loss, head_loss, mean_per_level, position_losses
-from .path_mstar import best_path, clamp_to_known, fit_arrivals, fit_stay_probability, sample_path, week_arrivals
-from .sampling_mstar import SamplingOptions, draw_codes, draw_from
-from .star_mstar import Modulation, MstarAttention, MstarCache, MstarLayer, MstarModulation, adaptive_norm
+from .modeling_mstar_codec import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
+from .pointer_mstar import KnownPlaces, MstarPointer, PointerScores
 
-WEEKS_AT_ONCE = 64  # of `generate`, where `batch_size` is not given
+Modulation = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # gate, 1 + scale, shift, each (N, 1, d)
+SCORES_AT_ONCE = 2**20  # of `LevelAttention`
+MASKED_SHARE = 0.25  # steps within this share of all positions are one masked block of `LevelAttention`
 
 
 @dataclass
 class MstarOutput(ModelOutput):
-    """Output of `MstarForTrajectoryGeneration`.
+    """Output of `MstarForTrajectoryGeneration.forward`.
 
     loss: mean cross-entropy over the codes that count. level_losses (S,): the same per level, without gradients.
     logits (N, T, V): scores of every code; `None` in training mode, where the loss is made without keeping them.
@@ -53,7 +60,7 @@ class MstarOutput(ModelOutput):
 
 
 class MstarConditions(nn.Module):
-    """Condition vector (N, d): home and second place, half the width each from one table, plus the movement attribute.
+    """Condition vector (N, d): home and work place, half the width each from one table, plus the movement attribute.
     `null` stands in for a hidden condition.
     """
 
@@ -65,8 +72,8 @@ class MstarConditions(nn.Module):
         mark(self.attribute_embedding, init_std=config.attribute_init)
         self.null = nn.Parameter(torch.zeros(config.hidden_size)) if self.probability else None
 
-    def forward(self, home_ids: torch.Tensor, commute_ids: torch.Tensor, attribute_ids: torch.Tensor) -> torch.Tensor:
-        places = self.place_embedding(torch.stack([home_ids, commute_ids], dim=1)).flatten(1)
+    def forward(self, home_ids: torch.Tensor, work_ids: torch.Tensor, attribute_ids: torch.Tensor) -> torch.Tensor:
+        places = self.place_embedding(torch.stack([home_ids, work_ids], dim=1)).flatten(1)
         condition = places + self.attribute_embedding(attribute_ids)
         if self.training and self.null is not None:
             hidden = torch.rand(len(condition), 1, device=condition.device) < self.probability
@@ -74,44 +81,202 @@ class MstarConditions(nn.Module):
         return condition
 
 
-@dataclass
-class _KnownHours:
-    """Hours that are given at generation. features: F_k of each level; mask (N, L) bool; cells (N, L)."""
+class MstarModulation(nn.Module):
+    """AdaLN net: condition (N, d) -> gate, 1 + scale, shift, each (N, 1, d): W2 SiLU(W1 c), in thirds."""
 
-    features: list[torch.Tensor]
-    mask: torch.Tensor
-    cells: torch.Tensor
+    def __init__(self, config: MstarConfig) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.down_proj = nn.Linear(3 * config.hidden_size, 3 * config.hidden_size)
 
-    def positions(self, length: int) -> torch.Tensor:
-        """(N, length) bool: positions of a level whose hours are all known."""
-        return F.adaptive_avg_pool1d(self.mask.float().unsqueeze(1), length).squeeze(1) == 1
-
-
-class _Numbers:
-    """Hands out the uniform numbers of a batch, (N, n) at a time."""
-
-    def __init__(self, numbers: torch.Tensor) -> None:
-        self.numbers, self.used = numbers, 0
-
-    def take(self, count: int) -> torch.Tensor:
-        self.used += count
-        return self.numbers[:, self.used - count : self.used]
+    def forward(self, condition: torch.Tensor) -> Modulation:
+        values = self.down_proj(F.silu(self.up_proj(condition))).to(condition.dtype).unsqueeze(1)
+        gate, scale, shift = values.chunk(3, dim=-1)
+        return gate, 1 + scale, shift
 
 
-class MstarForTrajectoryGeneration(MstarPreTrainedModel):
+def adaptive_norm(hidden: torch.Tensor, modulation: Modulation, eps: float) -> torch.Tensor:
+    """LayerNorm without parameters of its own, then the condition's scale and shift, (N, T, d) -> (N, T, d)."""
+    normed = F.layer_norm(hidden, hidden.shape[-1:], eps=eps)
+    return torch.addcmul(modulation[2].to(normed.dtype), normed, modulation[1].to(normed.dtype))
+
+
+def drop_path(gate: torch.Tensor, probability: float, training: bool) -> torch.Tensor:
+    """Stochastic depth on a branch's gate (N, 1, d): the branch of a week is skipped as a whole."""
+    if not training or not probability:
+        return gate
+    kept = torch.rand(gate.shape[0], 1, 1, device=gate.device) >= probability
+    return gate * kept / (1 - probability)
+
+
+class LevelAttention(torch.autograd.Function):
+    """Block-causal attention as matrix products, few weeks at a time so that scores stay in the processor's cache.
+
+    In half precision the fused kernel takes most of a training step there (benchmarks/speed/kernels.csv). A decoding
+    step attends to itself and the earlier ones, without a mask; the few positions of the first steps are one masked
+    block. Inputs (N, H, T, d), the query already scaled; returns (N, T, H, d). For CPUs; no dropout.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...]
+    ) -> torch.Tensor:
+        shape = query.shape
+        query, key, value = (x.contiguous().flatten(0, 1) for x in (query, key, value))
+        blocks, mask = attention_blocks(lengths)
+        output = torch.empty_like(query)
+        weights = [query.new_empty(len(query), end - start, end) for start, end in blocks]
+        for rows in _few_weeks(shape):
+            for (start, end), kept in zip(blocks, weights):
+                scores = torch.bmm(query[rows, start:end], key[rows, :end].transpose(1, 2))
+                if start == 0:
+                    scores = scores.masked_fill_(mask, float("-inf"))
+                torch.softmax(scores, -1, out=kept[rows])
+                output[rows, start:end] = torch.bmm(kept[rows], value[rows, :end])
+        ctx.save_for_backward(query, key, value, *weights)
+        ctx.blocks, ctx.shape = blocks, shape
+        return output.view(shape).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, *weights = ctx.saved_tensors
+        grad_output = grad_output.transpose(1, 2).contiguous().flatten(0, 1)
+        grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        for rows in _few_weeks(ctx.shape):
+            grad_key = torch.zeros_like(key[rows], dtype=torch.promote_types(key.dtype, torch.float32))
+            grad_value = torch.zeros_like(grad_key)
+            for (start, end), kept in zip(ctx.blocks, weights):
+                above = grad_output[rows, start:end]
+                raw = torch.bmm(above, value[rows, :end].transpose(1, 2))
+                scores = torch.ops.aten._softmax_backward_data(raw, kept[rows], -1, kept.dtype)
+                grad_value[:, :end] += torch.bmm(kept[rows].transpose(1, 2), above)
+                grad_key[:, :end] += torch.bmm(scores.transpose(1, 2), query[rows, start:end])
+                grads[0][rows, start:end] = torch.bmm(scores, key[rows, :end])
+            grads[1][rows], grads[2][rows] = grad_key, grad_value
+        return *(grad.view(ctx.shape) for grad in grads), None
+
+
+def _few_weeks(shape: tuple[int, ...]) -> list[slice]:
+    """Parts of the N * H rows of an (N, H, T, d): as many weeks, at least one, as have `SCORES_AT_ONCE` together."""
+    weeks, heads, length, _ = shape
+    step = heads * max(1, SCORES_AT_ONCE // (heads * length**2))
+    return [slice(first, first + step) for first in range(0, weeks * heads, step)]
+
+
+def attention_blocks(lengths: tuple[int, ...]) -> tuple[list[tuple[int, int]], torch.Tensor]:
+    """Blocks (start, end) of positions that `LevelAttention` handles at once, and what the first may not see, (end,
+    end) bool.
+    """
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    first = max((end for end in ends if end <= MASKED_SHARE * ends[-1]), default=ends[0])
+    later = [end for end in ends if end > first]
+    levels = torch.tensor([level for level, length in enumerate(lengths) for _ in range(length)])[:first]
+    return list(zip([0, first, *later], [first, *later])), levels.unsqueeze(1) < levels
+
+
+class MstarAttention(MultiHeadAttention):
+    """Multi-head attention. Causality comes from the attention mask (training) or from the cache (generation)."""
+
+    def __init__(self, config: MstarConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx, is_causal=False)
+        self.step_lengths = config.decoding_order.lengths
+        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # one product is faster than three
+        mark(self.qkv_proj, init_bound=(6 / (4 * config.hidden_size)) ** 0.5)  # Xavier
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        cache: MstarCache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        parts = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, self.head_dim))
+        query, key, value = parts.transpose(1, 3).unbind(2)  # each (N, H, T, d)
+        if cache is not None:
+            key, value = cache.update(self.layer_idx, key, value)
+        probability = self.config.attention_dropout if self.training else 0.0
+        weights = None
+        if cache is None and not probability and self._use_level_attention(query):
+            output = LevelAttention.apply(query * self.scaling, key, value, self.step_lengths)
+        else:
+            output, weights = self.attend(query, key, value, attention_mask, dropout=probability, **kwargs)
+        return self.o_proj(output.reshape(hidden_states.shape)), weights
+
+    def _use_level_attention(self, query: torch.Tensor) -> bool:
+        return (
+            query.requires_grad
+            and query.device.type == "cpu"
+            and query.dtype == torch.bfloat16
+            and self.config._attn_implementation == "sdpa"
+            and not torch.compiler.is_compiling()
+        )
+
+
+class MstarMLP(nn.Module):
+    """Feed-forward network d -> 4 d -> d with GELU."""
+
+    def __init__(self, config: MstarConfig) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(F.gelu(self.up_proj(hidden_states)))
+
+
+class MstarLayer(GradientCheckpointingLayer):
+    """Pre-norm block whose norms, and the gates of its two branches, follow the condition."""
+
+    def __init__(self, config: MstarConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.eps = config.layer_norm_eps
+        self.dropout = float(config.dropout)
+        self.drop_path = config.drop_path * layer_idx / max(config.num_hidden_layers - 1, 1)
+        self.self_attn = MstarAttention(config, layer_idx)
+        self.mlp = MstarMLP(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_modulation: Modulation,
+        mlp_modulation: Modulation,
+        attention_mask: torch.Tensor | None = None,
+        cache: MstarCache | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        normed = adaptive_norm(hidden_states, attention_modulation, self.eps)
+        attended, _ = self.self_attn(normed, attention_mask, cache, **kwargs)
+        hidden_states = self._add(hidden_states, attended, attention_modulation[0])
+        inner = self.mlp(adaptive_norm(hidden_states, mlp_modulation, self.eps))
+        return self._add(hidden_states, inner, mlp_modulation[0])
+
+    def _add(self, hidden_states: torch.Tensor, branch: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        branch = F.dropout(branch, self.dropout, self.training)
+        gate = drop_path(gate, self.drop_path, self.training)
+        return torch.addcmul(hidden_states, branch.to(hidden_states.dtype), gate.to(hidden_states.dtype))
+
+
+class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
     """The STAR-Transformer, with its frozen codec as `.codec`.
 
     For half precision load it so, `from_pretrained(..., dtype=torch.bfloat16)`: the codebook and what `fit_transition`
     learned then stay in float32, which `.to(torch.bfloat16)` would round.
+
+    Example:
+
+        >>> model = MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny")).eval()
+        >>> model.generate(home_ids=[0, 3], work_ids=[5, 5], attribute_ids=[1, 0]).shape  # cells of 24 hours
+        torch.Size([2, 24])
     """
 
     config: MstarConfig  # type: ignore[assignment]
     level_ids: torch.Tensor
-    pass_ids: torch.Tensor
+    step_ids: torch.Tensor
     positions: torch.Tensor
-    places: torch.Tensor
+    ranks: torch.Tensor
     sides: torch.Tensor
-    copyable: torch.Tensor
+    usable: torch.Tensor
     stay_probability: torch.Tensor
     arrival_share: torch.Tensor
     return_share: torch.Tensor
@@ -129,7 +294,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self.slot_embedding = nn.Parameter(torch.zeros(codec.num_codes_per_week, width))
         self.level_embedding = nn.Embedding(len(codec.level_lengths), width)
         self.in_proj = nn.Linear(codec.hidden_size, width)
-        self.order = config.drawing_order
+        self.order = config.decoding_order
         self.sides_proj = None
         if self.order.max_steps > 1:
             self.sides_proj = nn.Linear(2 * codec.hidden_size, width, bias=False)
@@ -138,7 +303,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self.layers = nn.ModuleList(MstarLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm_modulation = MstarModulation(config)
         self.lm_head = nn.Linear(width, codec.codebook_size)
-        self.copies = MstarCopies(config) if config.copy_places else None
+        self.copies = MstarPointer(config) if config.pointer_head else None  # named as in saved weights
         for name, values in self._make_order().items():
             self.register_buffer(name, values, persistent=False)
         # 0 = never fitted; see `fit_transition`
@@ -168,7 +333,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         elif isinstance(module, MstarConditions):
             if module.null is not None:
                 init.normal_(module.null, mean=0.0, std=self.config.initializer_range)
-        elif isinstance(module, MstarCopies):
+        elif isinstance(module, MstarPointer):
             init.constant_(module.cell_map, -1)
         elif isinstance(module, MstarForTrajectoryGeneration):
             init.zeros_(module.start)
@@ -199,7 +364,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         return self.get_input_embeddings()
 
     def fit_places(self, cell_map: Any) -> None:
-        """Learn which cells lie in one another, for `copy_places`; without that there is nothing to learn.
+        """Learn which cells lie in one another, for `pointer_head`; without that there is nothing to learn.
 
         Args:
             cell_map: (C, R) integers, array or tensor, `cell_map` of the tokenizer.
@@ -243,13 +408,14 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         self.arrival_share.copy_(arrivals)
         self.return_share.copy_(returns)
 
+    @renamed_argument("commute_ids", "work_ids")
     @merge_with_config_defaults
     @capture_outputs
     def forward(
         self,
         code_ids: torch.Tensor | None = None,
         home_ids: torch.Tensor | None = None,
-        commute_ids: torch.Tensor | None = None,
+        work_ids: torch.Tensor | None = None,
         attribute_ids: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -257,15 +423,15 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         return_loss: bool = True,
         **kwargs: Any,
     ) -> MstarOutput:
-        """Predict every code of every level from the coarser ones and those of earlier passes, all at once.
+        """Predict every code of every level from the coarser ones and those of earlier decoding steps, all at once.
 
-        Logits and losses are in the order of `code_ids`; hidden states and attentions, if asked for, in the order of
-        drawing (`order.positions`), which differs where a level takes several passes.
+        Logits and losses are in the order of `code_ids`; hidden states and attentions, if asked for, in the decoding
+        order (`order.positions`), which differs where a level takes several steps.
 
         Args:
             code_ids: (N, T) int64 codes of the weeks, coarse to fine, as `codec.encode` gives them; encode once and
                 keep them. Or `input_ids` (N, R, L), which are encoded here.
-            home_ids, commute_ids, attribute_ids: (N,) int64 finest cells and class of the movement attribute.
+            home_ids, work_ids, attribute_ids: (N,) int64 finest cells and class of the movement attribute.
             attention_mask: (N, L), 1 = the hour is known. Codes that cover no known hour do not count in the loss.
             labels: (N, T) int64 codes to predict, -100 = none; by default the codes themselves. They differ where the
                 input codes are noisy (`codec.encode_noisy`).
@@ -275,15 +441,15 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             ValueError: if an input is missing, contradicts another, or has the wrong shape.
         """
         code_ids, labels, features = self._codes(code_ids, input_ids, attention_mask, labels)
-        self._check_shapes(code_ids, labels, home_ids, commute_ids, attribute_ids)
-        condition = self.conditions(home_ids, commute_ids, attribute_ids)
+        self._check_shapes(code_ids, labels, home_ids, work_ids, attribute_ids)
+        condition = self.conditions(home_ids, work_ids, attribute_ids)
         modulations = self._modulate(condition)
-        known = self._known_places(home_ids, commute_ids)
+        known = self._known_places(home_ids, work_ids)
         if features is not None:
-            code_ids, labels = self._mix_in_own_codes(code_ids, features, condition, modulations, known)
+            code_ids, labels = self._mix_in_drawn_codes(code_ids, features, condition, modulations, known)
         with torch.no_grad():
             inputs, _ = self.codec.teacher_inputs(code_ids)
-        hidden, copies = self._read(inputs, code_ids, condition, modulations, known, **kwargs)
+        hidden, pointer = self._read(inputs, code_ids, condition, modulations, known, **kwargs)
 
         counted = labels >= 0
         if attention_mask is not None:
@@ -291,9 +457,9 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         shares = counted / counted.sum().clamp(min=1)
         targets = labels.clamp(min=0)
         if self.training and return_loss and fits_head_loss(self.lm_head, hidden.device):
-            loss, losses = head_loss(self.lm_head, hidden, targets, shares, copies)
+            loss, losses = head_loss(self.lm_head, hidden, targets, shares, pointer)
             return MstarOutput(loss=loss, level_losses=self._level_losses(losses, counted))
-        logits = self._score(hidden, copies)
+        logits = self._score(hidden, pointer)
         if not return_loss:
             return MstarOutput(logits=logits)
         losses = position_losses(logits, targets)
@@ -311,28 +477,30 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         modulations: list[Modulation],
         known: KnownPlaces | None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, Copies | None]:
-        """Last hidden states (N, T, d) of all codes at once, from the codec's u (N, T, D), and what may be copied."""
-        tokens, codes = self._embed(features, code_ids, condition, known, slice(0, code_ids.shape[1]))
+    ) -> tuple[torch.Tensor, PointerScores | None]:
+        """Last hidden states (N, T, d) of all codes at once, from the codec's u (N, T, D), and the pointer's scores."""
+        tokens, candidates = self._embed(features, code_ids, condition, known, slice(0, code_ids.shape[1]))
         hidden = self._run(tokens, modulations, self._block_causal_mask(), None, **kwargs)
-        copies = self._copy(hidden, codes)
-        if self.sides_proj is not None:  # from the order of drawing
-            hidden, copies = hidden[:, self.places], copies and copies[self.places]
-        return hidden, copies
+        pointer = self._point(hidden, candidates)
+        if self.sides_proj is not None:  # from the decoding order
+            hidden, pointer = hidden[:, self.ranks], pointer and pointer[self.ranks]
+        return hidden, pointer
 
-    def _known_places(self, home_ids: torch.Tensor, commute_ids: torch.Tensor) -> KnownPlaces | None:
-        return None if self.copies is None else self.copies.known_places(self.codec, home_ids, commute_ids)
+    def _known_places(self, home_ids: torch.Tensor, work_ids: torch.Tensor) -> KnownPlaces | None:
+        return None if self.copies is None else self.copies.known_places(self.codec, home_ids, work_ids)
 
-    def _copy(self, hidden: torch.Tensor, codes: tuple[torch.Tensor, torch.Tensor] | None) -> Copies | None:
-        return None if self.copies is None else self.copies(hidden, *codes)
+    def _point(
+        self, hidden: torch.Tensor, candidates: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> PointerScores | None:
+        return None if self.copies is None else self.copies(hidden, *candidates)
 
-    def _score(self, hidden: torch.Tensor, copies: Copies | None) -> torch.Tensor:
+    def _score(self, hidden: torch.Tensor, pointer: PointerScores | None) -> torch.Tensor:
         """Logits (N, T', V)."""
         logits = self.lm_head(hidden)
-        return logits if copies is None else copies.raise_in(logits)
+        return logits if pointer is None else pointer.add_to(logits)
 
     @torch.no_grad()
-    def _mix_in_own_codes(
+    def _mix_in_drawn_codes(
         self,
         code_ids: torch.Tensor,
         features: list[torch.Tensor],
@@ -340,27 +508,28 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         modulations: list[Modulation],
         known: KnownPlaces | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Codes (N, T) in which whole levels are what the model draws given the week's coarser codes, pass after pass,
-        and what would be right instead. The finest level is left alone, nothing follows it.
+        """Scheduled sampling: codes (N, T) in which whole levels are what the model draws given the week's coarser
+        codes, step after step, and what would be right instead. The finest level is left alone, nothing follows it.
         """
         lengths = self.config.codec.level_lengths
         inputs, _ = self.codec.teacher_inputs(code_ids)
         drawn = code_ids
-        for step in range(self.order.max_steps):
-            mine = torch.cat([self.positions[part.start : part.end] for part in self.order.passes if part.step == step])
-            hidden, copies = self._read(inputs, drawn, condition, modulations, known)
-            logits = self._score(hidden[:, mine], copies and copies[mine])
-            noise = torch.rand(code_ids.shape, device=code_ids.device)[:, mine]
-            drawn = drawn.index_copy(1, mine, draw_from(logits.float().softmax(-1), noise))
-        own = torch.rand(len(code_ids), len(lengths), device=code_ids.device) < self.config.own_codes
-        own[:, -1] = False
-        levels = zip(drawn.split(lengths, dim=1), own.split(1, dim=1))
+        for index in range(self.order.max_steps):
+            ranges = [slice(step.start, step.end) for step in self.order.steps if step.step == index]
+            positions = torch.cat([self.positions[ranks] for ranks in ranges])
+            hidden, pointer = self._read(inputs, drawn, condition, modulations, known)
+            logits = self._score(hidden[:, positions], pointer and pointer[positions])
+            noise = torch.rand(code_ids.shape, device=code_ids.device)[:, positions]
+            drawn = drawn.index_copy(1, positions, draw_from(logits.float().softmax(-1), noise))
+        chosen = torch.rand(len(code_ids), len(lengths), device=code_ids.device) < self.config.scheduled_sampling
+        chosen[:, -1] = False
+        levels = zip(drawn.split(lengths, dim=1), chosen.split(1, dim=1))
 
-        def spoil(ids: torch.Tensor) -> torch.Tensor:
-            replacement, chosen = next(levels)
-            return torch.where(chosen, replacement, ids)
+        def perturb(ids: torch.Tensor) -> torch.Tensor:
+            replacement, is_chosen = next(levels)
+            return torch.where(is_chosen, replacement, ids)
 
-        return self.codec.encode_spoilt(features, spoil)
+        return self.codec.encode_perturbed(features, perturb)
 
     def _level_losses(self, losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         return mean_per_level(losses, counted, self.config.codec.level_lengths)
@@ -372,12 +541,12 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         attention_mask: torch.Tensor | None,
         labels: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor] | None]:
-        """Input codes, the codes to predict, and, where the model's own codes are to be mixed in, the features F_k that
-        these are corrected by.
+        """Input codes, the codes to predict, and, for scheduled sampling, the features F_k that drawn codes are
+        corrected by.
         """
-        noise, own = (self.config.code_noise, self.config.own_codes) if self.training else (0, 0)
-        if own and input_ids is None:
-            raise ValueError(f"own_codes={own} needs input_ids, the weeks: codes cannot be corrected.")
+        noise, share = (self.config.code_noise, self.config.scheduled_sampling) if self.training else (0, 0)
+        if share and input_ids is None:
+            raise ValueError(f"scheduled_sampling={share} needs input_ids, the weeks: codes cannot be corrected.")
         if (code_ids is None) == (input_ids is None):
             raise ValueError("give either code_ids, the codes of the weeks, or input_ids, the weeks themselves.")
         if code_ids is not None:
@@ -393,7 +562,7 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
                 return *self.codec.encode_noisy(input_ids, attention_mask, flip=noise), None
             features = self.codec.level_features(input_ids, attention_mask)
             code_ids = torch.cat(self.codec.quantiser(features).ids, dim=1)
-        return code_ids, code_ids, features if own else None
+        return code_ids, code_ids, features if share else None
 
     def _check_shapes(
         self,
@@ -406,9 +575,9 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
             raise ValueError(f"code_ids must be (N, {length}), all levels coarse to fine, got {tuple(code_ids.shape)}.")
         if labels.shape != code_ids.shape:
             raise ValueError(f"labels has shape {tuple(labels.shape)}, code_ids has {tuple(code_ids.shape)}.")
-        for name, value in zip(("home_ids", "commute_ids", "attribute_ids"), conditions):
+        for name, value in zip(("home_ids", "work_ids", "attribute_ids"), conditions):
             if value is None:
-                raise ValueError(f"{name} is missing: home_ids, commute_ids and attribute_ids go together.")
+                raise ValueError(f"{name} is missing: home_ids, work_ids and attribute_ids go together.")
             if value.shape != code_ids.shape[:1]:
                 raise ValueError(
                     f"{name} must have one value for each of {len(code_ids)} weeks, got {tuple(value.shape)}."
@@ -421,27 +590,27 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         return torch.cat(levels, dim=2).squeeze(1) > 0
 
     def _make_order(self) -> dict[str, torch.Tensor]:
-        """Buffers by name, int64 (T,): of each position its level and its place in the order of drawing; of each place
-        its pass, its position, the positions of the codes beside it (T, 2), and what may be copied (T, K) bool.
+        """Buffers by name, int64 (T,): of each position its level and its rank in the decoding order; of each rank its
+        step, its position, the positions of the codes beside it (T, 2), and which places a pointer may use (T, K) bool.
         """
         lengths, order = self.config.codec.level_lengths, self.order
         with torch.device("cpu"):
             sizes, positions = torch.tensor(order.lengths), torch.tensor(order.positions)
             sides = torch.tensor([order.before, order.after]).t()
-            people = torch.ones(len(sides), 2, dtype=torch.bool)
+            conditions = torch.ones(len(sides), 2, dtype=torch.bool)  # home and work: always
             return {
                 "level_ids": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
-                "places": positions.argsort(),
-                "pass_ids": torch.arange(len(sizes)).repeat_interleave(sizes),
+                "ranks": positions.argsort(),
+                "step_ids": torch.arange(len(sizes)).repeat_interleave(sizes),
                 "positions": positions,
                 "sides": sides,
-                "copyable": people if order.max_steps == 1 else torch.cat([people, sides < len(sides)], dim=1),
+                "usable": conditions if order.max_steps == 1 else torch.cat([conditions, sides < len(sides)], dim=1),
             }
 
     def _block_causal_mask(self) -> torch.Tensor:
-        """(1, 1, T, T) bool, in the order of drawing: a place sees its own pass and the earlier ones."""
-        passes = self.pass_ids
-        return (passes.unsqueeze(1) >= passes).view(1, 1, len(passes), len(passes))
+        """(1, 1, T, T) bool, in the decoding order: a rank attends to its own step and the earlier ones."""
+        steps = self.step_ids
+        return (steps.unsqueeze(1) >= steps).view(1, 1, len(steps), len(steps))
 
     def _modulate(self, condition: torch.Tensor) -> list[Modulation]:
         """What the condition does in every attention, every feed-forward network and the last norm."""
@@ -453,17 +622,17 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         code_ids: torch.Tensor,
         condition: torch.Tensor,
         known: KnownPlaces | None,
-        places: slice,
+        ranks: slice,
         offset: int = 0,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-        """Input tokens (N, T', d) of these places of the order of drawing, and the codes that may be copied there, with
-        where they may. features (N, n, D), the codec's u, and code_ids (N, n) are of the n positions from `offset` on.
-        The coarsest level, which has no u, starts from the condition.
+        """Input tokens (N, T', d) of these ranks, and the codes that a pointer may use there, with where it may.
+        features (N, n, D), the codec's u, and code_ids (N, n) are of the n positions from `offset` on. The coarsest
+        level, which has no u, starts from the condition.
         """
-        positions = self.positions[places]
-        own = features if self.sides_proj is None else features[:, positions - offset]
-        tokens = self.in_proj(own.to(self.in_proj.weight.dtype))
-        first = max(min(places.stop, self.config.codec.level_lengths[0]) - places.start, 0)
+        positions = self.positions[ranks]
+        inputs = features if self.sides_proj is None else features[:, positions - offset]
+        tokens = self.in_proj(inputs.to(self.in_proj.weight.dtype))
+        first = max(min(ranks.stop, self.config.codec.level_lengths[0]) - ranks.start, 0)
         if first:
             start = (condition + self.start).unsqueeze(1).expand(-1, first, -1)
             tokens = torch.cat([start.to(tokens.dtype), tokens[:, first:]], dim=1)
@@ -471,13 +640,13 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         beside = features.new_empty(*tokens.shape[:2], 0, features.shape[-1])
         if self.sides_proj is not None:
             drawn = F.pad(features + self.codec.code_vectors(code_ids), (0, 0, 0, 1))  # 0 where there is none
-            beside = drawn[:, (self.sides[places] - offset).clamp(max=features.shape[1])]
+            beside = drawn[:, (self.sides[ranks] - offset).clamp(max=features.shape[1])]
             tokens = tokens + self.sides_proj(beside.flatten(2).to(self.sides_proj.weight.dtype))
         if self.copies is None:
             return tokens, None
-        lengths = self.order.lengths_between(places.start, places.stop)
-        copied = self.copies.codes(self.codec, known, own, beside, lengths), self.copyable[places]
-        return tokens + self.copies.read(*copied), copied
+        lengths = self.order.lengths_between(ranks.start, ranks.stop)
+        candidates = self.copies.codes(self.codec, known, inputs, beside, lengths), self.usable[ranks]
+        return tokens + self.copies.read(*candidates), candidates
 
     def _run(
         self,
@@ -490,205 +659,6 @@ class MstarForTrajectoryGeneration(MstarPreTrainedModel):
         for layer in self.layers:
             hidden = layer(hidden, modulations[0], modulations[1], mask, cache, **kwargs)
         return adaptive_norm(hidden, modulations[2], self.config.layer_norm_eps)
-
-    # Generation
-
-    @torch.no_grad()
-    def generate(
-        self,
-        home_ids: torch.Tensor | Sequence[int],
-        commute_ids: torch.Tensor | Sequence[int],
-        attribute_ids: torch.Tensor | Sequence[int],
-        *,
-        generator: torch.Generator | None = None,
-        top_k: int | None = None,
-        temperature: float | list[float] | str | None = None,
-        guidance: float | None = None,
-        smoothing_window: int | None = None,
-        decoding: str | None = None,
-        emission_scale: float | None = None,
-        prefix_ids: torch.Tensor | None = None,
-        prefix_mask: torch.Tensor | None = None,
-        batch_size: int | None = None,
-        return_codes: bool = False,
-        progress: bool = False,
-    ) -> Any:
-        """Draw weeks for people with these conditions. Settings that are `None` come from the configuration.
-
-        The numbers drawn do not depend on `batch_size` on a CPU.
-
-        Args:
-            home_ids, commute_ids, attribute_ids: (N,) integers; see `forward`.
-            generator: source of all randomness; `None` = torch's global one.
-            top_k: codes that may be drawn; the codebook's size = all.
-            temperature: one value, one per level, or "confidence" = the paper's rule.
-            guidance, smoothing_window, decoding, emission_scale: see `MstarConfig`.
-            prefix_ids: (N, R, L) int64, known hours as the tokenizer's `input_ids`, coarse to fine.
-            prefix_mask: (N, L), 1 = the hour is known. Known hours are kept exactly; a code whose hours are all known
-                is not drawn but computed.
-            batch_size: weeks at once; memory grows with it and not with N.
-            return_codes: return the codes as well.
-            progress: show a progress bar.
-
-        Returns:
-            (N, L) int64 finest cells; with `return_codes` also (N, T) int64 codes.
-
-        Raises:
-            ValueError: if conditions are missing, differ in number or lie outside the grid or the classes; if a
-                setting makes no sense; if a path is asked for before `fit_transition`.
-        """
-        conditions = self._check_conditions(home_ids, commute_ids, attribute_ids)
-        options = SamplingOptions.resolve(
-            self.config,
-            top_k=top_k,
-            temperature=temperature,
-            guidance=guidance,
-            smoothing_window=smoothing_window,
-            decoding=decoding,
-            emission_scale=emission_scale,
-        )
-        if options.decoding != "argmax" and not bool(self.arrival_share.any()):
-            raise ValueError(f"decoding={options.decoding!r} needs fit_transition(cells) of training weeks first.")
-        weeks = conditions.shape[1]
-        prefix_ids, prefix_mask = self._check_prefix(prefix_ids, prefix_mask, weeks)
-        step = WEEKS_AT_ONCE if batch_size is None else batch_size
-        if step < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-
-        codec = self.config.codec
-        count = options.numbers_per_week(codec.level_lengths)
-        source = self.device if generator is None else generator.device
-        cells = torch.empty(weeks, codec.num_hours, dtype=torch.int64, device=self.device)
-        codes = torch.empty(weeks, codec.num_codes_per_week, dtype=torch.int64, device=self.device)
-        was_training = self.training
-        self.eval()
-        try:
-            for first in logging.tqdm(range(0, weeks, step), desc="weeks", unit="batch", disable=not progress):
-                part = slice(first, min(first + step, weeks))
-                drawn = torch.rand(part.stop - first, count, generator=generator, device=source)
-                numbers = _Numbers(drawn.to(self.device))
-                known = None if prefix_ids is None else self._known_hours(prefix_ids[part], prefix_mask[part])
-                codes[part], fhat = self._draw_weeks(conditions[:, part], numbers, options, known)
-                cells[part] = self._decode(fhat, numbers, options, known)
-        finally:
-            self.train(was_training)
-        return (cells, codes) if return_codes else cells
-
-    def _draw_weeks(
-        self, people: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw one batch, level by level: conditions (3, N) -> codes (N, T), reconstruction fhat_S (N, L, D)."""
-        condition = self.conditions(*people)
-        lengths = self.config.codec.level_lengths
-        weeks, guided = len(condition), options.guidance != 1
-        if guided:  # both branches in one batch
-            condition = torch.cat([condition, self.conditions.null.expand(weeks, -1)])
-        modulations = self._modulate(condition)
-        cache = MstarCache(self.config.num_hidden_layers, sum(lengths))
-        homes = self._known_places(*people[:2])
-        drawn, fhat = [], None
-        for level, length in enumerate(lengths):
-            if level:
-                features = self.codec.next_level(fhat, level - 1)
-            else:
-                features = condition.new_zeros(weeks, length, self.config.codec.hidden_size)
-            codes, forced = self._forced(known, features, level)
-            offset = cache.start
-            for part in self.order.of_level(level):
-                places = slice(part.start, part.end)
-                given = (features.repeat(2, 1, 1), codes.repeat(2, 1)) if guided else (features, codes)
-                tokens, copied = self._embed(*given, condition, homes, places, offset)
-                hidden = self._run(tokens, modulations, None, cache)
-                logits = self._score(hidden, self._copy(hidden, copied))
-                cache.start = part.end
-                if guided:
-                    asked, unasked = logits.chunk(2)
-                    logits = torch.lerp(unasked, asked, options.guidance)
-                own = self.positions[places] - offset
-                is_open = ~forced[:, own]
-                found = draw_codes(logits, is_open, numbers.take(len(own)), options, level)
-                codes = codes.index_copy(1, own, torch.where(is_open, found, codes[:, own]))
-            drawn.append(codes)
-            fhat = features + self.codec.code_vectors(codes)
-        return torch.cat(drawn, dim=1), fhat
-
-    def _forced(
-        self, known: _KnownHours | None, features: torch.Tensor, level: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Codes (N, T_k) that bring u_k closest to what is known, and where they are to be used (N, T_k) bool."""
-        if known is None:
-            shape, device = features.shape[:2], features.device
-            return torch.zeros(shape, dtype=torch.int64, device=device), torch.zeros(
-                shape, dtype=torch.bool, device=device
-            )
-        return self.codec.quantise_level(known.features[level] - features), known.positions(features.shape[1])
-
-    def _decode(
-        self, fhat: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
-    ) -> torch.Tensor:
-        """Cells (N, L) of the last reconstruction (N, L, D)."""
-        logits = self.codec.decode_features(fhat, options.smoothing_window)
-        if known is not None:
-            logits = clamp_to_known(logits, known.cells, known.mask)
-        if options.decoding == "argmax":
-            return logits.max(-1).indices  # as `argmax`, and sooner on a CPU
-        logits = logits.float() * options.emission_scale
-        arrival = week_arrivals(logits, self.arrival_share, self.return_share)
-        if options.decoding == "viterbi":
-            return best_path(logits, self.stay_probability, arrival)
-        noise = numbers.take(2 * logits.shape[1]).unflatten(1, (2, -1))
-        return sample_path(logits, self.stay_probability, arrival, noise)
-
-    def _known_hours(self, prefix_ids: torch.Tensor, prefix_mask: torch.Tensor) -> _KnownHours:
-        features = self.codec.level_features(prefix_ids, prefix_mask)
-        return _KnownHours(features=features, mask=prefix_mask.bool(), cells=prefix_ids[:, -1])
-
-    def _check_conditions(self, *values: torch.Tensor | Sequence[int] | None) -> torch.Tensor:
-        """(3, N) int64 on the model's device."""
-        cells, classes = self.config.codec.num_cells, self.config.num_attributes
-        checked: list[torch.Tensor] = []
-        for name, value, limit in zip(
-            ("home_ids", "commute_ids", "attribute_ids"), values, (cells, cells, classes), strict=True
-        ):
-            if value is None:
-                raise ValueError(f"{name} is missing: home_ids, commute_ids and attribute_ids go together.")
-            ids = torch.as_tensor(value, device=self.device)
-            if ids.dim() != 1 or ids.is_floating_point():
-                raise ValueError(f"{name} must be integers of shape (N,), got {ids.dtype} {tuple(ids.shape)}.")
-            if checked and len(ids) != len(checked[0]):
-                raise ValueError(f"{name} has {len(ids)} values, home_ids has {len(checked[0])}.")
-            outside = (ids < 0) | (ids >= limit)
-            if bool(outside.any()):
-                what = "classes of the movement attribute" if name == "attribute_ids" else "cells of this model's grid"
-                raise ValueError(
-                    f"{name} must be {what}, 0 to {limit - 1}; {int(outside.sum())} are not, the first ones "
-                    f"{ids[outside][:3].tolist()}."
-                )
-            checked.append(ids.long())
-        return torch.stack(checked)
-
-    def _check_prefix(
-        self, prefix_ids: torch.Tensor | None, prefix_mask: torch.Tensor | None, weeks: int
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        if (prefix_ids is None) != (prefix_mask is None):
-            raise ValueError("prefix_ids, the cells, and prefix_mask, which of their hours are known, go together.")
-        if prefix_ids is None:
-            return None, None
-        codec = self.config.codec
-        rows = codec.cells_per_resolution
-        ids, mask = (torch.as_tensor(value, device=self.device) for value in (prefix_ids, prefix_mask))
-        if ids.shape != (weeks, len(rows), codec.num_hours) or mask.shape != (weeks, codec.num_hours):
-            raise ValueError(
-                f"prefix_ids must be ({weeks}, {len(rows)}, {codec.num_hours}), one row of cells per resolution, and "
-                f"prefix_mask ({weeks}, {codec.num_hours}); got {tuple(ids.shape)} and {tuple(mask.shape)}."
-            )
-        outside = ((ids < 0) | (ids >= ids.new_tensor(rows).view(1, -1, 1))) & mask.bool().unsqueeze(1)
-        if bool(outside.any()):
-            raise ValueError(
-                f"prefix_ids must lie inside the grids of {rows} cells in known hours; {int(outside.sum())} do not, "
-                f"the first ones {ids[outside][:3].tolist()}."
-            )
-        return ids.long().masked_fill(~mask.bool().unsqueeze(1), 0), mask.long()
 
 
 __all__ = [

@@ -1,9 +1,12 @@
 """RAW, "Regions are Who Walk Them" (arXiv 2311.10471): a causal transformer over positions at regular times.
 
-Unusual: there are no tokens. The input is a series of (longitude, latitude) in units of a city's box (`coordinates`),
-the target is the next point itself, and a user is the mean of the final states. bfloat16 keeps three digits, some
-hundred metres of a city, so the first and the last matrix are computed in the precision of their own weights (float32,
-which `from_pretrained(dtype=bfloat16)` and autocast leave them) and predictions are float32.
+The input is a series of (longitude, latitude) in units of a city's box (`coordinates`), the target is the next point
+itself. A user is the mean of the final states, a region the sum of its visitors.
+
+Notes:
+    bfloat16 keeps three digits, some hundred metres of a city, so the first and the last matrix are computed in the
+    precision of their own weights (float32, which `from_pretrained(dtype=bfloat16)` and autocast leave them) and
+    predictions are float32.
 
 (No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
 
@@ -11,7 +14,6 @@ Shapes: B series (users), T slots, D `hidden_size`, R regions, U users.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,19 +25,20 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .cache_names import CACHE, either_cache_name
 from .configuration_raw import RawConfig
-from .losses_raw import IGNORED, mean_over, task_loss
+from .generation_raw import positions_of, roll_out, roomy_cache
+from .layers import CACHE, SelfAttention, either_cache_name
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
 from .regions_raw import pool_visitors, visitor_matrix
-from .rollout_raw import positions_of, roll_out, roomy_cache
 from .saving import SavedWithCode
+
+IGNORED = -100  # a label that does not count, as everywhere in transformers; no coordinate is that far out
 
 
 @dataclass
@@ -95,70 +98,6 @@ class RawRegionOutput(ModelOutput):
     num_visitors: torch.Tensor | None = None
 
 
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-class RawAttention(nn.Module):
-    """Causal multi-head attention with biases (spec of the authors' code: GPT-2's, with four separate matrices)."""
-
-    def __init__(self, config: RawConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.is_causal = True
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        cache: Cache | None = None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch, length, _ = hidden_states.shape
-
-        def heads(x: torch.Tensor) -> torch.Tensor:  # (B, T, D) -> (B, heads, T, head_dim)
-            return x.view(batch, length, -1, self.head_dim).transpose(1, 2)
-
-        query, key, value = (heads(proj(hidden_states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
-        return self.o_proj(output.reshape(batch, length, -1)), weights
-
-
 class RawMLP(nn.Module):
     """Feed-forward network D -> 4 D -> D with SiLU ("Swish") and dropout between."""
 
@@ -178,7 +117,7 @@ class RawLayer(GradientCheckpointingLayer):
     def __init__(self, config: RawConfig, layer_idx: int) -> None:
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.self_attn = RawAttention(config, layer_idx)
+        self.self_attn = SelfAttention(config, layer_idx)
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = RawMLP(config)
 
@@ -283,6 +222,8 @@ class RawTaskHead(nn.Module):
 
 
 class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
+    """What all models of RAW share: initial values, supported kernels, and what stays in float32."""
+
     config: RawConfig
     base_model_prefix = "model"
     main_input_name = "coordinates"
@@ -295,7 +236,7 @@ class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {"hidden_states": RawLayer, "attentions": OutputRecorder(RawAttention, index=1)}
+    _can_record_outputs = {"hidden_states": RawLayer, "attentions": OutputRecorder(SelfAttention, index=1)}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -319,7 +260,15 @@ class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
 
 
 class RawModel(RawPreTrainedModel):
-    """The body: a series of points -> a state per point that knows the past only, and an embedding per user."""
+    """The body: a series of points -> a state per point that knows the past only, and an embedding per user.
+
+    Example:
+
+        >>> model = RawModel(RawConfig.from_preset("tiny")).eval()
+        >>> output = model(coordinates=torch.zeros(3, 8, 2))  # 3 users, 8 slots, (longitude, latitude)
+        >>> output.last_hidden_state.shape, output.user_embedding.shape
+        (torch.Size([3, 8, 16]), torch.Size([3, 16]))
+    """
 
     _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^(prediction_head|classifier)\."]  # of the models around it
@@ -457,6 +406,13 @@ class RawModel(RawPreTrainedModel):
 class RawForTrajectoryPrediction(RawPreTrainedModel):
     """The next point of every point, and roll-outs. Labels are aligned with the inputs and shifted inside, as in every
     causal model of transformers: `labels=coordinates`.
+
+    Example:
+
+        >>> model = RawForTrajectoryPrediction(RawConfig.from_preset("tiny")).eval()
+        >>> points = torch.zeros(3, 8, 2)
+        >>> model(coordinates=points, labels=points).predictions.shape, model.generate(points, steps=4).shape
+        (torch.Size([3, 8, 2]), torch.Size([3, 4, 2]))
     """
 
     _auto_class = "AutoModelForTimeSeriesPrediction"
@@ -639,7 +595,14 @@ class RawTaskModel(RawPreTrainedModel):
 
 
 class RawForUserProfiling(RawTaskModel):
-    """Users -> classes or values: trajectory -> RAW (frozen) -> MLP (paper's user task)."""
+    """Users -> classes or values: trajectory -> RAW (frozen) -> MLP (paper's user task).
+
+    Example:
+
+        >>> model = RawForUserProfiling(RawConfig.from_preset("tiny", num_labels=3)).eval()
+        >>> model(coordinates=torch.zeros(5, 8, 2)).logits.shape
+        torch.Size([5, 3])
+    """
 
     def __init__(self, config: RawConfig) -> None:
         super().__init__(config, config.hidden_size)
@@ -696,6 +659,13 @@ class RawForUserProfiling(RawTaskModel):
 class RawForRegionAnalysis(RawTaskModel):
     """Regions -> values or classes: the pooled embeddings of the distinct people who were there -> MLP (paper's region
     task; it sums).
+
+    Example:
+
+        >>> model = RawForRegionAnalysis(RawConfig.from_preset("tiny", num_labels=1)).eval()
+        >>> visitors = torch.tensor([[0, 2], [1, 0], [1, 2]])  # pairs of region and user
+        >>> model(user_embeddings=torch.zeros(3, 16), visitors=visitors).logits.shape
+        torch.Size([2, 1])
     """
 
     def __init__(self, config: RawConfig) -> None:
@@ -761,6 +731,31 @@ class RawForRegionAnalysis(RawTaskModel):
             region_embedding=features,
             num_visitors=counts,
         )
+
+
+def mean_over(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Mean of the values that count; 0 if none does."""
+    return torch.where(counted, values, 0.0).sum() / counted.sum().clamp(min=1)
+
+
+def task_loss(logits: torch.Tensor, labels: torch.Tensor, config: RawConfig) -> torch.Tensor:
+    """Mean squared error, cross-entropy or binary cross-entropy of logits (n, num_labels), by transformers' rules:
+    `problem_type`, or what `num_labels` and the labels' type say. Labels that are -100 or NaN do not count.
+    """
+    kind: str | None = config.problem_type
+    if kind is None:
+        several = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+        kind = "regression" if config.num_labels == 1 else several
+    if kind == "single_label_classification":
+        labels = labels.view(-1).long()
+        losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+        return mean_over(losses, labels != IGNORED)
+    labels = labels.float().view_as(logits)
+    counted = ~labels.isnan() & (labels != IGNORED)
+    labels = torch.where(counted, labels, 0.0)
+    if kind == "regression":
+        return mean_over((logits - labels).square(), counted)
+    return mean_over(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"), counted)
 
 
 def _without_padding(coordinates: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

@@ -1,18 +1,22 @@
 """SAMoE / TrajMoE (arXiv 2505.18670): a causal transformer over visits whose experts are tied to POI, geography and
 popularity.
 
-Unusual: the model has no location vocabulary. `location_features`, the table of a city's places, is an *input* of every
-call; rows 0 and 1 are PAD and EOS. It is not batch-first, because all sequences of a batch live in one city.
-`encode_locations` turns it into a `LocationTable` that may be passed instead, so that a city is encoded once. The four
-feature streams share attention; they are folded into the head axis of the key/value cache, so that caches, beams and
-masks look like those of any decoder.
+A visit enters as the features of its place and its times. Three streams, one per kind of feature, and their sum share
+the attention; each stream has its own expert, and a router mixes the experts into the fused stream. The next location
+is scored against the encoded places of the city.
+
+Notes:
+    The model has no location vocabulary. `location_features`, the table of a city's places, is an input of every call;
+    rows 0 and 1 are PAD and EOS. It is not batch-first, because all sequences of a batch are in one city.
+    `encode_locations` turns it into a `LocationTable` that may be passed instead, so that a city is encoded once. The
+    streams are folded into the head axis of the key/value cache, so that caches, beams and masks look like those of any
+    decoder.
 
 (No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
 
 Shapes: B sequences, S streams, T visits, N + 2 candidates, d `hidden_size`, F columns of `location_features`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +29,14 @@ from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .cache_names import CACHE, either_cache_name
 from .configuration_samoe import SamoeConfig
-from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis, mark
+from .layers import CACHE, SelfAttention, either_cache_name, mark
+from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
@@ -89,75 +93,13 @@ class SamoeOutput(ModelOutput):
     router_weights: tuple[torch.Tensor, ...] | None = None
 
 
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-class SamoeAttention(nn.Module):
-    """Causal multi-head attention, the same weights for every stream; streams are folded into the head axis and never
-    mix.
-    """
+class SamoeAttention(SelfAttention):
+    """Causal multi-head attention, the same weights for every stream; streams never mix (eq. 6)."""
 
     def __init__(self, config: SamoeConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.num_heads = config.num_attention_heads
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.is_causal = True
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        if config.attention_init == "xavier":  # of the fused (3 d, d) matrix that the released code keeps
-            for projection in (self.q_proj, self.k_proj, self.v_proj):
-                mark(projection, init_bound=(6.0 / (4 * config.hidden_size)) ** 0.5)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        cache: Cache | None = None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch, streams, length, width = hidden_states.shape
-
-        def fold(x: torch.Tensor) -> torch.Tensor:  # (B, S, T, d) -> (B, S * heads, T, head_dim)
-            return x.view(batch, streams, length, self.num_heads, self.head_dim).transpose(2, 3).flatten(1, 2)
-
-        query, key, value = (fold(proj(hidden_states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
-        output = output.reshape(batch, length, streams, width).transpose(1, 2)
-        return self.o_proj(output), weights
+        super().__init__(config, layer_idx)
+        if config.attention_init == "xavier":  # of the fused matrix that the released code keeps
+            self.mark_xavier()
 
 
 class SamoeExpert(nn.Module):
@@ -343,6 +285,8 @@ class SamoeRelativeHead(nn.Module):
 
 
 class SamoePreTrainedModel(SavedWithCode, PreTrainedModel):
+    """What the body and the model with its heads share: initial values (`layers.mark`) and supported kernels."""
+
     config: SamoeConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -358,8 +302,6 @@ class SamoePreTrainedModel(SavedWithCode, PreTrainedModel):
         "router_weights": SamoeRouter,
     }
 
-    # transformers skips modules of custom code that hold no parameter of their own, so a matrix that starts differently
-    # carries a mark (`init_std`, `init_bound`, `init_weight`, `init_bias`) that its owner sets.
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
@@ -390,7 +332,14 @@ class SamoePreTrainedModel(SavedWithCode, PreTrainedModel):
 
 class SamoeModel(SamoePreTrainedModel):
     """The body: visits of one city -> a state per visit that knows the past only. Candidates are encoded by
-    `encode_locations`.
+    `SamoeForNextLocation.encode_locations`.
+
+    Example:
+
+        >>> model = SamoeModel(SamoeConfig.from_preset("tiny")).eval()
+        >>> features = torch.zeros(12, model.config.num_location_features)  # 10 places behind PAD and EOS
+        >>> model(torch.tensor([[2, 3, 2]]), location_features=features).last_hidden_state.shape
+        torch.Size([1, 3, 16])
     """
 
     _auto_class = "AutoModel"
@@ -527,6 +476,16 @@ class _Rollout:
 class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
     """Next location and time until then. Labels are aligned with the inputs and shifted inside, as in every causal LM
     of transformers.
+
+    Example:
+
+        >>> from hf_mobility import City, SamoeTokenizer, simulate_city
+        >>> made = simulate_city(20, seed=0)
+        >>> city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois)
+        >>> model = SamoeForNextLocation(SamoeConfig.from_preset("tiny")).eval()
+        >>> batch = SamoeTokenizer.from_city(city, model.config)(made.visits, padding=True, return_tensors="pt")
+        >>> model(**batch).logits.shape[-1] == len(city) + 2  # behind PAD and EOS
+        True
     """
 
     _auto_class = "AutoModelForCausalLM"

@@ -20,6 +20,7 @@ from transformers import Pipeline
 
 NUM_SPECIAL = 2  # rows of SAMoE's table before the places: padding and end
 VISIT_FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
+CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")  # as M-STAR's tokenizer names them
 DAY_SECONDS = 86_400
 BATCH = 32  # users, weeks or windows that a model reads at one time
 
@@ -135,7 +136,10 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
 
     def _forward(self, input_tensors: dict[str, Any], seed: int = 0, **options: Any) -> dict[str, Any]:
         source = torch.Generator().manual_seed(seed)  # one for all parts, on the CPU
-        parts = [self.model.generate(**part, generator=source, **options) for part in _parts(input_tensors)]
+        parts = []
+        for part in _parts(input_tensors):
+            conditions = [part.pop(name) for name in CONDITIONS]
+            parts.append(self.model.generate(*conditions, **part, generator=source, **options))
         return {"cells": torch.cat(parts)}
 
     def postprocess(self, model_outputs: dict[str, Any], start: str = "2024-01-01") -> list[dict[str, Any]]:

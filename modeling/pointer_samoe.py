@@ -1,4 +1,4 @@
-"""Copy (pointer) head of SAMoE's `extended` variant: a distribution over the visits of the person's own context.
+"""Pointer head of SAMoE's `extended` variant: a distribution over the visits of the user's own context.
 
 Not in the paper. It says "return to that very place" for places the model has no id for, which a dot product of smooth
 features cannot. For the state after visit i and a context visit j <= i,
@@ -14,7 +14,6 @@ cache as one more layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from .configuration_samoe import SamoeConfig
+from .layers import mark
 from .times_samoe import DAY_SECONDS, hour_angle, weekday_of
 
 DISTANCE_SCALES_KM = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -40,12 +40,6 @@ COUNT_TABLES: tuple[tuple[float, dict[int, float]], ...] = (
     (40, {7: -4.0}),  # known places nearby
     (0, {}),
 )
-
-
-def mark(module: nn.Module, **values: Any) -> None:
-    """Set the marks (`init_std`, `init_bound`, `init_weight`, `init_bias`) that `_init_weights` reads."""
-    for name, value in values.items():
-        setattr(module, name, value)
 
 
 def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Regions are who walks them: a region as the pooled embeddings of its distinct visitors, one sparse product.
+"""Regions of RAW: the pooled embeddings of a region's distinct visitors, as one sparse product.
 
-Unusual: the authors' code adds visitors into the first visitor's own vector, which changes that user and every other
-region that begins with the same user. Here user embeddings are an operand of a product and are never written to.
+User embeddings are an operand of the product and are never written to. (The authors' code adds visitors into the first
+visitor's own vector, which changes that user and every other region that begins with the same user.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arithmetic of SAMoE's local times and stay classes.
+"""Local times and stay classes of SAMoE.
 
 Times are int64 seconds of local civil time, counted as if it were UTC; a model knows no time zone.
 """

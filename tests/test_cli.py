@@ -189,14 +189,14 @@ def test_the_trained_generator_copies_places_where_its_codec_has_a_vector_for_th
     town: SimpleNamespace, generator: Path, tmp_path: Path
 ) -> None:
     config = MstarConfig.from_pretrained(generator)
-    assert config.copy_places and config.within_level_steps == 6
+    assert config.pointer_head and config.within_level_steps == 6
     assert config.codec.level_lengths == [1, 7, 28, 168] and config.codec.num_encoder_layers == 0
     shape = {**config.codec.to_dict(), "num_encoder_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
     MstarTokenizer.from_pretrained(town.folder / "codec").save_pretrained(tmp_path / "codec")
     MstarCodecModel(MstarCodecConfig(**shape)).save_pretrained(tmp_path / "codec")
     short = ("--steps", 1, "--size", "tiny", "--timezone", ZONE, "--system", "mstar", "--codec", tmp_path / "codec")
     call("train", town.folder / "whole.parquet", *short, "-o", tmp_path / "weeks")
-    assert not MstarConfig.from_pretrained(tmp_path / "weeks").copy_places
+    assert not MstarConfig.from_pretrained(tmp_path / "weeks").pointer_head
 
 
 def test_training_goes_on_with_a_generator_that_learned_from_shifted_copies(

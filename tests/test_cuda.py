@@ -114,7 +114,7 @@ def test_a_generator_compiles() -> None:
 
 
 def test_the_trainer_uses_the_device(tmp_path: Path) -> None:
-    model = make_generator(own_codes=0.5)
+    model = make_generator(scheduled_sampling=0.5)
     rows = ArrayRows({"input_ids": make_weeks(model), **CONDITIONS})
     arguments = training_arguments(
         str(tmp_path), preset="mstar", max_steps=3, per_device_train_batch_size=2, save_strategy="no"

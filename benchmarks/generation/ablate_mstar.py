@@ -51,7 +51,7 @@ CODECS = {
     "gradient to the finest level": Variant({"straight_through": "finest"}),
     "no norm in Phi": Variant({"refiner_norm": False}),
     "finest cells on every level": Variant({"level_resolutions": [3] * 8}),
-    "nested cells": Variant({"nested_cells": True}),
+    "nested cells": Variant({"hierarchical_cells": True}),
     "as published": Variant(form="released"),
 }
 FOUR = {"within_level_steps": 4}
@@ -70,10 +70,10 @@ GENERATORS = {
     "two passes": Variant({"within_level_steps": 2}),
     "four passes": Variant(FOUR, drawing=THREE_WAYS),
     "seven passes": Variant({"within_level_steps": 7}),
-    "places copied": Variant({"copy_places": True}),
-    "places copied, four passes": Variant({**FOUR, "copy_places": True}, drawing=THREE_WAYS),
-    "own codes": Variant({"own_codes": 0.25}),
-    "own codes, four passes": Variant({**FOUR, "own_codes": 0.25}),
+    "places copied": Variant({"pointer_head": True}),
+    "places copied, four passes": Variant({**FOUR, "pointer_head": True}, drawing=THREE_WAYS),
+    "own codes": Variant({"scheduled_sampling": 0.25}),
+    "own codes, four passes": Variant({**FOUR, "scheduled_sampling": 0.25}),
     "noisy codes, four passes": Variant({**FOUR, "code_noise": 0.1}),
     "conditions hidden, four passes": Variant(
         {**FOUR, "condition_dropout": 0.1}, drawing={"plain": {}, "guidance 1.5": {"guidance": 1.5}}

@@ -39,7 +39,7 @@ def drawn_from(
 ) -> torch.Tensor:
     """Codes (N, T) whose levels from `first` on are drawn, pass by pass, without any change of probabilities."""
     codes = codes.clone()
-    for part in model.order.passes:
+    for part in model.order.steps:
         if part.level >= first:
             drawn = model.order.positions[part.start : part.end]
             codes[:, drawn] = torch.distributions.Categorical(logits=model(codes, **given).logits[:, drawn]).sample()

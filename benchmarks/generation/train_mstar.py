@@ -128,7 +128,7 @@ def train(
     )
     model.to(arguments.device)  # where the codec is quick
     cells = shifted(weeks, copies=copies, seed=seed)
-    if model.config.own_codes:  # the weeks themselves: their codes change from step to step
+    if model.config.scheduled_sampling:  # the weeks themselves: their codes change from step to step
         rows = ArrayRows(dict(weeks.tokenizer(cells, return_tensors="pt")))
     else:
         rows = coded(model.codec, weeks.tokenizer, cells, noise=model.config.code_noise, copies=8)

@@ -95,8 +95,8 @@ def shipped_form(codec: MstarCodecConfig, size: str) -> MstarForTrajectoryGenera
     """As `checkpoints/mstar-small` but for the preset's size: four levels, drawn in passes, with places to copy."""
     hours, finest = codec.num_hours, len(codec.cells_per_resolution) - 1
     levels = {"level_lengths": [1, hours // 24, hours // 6, hours], "level_resolutions": [finest] * 4}
-    short = MstarCodecModel(MstarCodecConfig.from_preset(size, **levels, num_encoder_layers=0, nested_cells=True))
-    model = MstarForTrajectoryGeneration.from_codec(short, size, within_level_steps=6, copy_places=True)
+    short = MstarCodecModel(MstarCodecConfig.from_preset(size, **levels, num_encoder_layers=0, hierarchical_cells=True))
+    model = MstarForTrajectoryGeneration.from_codec(short, size, within_level_steps=6, pointer_head=True)
     cells = torch.arange(codec.num_cells).unsqueeze(1)
     model.fit_places(cells * torch.tensor(codec.cells_per_resolution) // codec.num_cells)
     return model.eval()

@@ -15,11 +15,11 @@ from transformers import Trainer, set_seed
 
 from ..data.city import City
 from ..data.week_arrays import shift_weeks
-from ..modeling.codec_mstar import MstarCodecModel
 from ..modeling.configuration_mstar import MstarCodecConfig
 from ..modeling.configuration_raw import RawConfig
 from ..modeling.configuration_samoe import SamoeConfig
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
+from ..modeling.modeling_mstar_codec import MstarCodecModel
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.tokenization_mstar import MstarTokenizer
@@ -34,7 +34,7 @@ CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
 # Of M-STAR, as the shipped codec (docs/results.md)
 CODEC: dict[str, Any] = {
     "num_encoder_layers": 0,
-    "nested_cells": True,
+    "hierarchical_cells": True,
     "level_lengths": [1, 7, 28, 168],
     "codebook_size": 1024,
     "dropout": 0.0,
@@ -150,7 +150,7 @@ def _train_mstar(
 
 def _new_mstar(codec: MstarCodecModel, tokenizer: MstarTokenizer, size: str) -> MstarForTrajectoryGeneration:
     has_places = not codec.config.num_encoder_layers  # a vector of their own, to copy
-    values = {"num_attributes": tokenizer.num_attributes, "within_level_steps": 6, "copy_places": has_places, **DRAWN}
+    values = {"num_attributes": tokenizer.num_attributes, "within_level_steps": 6, "pointer_head": has_places, **DRAWN}
     model = MstarForTrajectoryGeneration.from_codec(codec, size, **values)
     model.fit_places(tokenizer.cell_map)
     return model

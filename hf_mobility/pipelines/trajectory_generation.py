@@ -214,8 +214,9 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         source = torch.Generator().manual_seed(seed)
         for rows in self._slices(n, batch_size, unit="weeks", progress=progress):
             inputs = {name: torch.from_numpy(values).to(self.device) for name, values in inputs_of(rows).items()}
+            conditions = [inputs.pop(name) for name in _CONDITIONS]
             with torch.no_grad():
-                made = self.model.generate(**inputs, generator=source, **options)
+                made = self.model.generate(*conditions, **inputs, generator=source, **options)
             yield made.cpu().numpy().astype(np.int32)
 
     def _conditions(self, n: int, seed: int, home: Any, commute: Any, attribute: Any) -> dict[str, np.ndarray]:
@@ -263,7 +264,8 @@ def _dated(weeks: Any, cells: np.ndarray) -> Weeks:
 def _check_options(options: dict[str, Any]) -> None:
     """Raises a `DataError` for what `MstarForTrajectoryGeneration.generate` does not take."""
     taken = set(inspect.signature(MstarForTrajectoryGeneration.generate).parameters)
-    taken -= {"self", "generator", "prefix_ids", "prefix_mask", "batch_size", "progress", "return_codes", *_CONDITIONS}
+    taken -= {"self", "generator", "prefix_ids", "prefix_mask", "batch_size", "progress", "return_codes"}
+    taken -= {"work_ids", *_CONDITIONS}
     unknown = sorted(set(options) - taken)
     if unknown:
         raise DataError(f"Unknown option(s) {unknown}; those of the model are {', '.join(sorted(taken))}.")

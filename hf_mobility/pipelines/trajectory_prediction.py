@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..modeling.generation_raw import roll_out
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
-from ..modeling.rollout_raw import roll_out
 from ..tokenization.clock import DAY_SECONDS, to_local
 from ..tokenization.errors import DataError
 from ..tokenization.series_raw import RULES, Grid, fill_slots

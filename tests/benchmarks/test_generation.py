@@ -311,7 +311,7 @@ def test_noisy_copies_bring_the_codes_that_would_be_right(
     assert torch.equal(labels[untouched], clean["code_ids"].expand(4, -1, -1)[untouched])
 
 
-@pytest.mark.parametrize("values", [{"code_noise": 0.3}, {"own_codes": 0.3}], ids=["noisy codes", "own codes"])
+@pytest.mark.parametrize("values", [{"code_noise": 0.3}, {"scheduled_sampling": 0.3}], ids=["noisy codes", "own codes"])
 def test_a_generator_learns_from_codes_with_errors(
     examples: SimpleNamespace, codec: MstarCodecModel, toy_weeks: Any, tmp_path: Path, values: dict[str, float]
 ) -> None:

@@ -24,7 +24,7 @@ CASES = {
     "passes": {"within_level_steps": 3, "condition_dropout": 0.1},
     "copies": {
         "within_level_steps": 3,
-        "copy_places": True,
+        "pointer_head": True,
         "codec_config": MstarCodecConfig.from_preset("tiny", num_encoder_layers=0),
     },
 }
@@ -53,7 +53,7 @@ def make_model(case: str) -> MstarForTrajectoryGeneration:
     vectors = wave("codes", codec.codebook_size, codec.hidden_size)
     model.codec.teacher_inputs = lambda ids: (wave("features", *ids.shape, codec.hidden_size), None)
     model.codec.code_vectors = lambda ids: vectors[ids]
-    if model.config.copy_places:
+    if model.config.pointer_head:
         model.codec.quantiser.codebook.weight.copy_(vectors)
         for table in model.codec.cell_embeddings:
             table.weight.copy_(wave("cells", *table.weight.shape))
@@ -66,7 +66,7 @@ def make_inputs() -> dict[str, torch.Tensor]:
     return {
         "code_ids": (wave("code_ids", 3, 29).abs() * 31).long(),
         "home_ids": torch.tensor([3, 0, 15]),
-        "commute_ids": torch.tensor([3, 9, 1]),
+        "work_ids": torch.tensor([3, 9, 1]),
         "attribute_ids": torch.tensor([0, 7, 4]),
     }
 
@@ -74,7 +74,7 @@ def make_inputs() -> dict[str, torch.Tensor]:
 def outputs_of(model: MstarForTrajectoryGeneration, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Logits, losses, and four gradient norms."""
     model.zero_grad()
-    output = model(**inputs)
+    output = model(**{"work_ids" if name == "commute_ids" else name: value for name, value in inputs.items()})
     output.loss.backward()
     parameters = dict(model.named_parameters())
     found = {

@@ -14,8 +14,8 @@ from zlib import crc32
 import torch
 from safetensors.torch import save_file
 
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig
+from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 
 FOLDER = Path(__file__).parent
 VARIANTS = ("corrected", "released")

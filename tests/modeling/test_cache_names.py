@@ -14,8 +14,8 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import logging
 
-from hf_mobility.modeling.cache_names import CACHE, either_cache_name
 from hf_mobility.modeling.configuration_raw import RawConfig
+from hf_mobility.modeling.layers import CACHE, either_cache_name
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction, RawPredictionOutput
 from hf_mobility.modeling.modeling_samoe import SamoeForNextLocation, SamoeOutput
 

@@ -33,7 +33,7 @@ def make_batch(weeks: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
     return {
         "code_ids": torch.randint(0, 32, (weeks, 29), generator=generator),
         "home_ids": torch.randint(0, 16, (weeks,), generator=generator),
-        "commute_ids": torch.randint(0, 16, (weeks,), generator=generator),
+        "work_ids": torch.randint(0, 16, (weeks,), generator=generator),
         "attribute_ids": torch.randint(0, 8, (weeks,), generator=generator),
     }
 
@@ -65,7 +65,7 @@ def test_our_additions_are_one_matrix_and_one_vector() -> None:
 
 def test_the_released_variant_is_the_paper_with_a_wide_attribute_embedding() -> None:
     released, corrected = (MstarConfig.from_preset("base", variant=v) for v in ("released", "corrected"))
-    assert released.drawing_order.max_steps == 1 and released.decoding == "argmax" and released.top_k == 10
+    assert released.decoding_order.max_steps == 1 and released.decoding == "argmax" and released.top_k == 10
     assert (released.dropout, released.attention_dropout, released.drop_path) == (0.2, 0.2, 0.2)
     assert (released.code_noise, released.condition_dropout, released.guidance) == (0, 0, 1)
     torch.manual_seed(0)
@@ -116,7 +116,7 @@ def test_with_passes_a_changed_code_changes_what_is_drawn_after_it(position: int
 def test_every_condition_reaches_every_position() -> None:
     model, batch = make_model(), make_batch()
     before = model(**batch).logits
-    for name, limit in (("home_ids", 16), ("commute_ids", 16), ("attribute_ids", 8)):
+    for name, limit in (("home_ids", 16), ("work_ids", 16), ("attribute_ids", 8)):
         changed = {**batch, name: (batch[name] + 1) % limit}
         assert ((model(**changed).logits - before).abs().amax((0, 2)) > 0).all()
 
@@ -270,18 +270,18 @@ def test_noisy_codes_are_predicted_by_targets_that_follow_them() -> None:
 
 def recorded_codes(model: MstarForTrajectoryGeneration, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The codes of each later training step, and what is right instead, as they come."""
-    found, encode_spoilt = [], model.codec.encode_spoilt
+    found, encode_perturbed = [], model.codec.encode_perturbed
 
     def spy(*arguments: Any) -> Any:
-        found.append(encode_spoilt(*arguments))
+        found.append(encode_perturbed(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(model.codec, "encode_spoilt", spy)
+    monkeypatch.setattr(model.codec, "encode_perturbed", spy)
     return found
 
 
 def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, weeks = make_model(own_codes=0.999, **STILL).train(), make_weeks(weeks=40)
+    model, weeks = make_model(scheduled_sampling=0.999, **STILL).train(), make_weeks(weeks=40)
     conditions = {name: value for name, value in make_batch(weeks=40).items() if name != "code_ids"}
     favourite = 7
     with torch.no_grad():
@@ -294,7 +294,7 @@ def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch
     assert torch.equal(codes[:, -finest:], labels[:, -finest:]), "nothing follows the finest level"
     inputs, _ = model.codec.teacher_inputs(codes)
     features = torch.cat(model.codec.level_features(weeks), dim=1)
-    assert torch.equal(model.codec.quantise_level(features - inputs), labels)
+    assert torch.equal(model.codec.quantize_level(features - inputs), labels)
     model.eval()
     torch.testing.assert_close(trained, model(code_ids=codes, labels=labels, **conditions).loss)
     clean = model.codec.encode(weeks)
@@ -302,7 +302,7 @@ def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch
 
 
 def test_own_codes_of_a_pass_follow_those_of_the_passes_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, weeks = make_model(own_codes=0.999, within_level_steps=3, **STILL), make_weeks(weeks=40)
+    model, weeks = make_model(scheduled_sampling=0.999, within_level_steps=3, **STILL), make_weeks(weeks=40)
     conditions = {name: value for name, value in make_batch(weeks=40).items() if name != "code_ids"}
     with torch.no_grad():
         model.lm_head.weight.mul_(1e4)  # what is drawn is the best code
@@ -317,7 +317,7 @@ def test_own_codes_of_a_pass_follow_those_of_the_passes_before(monkeypatch: pyte
 
 
 def test_own_codes_need_the_weeks_themselves_in_training() -> None:
-    model, batch = make_model(own_codes=0.1), make_batch()
+    model, batch = make_model(scheduled_sampling=0.1), make_batch()
     assert model(**batch).loss.isfinite()
     with pytest.raises(ValueError, match="needs input_ids"):
         model.train()(**batch)
@@ -352,7 +352,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"commute_ids": None}, "commute_ids is missing"),
+        ({"work_ids": None}, "work_ids is missing"),
         ({"home_ids": torch.zeros(2, dtype=torch.int64)}, "home_ids must have one value for each of 3 weeks"),
         ({"code_ids": None}, "give either code_ids"),
         ({"input_ids": torch.zeros(3, 2, 24, dtype=torch.int64)}, "give either code_ids"),
@@ -378,7 +378,7 @@ def test_noise_without_targets_is_refused_in_training() -> None:
     ("wrong", "words"),
     [
         ({"hidden_size": 18, "num_attention_heads": 4}, "divisible"),
-        ({"code_noise": 0.1, "own_codes": 0.1}, "choose code_noise=0.1 or own_codes=0.1"),
+        ({"code_noise": 0.1, "scheduled_sampling": 0.1}, "choose code_noise=0.1 or scheduled_sampling=0.1"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"temperature": [1.0, 1.0]}, "one value for each of the 8 levels"),

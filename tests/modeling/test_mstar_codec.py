@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig
+from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 
 HALF_HOURS = {
     "num_cells": 25,
@@ -269,7 +269,7 @@ def test_level_by_level_calls_give_the_same_codes(variant: str, overrides: dict[
         ids = codes[:, start : start + length]
         assert torch.equal(inputs[:, start : start + length], u)
         if model.config.residual == "quantized":
-            assert torch.equal(model.quantise_level(values - u), ids)
+            assert torch.equal(model.quantize_level(values - u), ids)
         fhat = u + model.code_vectors(ids)
         if level + 1 < len(model.config.level_lengths):
             u = model.next_level(fhat, level)
@@ -288,7 +288,7 @@ def test_a_code_changes_no_input_of_its_own_level_or_of_a_coarser_one() -> None:
 
 
 def test_a_nested_cell_is_its_own_vector_and_those_of_the_cells_around_it() -> None:
-    nested = make_codec(nested_cells=True, level_resolutions=[0, 1, 1])
+    nested = make_codec(hierarchical_cells=True, level_resolutions=[0, 1, 1])
     plain = make_codec(level_resolutions=[0, 1, 1])
     plain.load_state_dict(nested.state_dict())
     coarse, fine = plain.cell_embeddings
@@ -299,7 +299,7 @@ def test_a_nested_cell_is_its_own_vector_and_those_of_the_cells_around_it() -> N
     weeks = torch.stack([around[cells], cells], dim=1)
     assert torch.equal(nested.encode(weeks), plain.encode(weeks))
     torch.testing.assert_close(nested(weeks).logits, plain(weeks).logits)
-    finest = make_codec(nested_cells=True, level_resolutions=[1, 1, 1]).train()
+    finest = make_codec(hierarchical_cells=True, level_resolutions=[1, 1, 1]).train()
     assert finest.cell_embeddings[0].weight.requires_grad, (
         "no level reads the coarse cells, but the fine ones are made of them"
     )
@@ -349,7 +349,7 @@ def test_noisy_codes_are_corrected_by_finer_levels() -> None:
     assert not torch.equal(wanted[:, 1:], clean[:, 1:])
     inputs, _ = model.teacher_inputs(given)
     features = torch.cat(model.level_features(weeks), dim=1)
-    assert torch.equal(model.quantise_level(features - inputs), wanted)
+    assert torch.equal(model.quantize_level(features - inputs), wanted)
     assert all(torch.equal(ids, clean) for ids in model.encode_noisy(weeks, flip=0.0))
 
 
@@ -385,8 +385,8 @@ def test_under_autocast_products_are_bfloat16_and_the_quantiser_is_not(variant: 
         output = model(weeks, make_mask(*weeks[:, 0].shape))
         features = model.level_features(weeks)
         assert all(values.dtype == torch.float32 for values in [*features, *model.teacher_inputs(output.code_ids)])
-        nearest = model.quantise_level(features[-1])
-    assert torch.equal(nearest, model.quantise_level(features[-1]))
+        nearest = model.quantize_level(features[-1])
+    assert torch.equal(nearest, model.quantize_level(features[-1]))
     assert output.logits.dtype == torch.bfloat16 and output.loss.dtype == torch.float32
     output.loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
@@ -396,24 +396,6 @@ def test_under_autocast_products_are_bfloat16_and_the_quantiser_is_not(variant: 
         assert torch.equal(model.encode(weeks), output.code_ids)
         assert torch.equal(model.decode(output.code_ids), output.logits)
     torch.testing.assert_close(output.logits.float(), model.decode(output.code_ids), atol=0.15, rtol=0.1)
-
-
-def test_dropout_keeps_the_mean_and_the_share() -> None:
-    from hf_mobility.modeling.blocks_mstar import drop
-
-    values = torch.ones(1001, 333)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        found = drop(values, 0.1)
-        torch.manual_seed(0)
-        assert torch.equal(drop(values, 0.1), found)
-    assert (found == 0).float().mean().item() == pytest.approx(0.1, abs=0.002)
-    assert found.mean().item() == pytest.approx(1, abs=0.002) and found.unique().numel() == 2
-    assert drop(values, 0.0) is values
-    gradient = values.clone().requires_grad_()
-    dropped = drop(gradient, 0.4)
-    dropped.sum().backward()
-    assert torch.equal(gradient.grad, dropped.detach())
 
 
 @pytest.mark.parametrize(

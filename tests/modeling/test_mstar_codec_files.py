@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig
+from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 
 VARIANTS = ("corrected", "released")
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
@@ -36,7 +36,7 @@ def make_codec(variant: str = "corrected", **overrides: Any) -> MstarCodecModel:
 LOAD = """
 import sys, torch
 from safetensors.torch import load_file, save_file
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
+from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 weeks = load_file(sys.argv[1] + "/weeks.safetensors")["weeks"]
 for variant in sys.argv[2:]:
     model = MstarCodecModel.from_pretrained(f"{sys.argv[1]}/{variant}")

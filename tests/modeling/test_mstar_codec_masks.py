@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig
+from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 
 VARIANTS = ("corrected", "released")
 both_kernels = pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig
+from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 
 VARIANTS = ("corrected", "released")
 TRAIN = """
@@ -19,7 +19,7 @@ import sys, torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
+from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 
 folder, processes = sys.argv[1], int(sys.argv[2])
 weeks = load_file(folder + "/weeks.safetensors")["weeks"]

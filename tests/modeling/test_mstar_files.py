@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_mobility.modeling.configuration_mstar import MstarConfig
+from hf_mobility.modeling.configuration_mstar import MstarCodecConfig, MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 
 PEOPLE = (torch.tensor([3, 0, 15]), torch.tensor([3, 9, 1]), torch.tensor([0, 7, 4]))
@@ -130,3 +130,26 @@ def test_lora_trains_the_transformer_and_leaves_the_codec_alone(tmp_path: Path) 
     adapted.save_pretrained(tmp_path)
     loaded = peft.PeftModel.from_pretrained(make_model(), tmp_path)
     torch.testing.assert_close(loaded(codes, *PEOPLE).logits, wanted)
+
+
+def test_names_of_older_configurations_still_load() -> None:
+    codec = {**MstarCodecConfig.from_preset("tiny", num_encoder_layers=0).to_dict(), "nested_cells": True}
+    codec.pop("hierarchical_cells")
+    config = MstarConfig.from_preset("tiny", codec_config=codec, copy_places=True, own_codes=0.25)
+    assert config.pointer_head and config.scheduled_sampling == 0.25 and config.codec.hierarchical_cells
+    assert not {"copy_places", "own_codes"} & config.to_dict().keys()
+    assert "nested_cells" not in config.codec.to_dict()
+
+
+def test_commute_ids_still_serve_as_work_ids() -> None:
+    model = MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny")).eval()
+    ids = torch.tensor([1, 2])
+    given = {"code_ids": torch.zeros(2, 29, dtype=torch.int64), "home_ids": ids, "attribute_ids": ids}
+    with pytest.warns(FutureWarning, match="commute_ids is now work_ids"):
+        old = model(**given, commute_ids=ids + 3).logits
+    assert torch.equal(old, model(**given, work_ids=ids + 3).logits)
+    with pytest.warns(FutureWarning, match="commute_ids is now work_ids"):
+        old = model.generate(ids, commute_ids=ids, attribute_ids=ids, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(old, model.generate(ids, ids, ids, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match="two names of one argument"):
+        model(**given, work_ids=ids, commute_ids=ids)

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from hf_mobility.modeling import modeling_mstar
+from hf_mobility.modeling import generation_mstar
 from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 
 LENGTHS = [1, 4, 24]
-HOMES, SECONDS, ATTRIBUTES = (
+HOMES, WORKPLACES, ATTRIBUTES = (
     torch.tensor([3, 0, 15, 7, 7]),
     torch.tensor([3, 9, 1, 7, 2]),
     torch.tensor([0, 7, 4, 1, 1]),
 )
-PEOPLE = (HOMES, SECONDS, ATTRIBUTES)
+PEOPLE = (HOMES, WORKPLACES, ATTRIBUTES)
 
 
 def make_model(*, seed: int = 0, **overrides: Any) -> MstarForTrajectoryGeneration:
@@ -47,13 +47,13 @@ def seeded(seed: int = 0) -> torch.Generator:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(logits, open positions) of every pass of `generate`, recorded as they are drawn."""
     recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
-    original = modeling_mstar.draw_codes
+    original = generation_mstar.draw_codes
 
     def draw(logits: torch.Tensor, is_open: torch.Tensor, *rest: Any) -> Any:
         recorded.append((logits.clone(), is_open.clone()))
         return original(logits, is_open, *rest)
 
-    monkeypatch.setattr(modeling_mstar, "draw_codes", draw)
+    monkeypatch.setattr(generation_mstar, "draw_codes", draw)
     return recorded
 
 
@@ -82,8 +82,8 @@ def test_cached_logits_of_several_passes_equal_one_pass_over_the_drawn_codes(
 
 def test_the_cache_has_the_exact_size_and_the_conditions_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, caches, calls = make_model(), [], []
-    original = modeling_mstar.MstarCache
-    monkeypatch.setattr(modeling_mstar, "MstarCache", lambda *size: caches.append(original(*size)) or caches[-1])
+    original = generation_mstar.MstarCache
+    monkeypatch.setattr(generation_mstar, "MstarCache", lambda *size: caches.append(original(*size)) or caches[-1])
     model.attention_modulation.register_forward_hook(lambda *_: calls.append(1))
     model.generate(*PEOPLE, generator=seeded(), batch_size=3)
     assert [tuple(cache.keys.shape) for cache in caches] == [(2, 3, 2, 29, 8), (2, 2, 2, 29, 8)]
@@ -250,7 +250,7 @@ def test_codes_are_computed_only_where_all_their_hours_are_known() -> None:
     _, codes = model.generate(*PEOPLE, generator=seeded(), prefix_ids=weeks, prefix_mask=mask, return_codes=True)
     features, _ = model.codec.teacher_inputs(codes)
     known = torch.cat(model.codec.level_features(weeks, mask), dim=1)
-    computed = model.codec.quantise_level(known - features) == codes
+    computed = model.codec.quantize_level(known - features) == codes
     assert computed[:, [1, *range(5, 14)]].all()
     assert not computed[:, 2:5].all() and not computed[:, 14:].all()
 
@@ -279,13 +279,16 @@ def test_the_cells_of_unknown_hours_are_not_read() -> None:
 @pytest.mark.parametrize(
     ("people", "words"),
     [
-        ((HOMES, None, ATTRIBUTES), "commute_ids is missing: home_ids, commute_ids and attribute_ids go together"),
-        ((HOMES, SECONDS[:4], ATTRIBUTES), "commute_ids has 4 values, home_ids has 5"),
-        ((HOMES + 1, SECONDS, ATTRIBUTES), r"home_ids must be cells of this model's grid, 0 to 15; 1 are not.* \[16\]"),
-        ((HOMES, SECONDS - 5, ATTRIBUTES), r"commute_ids must be cells .* 3 are not, the first ones \[-2, -4, -3\]"),
-        ((HOMES, SECONDS, ATTRIBUTES + 1), "attribute_ids must be classes of the movement attribute, 0 to 7"),
-        ((HOMES.float(), SECONDS, ATTRIBUTES), "home_ids must be integers"),
-        ((HOMES[None], SECONDS[None], ATTRIBUTES[None]), r"home_ids must be integers of shape \(N,\)"),
+        ((HOMES, None, ATTRIBUTES), "work_ids is missing: home_ids, work_ids and attribute_ids go together"),
+        ((HOMES, WORKPLACES[:4], ATTRIBUTES), "work_ids has 4 values, home_ids has 5"),
+        (
+            (HOMES + 1, WORKPLACES, ATTRIBUTES),
+            r"home_ids must be cells of this model's grid, 0 to 15; 1 are not.* \[16\]",
+        ),
+        ((HOMES, WORKPLACES - 5, ATTRIBUTES), r"work_ids must be cells .* 3 are not, the first ones \[-2, -4, -3\]"),
+        ((HOMES, WORKPLACES, ATTRIBUTES + 1), "attribute_ids must be classes of the movement attribute, 0 to 7"),
+        ((HOMES.float(), WORKPLACES, ATTRIBUTES), "home_ids must be integers"),
+        ((HOMES[None], WORKPLACES[None], ATTRIBUTES[None]), r"home_ids must be integers of shape \(N,\)"),
     ],
     ids=range(7),
 )

@@ -13,23 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mobility.modeling.configuration_mstar import MstarConfig
-from hf_mobility.modeling.loss_mstar import head_loss, mean_per_level
-from hf_mobility.modeling.path_mstar import (
+from hf_mobility.modeling.generation_mstar import (
+    SamplingOptions,
     best_path,
     clamp_to_known,
+    code_probabilities,
+    draw_codes,
+    draw_from,
     fit_arrivals,
     fit_stay_probability,
     sample_path,
     week_arrivals,
 )
-from hf_mobility.modeling.sampling_mstar import (
-    SamplingOptions,
-    code_probabilities,
-    draw_codes,
-    draw_from,
-    top_candidates,
-)
-from hf_mobility.modeling.star_mstar import LevelAttention, attention_blocks
+from hf_mobility.modeling.loss_mstar import head_loss, mean_per_level
+from hf_mobility.modeling.modeling_mstar import LevelAttention, attention_blocks
 
 WEEK = (1, 7, 14, 28, 56, 84, 112, 168)
 
@@ -198,21 +195,12 @@ def test_a_draw_follows_the_probabilities_and_never_takes_an_impossible_entry() 
     torch.testing.assert_close(shares, probabilities, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("codes", [64, 1024, 4096])
-def test_the_best_candidates_are_those_of_topk(codes: int) -> None:
-    logits = torch.randn(5, 7, codes, generator=torch.Generator().manual_seed(0))
-    for k in (1, 10, 16, 40):
-        values, places = top_candidates(logits, k)
-        wanted, wanted_places = logits.topk(k)
-        assert torch.equal(values, wanted) and torch.equal(places, wanted_places)
-
-
 def test_all_codes_are_candidates_in_their_own_order_and_drawn_by_their_probability() -> None:
     logits = torch.tensor([1.0, 3.0, 0.0, 2.0]).expand(4000, 1, -1)
-    values, places = top_candidates(logits, 4)
-    assert torch.equal(values, logits) and places[7, 0].tolist() == [0, 1, 2, 3]
     noise = torch.rand(4000, 1, generator=torch.Generator().manual_seed(0))
     is_open = torch.ones(4000, 1, dtype=torch.bool)
+    _, codes = code_probabilities(logits, is_open, options(top_k=4, temperature=1.0), 0)
+    assert codes[7, 0].tolist() == [0, 1, 2, 3]
     drawn = draw_codes(logits, is_open, noise, options(top_k=4, temperature=1.0), 0)
     shares = torch.bincount(drawn.flatten(), minlength=4) / 4000
     torch.testing.assert_close(shares, logits[0, 0].softmax(-1), atol=0.03, rtol=0)

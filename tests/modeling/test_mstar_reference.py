@@ -162,10 +162,10 @@ def forward(
 def test_the_forward_pass_equals_the_equations(steps: int, copying: str, implementation: str) -> None:
     torch.manual_seed(0)
     codec_config = MstarCodecConfig.from_preset(
-        "tiny", num_encoder_layers=0 if copying != "none" else 2, nested_cells=copying == "nested cells"
+        "tiny", num_encoder_layers=0 if copying != "none" else 2, hierarchical_cells=copying == "nested cells"
     )
     config = MstarConfig.from_preset(
-        "tiny", codec_config=codec_config, within_level_steps=steps, copy_places=copying != "none"
+        "tiny", codec_config=codec_config, within_level_steps=steps, pointer_head=copying != "none"
     )
     model = MstarForTrajectoryGeneration(config).eval()
     model.codec.quantiser.codebook.weight.normal_()

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers import StaticCache
 
 from hf_mobility.modeling.configuration_raw import RawConfig
+from hf_mobility.modeling.generation_raw import roomy_cache
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
-from hf_mobility.modeling.rollout_raw import roomy_cache
 
 FORMS: list[dict[str, Any]] = [
     {},

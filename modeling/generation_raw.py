@@ -1,9 +1,12 @@
-"""RAW's roll-out: each predicted point is fed back as the next input (the paper's trajectory generation).
+"""Roll-out of RAW: each predicted point is fed back as the next input (the paper's trajectory generation).
 
-Unusual: nothing is drawn, the roll-out of a mean-squared-error head is one path. With a key/value cache each step costs
-one point instead of the whole series; the points are the same. The cache has room for all points from the start, as
-how many will follow is known: to copy it at every step would cost more than the attention. Series may be padded on
-either side: new points are appended behind the padding, at the positions that follow each series' own last point.
+Nothing is drawn: the roll-out of a mean-squared-error head is one path. Series may be padded on either side; new points
+are appended behind the padding, at the positions that follow each series' own last point.
+
+Notes:
+    With a key/value cache each step costs one point instead of the whole series; the points are the same. The cache has
+    room for all points from the start, as how many will follow is known: to copy it at every step would cost more than
+    the attention.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from .cache_names import CACHE
+from .layers import CACHE
 
 # body(**inputs) -> output with `last_hidden_state` (B, T, D) and the cache.
 Body = Callable[..., Any]

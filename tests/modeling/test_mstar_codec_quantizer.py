@@ -12,11 +12,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.modeling import quantiser_mstar
-from hf_mobility.modeling.codec_mstar import MstarCodecModel
+from hf_mobility.modeling import modeling_mstar_codec
 from hf_mobility.modeling.configuration_mstar import WEEK_LEVELS, MstarCodecConfig
-from hf_mobility.modeling.quantiser_mstar import MstarCodebook, MstarRefiner
-from hf_mobility.modeling.resample_mstar import MstarResampler, pooling_windows, upsampling_matrix
+from hf_mobility.modeling.modeling_mstar_codec import (
+    MstarCodebook,
+    MstarCodecModel,
+    MstarRefiner,
+    MstarResampler,
+    pooling_windows,
+    upsampling_matrix,
+)
 
 
 def gap_to_nearest(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -87,7 +92,7 @@ def make_book(number: int = 32, width: int = 16, **overrides: Any) -> MstarCodeb
 @pytest.mark.parametrize("search", ["euclidean", "cosine"])
 @pytest.mark.parametrize("scores_per_chunk", [1, 100, 2**24])
 def test_the_search_finds_the_nearest_code(search: str, scores_per_chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantiser_mstar, "SCORES_PER_CHUNK", scores_per_chunk)
+    monkeypatch.setattr(modeling_mstar_codec, "SCORES_PER_CHUNK", scores_per_chunk)
     book = make_book(search=search)
     residuals = 3 * torch.randn(4, 7, 16, generator=torch.Generator().manual_seed(1))
     if search == "cosine":

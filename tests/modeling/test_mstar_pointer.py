@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from hf_mobility.modeling import modeling_mstar
+from hf_mobility.modeling import generation_mstar
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig, MstarConfig
-from hf_mobility.modeling.copies_mstar import Copies
 from hf_mobility.modeling.loss_mstar import head_loss
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
+from hf_mobility.modeling.pointer_mstar import PointerScores
 
 FINE = torch.arange(16)
 CELL_MAP = torch.stack([FINE // 8 * 2 + FINE % 4 // 2, FINE], dim=1)  # 4 x 4 fine cells in 2 x 2 coarse ones
@@ -32,10 +32,10 @@ def codec_config(**values: Any) -> MstarCodecConfig:
 
 def make_model(*, fitted: bool = True, nested: bool = True, **overrides: Any) -> MstarForTrajectoryGeneration:
     """A tiny model in evaluation mode that copies; every weight, and every code, is drawn."""
-    values: dict[str, Any] = {"within_level_steps": 3, "copy_places": True} | overrides
+    values: dict[str, Any] = {"within_level_steps": 3, "pointer_head": True} | overrides
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = MstarConfig.from_preset("tiny", codec_config=codec_config(nested_cells=nested), **values)
+        config = MstarConfig.from_preset("tiny", codec_config=codec_config(hierarchical_cells=nested), **values)
         model = MstarForTrajectoryGeneration(config).eval()
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -80,7 +80,9 @@ def test_the_code_that_puts_a_place_somewhere_is_the_codecs_own_where_the_week_i
 
 
 def test_new_models_take_what_may_be_copied_for_likely_and_all_of_it_alike() -> None:
-    model = MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny", codec_config=codec_config(), copy_places=True))
+    model = MstarForTrajectoryGeneration(
+        MstarConfig.from_preset("tiny", codec_config=codec_config(), pointer_head=True)
+    )
     assert not model.copies.score_proj.weight.any() and (model.copies.score_proj.bias == 3).all()
     assert (model.copies.cell_map == -1).all()
 
@@ -88,15 +90,15 @@ def test_new_models_take_what_may_be_copied_for_likely_and_all_of_it_alike() -> 
 @pytest.mark.parametrize(("steps", "places"), [(1, 2), (3, 4)])
 def test_one_pass_has_no_sides_to_copy_from(steps: int, places: int) -> None:
     model = make_model(within_level_steps=steps)
-    assert model.copies.score_proj.out_features == places and model.copyable.shape == (29, places)
-    plain = make_model(within_level_steps=steps, copy_places=False)
+    assert model.copies.score_proj.out_features == places and model.usable.shape == (29, places)
+    plain = make_model(within_level_steps=steps, pointer_head=False)
     count, wanted = (sum(p.numel() for p in m.parameters() if p.requires_grad) for m in (model, plain))
     assert count - wanted == 17 * places + 16 * places * (places - 1) // 2
 
 
 def test_a_score_raises_the_code_it_is_for_and_two_places_of_one_code_raise_it_twice() -> None:
     codes, scores = torch.tensor([[[1, 3], [2, 2]]]), torch.tensor([[[0.5, -1.0], [2.0, 3.0]]])
-    raised = Copies(codes, scores).raise_in(torch.zeros(1, 2, 5))
+    raised = PointerScores(codes, scores).add_to(torch.zeros(1, 2, 5))
     assert raised.tolist() == [[[0, 0.5, 0, -1, 0], [0, 0, 5, 0, 0]]]
 
 
@@ -148,7 +150,7 @@ def test_the_loss_by_slices_equals_cross_entropy_with_its_gradients() -> None:
     targets = torch.randint(0, 11, (30, 70), generator=generator)
     shares = torch.rand(30, 70, generator=generator, dtype=torch.float64)
     leaves = [hidden, scores, *head.parameters()]
-    loss, losses = head_loss(head, hidden, targets, shares, Copies(codes, scores))
+    loss, losses = head_loss(head, hidden, targets, shares, PointerScores(codes, scores))
     found = [loss, losses, *torch.autograd.grad(3 * loss, leaves)]
     logits = head(hidden) + (F.one_hot(codes, 11) * scores.unsqueeze(-1)).sum(2)
     each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(30, 70)
@@ -158,7 +160,7 @@ def test_the_loss_by_slices_equals_cross_entropy_with_its_gradients() -> None:
 
 
 def test_own_codes_are_drawn_with_what_may_be_copied() -> None:
-    model = make_model(own_codes=0.999, **STILL).train()
+    model = make_model(scheduled_sampling=0.999, **STILL).train()
     weeks, home = make_weeks(), make_weeks()[:, -1, 0]
     with torch.no_grad():
         model.copies.score_proj.bias[0] = 1e4  # every code puts the home there
@@ -166,7 +168,7 @@ def test_own_codes_are_drawn_with_what_may_be_copied() -> None:
     model.codec.teacher_inputs = _recorded(model.codec.teacher_inputs, inputs)
     model(None, home, home, PEOPLE[2], input_ids=weeks).loss.backward()
     known = model.copies.known_places(model.codec, home, home)
-    at_home = model.codec.quantise_level(known.vectors[0][home])
+    at_home = model.codec.quantize_level(known.vectors[0][home])
     assert torch.equal(inputs[-1][:, 0], at_home)
 
 
@@ -184,8 +186,10 @@ def _recorded(function: Any, calls: list[torch.Tensor]) -> Any:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_cached_logits_equal_one_pass_over_the_drawn_codes(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded: list[torch.Tensor] = []
-    original = modeling_mstar.draw_codes
-    monkeypatch.setattr(modeling_mstar, "draw_codes", lambda x, *rest: recorded.append(x.clone()) or original(x, *rest))
+    original = generation_mstar.draw_codes
+    monkeypatch.setattr(
+        generation_mstar, "draw_codes", lambda x, *rest: recorded.append(x.clone()) or original(x, *rest)
+    )
     model = make_model(within_level_steps=steps)
     _, codes = model.generate(*PEOPLE, generator=seeded(), return_codes=True)
     wanted = model(codes, *PEOPLE).logits[:, model.order.positions]
@@ -240,7 +244,7 @@ def test_a_missing_value_gets_its_initial_one(tmp_path: Path, missing: str, valu
 def test_places_must_be_known() -> None:
     model = make_model(fitted=False)
     for ask in (lambda: model(make_codes(), *PEOPLE), lambda: model.generate(*PEOPLE)):
-        with pytest.raises(ValueError, match=r"copy_places=True needs fit_places\(tokenizer.cell_map\) first"):
+        with pytest.raises(ValueError, match=r"pointer_head=True needs fit_places\(tokenizer.cell_map\) first"):
             ask()
 
 
@@ -253,16 +257,16 @@ def test_a_map_of_other_cells_is_refused(wrong: torch.Tensor) -> None:
 
 
 def test_a_model_that_copies_nothing_needs_no_places() -> None:
-    model = make_model(copy_places=False, fitted=False)
+    model = make_model(pointer_head=False, fitted=False)
     model.fit_places(CELL_MAP)
     assert not any(name.startswith("copies") for name in model.state_dict())
 
 
 def test_a_codec_whose_hours_know_one_another_has_no_vector_of_a_place() -> None:
     with pytest.raises(Exception, match=r"needs a codec with num_encoder_layers=0.*this one has 2"):
-        MstarConfig.from_preset("tiny", copy_places=True)
+        MstarConfig.from_preset("tiny", pointer_head=True)
 
 
 def test_a_hidden_home_cannot_be_copied() -> None:
-    with pytest.raises(Exception, match=r"choose copy_places=True or condition_dropout=0.1, not both"):
-        MstarConfig.from_preset("tiny", codec_config=codec_config(), copy_places=True, condition_dropout=0.1)
+    with pytest.raises(Exception, match=r"choose pointer_head=True or condition_dropout=0.1, not both"):
+        MstarConfig.from_preset("tiny", codec_config=codec_config(), pointer_head=True, condition_dropout=0.1)

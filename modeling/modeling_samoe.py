@@ -40,7 +40,8 @@ from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
-NUM_WEEKDAYS = 8  # 0 = padding, 1 = Monday .. 7 = Sunday
+NUM_SPECIAL = 2  # ids of PAD and EOS, which are no places
+NUM_WEEKDAY_ROWS = 8  # row 0 = no weekday, then Monday .. Sunday
 PER_VISIT_INPUTS = ("time_ids", "weekday_ids", "stay_ids", "timestamps")
 CITY_INPUTS = ("location_features", "location_table", "candidate_log_weights")
 
@@ -181,19 +182,22 @@ class SamoeLayer(GradientCheckpointingLayer):
 
 
 class SamoeTimeEmbedding(nn.Module):
-    """E_ts: half-hour slot + weekday + stay class (+ position, released code), (B, T) -> (B, T, d) (eq. 5)."""
+    """E_ts: half-hour slot + weekday + stay class (+ position, released code), (B, T) -> (B, T, d) (eq. 5).
+
+    Weekdays are 0 = Monday .. 6, -1 = none.
+    """
 
     def __init__(self, config: SamoeConfig, positions: int | None) -> None:
         super().__init__()
         self.slot = nn.Embedding(NUM_SLOTS, config.hidden_size)
-        self.weekday = nn.Embedding(NUM_WEEKDAYS, config.hidden_size)
+        self.weekday = nn.Embedding(NUM_WEEKDAY_ROWS, config.hidden_size)
         self.stay = nn.Embedding(config.num_stay_bins, config.hidden_size)
         self.position = nn.Embedding(positions, config.hidden_size) if positions else None
 
     def forward(
         self, time_ids: torch.Tensor, weekday_ids: torch.Tensor, stay_ids: torch.Tensor, position_ids: torch.Tensor
     ) -> torch.Tensor:
-        embeds = self.slot(time_ids) + self.weekday(weekday_ids) + self.stay(stay_ids)
+        embeds = self.slot(time_ids) + self.weekday(weekday_ids + 1) + self.stay(stay_ids)
         return embeds if self.position is None else embeds + self.position(position_ids)
 
 
@@ -381,7 +385,10 @@ class SamoeModel(SamoePreTrainedModel):
 
         Args:
             input_ids: (B, T) int64 rows of `location_features`; 0 = padding, 1 = end of trajectory.
-            time_ids, weekday_ids, stay_ids: (B, T) int64, see `SamoeTokenizer`. Missing ones are 0.
+            time_ids: (B, T) int64 half hour of the day, 0..47; 0 where missing.
+            weekday_ids: (B, T) int64, 0 = Monday .. 6 = Sunday; those of PAD and EOS are not read. Where missing,
+                visits have no weekday.
+            stay_ids: (B, T) int64 class of the time since the visit before, see `SamoeTokenizer`; 0 where missing.
             location_features: (N + 2, F) float, the city.
 
         Raises:
@@ -440,10 +447,10 @@ class SamoeModel(SamoePreTrainedModel):
         checked = []
         for name, value in zip(PER_VISIT_INPUTS, visits):
             if value is None:
-                value = torch.zeros_like(input_ids)
+                value = torch.full_like(input_ids, -1 if name == "weekday_ids" else 0)
             elif value.shape != input_ids.shape:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, input_ids has {tuple(input_ids.shape)}.")
-            checked.append(value)
+            checked.append(value.masked_fill(input_ids < NUM_SPECIAL, -1) if name == "weekday_ids" else value)
         return checked, features
 
     def _check_city(self, features: torch.Tensor | None) -> None:

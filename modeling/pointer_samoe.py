@@ -240,7 +240,7 @@ class SamoePointerHead(nn.Module):
             return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
         def day_type(times: torch.Tensor) -> torch.Tensor:
-            weekend = (weekday_of(times) >= 6).float()
+            weekend = (weekday_of(times) >= 5).float()
             return torch.stack([weekend, 1 - weekend], dim=-1)
 
         anchor = timestamps if arrival_times is None else arrival_times

@@ -22,8 +22,8 @@ def hour_angle(timestamps: torch.Tensor) -> torch.Tensor:
 
 
 def weekday_of(timestamps: torch.Tensor) -> torch.Tensor:
-    """1 = Monday .. 7 = Sunday of local civil seconds (1970-01-01 was a Thursday)."""
-    return (timestamps.div(DAY_SECONDS, rounding_mode="floor") + 3) % 7 + 1
+    """0 = Monday .. 6 = Sunday of local civil seconds (1970-01-01 was a Thursday)."""
+    return (timestamps.div(DAY_SECONDS, rounding_mode="floor") + 3) % 7
 
 
 def stay_class(seconds: torch.Tensor, config: SamoeConfig) -> torch.Tensor:

@@ -178,7 +178,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
             columns: other column names, as in `user_id="uid"`.
 
         Returns:
-            `input_ids`, `time_ids` (half hour of the day, 0..47), `weekday_ids` (1 = Monday), `stay_ids` (class of the
+            `input_ids`, `time_ids` (half hour of the day, 0..47), `weekday_ids` (0 = Monday), `stay_ids` (class of the
             time since the previous visit, 0 = none), `timestamps` (local civil seconds), `utc` (epoch seconds): int64
             (n,); `offsets` (U + 1,), `users` (U,).
 
@@ -215,7 +215,7 @@ class SamoeTokenizer(PreTrainedTokenizer):
         return {
             "input_ids": ids,
             "time_ids": half_hour(local),
-            "weekday_ids": weekday(local) + 1,
+            "weekday_ids": weekday(local),
             "stay_ids": stay,
             "timestamps": local,
         }

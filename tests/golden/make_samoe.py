@@ -51,7 +51,7 @@ def make_inputs(config: SamoeConfig) -> dict[str, torch.Tensor]:
     fields = {
         "input_ids": ids,
         "time_ids": timestamps // 1800 % 48,
-        "weekday_ids": (timestamps // 86_400 + 3) % 7 + 1,
+        "weekday_ids": (timestamps // 86_400 + 3) % 7,
         "stay_ids": 1 + (draws[2] * (config.num_stay_bins - 2)).long(),
         "timestamps": timestamps,
         "attention_mask": torch.ones_like(ids),

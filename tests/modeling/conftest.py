@@ -57,7 +57,7 @@ def make_visits(
     return {
         "input_ids": torch.randint(2, n + 2, (batch, length), generator=generator),
         "time_ids": timestamps // HALF_HOUR % 48,
-        "weekday_ids": (timestamps // DAY + 3) % 7 + 1,
+        "weekday_ids": (timestamps // DAY + 3) % 7,
         "stay_ids": torch.randint(1, config.num_stay_bins, (batch, length), generator=generator),
         "timestamps": timestamps,
     }

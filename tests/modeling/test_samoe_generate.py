@@ -29,7 +29,7 @@ def step_by_step(
         new = {
             "input_ids": place,
             "time_ids": arrival % 86_400 // 1_800,
-            "weekday_ids": (arrival // 86_400 + 3) % 7 + 1,
+            "weekday_ids": (arrival // 86_400 + 3) % 7,
             "stay_ids": stay,
             "timestamps": arrival,
         }

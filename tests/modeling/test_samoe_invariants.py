@@ -344,3 +344,24 @@ def test_missing_or_misshapen_inputs_get_a_sentence(build: SimpleNamespace) -> N
         model(**{**visits, "time_ids": visits["time_ids"][:, :-1]}, location_features=city)
     with pytest.raises(ValueError, match="input_ids are needed"):
         model.model(location_features=city)
+
+
+def test_monday_is_0_and_row_0_is_of_visits_without_a_weekday(build: SimpleNamespace) -> None:
+    model, city, visits = build.all()
+    visits["weekday_ids"] = torch.arange(27).view(3, 9) % 7
+    given = {**visits, "location_features": city}
+    table = model.model.time_embedding.weekday.weight
+    with torch.no_grad():
+        logits = model(**given).logits
+        table[0] += 1
+        assert torch.equal(model(**given).logits, logits), "no place reads row 0"
+        without = model(**{name: value for name, value in given.items() if name != "weekday_ids"}).logits
+        table[1:] += 1
+        again = model(**{name: value for name, value in given.items() if name != "weekday_ids"}).logits
+        assert torch.equal(without, again), "visits without weekdays read row 0 only"
+        special = {**given, "input_ids": visits["input_ids"].clone()}
+        special["input_ids"][:, 0] = 1
+        before = model(**special).logits
+        other = {**special, "weekday_ids": visits["weekday_ids"].clone()}
+        other["weekday_ids"][:, 0] = 3
+        assert torch.equal(model(**other).logits, before), "EOS has no weekday"

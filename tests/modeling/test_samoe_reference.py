@@ -93,8 +93,12 @@ def forward(
     geo = linear(weights, "model.visit_features.geo", rows[:, 68:70])
     popularity = weights["model.visit_features.pop.weight"][rows[:, 70].long()]
     time = sum(
-        weights[f"model.time_embedding.{table}.weight"][person[field]]
-        for table, field in (("slot", "time_ids"), ("weekday", "weekday_ids"), ("stay", "stay_ids"))
+        weights[f"model.time_embedding.{table}.weight"][ids]
+        for table, ids in (
+            ("slot", person["time_ids"]),
+            ("weekday", torch.where(person["input_ids"] < 2, 0, person["weekday_ids"] + 1)),  # row 0: PAD and EOS
+            ("stay", person["stay_ids"]),
+        )
     )
     if not paper:
         time = time + weights["model.time_embedding.position.weight"][: len(rows)]

@@ -139,7 +139,7 @@ def test_local_times_equal_those_of_pandas(zone: str) -> None:
     encoded = SamoeTokenizer.from_city(make_city(zone)).encode_visits(frame)
     local = frame["time"].dt.tz_convert(zone).dt
     assert encoded["time_ids"].tolist() == (local.hour * 2 + local.minute // 30).tolist()
-    assert encoded["weekday_ids"].tolist() == (local.day_of_week + 1).tolist()
+    assert encoded["weekday_ids"].tolist() == local.day_of_week.tolist()
     naive = local.tz_localize(None)
     assert encoded["timestamps"].tolist() == ((naive - pd.Timestamp(0)) // pd.Timedelta(seconds=1)).tolist()
 
@@ -159,7 +159,7 @@ def test_days_with_23_and_25_hours() -> None:
     )
     encoded = TOKENIZER.encode_visits({"time": times, "location_id": ["p0"] * 5})
     assert encoded["time_ids"].tolist() == [3, 6, 5, 5, 7]
-    assert encoded["weekday_ids"].tolist() == [7] * 5
+    assert encoded["weekday_ids"].tolist() == [6] * 5
 
 
 # Stays

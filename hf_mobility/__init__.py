@@ -22,7 +22,7 @@ from .version import __version__ as __version__  # noqa: E402
 _NAMES = {
     **dict.fromkeys(modeling.__all__, "modeling"),
     **dict.fromkeys(tokenization.__all__, "tokenization"),
-    "City": "data.city",
+    "City": "tokenization.city",
     "DataError": "tokenization.errors",
     "validate_visits": "data.frames",
     "validate_points": "data.frames",
@@ -57,7 +57,6 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from .baselines.mix import ContextMix as ContextMix
     from .checkpoints.evaluate import evaluate_checkpoint as evaluate_checkpoint
-    from .data.city import City as City
     from .data.frames import validate_points as validate_points
     from .data.frames import validate_visits as validate_visits
     from .data.simulation.cities import simulate_cities as simulate_cities
@@ -86,6 +85,7 @@ if TYPE_CHECKING:
     from .tokenization import MstarTokenizer as MstarTokenizer
     from .tokenization import RawTokenizer as RawTokenizer
     from .tokenization import SamoeTokenizer as SamoeTokenizer
+    from .tokenization.city import City as City
     from .tokenization.errors import DataError as DataError
     from .tokenization.grid import SquareGrid as SquareGrid
     from .training.adapt import Adaptation as Adaptation

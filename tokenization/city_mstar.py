@@ -11,48 +11,45 @@ from typing import Any
 import numpy as np
 import torch
 
-from .clock import local_dates, zone_of
-from .grid import Box, SquareGrid
+from .city import City
+from .clock import local_dates
+from .errors import DataError
 from .records import checked_degrees, column, has_column, parse_cells
 from .weeks import OUTSIDE, Weeks, WeekShape, weeks_of
 
-FIELDS = ("name", "timezone", "num_hours", "interval_minutes", "box", "rows", "columns", "lat", "lon", "cell_map")
-
 
 class GridCity:
-    """Plain fields of a city and what follows from them alone.
+    """A city's cells, nested in ever coarser ones, and the slots of a window.
 
-    name, timezone: str. num_hours L, interval_minutes: slots of a window. lat, lon: (C,) float64 degrees of the cells'
-    centres. cell_map: (C, R) int32, coarse to fine; the last column counts the cells. box: (south, west, north, east)
-    with `rows` and `columns`, or None for a list of cells.
+    city: the `City`; its grid's cells are the finest ones. Without a grid, its places are. num_hours L,
+    interval_minutes: slots of a window. lat, lon: (C,) float64 degrees of the cells' centres. cell_map: (C, R) int32,
+    coarse to fine; the last column counts the cells. rows, columns: of the grid, or None.
     """
 
-    def _take_city(self, city: dict[str, Any]) -> None:
-        self.name, self.timezone = str(city.get("name", "")), str(city["timezone"])
-        self.num_hours, self.interval_minutes = int(city.get("num_hours", 168)), int(city.get("interval_minutes", 60))
-        self.lat, self.lon = checked_degrees(city["lat"], city["lon"])
-        self.cell_map = np.asarray(city["cell_map"], np.int32)
-        box = city.get("box")
-        self.box = tuple(Box.checked(box)) if box is not None else None
-        self.rows, self.columns = (int(city[name]) if box is not None else None for name in ("rows", "columns"))
+    city: City
+    timezone: str
+
+    def _take_city(self, fields: dict[str, Any]) -> None:
+        self.city, grid = fields["city"], fields["city"].grid
+        self.num_hours, self.interval_minutes = int(fields["num_hours"]), int(fields["interval_minutes"])
+        self.lat, self.lon = (self.city.lat, self.city.lon) if grid is None else grid.centre(np.arange(len(grid)))
+        self.rows, self.columns = (None, None) if grid is None else (grid.rows, grid.columns)
+        self.cell_map = np.asarray(fields["cell_map"], np.int32)
         self._check_city()
 
     def _check_city(self) -> None:
         cells = len(self.lat)
         if self.num_hours < 1 or self.interval_minutes < 1 or 1440 % self.interval_minutes:
-            raise ValueError(
+            raise DataError(
                 "num_hours must be at least 1 and interval_minutes a divisor of 1440, got "
                 f"{self.num_hours} and {self.interval_minutes}."
             )
-        shaped = self.cell_map.ndim == 2 and len(self.cell_map) == cells == len(self.lon) and cells > 0
+        shaped = self.cell_map.ndim == 2 and len(self.cell_map) == cells > 0
         if not shaped or not np.array_equal(self.cell_map[:, -1], np.arange(cells)) or self.cell_map.min() < 0:
-            raise ValueError(
-                f"lat, lon (C,) and cell_map (C, R) must describe the same cells and the last column of cell_map count "
-                f"them, got shapes {self.lat.shape}, {self.lon.shape} and {self.cell_map.shape}."
+            raise DataError(
+                f"cell_map must be (C, R) for the city's {cells} cells and its last column count them, got the shape "
+                f"{self.cell_map.shape}."
             )
-        if self.box is not None and self.rows * self.columns != cells:
-            raise ValueError(f"a grid of {self.rows} x {self.columns} cells cannot have {cells} cell centres.")
-        zone_of(self.timezone)
 
     @property
     def num_cells(self) -> int:
@@ -72,9 +69,9 @@ class GridCity:
         Raises:
             ValueError: missing coordinates, or a city that is only a list of cells.
         """
-        if self.box is None:
-            raise ValueError("this city is a list of cells without a box: give a column 'cell' instead of lat and lon.")
-        return SquareGrid(*self.box, self.rows, self.columns).cell(*checked_degrees(lat, lon))
+        if self.city.grid is None:
+            raise DataError("this city is a list of cells without a grid: give a column 'cell' instead of lat, lon.")
+        return self.city.grid.cell(*checked_degrees(lat, lon))
 
     def weeks(
         self,

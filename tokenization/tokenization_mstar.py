@@ -8,46 +8,51 @@ tools. It holds no weights: the learned codec is a model (`MstarCodecModel`).
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
-from transformers import BatchEncoding, PreTrainedTokenizer
+from transformers import BatchEncoding
 
-from .city_mstar import FIELDS
+from .city import City
+from .city_tokenizer import CityTokenizer, as_city
 from .conditions_mstar import ConditionedCity, ConditionTables
+from .errors import DataError
 from .grid import Box, SquareGrid
 from .records import read_degrees
 
-FORMAT_VERSION = 1
-KIND = "mstar"
 FACTORS = (8, 4, 2, 1)
-LEARNED = ("attribute_method", "num_attributes", "medoids", "conditions")
 
 
-class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
+class MstarTokenizer(ConditionedCity, CityTokenizer):
     """Weeks of one city -> model inputs, and back.
 
     Args:
         city_file, table_file: `city.json` and `city.safetensors`, as `save_pretrained` writes them.
-        city: a dict or any object with `lat`, `lon` (C,) float64 degrees, `cell_map` (C, R) coarse to fine and
-            `timezone`; optionally `name`, `num_hours` (168), `interval_minutes` (60), `box` (south, west, north, east)
-            with `rows` and `columns`, which points need, and what `fit_conditions` makes: `attribute_method`,
-            `num_attributes`, `medoids`, `conditions`. See `from_grid`, `from_visits` and `from_square_grid`.
+        city: a `City` with a grid, instead of files, see `from_city`; without a grid its places are the cells.
+        factors: finest cells along the side of a coarse one, coarse to fine, each a multiple of the next, the last 1.
+            Edge cells are smaller where they do not fit: 30 rows give 4, 8, 15, 30.
+        cell_map: (C, R) coarse to fine instead of `factors`; needed without a grid.
+        num_hours, interval_minutes: slots of a window (168 hours).
         home_hours, commute_hours, commute_days: local hours and weekdays (Monday = 0), end excluded, that tell the home
             and the second place (spec 3). Windows that are no whole weeks use every day.
         pad_token: how the text path writes an unknown hour.
 
     Raises:
-        ValueError: without a city, for fields that contradict one another, or a city file of another kind or version.
+        ValueError: without a city. A `DataError` for fields that contradict one another, files of another kind or
+            format, or files that do not match their hash.
+
+    Example:
+        >>> tokenizer = MstarTokenizer.from_visits(visits, timezone="Europe/Berlin", cell_km=1.0)
+        >>> inputs = tokenizer(tokenizer.weeks(visits), return_tensors="pt")
     """
 
-    _auto_class = "AutoTokenizer"  # saved with its code
-    vocab_files_names = {"city_file": "city.json", "table_file": "city.safetensors"}
+    kinds = ("mstar",)
+    options = (
+        *("factors", "cell_map", "num_hours", "interval_minutes"),
+        *("home_hours", "commute_hours", "commute_days", "pad_token"),
+    )
     model_input_names = ["input_ids", "attention_mask", "home_ids", "commute_ids", "attribute_ids"]
     special_tokens_pattern = "none"
 
@@ -56,7 +61,11 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
         city_file: str | None = None,
         table_file: str | None = None,
         *,
-        city: Any = None,
+        city: City | None = None,
+        factors: Sequence[int] = FACTORS,
+        cell_map: Any = None,
+        num_hours: int = 168,
+        interval_minutes: int = 60,
         home_hours: Sequence[int] = (0, 8),
         commute_hours: Sequence[int] = (10, 18),
         commute_days: Sequence[int] = (0, 5),
@@ -64,15 +73,14 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
         **kwargs: Any,
     ) -> None:
         if city is None:
-            if city_file is None or table_file is None:
-                folder = kwargs.get("name_or_path")  # of `from_pretrained`
-                missing = f"{str(folder)!r} has no city.json and city.safetensors; " if folder else ""
-                raise ValueError(
-                    f"{missing}a MstarTokenizer is a city: use MstarTokenizer.from_grid(...), from_visits(...) or "
-                    "from_pretrained(folder)."
-                )
-            city = _read_city(city_file, table_file)
-        self._take_city(city if isinstance(city, dict) else _fields_of(city))
+            fields = _fields_of(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
+        else:
+            city = as_city(city)
+            if cell_map is None and city.grid is None:
+                raise DataError(f"the city {city.name!r} has no grid: use MstarTokenizer.from_city(city, cell_km=1.0).")
+            cell_map = city.grid.hierarchy(factors) if cell_map is None else cell_map
+            fields = {"city": city, "cell_map": cell_map, "num_hours": num_hours, "interval_minutes": interval_minutes}
+        self._take_city(fields)
         spans = {"home_hours": home_hours, "commute_hours": commute_hours, "commute_days": commute_days}
         self.home_hours, self.commute_hours, self.commute_days = (_span(name, span) for name, span in spans.items())
         self._pad_content = str(pad_token)
@@ -88,47 +96,57 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
     # Cities
 
     @classmethod
+    def from_city(cls, city: City, config: Any = None, *, cell_km: float = 1.0, **options: Any) -> MstarTokenizer:
+        """The tokenizer of a city's grid; a city without one gets cells of `cell_km` over its places.
+
+        Args:
+            config: a `MstarConfig` or `MstarCodecConfig`, whose hours and resolutions are taken.
+            options: see the class.
+
+        Raises:
+            DataError: cells of another number than the model's.
+            TypeError: for something else than a city, or an unknown option.
+        """
+        city = as_city(city)
+        cls._checked_options(options)
+        if city.grid is None and options.get("cell_map") is None:
+            city = city.with_grid(cell_km=cell_km)
+        if config is None:
+            return cls(city=city, **options)
+        codec = getattr(config, "codec_config", config)
+        powers = [2**power for power in reversed(range(len(codec.cells_per_resolution)))]
+        tokenizer = cls(city=city, **{"factors": powers, "num_hours": codec.level_lengths[-1], **options})
+        if tokenizer.cells_per_resolution != list(codec.cells_per_resolution):
+            raise DataError(
+                f"the city's cells per resolution are {tokenizer.cells_per_resolution}, the model's are "
+                f"{list(codec.cells_per_resolution)}: give the city the grid that the model was trained on."
+            )
+        return tokenizer
+
+    @classmethod
     def from_grid(
         cls,
-        box: Sequence[float] | None = None,
+        bounds: Sequence[float] | None = None,
         *,
         timezone: str,
         lat: Any = None,
         lon: Any = None,
         rows: int = 30,
         columns: int = 30,
-        factors: Sequence[int] = FACTORS,
-        num_hours: int = 168,
-        interval_minutes: int = 60,
         name: str = "",
-        **kwargs: Any,
+        **options: Any,
     ) -> MstarTokenizer:
         """A box of `rows` x `columns` finest cells and its coarser views.
 
         Args:
-            box: (south, west, north, east) in degrees; or instead points `lat`, `lon` that the box is to hold.
-            factors: finest cells along the side of a coarse one, coarse to fine, each a multiple of the next, the last
-                1. Edge cells are smaller where they do not fit: 30 rows give 4, 8, 15, 30 (spec 1.1).
-            kwargs: see the class.
+            bounds: (south, west, north, east) in degrees; or instead points `lat`, `lon` that the box is to hold.
+            options: see the class.
         """
-        if (box is None) == (lat is None or lon is None):
-            raise ValueError("give either box=(south, west, north, east) or both lat and lon.")
-        grid = SquareGrid(*(Box.around(lat, lon) if box is None else Box.checked(box)), rows, columns)
-        cell_map = grid.hierarchy(factors)
-        centres = grid.centre(np.arange(len(grid)))
-        city = {
-            "name": name,
-            "timezone": timezone,
-            "num_hours": num_hours,
-            "interval_minutes": interval_minutes,
-            "box": grid.bounds,
-            "rows": rows,
-            "columns": columns,
-            "lat": centres[0],
-            "lon": centres[1],
-            "cell_map": cell_map,
-        }
-        return cls(city=city, **kwargs)
+        if (bounds is None) == (lat is None or lon is None):
+            raise DataError("give either bounds=(south, west, north, east) or both lat and lon.")
+        bounds = Box.around(lat, lon) if bounds is None else Box.checked(bounds)
+        grid = SquareGrid(*bounds, rows, columns)
+        return cls.from_square_grid(grid, timezone=timezone, name=name, **options)
 
     @classmethod
     def from_visits(
@@ -140,7 +158,7 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
         coverage: float = 1.0,
         lat: str = "lat",
         lon: str = "lon",
-        **kwargs: Any,
+        **options: Any,
     ) -> MstarTokenizer:
         """Cells of `cell_km` over the box of a frame's coordinates, widened to whole cells.
 
@@ -148,19 +166,17 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
             frame: visits or points with columns `lat` and `lon`.
             coverage: the central share of the coordinates (on each axis) that the box must hold; below 1 it leaves far
                 points out.
-            kwargs: see `from_grid` and the class.
+            options: `name`, and see the class.
         """
         grid = SquareGrid.around(*read_degrees(frame, lat, lon), cell_km=cell_km, coverage=coverage)
-        return cls.from_square_grid(grid, timezone=timezone, **kwargs)
+        return cls.from_square_grid(grid, timezone=timezone, **options)
 
     from_points = from_visits  # a frame of GPS points has the same two columns
 
     @classmethod
-    def from_square_grid(cls, grid: Any, *, timezone: str, **kwargs: Any) -> MstarTokenizer:
-        """The cells of any object with `south`, `west`, `north`, `east`, `rows`, `columns`, such as
-        `hf_mobility.data.SquareGrid`, numbered as there (row by row from the south-west)."""
-        bounds = (grid.south, grid.west, grid.north, grid.east)
-        return cls.from_grid(bounds, timezone=timezone, rows=grid.rows, columns=grid.columns, **kwargs)
+    def from_square_grid(cls, grid: SquareGrid, *, timezone: str, name: str = "", **options: Any) -> MstarTokenizer:
+        """The cells of a `SquareGrid`, numbered as there (row by row from the south-west)."""
+        return cls.from_city(City(name, timezone, grid=grid), **options)
 
     # Weeks -> inputs
 
@@ -241,36 +257,27 @@ class MstarTokenizer(ConditionedCity, PreTrainedTokenizer):
 
     # Files
 
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        paths = [
-            os.path.join(save_directory, f"{filename_prefix}-{name}" if filename_prefix else name)
-            for name in self.vocab_files_names.values()
-        ]
+    def _own_contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         header = {
-            "format_version": FORMAT_VERSION,
-            "kind": KIND,
-            "name": self.name,
-            "timezone": self.timezone,
             "num_hours": self.num_hours,
             "interval_minutes": self.interval_minutes,
-            "box": self.box,
-            "rows": self.rows,
-            "columns": self.columns,
             "attribute_method": self.attribute_method,
             "num_attributes": self.num_attributes,
         }
-        arrays = {"lat": self.lat, "lon": self.lon, "cell_map": self.cell_map, "medoids": self.medoids}
+        arrays = {"cell_map": self.cell_map, "medoids": self.medoids}
         if self.conditions is not None:
             header |= {"same_share": self.conditions.same_share, "smoothing": self.conditions.smoothing}
             arrays |= self.conditions.to_arrays()
-        with open(paths[0], "w", encoding="utf-8") as file:
-            json.dump(header, file, ensure_ascii=False, indent=0)
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, paths[1])
-        return tuple(paths)
+        return header, arrays
 
 
-def _fields_of(city: Any) -> dict[str, Any]:
-    return {name: getattr(city, name) for name in (*FIELDS, *LEARNED) if hasattr(city, name)}
+def _fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Contents of the two files -> what `_take_city` takes."""
+    fields = {**header, **arrays, "city": City.from_contents(header, arrays)}
+    if "same_share" in header:
+        shares = {name: header[name] for name in ("same_share", "smoothing")}
+        fields["conditions"] = ConditionTables.from_arrays(arrays, **shares)
+    return fields
 
 
 def _span(name: str, span: Sequence[int]) -> tuple[int, int]:
@@ -286,21 +293,6 @@ def _is_text(items: Sequence[Any]) -> bool:
 
 def _nested(item: Any) -> bool:
     return isinstance(item, (list, tuple)) and len(item) > 0
-
-
-def _read_city(city_file: str, table_file: str) -> dict[str, Any]:
-    with open(city_file, encoding="utf-8") as file:
-        header = json.load(file)
-    if header.get("kind") != KIND or header.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{city_file} is of kind {header.get('kind')!r} and format version {header.get('format_version')}; this "
-            f"tokenizer reads {KIND!r} of version {FORMAT_VERSION}."
-        )
-    city = {**header, **load_file(table_file)}
-    if "same_share" in header:
-        shares = {name: header[name] for name in ("same_share", "smoothing")}
-        city["conditions"] = ConditionTables.from_arrays(city, **shares)
-    return city
 
 
 __all__ = ["MstarTokenizer"]

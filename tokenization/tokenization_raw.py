@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchEncoding, PreTrainedTokenizer
+from transformers import BatchEncoding
 
-from .clock import DAY_SECONDS, local_midnight, to_local, to_utc, zone_of
+from .city import City, bounds_of_box
+from .city_tokenizer import CityTokenizer, as_city
+from .clock import DAY_SECONDS, local_midnight, to_local, to_utc
 from .grid import PAPER_BOUNDS, Box
 from .records import read_points
 from .series_raw import (
@@ -38,12 +40,13 @@ _TEXT = (
 )
 
 
-class RawTokenizer(PreTrainedTokenizer):
+class RawTokenizer(CityTokenizer):
     """Points of one city -> model inputs, and back.
 
     Args:
-        bounds: (south, west, north, east) in degrees; see `from_bounds` and `from_points`.
-        timezone: IANA name of the city's time zone; slots are counted on its clock.
+        city_file, table_file: `city.json` and `city.safetensors`, as `save_pretrained` writes them.
+        city: a `City`, instead of files; of it RAW reads the box and the time zone, on whose clock slots are counted.
+            See `from_city`, `from_bounds` and `from_points`.
         interval_minutes: length of a slot (15); divides a day.
         fill: rule for slots without a record: `paper` or `forward` (see `series_raw.py`), or `auto`: `paper` for stays
             (records with a duration), `forward` for points.
@@ -51,42 +54,40 @@ class RawTokenizer(PreTrainedTokenizer):
         model_max_length: slots of a window (960); whole days.
 
     Raises:
-        ValueError: without a box or time zone, or for values that make no sense; one sentence each.
+        ValueError: without a city, or for values that make no sense; one sentence each. A `DataError` for files of
+            another kind or format, or files that do not match their hash.
+
+    Example:
+        >>> tokenizer = RawTokenizer.from_points(points, timezone="Europe/Berlin")
+        >>> inputs = tokenizer(points, padding=True, return_tensors="pt")
     """
 
-    _auto_class = "AutoTokenizer"  # saved with its code
-    vocab_files_names: dict[str, str] = {}  # everything is in tokenizer_config.json
+    kinds = ("raw", "city")
+    options = ("interval_minutes", "fill", "time_features")
     model_input_names = list(PER_SLOT)
 
     def __init__(
         self,
+        city_file: str | None = None,
+        table_file: str | None = None,
         *,
-        bounds: Sequence[float] | None = None,
-        timezone: str | None = None,
+        city: City | None = None,
         interval_minutes: int = 15,
         fill: str = "auto",
         time_features: bool = False,
         model_max_length: int = 960,
         **kwargs: Any,
     ) -> None:
-        box = kwargs.pop("box", None)  # of files of earlier releases: west, east, south, north
-        if bounds is None and box is not None:
-            west, east, south, north = box
-            bounds = south, west, north, east
-        if bounds is None or timezone is None:
-            folder = kwargs.get("name_or_path")  # of `from_pretrained`
-            missing = f"{str(folder)!r} has no tokenizer_config.json with bounds; " if folder else ""
-            raise ValueError(
-                f"{missing}a RawTokenizer is a box and a time zone: use RawTokenizer."
-                "from_points(points, timezone=...), from_bounds(bounds, timezone=...) or from_pretrained(folder)."
-            )
-        self._box = Box.checked(bounds)
-        self.timezone = str(zone_of(str(timezone)))
+        box, timezone = kwargs.pop("box", None), kwargs.pop("timezone", None)  # files of format 1 hold only these
+        if city is None and box is not None and city_file is None:
+            city = City.from_bounds(bounds_of_box(box), timezone=timezone)
+        if city is None:
+            city = City.from_contents(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
+        self.city = as_city(city)
+        self._box = Box(*self.city.bounds)
         self.interval_minutes, self.fill, self.time_features = interval_minutes, _checked_rule(fill), time_features
         _checked_window(model_max_length, interval_minutes)
         super().__init__(
-            bounds=list(self._box),
-            timezone=self.timezone,
             interval_minutes=interval_minutes,
             fill=fill,
             time_features=time_features,
@@ -96,20 +97,38 @@ class RawTokenizer(PreTrainedTokenizer):
         self.model_input_names = [*PER_SLOT, "start_weekday"] if time_features else list(PER_SLOT)
 
     @classmethod
-    def from_bounds(
-        cls, bounds: Sequence[float] = PAPER_BOUNDS, *, timezone: str, config: Any = None, **kwargs: Any
-    ) -> RawTokenizer:
-        """The tokenizer of a box (south, west, north, east) in degrees, by default the paper's (Beijing); with
-        `config` (a `RawConfig`), its slots are the model's.
+    def from_city(cls, city: City, config: Any = None, **options: Any) -> RawTokenizer:
+        """The tokenizer of a city's box; with `config` (a `RawConfig`), its slots are the model's.
+
+        Args:
+            options: see the class; also `padding_side`, `truncation_side` and `model_max_length`.
+
+        Raises:
+            TypeError: for something else than a city, or an unknown option.
         """
+        city = as_city(city)
+        cls._checked_options(options)
         if config is not None:
-            kwargs = {
+            options = {
                 "interval_minutes": _MINUTES // config.slots_per_day,
                 "model_max_length": config.max_position_embeddings,
                 "time_features": config.time_features,
-                **kwargs,
+                **options,
             }
-        return cls(bounds=bounds, timezone=timezone, **kwargs)
+        return cls(city=city, **options)
+
+    @classmethod
+    def from_bounds(
+        cls,
+        bounds: Sequence[float] = PAPER_BOUNDS,
+        *,
+        timezone: str,
+        name: str = "",
+        config: Any = None,
+        **options: Any,
+    ) -> RawTokenizer:
+        """The tokenizer of a box (south, west, north, east) in degrees, by default the paper's (Beijing)."""
+        return cls.from_city(City.from_bounds(bounds, timezone=timezone, name=name), config, **options)
 
     @classmethod
     def from_points(
@@ -130,11 +149,6 @@ class RawTokenizer(PreTrainedTokenizer):
         return cls.from_bounds(Box.around(read.lat, read.lon, margin=margin), timezone=timezone, **kwargs)
 
     # Degrees, box units, metres
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """(south, west, north, east) in degrees."""
-        return tuple(self._box)
 
     @property
     def slots_per_day(self) -> int:
@@ -386,9 +400,6 @@ class RawTokenizer(PreTrainedTokenizer):
         raise ValueError(_TEXT)
 
     encode = tokenize = convert_tokens_to_ids = convert_ids_to_tokens = _no_text
-
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        return ()
 
 
 def _checked_rule(fill: str) -> str:

@@ -9,34 +9,32 @@ read by their columns, so a pandas frame, an Arrow table, a dict of lists and a 
 
 from __future__ import annotations
 
-import json
-import os
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
-from transformers import BatchEncoding, PreTrainedTokenizer
+from transformers import BatchEncoding
 
+from .city import City
+from .city_tokenizer import CityTokenizer, city_with_places
 from .clock import HALF_HOUR_SECONDS, half_hour, to_local, to_utc, weekday
+from .errors import SHOWN, DataError
 from .places_samoe import Places
 from .records import column, has_column, is_records, read_times, read_users
 
-FORMAT_VERSION = 1
 NUM_SPECIAL = 2
 CONTEXT = 512  # visits that are looked back on where the model sets no bound of its own
 PER_VISIT = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 
 
-class SamoeTokenizer(PreTrainedTokenizer):
+class SamoeTokenizer(CityTokenizer):
     """Visits of one city -> model inputs, and back.
 
     Args:
         city_file, table_file: `city.json` and `city.safetensors`, as `save_pretrained` writes them.
-        city: any object with `name`, `timezone`, `location_ids`, `lat`, `lon`, `poi` (N, P), `poi_names`, `popularity`
-            (N,); see `from_city`.
+        city: a `City` with places, instead of files; see `from_city`.
         stay_encoding, num_stay_bins: classes of the time between visits; must equal the model's config.
         use_eos: append the end-of-trajectory token to every trajectory.
         distances: whether `location_features` carries the two columns in km that distance terms need.
@@ -44,11 +42,18 @@ class SamoeTokenizer(PreTrainedTokenizer):
             span, as the released arrays do.
 
     Raises:
-        ValueError: without a city, or for a city file of another format version.
+        ValueError: without a city. A `DataError` for a city without places, files of another kind or format, or files
+            that do not match their hash.
+
+    Example:
+        >>> tokenizer = SamoeTokenizer.from_city(City.from_visits(visits, timezone="Europe/Berlin"))
+        >>> inputs = tokenizer(visits, padding=True, return_tensors="pt")
     """
 
-    _auto_class = "AutoTokenizer"  # saved with its code
-    vocab_files_names = {"city_file": "city.json", "table_file": "city.safetensors"}
+    kinds = ("samoe", "city")
+    options = (
+        "stay_encoding", "num_stay_bins", "use_eos", "distances", "coordinate_norm", "pad_token", "eos_token"
+    )  # fmt: skip
     model_input_names = ["input_ids", "attention_mask", "time_ids", "weekday_ids", "stay_ids", "timestamps"]
     special_tokens_pattern = "eos"
 
@@ -68,26 +73,10 @@ class SamoeTokenizer(PreTrainedTokenizer):
         **kwargs: Any,
     ) -> None:
         if city is None:
-            if city_file is None or table_file is None:
-                folder = kwargs.get("name_or_path")  # of `from_pretrained`
-                missing = f"{str(folder)!r} has no city.json and city.safetensors; " if folder else ""
-                raise ValueError(
-                    f"{missing}a SamoeTokenizer is a city: use SamoeTokenizer.from_city(city) or "
-                    "from_pretrained(folder)."
-                )
-            city = _read_city(city_file, table_file)
+            city = City.from_contents(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
+        self.city = city_with_places(city, "SAMoE")
         if coordinate_norm not in ("locations", "grid"):
             raise ValueError(f"coordinate_norm must be 'locations' or 'grid', got {coordinate_norm!r}.")
-        self.name = str(city.name if not isinstance(city, dict) else city["name"])
-        get = city.__getitem__ if isinstance(city, dict) else lambda key: getattr(city, key)
-        self.timezone = str(get("timezone"))
-        self.location_ids = np.asarray(get("location_ids"), dtype=str)
-        self.lat = np.asarray(get("lat"), dtype=np.float64)
-        self.lon = np.asarray(get("lon"), dtype=np.float64)
-        # Half precision is what the file keeps; rounding here makes a reloaded tokenizer give the same tensors.
-        self.poi = np.asarray(get("poi"), dtype=np.float16)
-        self.poi_names = tuple(str(name) for name in get("poi_names"))
-        self.popularity = np.asarray(get("popularity"), dtype=np.int8)
         self.stay_encoding, self.num_stay_bins = stay_encoding, num_stay_bins
         self.use_eos, self.distances, self.coordinate_norm = use_eos, distances, coordinate_norm
         self._index = {location: row + NUM_SPECIAL for row, location in enumerate(self.location_ids.tolist())}
@@ -111,32 +100,63 @@ class SamoeTokenizer(PreTrainedTokenizer):
         )
 
     @classmethod
-    def from_city(cls, city: Any, config: Any = None, **kwargs: Any) -> SamoeTokenizer:
+    def from_city(cls, city: City, config: Any = None, **options: Any) -> SamoeTokenizer:
         """The tokenizer of a city; with `config` (a `SamoeConfig`), its stay classes and columns are the model's.
 
+        Args:
+            options: see the class; also `padding_side`, `truncation_side` and `model_max_length`.
+
         Raises:
-            ValueError: if the city's POI columns are not as many as the config's.
-            TypeError: for something else than a city.
+            DataError: a city without places, or with more or fewer POI columns than the config's.
+            TypeError: for something else than a city, or an unknown option.
         """
-        if not hasattr(city, "poi_names"):
-            raise TypeError(f"city must be a City, got {type(city).__name__}: City.from_visits(visits, timezone=...).")
+        city = city_with_places(city, "SAMoE")
+        cls._checked_options(options)
         if config is not None:
             if city.poi.shape[1] != config.num_poi_features:
-                raise ValueError(
+                raise DataError(
                     f"the city has {city.poi.shape[1]} POI columns, the model needs {config.num_poi_features}; "
                     "build both with the same feature scheme."
                 )
-            kwargs = {
+            options = {
                 "stay_encoding": config.stay_encoding,
                 "num_stay_bins": config.num_stay_bins,
                 "use_eos": config.use_eos,
                 "distances": config.uses_distances,
                 "model_max_length": config.max_position_embeddings or CONTEXT,
-                **kwargs,
+                **options,
             }
-        return cls(city=city, **kwargs)
+        return cls(city=city, **options)
 
     # The city as tensors
+
+    @property
+    def location_ids(self) -> np.ndarray:
+        """(N,) str."""
+        return self.city.location_ids
+
+    @property
+    def lat(self) -> np.ndarray:
+        """(N,) float64 degrees, as `lon`."""
+        return self.city.lat
+
+    @property
+    def lon(self) -> np.ndarray:
+        return self.city.lon
+
+    @property
+    def poi(self) -> np.ndarray:
+        """(N, P) float32."""
+        return self.city.poi
+
+    @property
+    def poi_names(self) -> tuple[str, ...]:
+        return self.city.poi_names
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """(N,) int64 levels."""
+        return self.city.popularity
 
     @property
     def location_features(self) -> torch.Tensor:
@@ -223,10 +243,9 @@ class SamoeTokenizer(PreTrainedTokenizer):
     def _location_rows(self, location: np.ndarray, visits: Any, unknown: str, columns: dict[str, str]) -> np.ndarray:
         if unknown not in ("error", "nearest", "drop"):
             raise ValueError(f"unknown must be 'error', 'nearest' or 'drop', got {unknown!r}.")
-        names, inverse = np.unique(np.asarray(location).astype(str), return_inverse=True)
-        rows = np.fromiter((self._index.get(name, -1) for name in names.tolist()), np.int64, len(names))
-        ids = rows[inverse]
-        missing = ids < NUM_SPECIAL
+        rows = self.city.index_of(location)
+        missing = rows < 0
+        ids = rows + NUM_SPECIAL
         points = [columns.get(name, name) for name in ("lat", "lon")]
         if not missing.all() and all(has_column(visits, name) for name in points):
             lat, lon = (np.asarray(column(visits, name), np.float64)[~missing] for name in points)
@@ -234,10 +253,10 @@ class SamoeTokenizer(PreTrainedTokenizer):
         if not missing.any() or unknown == "drop":
             return np.where(missing, -1, ids)
         if unknown == "error":
-            absent = names[rows < NUM_SPECIAL]
+            absent = sorted(set(map(str, np.asarray(location)[missing].tolist())))
             raise ValueError(
                 f"column 'location_id': {int(missing.sum())} visits are at {len(absent)} locations that "
-                f"{self.places.called} does not list, first {absent[:5].tolist()}; "
+                f"{self.places.called} does not list, first {[name[:40] for name in absent[:SHOWN]]}; "
                 "add them to the City, or pass unknown='nearest' or 'drop'."
             )
         lat, lon = (np.asarray(column(visits, name), np.float64)[missing] for name in points)
@@ -362,35 +381,6 @@ class SamoeTokenizer(PreTrainedTokenizer):
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         return " ".join(tokens)
-
-    # Files
-
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        paths = [
-            os.path.join(save_directory, f"{filename_prefix}-{name}" if filename_prefix else name)
-            for name in self.vocab_files_names.values()
-        ]
-        header = {
-            "format_version": FORMAT_VERSION,
-            "name": self.name,
-            "timezone": self.timezone,
-            "location_ids": self.location_ids.tolist(),
-            "poi_names": list(self.poi_names),
-        }
-        with open(paths[0], "w", encoding="utf-8") as file:
-            json.dump(header, file, ensure_ascii=False, indent=0)
-        save_file({"lat": self.lat, "lon": self.lon, "poi": self.poi, "popularity": self.popularity}, paths[1])
-        return tuple(paths)
-
-
-def _read_city(city_file: str, table_file: str) -> dict[str, Any]:
-    with open(city_file, encoding="utf-8") as file:
-        header = json.load(file)
-    if header.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{city_file} has format version {header.get('format_version')}, this release reads {FORMAT_VERSION}."
-        )
-    return {**header, **load_file(table_file)}
 
 
 __all__ = ["SamoeTokenizer"]

@@ -18,9 +18,9 @@ import pandas as pd
 
 from benchmarks.open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
 from benchmarks.tables import save_table
+from hf_mobility import City
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.baselines.mix import ContextMix, MixWeights
-from hf_mobility.data.city import City
 from hf_mobility.data.tasks import NextLocationTask, make_task
 from hf_mobility.evaluation import evaluate, new_place_mask, summarise
 from hf_mobility.evaluation.report import order_rows, to_markdown

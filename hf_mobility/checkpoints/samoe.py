@@ -8,11 +8,11 @@ import pandas as pd
 
 from ..baselines.count import UserFrequency, UserMarkov
 from ..baselines.mix import ContextMix
-from ..data.city import City
 from ..data.simulation.cities import simulate_cities
 from ..data.tasks import make_task
 from ..evaluation.ranking import evaluate, summarise
 from ..pipelines.next_location import NextLocationPipeline
+from ..tokenization.city import City
 from .unseen import Checkpoint, refuse_seen
 
 
@@ -24,7 +24,7 @@ def evaluate_samoe(
     if checkpoint.made is None and city is not None:
         options["city"] = city
     pipe = checkpoint.pipeline(NextLocationPipeline, **options)
-    places = City.from_tokenizer(pipe.tokenizer) if city is None else city
+    places = pipe.tokenizer.city if city is None else city
     task = make_task(visits, places, test_fraction=test_fraction)
     known = task.train_visits()
     own = places if city is None else _city_beside(checkpoint)
@@ -48,4 +48,4 @@ def _context_mix(known: pd.DataFrame, seed: int) -> ContextMix:
 
 def _city_beside(checkpoint: Checkpoint) -> City | None:
     tokenizer = checkpoint.tokenizer()
-    return None if tokenizer is None else City.from_tokenizer(tokenizer)
+    return None if tokenizer is None else tokenizer.city

@@ -17,7 +17,6 @@ import pandas as pd
 from ..baselines import Conditions, CopyLast, ExplorationReturn, HourlyMarkov, HourMean, ResampledWeeks
 from ..baselines.count import UserFrequency, UserMarkov
 from ..baselines.mix import ContextMix
-from ..data.city import City
 from ..data.simulation.cities import simulate_cities
 from ..data.splits import split_by_user
 from ..data.tasks import make_task, training_visits
@@ -28,6 +27,7 @@ from ..hub.loading import adapter_base
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..pipelines.next_location import NextLocationPipeline
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from ..tokenization.city import City
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.tokenization_raw import RawTokenizer
@@ -66,7 +66,7 @@ def judge(model: str, visits: pd.DataFrame, **options: Any) -> tuple[pd.DataFram
 def judge_samoe(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
     """Ranking of the last visits of everybody, count tables first. Without `city`, that of the checkpoint."""
     pipe = NextLocationPipeline.from_pretrained(model, city=city, name=Path(model).name)
-    places = City.from_tokenizer(pipe.tokenizer) if city is None else city
+    places = pipe.tokenizer.city if city is None else city
     task = make_task(visits, places, test_fraction=test_fraction)
     known = task.train_visits()
     own = places if city is None else _saved_city(model)
@@ -154,7 +154,7 @@ def _refuse_seen(model: str, saved: Any, of_all: Any, of_known: Any) -> None:
 
 def _saved_city(model: str) -> City | None:
     try:
-        return City.from_tokenizer(SamoeTokenizer.from_pretrained(model))
+        return SamoeTokenizer.from_pretrained(model).city
     except (OSError, ValueError):
         return None  # weights alone
 

@@ -142,7 +142,7 @@ def read_frame(path: Path, *, text: str = "location_id") -> Any:
 
 def read_city(path: Path, *, timezone: str | None, columns: dict[str, str]) -> Any:
     """The places of a file of visits, or of a file of places (without a time)."""
-    from ..data.city import City
+    from ..tokenization.city import City
     from ..tokenization.errors import DataError
 
     if timezone is None:

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from transformers import Trainer, set_seed
 
-from ..data.city import City
 from ..data.week_arrays import shift_weeks
 from ..modeling.configuration_mstar import MstarCodecConfig
 from ..modeling.configuration_raw import RawConfig
@@ -22,6 +21,7 @@ from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..modeling.modeling_mstar_codec import MstarCodecModel
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..modeling.modeling_samoe import SamoeForNextLocation
+from ..tokenization.city import City
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.tokenization_raw import RawTokenizer
 from ..tokenization.tokenization_samoe import SamoeTokenizer

@@ -25,14 +25,16 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 
-from ..data.city import City, popularity_levels
-from ..data.frames import DataError, as_visits
+from ..data.frames import as_visits
 from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
 from ..data.sequences import CitySequences
 from ..hub.card_facts import CardFacts
 from ..hub.loading import adapter_base, load_model
 from ..modeling.modeling_samoe import SamoeForNextLocation
+from ..tokenization.city import City
+from ..tokenization.errors import DataError
+from ..tokenization.poi import popularity_levels
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
 from .fit import callers_random_state, fit, nothing, on_device, on_stderr

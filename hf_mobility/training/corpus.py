@@ -15,8 +15,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..data.city import popularity_levels
 from ..data.sequences import FIELDS, CitySequences, WindowRule, pad_visits
+from ..tokenization.poi import popularity_levels
 
 NUM_SPECIAL = 2
 POPULARITY_SHARES = (0.05, 0.05, 0.20, 1.00)

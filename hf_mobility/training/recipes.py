@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from transformers import TrainingArguments
 
-from ..data.city import City
 from ..data.cutting import describe_grid, describe_weeks, refuse_strays, weeks_on
 from ..data.frames import DataError
 from ..data.week_arrays import shift_weeks
@@ -27,6 +26,7 @@ from ..modeling.configuration_samoe import SamoeConfig
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..modeling.modeling_samoe import SamoeForNextLocation
+from ..tokenization.city import City
 from ..tokenization.grid import Box, SquareGrid
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.tokenization_raw import RawTokenizer

@@ -46,7 +46,7 @@ def generator(visits: pd.DataFrame, codec: Any) -> Any:
 def test_samoe_is_ranked_behind_the_count_tables_of_the_same_task(visits: pd.DataFrame, samoe: Any) -> None:
     table = evaluate_checkpoint(samoe, visits)
     assert table["model"].tolist() == ["UserFrequency", "UserMarkov", "ContextMix", "SamoeForNextLocation"]
-    task = make_task(visits, City.from_tokenizer(samoe.tokenizer), test_fraction=0.2)
+    task = make_task(visits, samoe.tokenizer.city, test_fraction=0.2)
     known = task.train_visits()
     models: list[Any] = [UserFrequency(known), UserMarkov(known), NextLocationPipeline(samoe.model, samoe.tokenizer)]
     expected = summarise([evaluate(model, task) for model in models], seed=0)

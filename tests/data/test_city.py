@@ -18,11 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file, save_file
+from scipy.spatial import cKDTree
 
 from hf_mobility import City, DataError, SamoeTokenizer, SquareGrid, make_task, simulate_city, validate_visits
 from hf_mobility.data import haversine_km
-from hf_mobility.data.city import NEVER_SEEN, NUM_HASH_BINS, POI_COLUMNS, POI_GROUPS, poi_features, popularity_levels
 from hf_mobility.data.grid import assign_cells
+from hf_mobility.tokenization.poi import (
+    NEVER_SEEN,
+    NUM_HASH_BINS,
+    POI_COLUMNS,
+    POI_GROUPS,
+    poi_features,
+    popularity_levels,
+)
 
 
 def make_city(**changes: Any) -> City:
@@ -77,7 +85,7 @@ def test_types_are_those_of_the_contract() -> None:
     city = make_city(
         lat=[48, 48, 49], popularity=np.array([1, 2, 3], np.int8), location_ids=np.array([1, 2, 3], object)
     )
-    assert city.location_ids.dtype.kind == "U" and city.location_ids.tolist() == ["1", "2", "3"]
+    assert city.location_ids.dtype == object and city.location_ids.tolist() == ["1", "2", "3"]
     assert (city.lat.dtype, city.lon.dtype, city.poi.dtype, city.popularity.dtype) == ("f8", "f8", "f4", "i8")
 
 
@@ -115,6 +123,9 @@ def test_a_row_is_found_by_its_id() -> None:
         ({"lon": np.array([0.0, 181.0, np.inf])}, r"2 locations have no valid lat/lon"),
         ({"poi": np.zeros((2, 2))}, "poi has 2 rows for 3 locations"),
         ({"popularity": np.zeros(4)}, "popularity has 4 rows for 3 locations"),
+        ({"popularity": np.array([1, 2, 300])}, r"popularity holds levels, 1 .* to 9 .*; got 1\.\.300"),
+        ({"poi_names": ("x",)}, "poi_names names 1 columns, poi has the shape"),
+        ({"poi": np.full((3, 2), 1e6)}, "poi holds 6 values that are not finite at half precision"),
     ],
 )
 def test_a_bad_city_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -125,6 +136,61 @@ def test_a_bad_city_is_refused(changes: dict[str, Any], words: str) -> None:
 def test_a_city_of_one_place_is_refused() -> None:
     with pytest.raises(DataError, match="a city needs at least two locations, got 1"):
         City.from_visits(make_visits(["a", "a"]), timezone="UTC")
+
+
+# Box and grid
+
+
+def test_the_bounds_are_the_grids_or_those_given_or_the_places() -> None:
+    assert make_city().bounds == pytest.approx((48.0, 11.0, 48.02, 11.1))
+    grid = SquareGrid(47.0, 10.0, 49.0, 12.0, rows=4, columns=3)
+    assert make_city(grid=grid).bounds == (47.0, 10.0, 49.0, 12.0) == make_city(bounds=(47, 10, 49, 12)).bounds
+    assert (
+        make_city(grid=grid) == make_city().with_grid(grid) != make_city() and make_city().with_grid(grid).grid == grid
+    )
+    narrow = make_city(lat=[48.0, 48.001, 48.002]).bounds
+    assert narrow == pytest.approx((47.996, 11.0, 48.006, 11.1))  # at least a hundredth of a degree wide
+    with pytest.raises(DataError, match=r"the bounds \(0, 0, 1, 1\) are not the grid's \(47.0, 10.0, 49.0, 12.0\)"):
+        make_city(grid=grid, bounds=(0, 0, 1, 1))
+    with pytest.raises(DataError, match="is empty or off the globe"):
+        make_city(bounds=(48.1, 11.0, 48.0, 11.2))
+
+
+def test_a_city_may_have_no_places() -> None:
+    city = City.from_bounds((48.0, 11.0, 48.2, 11.4), timezone="Europe/Berlin", name="Box")
+    assert len(city) == 0 and city and city.poi.shape == (0, 0) and city.index_of(["a"]).tolist() == [-1]
+    assert repr(city) == "City('Box', Europe/Berlin, bounds (48, 11, 48.2, 11.4))"
+    with pytest.raises(DataError, match="a city without places needs bounds"):
+        City("Nowhere", "UTC")
+    with pytest.raises(DataError, match="none of 1 visits is at one of the city's 0 locations"):
+        city.with_popularity(pd.DataFrame({"location_id": ["a"]}))
+    cells = city.with_grid(cell_km=2.0)
+    assert cells.grid == SquareGrid.from_cell_km(city.bounds, cell_km=2.0) and len(cells) == 0
+    assert repr(cells) == "City('Box', Europe/Berlin, grid of 12 x 15 cells)"
+
+
+def test_a_city_across_180_degrees_is_whole() -> None:
+    """Fiji's Taveuni: the same places, moved 170 degrees west, have the same features and the same width."""
+    rng = np.random.default_rng(0)
+    pois = pd.DataFrame(
+        {"location_id": range(60), "lat": rng.normal(-16.8, 0.05, 60), "lon": rng.normal(180, 0.05, 60)}
+    )
+    pois = pois.assign(category_group=rng.choice([*POI_GROUPS, None], 60))
+    fiji = City.from_pois(pois.assign(lon=(pois["lon"] + 180) % 360 - 180), timezone="Pacific/Fiji")
+    assert fiji.lon.min() < -179 and fiji.lon.max() > 179
+    moved = City.from_pois(pois.assign(lon=pois["lon"] - 170), timezone="Pacific/Fiji")
+    np.testing.assert_allclose(fiji.poi, moved.poi, atol=1e-3)
+    _, west, _, east = fiji.bounds
+    assert -180 <= west < 180 < east and east - west == pytest.approx(moved.bounds[3] - moved.bounds[1])
+    assert fiji.with_grid(cell_km=1.0).grid.columns == moved.with_grid(cell_km=1.0).grid.columns
+    assert (fiji.with_grid().grid.cell(fiji.lat, fiji.lon) >= 0).all()
+    km, other = (SamoeTokenizer.from_city(city).places.km for city in (fiji, moved))
+    np.testing.assert_allclose(km, other, atol=1e-6)
+
+
+def test_a_place_seen_on_both_sides_of_180_degrees_lies_between() -> None:
+    visits = make_visits(["a", "a", "b"]).assign(lon=[179.9998, -179.9999, 179.5])
+    assert City.from_visits(visits, timezone="UTC").lon == pytest.approx([179.99995, 179.5])
 
 
 # Files
@@ -149,18 +215,18 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
     make_city().save(tmp_path)
     header = json.loads((tmp_path / "city.json").read_text())
     (tmp_path / "city.json").write_text(json.dumps({**header, "format_version": 7}))
-    with pytest.raises(DataError, match="format version 7, this release reads 1"):
+    with pytest.raises(DataError, match="format version 7; this release reads 1 and 2"):
         City.load(tmp_path)
 
 
 def test_a_tokenizer_gives_its_city_back(tmp_path: Path) -> None:
     city = make_city()  # eighths are exact at half precision
-    assert City.from_tokenizer(SamoeTokenizer.from_city(city)) == city
+    assert SamoeTokenizer.from_city(city).city == city
     SamoeTokenizer.from_city(city).save_pretrained(tmp_path)
     assert City.load(tmp_path) == city
     city.save(tmp_path / "plain")
     files = (str(tmp_path / "plain" / name) for name in ("city.json", "city.safetensors"))
-    assert City.from_tokenizer(SamoeTokenizer(*files)) == city
+    assert SamoeTokenizer(*files).city == city
 
 
 # Constructors
@@ -370,6 +436,24 @@ def test_shares_count_neighbours_and_the_place_itself() -> None:
     food, home, event = (shares[:, names.index(name)] for name in ("Food", "Residence", "Event"))
     assert food == pytest.approx([2 / 3, 2 / 3, 2 / 3, 0]) and home == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
     assert event.tolist() == [0, 0, 0, 1] and shares.sum(1) == pytest.approx(np.ones(4))
+
+
+def test_neighbours_are_counted_as_if_every_pair_were_listed() -> None:
+    """Bit for bit, also where places coincide or lie exactly on a grid of half kilometres."""
+    rng = np.random.default_rng(0)
+    lat, lon = 48 + rng.normal(0, 0.02, 2_000), 11 + rng.normal(0, 0.03, 2_000)
+    lat[:500], lon[:500] = lat[500:1_000], lon[500:1_000]
+    lat[1_500:] = 48 + np.arange(500) % 20 * 0.5 / 111.195
+    group = rng.choice([*POI_GROUPS[:4], None], 2_000)
+    groups = np.array([POI_GROUPS.index(name) if name else len(POI_GROUPS) for name in group])
+    one_hot = np.eye(len(POI_GROUPS) + 1, dtype=np.float32)[groups]
+    tree = cKDTree(np.stack([lon * np.cos(np.radians(lat.mean())), lat], axis=1) * 111.195)
+    around = one_hot.copy()
+    pairs = tree.query_pairs(0.5, output_type="ndarray")
+    for here, there in (pairs.T, pairs.T[::-1]):
+        np.add.at(around, here, one_hot[there])
+    found = poi_features(lat, lon, np.full(2_000, None), group)[:, -11:]
+    assert len(pairs) > 10_000 and np.array_equal(found, around / around.sum(1, keepdims=True))
 
 
 def test_columns_do_not_depend_on_the_order_of_places() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mstar_town import TOKENIZER, ZONE, make_records, make_tokenizer
 
+from hf_mobility import City, DataError
 from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
 
 
@@ -254,7 +254,7 @@ def test_missing_columns_and_empty_frames_are_refused() -> None:
         ({"rows": 0}, "A grid needs at least one row"),
         ({"interval_minutes": 7}, "interval_minutes a divisor of 1440"),
         ({"home_hours": (8, 8)}, "home_hours must be"),
-        ({"lat": [1.0], "lon": [2.0]}, "give either box="),
+        ({"lat": [1.0], "lon": [2.0]}, "give either bounds="),
     ],
 )
 def test_wrong_grids_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -267,15 +267,15 @@ def test_wrong_boxes_and_cities_are_refused() -> None:
         MstarTokenizer.from_grid((48.1, 10.9, 47.9, 11.2), timezone=ZONE)
     with pytest.raises(ValueError, match="a MstarTokenizer is a city"):
         MstarTokenizer()
-    loose = SimpleNamespace(lat=[48.0, 48.1], lon=[11.0, 11.1], cell_map=[[0, 0], [0, 1]], timezone=ZONE)
-    tokenizer = MstarTokenizer(city=loose)
+    loose = City("", ZONE, ["a", "b"], [48.0, 48.1], [11.0, 11.1], None, (), [9, 9])
+    tokenizer = MstarTokenizer(city=loose, cell_map=[[0, 0], [0, 1]])
     assert tokenizer(WEEK)["input_ids"].shape == (2, 2, 168)
-    with pytest.raises(ValueError, match="a list of cells without a box"):
+    with pytest.raises(DataError, match="a list of cells without a grid"):
         tokenizer.weeks(make_records())
-    with pytest.raises(ValueError, match="must describe the same cells"):
-        MstarTokenizer(
-            city=SimpleNamespace(lat=[48.0, 48.1], lon=[11.0, 11.1], cell_map=[[0, 1], [0, 0]], timezone=ZONE)
-        )
+    with pytest.raises(DataError, match=r"cell_map must be .* for the city's 2 cells and its last column count them"):
+        MstarTokenizer(city=loose, cell_map=[[0, 1], [0, 0]])
+    with pytest.raises(DataError, match=r"the city '' has no grid: use MstarTokenizer\.from_city"):
+        MstarTokenizer(city=loose)
     with pytest.raises(ValueError, match="start must be a Monday"):
         TOKENIZER.to_frame(WEEK, start="2024-01-02")
     with pytest.raises(ValueError, match="only keyword arguments"):

@@ -180,7 +180,7 @@ def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path, options: dict[str, 
         assert loaded.model_max_length == tokenizer.model_max_length and loaded.poi_names == tokenizer.poi_names
         found, wanted = (t(frame, padding=True, return_tensors="pt") for t in (loaded, tokenizer))
         assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
-    assert City.load(tmp_path) == City.from_tokenizer(tokenizer)
+    assert City.load(tmp_path) == tokenizer.city
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_city_of_another_format_version_is_refused(tmp_path: Path) -> None:
     TOKENIZER.save_pretrained(tmp_path)
     path = tmp_path / "city.json"
     path.write_text(
-        path.read_text(encoding="utf-8").replace('"format_version": 1', '"format_version": 2'), encoding="utf-8"
+        path.read_text(encoding="utf-8").replace('"format_version": 2', '"format_version": 3'), encoding="utf-8"
     )
-    with pytest.raises(ValueError, match="format version 2, this release reads 1"):
+    with pytest.raises(ValueError, match="format version 3; this release reads 1 and 2"):
         SamoeTokenizer.from_pretrained(tmp_path)

@@ -77,7 +77,7 @@ errors["predict"] = float(np.abs(guesses["probability"].to_numpy() - expected["t
 
 # Adapting writes nothing at all, saving only into its folder.
 before = sorted(str(path) for path in Path.cwd().rglob("*"))
-made = adapt(base, visits, city=hf_mobility.City.from_tokenizer(tokenizer), strength="weak")
+made = adapt(base, visits, city=tokenizer.city, strength="weak")
 after_adapting = sorted(str(path) for path in Path.cwd().rglob("*"))
 made.save_pretrained("only-here")
 after = {str(path.relative_to(Path.cwd())) for path in Path.cwd().rglob("*")}

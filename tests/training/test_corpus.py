@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from hf_mobility import CityCollator, CityCorpus, SamoeConfig, SamoeTokenizer
-from hf_mobility.data.city import popularity_levels
 from hf_mobility.data.sequences import day_windows
+from hf_mobility.tokenization.poi import popularity_levels
 from hf_mobility.training.corpus import CityBatchSampler, WindowKey, augment_city
 
 CONFIG = SamoeConfig.from_preset("tiny")

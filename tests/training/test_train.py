@@ -110,7 +110,7 @@ def test_what_is_left_out_is_not_counted_as_popularity(visits: pd.DataFrame) -> 
     city = City.from_visits(visits, timezone=ZONE)
     made = train("samoe", visits, city=city, test_fraction=0.2, **SHORT)
     known = training_part("samoe", visits, test_fraction=0.2, seed=0)
-    assert np.array_equal(City.from_tokenizer(made.tokenizer).popularity, city.with_popularity(known).popularity)
+    assert np.array_equal(made.tokenizer.city.popularity, city.with_popularity(known).popularity)
 
 
 # M-STAR: records or tables of weeks

@@ -23,7 +23,8 @@ import pandas as pd
 from ...tokenization.clock import Zone
 from ...tokenization.errors import DataError
 from ...tokenization.grid import from_km
-from ..frames import numbers_where_exact, validate_visits
+from ...tokenization.tables import numbers_where_exact
+from ..frames import validate_visits
 from ..times import from_text
 
 __all__ = [

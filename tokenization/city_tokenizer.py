@@ -1,0 +1,108 @@
+"""What the tokenizers of all systems share: each holds one city, keeps it in two files and gives it back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizer
+
+from .city import City
+from .city_files import CITY_FILE, TABLE_FILE, Contents, read_city_files, write_city_files
+from .errors import DataError
+
+# What transformers' tokenizers understand and a city's tokenizer may be given.
+GENERAL_OPTIONS = ("padding_side", "truncation_side", "model_max_length", "name_or_path")
+
+
+class CityTokenizer(PreTrainedTokenizer):
+    """A tokenizer of one city.
+
+    Fields:
+        city: the `City`.
+        kinds: kinds of city files that the class can read; its own comes first.
+        options: keywords that its `from_city` takes beside those of all tokenizers.
+    """
+
+    _auto_class = "AutoTokenizer"  # saved with its code
+    vocab_files_names = {"city_file": CITY_FILE, "table_file": TABLE_FILE}
+    kinds: Sequence[str] = ("city",)
+    options: Sequence[str] = ()
+    city: City
+
+    @property
+    def name(self) -> str:
+        return self.city.name
+
+    @property
+    def timezone(self) -> str:
+        """IANA name."""
+        return self.city.timezone
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(south, west, north, east) in degrees."""
+        return self.city.bounds
+
+    @classmethod
+    def _checked_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(options) - {*cls.options, *GENERAL_OPTIONS})
+        if unknown:
+            raise TypeError(
+                f"{cls.__name__} has no option {', '.join(map(repr, unknown))}; it takes "
+                f"{', '.join([*cls.options, *GENERAL_OPTIONS])}."
+            )
+        return options
+
+    @classmethod
+    def _read_files(cls, city_file: str | None, table_file: str | None, folder: Any) -> Contents:
+        """Contents of the two files of `from_pretrained(folder)`.
+
+        Raises:
+            ValueError: without them; a `DataError` for files that are none or of another kind.
+        """
+        if city_file is None or table_file is None:
+            missing = f"{str(folder)!r} has no {CITY_FILE} and {TABLE_FILE}; " if folder else ""
+            raise ValueError(
+                f"{missing}a {cls.__name__} is a city: use {cls.__name__}.from_city(city) or from_pretrained(folder)."
+            )
+        return read_city_files(city_file, table_file, kinds=cls.kinds)
+
+    def _own_contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What the files hold beside the city."""
+        return {}, {}
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        paths = tuple(
+            os.path.join(save_directory, f"{filename_prefix}-{name}" if filename_prefix else name)
+            for name in self.vocab_files_names.values()
+        )
+        header, arrays = (a | b for a, b in zip(self.city.contents(), self._own_contents()))
+        write_city_files(*paths, kind=self.kinds[0], header=header, arrays=arrays)
+        return paths
+
+
+def as_city(city: Any) -> City:
+    """The city itself, also where its class was loaded from another checkpoint's code.
+
+    Raises:
+        TypeError: for anything else than a city.
+    """
+    if isinstance(city, City):
+        return city
+    if not (hasattr(city, "contents") and hasattr(city, "poi_names")):
+        raise TypeError(f"city must be a City, got {type(city).__name__}: City.from_visits(visits, timezone=...).")
+    return City.from_contents(*city.contents())
+
+
+def city_with_places(city: Any, system: str) -> City:
+    """Raises a `DataError` for a city without places, which `system` needs."""
+    city = as_city(city)
+    if not len(city):
+        raise DataError(
+            f"the city {city.name!r} has no places, which {system} needs: City.from_visits(visits, timezone=...), or "
+            "City.from_grid(grid, timezone=...) for cells as places."
+        )
+    return city

@@ -215,7 +215,7 @@ class NextLocationPipeline(MobilityPipeline):
             DataError: if the task is in another city, a target has no earlier visit at a listed place, or the arrival
                 time is needed and some visits are at places that the city does not list.
         """
-        if not np.array_equal(np.asarray(task.city.location_ids).astype(str), self.tokenizer.location_ids):
+        if not np.array_equal(task.city.location_ids, self.tokenizer.location_ids):
             raise DataError(
                 f"the task's places are not those of the pipeline's city {self.tokenizer.name!r}; "
                 "use for_city(task.city)."

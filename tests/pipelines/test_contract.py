@@ -242,8 +242,6 @@ def test_device_type_and_batch_size_are_the_pipelines(verb: Verb, folders: dict[
 def test_a_pipeline_has_a_city_and_takes_another_one(
     pipeline: Any, pipes: dict[Any, Any], folders: dict[Any, Path]
 ) -> None:
-    if not hasattr(pipeline.tokenizer_class, "city"):
-        pytest.skip("its tokenizer takes no City yet")
     city = pipes[pipeline].city if pipeline is TrajectoryGenerationPipeline else make_city(7)
     elsewhere = pipeline.from_pretrained(folders[pipeline], city=city, batch_size=5)
     wanted = pipeline.tokenizer_class.from_city(city, elsewhere.model.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from datasets import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hf_mobility import City, DataError, NextLocationPipeline, SamoeTokenizer, evaluate, make_task
+from hf_mobility import DataError, NextLocationPipeline, SamoeTokenizer, evaluate, make_task
 
 COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
 EXACT = {"atol": 1e-6, "rtol": 1e-5}
@@ -106,23 +107,9 @@ def test_the_same_weights_predict_in_a_city_never_seen(world: SimpleNamespace, t
 
 
 def test_a_city_with_other_columns_is_refused(world: SimpleNamespace) -> None:
-    narrow = SimpleNamespace(**{name: getattr(world.city, name) for name in ("name", "timezone", "location_ids")})
-    narrow.lat, narrow.lon, narrow.poi_names = world.city.lat, world.city.lon, ("a",)
-    narrow.poi, narrow.popularity = world.city.poi[:, :1], world.city.popularity
+    narrow = replace(world.city, poi=world.city.poi[:, :1], poi_names=("a",))
     with pytest.raises(ValueError, match="1 POI columns, the model needs 60"):
         world.pipe.for_city(narrow)
-
-
-def test_in_a_city_of_one_place_that_place_is_certain(world: SimpleNamespace) -> None:
-    fields = ("location_ids", "lat", "lon", "poi", "popularity")
-    one = SimpleNamespace(name="hamlet", timezone="UTC", poi_names=world.city.poi_names)
-    for name in fields:
-        setattr(one, name, getattr(world.city, name)[:1])
-    with pytest.raises(DataError, match="at least two locations"):
-        City(**vars(one))
-    visits = world.visits.head(3).assign(location_id=one.location_ids[0], lat=one.lat[0], lon=one.lon[0])
-    table = world.pipe.for_city(one).predict(visits, top_k=1)
-    assert table["probability"].tolist() == [1.0]
 
 
 # Input

@@ -178,8 +178,7 @@ def test_days_without_points_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"bounds": None}, "a RawTokenizer is a box and a time zone"),
-        ({"timezone": None}, "a RawTokenizer is a box and a time zone"),
+        ({"timezone": None}, "Unknown time zone None"),
         ({"timezone": "Mars/Base"}, "Unknown time zone 'Mars/Base'"),
         ({"bounds": (1, 2, 3)}, "bounds must be .south, west, north, east. in degrees"),
         ({"bounds": (1, 2, 3, np.nan)}, "bounds must be .south, west, north, east. in degrees"),
@@ -193,7 +192,9 @@ def test_days_without_points_are_refused() -> None:
 )
 def test_faulty_tokenizers_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        RawTokenizer(**{"bounds": BOUNDS, "timezone": "Europe/Berlin", **options})
+        RawTokenizer.from_bounds(**{"bounds": BOUNDS, "timezone": "Europe/Berlin", **options})
+    with pytest.raises(ValueError, match=r"a RawTokenizer is a city: use RawTokenizer\.from_city"):
+        RawTokenizer()
 
 
 def test_faulty_calls_are_refused() -> None:
@@ -321,6 +322,8 @@ def test_a_person_has_the_same_embedding_in_any_company() -> None:
 
 # Files
 
+FILES = {"city.json", "city.safetensors", "tokenizer_config.json"}
+
 
 @pytest.mark.parametrize(
     "options",
@@ -339,7 +342,7 @@ def test_a_person_has_the_same_embedding_in_any_company() -> None:
 def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path, options: dict[str, Any]) -> None:
     tokenizer = make_tokenizer(**options)
     tokenizer.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == {"tokenizer_config.json"}
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} == FILES
     loaded = RawTokenizer.from_pretrained(tmp_path)
     for name in (
         "bounds",
@@ -356,8 +359,8 @@ def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path, options: dict[str, 
     found, wanted = (t(make_points(), padding=True, return_tensors="pt") for t in (loaded, tokenizer))
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
     loaded.save_pretrained(tmp_path / "again")
-    saved = [json.loads((folder / "tokenizer_config.json").read_text()) for folder in (tmp_path, tmp_path / "again")]
-    assert saved[0]["bounds"] == saved[1]["bounds"] == list(BOUNDS)
+    saved = [json.loads((folder / "city.json").read_text()) for folder in (tmp_path, tmp_path / "again")]
+    assert saved[0] == saved[1] and saved[0]["bounds"] == list(BOUNDS)
 
 
 @pytest.mark.slow

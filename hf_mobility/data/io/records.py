@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..frames import DataError, numbers_where_exact, validate_visits
+from ...tokenization.errors import DataError
+from ...tokenization.tables import numbers_where_exact
+from ..frames import validate_visits
 from ..weeks import WeekTable, read_weeks
 
 __all__ = ["GEO", "OpenedTable", "as_records", "column_names", "is_week_table", "name_of", "open_table"]

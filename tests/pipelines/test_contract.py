@@ -242,13 +242,39 @@ def test_device_type_and_batch_size_are_the_pipelines(verb: Verb, folders: dict[
 def test_a_pipeline_has_a_city_and_takes_another_one(
     pipeline: Any, pipes: dict[Any, Any], folders: dict[Any, Path]
 ) -> None:
-    city = pipes[pipeline].city if pipeline is TrajectoryGenerationPipeline else make_city(7)
+    city = make_city(7)
+    if pipeline is TrajectoryGenerationPipeline:  # its codec belongs to the number of cells
+        south, west, north, east = city.bounds
+        city = city.with_grid(SquareGrid(south, west, north, east, 4, 4))
     elsewhere = pipeline.from_pretrained(folders[pipeline], city=city, batch_size=5)
     wanted = pipeline.tokenizer_class.from_city(city, elsewhere.model.config)
-    assert elsewhere.city == city == wanted.city and elsewhere.batch_size == 5
+    assert elsewhere.city == city == wanted.city != pipes[pipeline].city and elsewhere.batch_size == 5
     moved = pipes[pipeline].for_city(city)
     assert moved.city == city and moved.model is pipes[pipeline].model
     assert type(moved) is pipeline and moved.batch_size == pipes[pipeline].batch_size
+    back = pipeline.from_pretrained(folders[pipeline])
+    assert back.city == pipes[pipeline].city
+
+
+def test_another_city_gives_raw_other_bounds(pipes: dict[Any, Any], folders: dict[Any, Path]) -> None:
+    """A box twice as wide halves what the model reads, and doubles the degrees of what it says."""
+    pipe = pipes[TrajectoryPredictionPipeline]
+    south, west, north, east = pipe.city.bounds
+    wide = City.from_bounds(
+        (1.5 * south - 0.5 * north, 1.5 * west - 0.5 * east, 1.5 * north - 0.5 * south, 1.5 * east - 0.5 * west),
+        timezone=TOWN.timezone,
+    )
+    moved = TrajectoryPredictionPipeline.from_pretrained(folders[TrajectoryPredictionPipeline], city=wide)
+    middle = np.array([(south + north) / 2, (west + east) / 2])
+    doubled = POINTS.assign(**{name: 2 * POINTS[name] - at for name, at in zip(("lat", "lon"), middle)})
+    table, wider = pipe.predict(POINTS), moved.predict(doubled)
+    np.testing.assert_allclose(wider[["lat", "lon"]], 2 * table[["lat", "lon"]] - middle, atol=1e-5)
+
+
+def test_another_number_of_cells_is_refused_by_both_numbers(folders: dict[Any, Path]) -> None:
+    city = make_city(7).with_grid(SquareGrid(*BOX, 6, 6))
+    with pytest.raises(DataError, match=r"^[^.]*\b36\b[^.]*\b16\b[^.]*\.$"):
+        TrajectoryGenerationPipeline.from_pretrained(folders[TrajectoryGenerationPipeline], city=city)
 
 
 # Frames

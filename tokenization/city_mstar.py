@@ -132,7 +132,7 @@ class GridCity:
             return np.where(cell < 0, OUTSIDE, cell)
         name = next((names[n] for n in ("cell", "location_id") if has_column(frame, names[n])), None)
         if name is None:
-            raise ValueError("the records have no place: give columns 'lat' and 'lon', or 'cell', or 'location_id'.")
+            raise DataError("the records have no place: give columns 'lat' and 'lon', or 'cell', or 'location_id'.")
         return parse_cells(column(frame, name), name, columns=self.columns, num_cells=self.num_cells)
 
     def as_cells(self, data: Any, **options: Any) -> np.ndarray:
@@ -146,18 +146,18 @@ class GridCity:
         if not isinstance(data, (np.ndarray, torch.Tensor, list, tuple)) or (len(data) and isinstance(data[0], dict)):
             return self.weeks(data, **options).cells
         if options:
-            raise ValueError(f"unknown argument(s) {sorted(options)}: arrays of cells take no options of records.")
+            raise DataError(f"unknown argument(s) {sorted(options)}: arrays of cells take no options of records.")
         cells = np.asarray(data.cpu() if isinstance(data, torch.Tensor) else data)
         cells = cells[None] if cells.ndim == 1 and cells.size else cells
         if cells.ndim != 2 or len(cells) == 0:
-            raise ValueError(f"weeks are an array (N, {self.num_hours}) with N >= 1, got shape {cells.shape}.")
+            raise DataError(f"weeks are an array (N, {self.num_hours}) with N >= 1, got shape {cells.shape}.")
         if cells.shape[1] != self.num_hours:
-            raise ValueError(f"weeks of this tokenizer have {self.num_hours} hours, got {cells.shape[1]}.")
+            raise DataError(f"weeks of this tokenizer have {self.num_hours} hours, got {cells.shape[1]}.")
         if cells.dtype.kind not in "iu":
-            raise ValueError(f"cells must be integers, -1 for unknown hours, got {cells.dtype}.")
+            raise DataError(f"cells must be integers, -1 for unknown hours, got {cells.dtype}.")
         strange = np.flatnonzero(((cells < -1) | (cells >= self.num_cells)).any(axis=1))
         if len(strange):
-            raise ValueError(
+            raise DataError(
                 f"{len(strange)} of {len(cells)} weeks hold cells outside -1..{self.num_cells - 1} (first weeks "
                 f"{strange[:5].tolist()}); they belong to another grid."
             )
@@ -184,10 +184,10 @@ class GridCity:
         days = np.broadcast_to(local_dates(start), len(cells))
         whole_weeks = self.num_hours * self.interval_minutes % (7 * 1440) == 0
         if whole_weeks and ((days.astype(np.int64) - 4) % 7 != 0).any():
-            raise ValueError(f"start must be a Monday, the weeks begin there; got {days[:1].astype(str).tolist()[0]}.")
+            raise DataError(f"start must be a Monday, the weeks begin there; got {days[:1].astype(str).tolist()[0]}.")
         ids = np.arange(len(cells)) if trajectory_id is None else np.asarray(trajectory_id)
         if ids.shape != (len(cells),):
-            raise ValueError(f"trajectory_id must name each of the {len(cells)} weeks, got shape {ids.shape}.")
+            raise DataError(f"trajectory_id must name each of the {len(cells)} weeks, got shape {ids.shape}.")
         row, slot = np.nonzero(cells >= 0)
         cell = cells[row, slot]
         offset = (slot * (self.interval_minutes * 60)).astype("timedelta64[s]")

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from .city_mstar import GridCity
+from .errors import DataError
 from .weeks import blocks, first_hour_of_cell, home_and_work
 
 METHODS = ("none", "medoids", "distinct_cells")
@@ -284,12 +285,12 @@ class ConditionedCity(GridCity):
         A week without a known hour there falls back to its commonest cell (home) or to its home (second place).
 
         Raises:
-            ValueError: weeks in which nothing is known.
+            DataError: weeks in which nothing is known.
         """
         cells = self.as_cells(data, **options)
         empty = np.flatnonzero((cells < 0).all(axis=1))
         if len(empty):
-            raise ValueError(
+            raise DataError(
                 f"{len(empty)} of {len(cells)} weeks have no known hour (first weeks {empty[:5].tolist()}), so nobody "
                 "knows their home: drop them, or give home_ids, commute_ids and attribute_ids."
             )

@@ -30,6 +30,8 @@ import torch
 
 from .clock import weekday
 
+from .errors import DataError
+
 RULES = ("paper", "forward")
 PER_SLOT = ("coordinates", "attention_mask", "observed_mask", "position_ids")
 IGNORED = -100.0  # of labels
@@ -80,12 +82,12 @@ def fill_slots(
         rule: `paper` or `forward`, see above.
 
     Raises:
-        ValueError: if no record lies on the grid.
+        DataError: if no record lies on the grid.
     """
     last = np.maximum(first, last)  # the clock may go back during a stay
     record = np.flatnonzero((last >= 0) & (first < grid.num_slots))
     if len(record) == 0:
-        raise ValueError("no point lies between `start` and `end`.")
+        raise DataError("no point lies between `start` and `end`.")
     first, last = first[record].clip(min=0), last[record].clip(max=grid.num_slots - 1)
     window = first // grid.window
     copies = last // grid.window - window

@@ -87,7 +87,7 @@ def load_table(
     frame: Any, names: dict[str, str], *, optional: Sequence[str] = (), keep: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read only the wanted columns of any accepted table; drop absent optional ones from ``names``."""
-    found, read = _open(frame, names)
+    found, read = open_table(frame, names)
     present = {role: name for role, name in names.items() if name in found or role not in optional or name != role}
     wanted = [*present.values(), *(name for name in keep if name not in present.values())]
     missing = [name for name in wanted if name not in found]
@@ -104,8 +104,8 @@ def load_table(
     return read(wanted), present
 
 
-def _open(frame: Any, names: dict[str, str]) -> tuple[list[str], Callable[[list[str]], pd.DataFrame]]:
-    """Column names of ``frame`` and a function that reads some of them."""
+def open_table(frame: Any, names: dict[str, str]) -> tuple[list[str], Callable[[list[str]], pd.DataFrame]]:
+    """Column names of any accepted table and a function that reads some of them."""
     if isinstance(frame, pd.DataFrame):
         return list(frame.columns), lambda wanted: frame[wanted]
     if isinstance(frame, str | Path):

@@ -8,7 +8,6 @@ order of rows or, but for rounding, on the batch size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -116,7 +115,7 @@ class MobilityPipeline(SavedWithCard):
         return getattr(self, self.verb)(*args, **options)
 
     def __repr__(self) -> str:
-        name = getattr(self.tokenizer, "name", "") or self.tokenizer.timezone
+        name = self.city.name or self.city.timezone
         return (
             f"{type(self).__name__}({type(self.model).__name__} in {name!r}, device={str(self.device)!r}, "
             f"batch_size={self.batch_size})"
@@ -160,12 +159,3 @@ def read_records(frame: Any, *, timezone: Any, columns: dict[str, str], names: t
         raise DataError(f"Unknown option(s) {unknown}; columns are named by {', '.join(names)}.")
     checked = validate_visits(frame, timezone=timezone, **columns)
     return checked[[name for name in names if name in checked]]
-
-
-@contextmanager
-def as_data_errors() -> Iterator[None]:
-    """Tokenizers raise ValueError; here a fault of the data is a DataError."""
-    try:
-        yield
-    except ValueError as error:
-        raise DataError(str(error)) from error

@@ -18,7 +18,7 @@ from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer
-from .base import MobilityPipeline, as_data_errors, read_records
+from .base import MobilityPipeline, read_records
 
 POOLINGS = ("sum", "mean", "log")
 READ = ("user_id", "time", "lat", "lon", "duration")
@@ -92,8 +92,7 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
 
     def _embed(self, frame: pd.DataFrame, *, batch_size: int | None, progress: bool, **encoding: Any) -> pd.DataFrame:
         """`embed_users` of a checked frame."""
-        with as_data_errors():
-            series = self.tokenizer.encode_points(frame, **encoding)
+        series = self.tokenizer.encode_points(frame, **encoding)
         slices = self._slices(len(series), batch_size, unit="windows", progress=progress)
         parts = [self._encode(_rows(series, rows)) for rows in slices]
         users, row = np.unique(series.user_index, return_inverse=True)

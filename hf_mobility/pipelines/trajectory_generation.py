@@ -9,7 +9,7 @@ no more memory than one batch.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ import torch
 from ..data.weeks import WeekTable, read_weeks
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..tokenization.errors import DataError
-from ..tokenization.records import has_column
+from ..tokenization.tables import open_table
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks import Weeks
-from .base import MobilityPipeline, as_data_errors, read_records
+from .base import MobilityPipeline, read_records
 
 RESULT_COLUMNS = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]
 _READ = ("user_id", "time", "location_id", "lat", "lon", "duration")
@@ -92,7 +92,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
             first two; or the array.
 
         Raises:
-            DataError: n below 1, an unknown `to` or option, conditions that do not fit, or a city without fitted
+            ValueError: n below 1, an unknown `to` or option, conditions that do not fit, or a city without fitted
                 conditions.
 
         Example:
@@ -120,8 +120,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         """The weeks of `generate` one batch after the other, (b, L) int32 each; arguments as there. Conditions are
         checked and drawn before the first batch is asked for."""
         _check_options(options)
-        with as_data_errors():
-            drawn = self._conditions(n, seed, home_ids, commute_ids, attribute_ids)
+        drawn = self._conditions(n, seed, home_ids, commute_ids, attribute_ids)
 
         def inputs_of(rows: slice) -> dict[str, np.ndarray]:
             return {name: ids[rows] for name, ids in drawn.items()}
@@ -146,9 +145,9 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         """Fill the unknown hours of weeks; known hours stay exactly as they are.
 
         Args:
-            weeks: (N, L) cells with -1 = unknown; what `MstarTokenizer.weeks` or `read_weeks` returned, or a frame
-                that the latter reads (one row per week); a long frame with `slot` and `cell` (one row per hour); or
-                visits or points. Of frames of hours and records, weeks known by less than half are left out.
+            weeks: (N, L) cells with -1 = unknown; what `MstarTokenizer.weeks` or `read_weeks` returned; or a frame,
+                Arrow table, dataset or path. Its rows are weeks (a list column `cells`, or `h0`, `h1`, ...), hours
+                (`slot` and `cell`), visits or points. Of the last three, weeks known by less than half are left out.
             start: local date of the first hour; by default that of the weeks, else 2024-01-01.
             home_ids, commute_ids, attribute_ids: (N,) instead of what the known hours tell.
             timezone: IANA name for naive times of visits or points.
@@ -160,7 +159,8 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
             was given).
 
         Raises:
-            DataError: weeks of another length or grid, or without any known hour; an unknown option.
+            DataError: weeks of another length or grid, or without any known hour.
+            ValueError: an unknown option, or conditions that do not fit.
 
         Example:
             >>> pipe.complete(visits, timezone="Europe/Berlin")
@@ -170,18 +170,16 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         columns = {name: options.pop(name) for name in (*_READ, *_HOURS) if name in options}
         _check_options(options)
         given = {"home_ids": home_ids, "commute_ids": commute_ids, "attribute_ids": attribute_ids}
-        with as_data_errors():
-            table = self._as_weeks(weeks, timezone=timezone, columns=columns)
-            before = self.tokenizer.as_cells(table)
-            if any(ids is None for ids in given.values()):
-                self.tokenizer.home_and_commute(before)  # one message for all weeks of which nothing is known
-            told = {name: ids for name, ids in given.items() if ids is not None}
-            self.tokenizer.checked_conditions(len(before), **told)
+        table = self._as_weeks(weeks, timezone=timezone, columns=columns)
+        before = self.tokenizer.as_cells(table)
+        if any(ids is None for ids in given.values()):
+            self.tokenizer.home_and_commute(before)  # one message for all weeks of which nothing is known
+        told = {name: ids for name, ids in given.items() if ids is not None}
+        self.tokenizer.checked_conditions(len(before), **told)
 
         def inputs_of(rows: slice) -> dict[str, np.ndarray]:
             own = {name: None if ids is None else np.asarray(ids)[rows] for name, ids in given.items()}
-            with as_data_errors():
-                batch = dict(self.tokenizer(before[rows], **own))
+            batch = dict(self.tokenizer(before[rows], **own))
             return batch | {"prefix_ids": batch.pop("input_ids"), "prefix_mask": batch.pop("attention_mask")}
 
         made = self._run(len(before), inputs_of, seed=seed, batch_size=batch_size, progress=progress, options=options)
@@ -231,14 +229,19 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
 
     def _as_weeks(self, weeks: Any, *, timezone: Any, columns: dict[str, str]) -> Weeks:
         """Whatever `complete` takes -> weeks of this city."""
-        if isinstance(weeks, pd.DataFrame) and {"cells", "h0", "hour_0", "slot_0"} & set(weeks.columns):
-            weeks = read_weeks(weeks, user_id=columns.pop("user_id", None))
         if isinstance(weeks, (Weeks, WeekTable, np.ndarray, torch.Tensor, list, tuple)):
             if columns:
                 raise DataError(f"{sorted(columns)} name columns, but {type(weeks).__name__} has none to name.")
             return _dated(weeks, self.tokenizer.as_cells(getattr(weeks, "cells", weeks)))
-        if any(has_column(weeks, columns.get(name, name)) for name in ("slot", "cell")):
+        if isinstance(weeks, Mapping):
             return self.tokenizer.weeks(weeks, **columns)
+        user_id = columns.get("user_id", "user_id")
+        found, read = open_table(weeks, {"user_id": user_id})
+        if {"cells", "h0", "hour_0", "slot_0"} & set(found):
+            table = read_weeks(read(found), user_id=columns.get("user_id"))
+            return _dated(table, self.tokenizer.as_cells(table.cells))
+        if {columns.get(name, name) for name in ("slot", "cell")} & set(found):
+            return self.tokenizer.weeks(read(found), **columns)
         return self.tokenizer.weeks(read_records(weeks, timezone=timezone, columns=columns, names=_READ))
 
     def _check_to(self, to: str) -> None:
@@ -246,8 +249,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
             raise DataError(f"to must be 'frame' or 'weeks', not {to!r}.")
 
     def _frame(self, cells: np.ndarray, *, start: Any) -> pd.DataFrame:
-        with as_data_errors():
-            frame = pd.DataFrame(self.tokenizer.to_frame(cells, start=start))
+        frame = pd.DataFrame(self.tokenizer.to_frame(cells, start=start))
         clock = frame["time"].dt
         first_reading = np.ones(len(frame), dtype=bool)
         frame["time"] = clock.tz_localize(self.tokenizer.timezone, ambiguous=first_reading, nonexistent="shift_forward")

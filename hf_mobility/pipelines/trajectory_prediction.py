@@ -20,9 +20,10 @@ from ..modeling.generation_raw import roll_out
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..tokenization.clock import DAY_SECONDS, to_local
 from ..tokenization.errors import DataError
+from ..tokenization.grid import Box
 from ..tokenization.series_raw import RULES, Grid, fill_slots
 from ..tokenization.tokenization_raw import RawTokenizer
-from .base import MobilityPipeline, as_data_errors, read_records
+from .base import MobilityPipeline, read_records
 from .embedding import READ, check_slots
 
 RESULT_COLUMNS = ["user_id", "time", "horizon", "lat", "lon", "spread_km"]
@@ -96,8 +97,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         size = self._checked_size(batch_size)
         ahead = _slots_of(horizon, self.tokenizer.interval_minutes)
         frame = read_records(points, timezone=timezone, columns=columns, names=READ)
-        with as_data_errors():
-            histories = self._histories(frame, outside=outside, fill=fill)
+        histories = self._histories(frame, outside=outside, fill=fill)
         times, at = self._slots_at(histories, ahead)
         whole = _Starts(np.arange(len(histories.users)), histories.length)
         made = self._roll_outs(histories, whole, int(at.max()), size, progress=progress)
@@ -121,7 +121,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         tokenizer, seconds = self.tokenizer, 60 * self.tokenizer.interval_minutes
         units = tokenizer.normalise(frame["lat"].to_numpy(), frame["lon"].to_numpy())
         sides = (frame["lat"].to_numpy(), frame["lon"].to_numpy(), ("lat", "lon"))
-        strange = tokenizer._box.check_inside(units, *sides, outside=outside)
+        strange = Box(*tokenizer.city.bounds).check_inside(units, *sides, outside=outside)
         if outside == "drop":
             frame, units = frame[~strange], units[~strange]
         users, user = np.unique(frame["user_id"].to_numpy(), return_inverse=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -144,7 +145,7 @@ def test_given_conditions_replace_drawn_ones(pipe: TrajectoryGenerationPipeline)
     assert np.array_equal(found["home_ids"], drawn["home_ids"]) and np.array_equal(found["attribute_ids"], kind)
     unfitted = TrajectoryGenerationPipeline(StandIn(), make_tokenizer())
     unfitted.generate(16, home_ids=home, commute_ids=work, attribute_ids=np.zeros(16, int))
-    with pytest.raises(DataError, match="call fit_conditions"):
+    with pytest.raises(ValueError, match="call fit_conditions"):
         unfitted.generate(16)
 
 
@@ -165,7 +166,7 @@ def test_given_conditions_replace_drawn_ones(pipe: TrajectoryGenerationPipeline)
 def test_requests_that_make_no_sense_are_refused(
     pipe: TrajectoryGenerationPipeline, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ValueError, match=message):
         pipe.generate(**{"n": 2, **options})
 
 
@@ -213,7 +214,9 @@ def test_a_frame_of_records_keeps_its_people_and_dates(pipe: TrajectoryGeneratio
     pd.testing.assert_frame_equal(frame, again)
 
 
-def test_week_tables_and_frames_of_hours_are_completed_as_their_cells(pipe: TrajectoryGenerationPipeline) -> None:
+def test_week_tables_and_frames_of_hours_are_completed_as_their_cells(
+    pipe: TrajectoryGenerationPipeline, tmp_path: Path
+) -> None:
     """One row per week, one row per hour, the table that `read_weeks` returns, or the bare cells."""
     cells = make_gaps(pipe.generate(5, to="weeks"))
     days = np.datetime64("2024-03-04") + 7 * np.arange(5)
@@ -222,7 +225,10 @@ def test_week_tables_and_frames_of_hours_are_completed_as_their_cells(pipe: Traj
     table = pipe.complete(wide)
     assert table["user_id"].tolist() == np.repeat(list("abcde"), 168).tolist()
     assert table["time"].dt.tz_localize(None).iloc[::168].dt.date.tolist() == days.astype(object).tolist()
-    for weeks in (listed, read_weeks(wide)):
+    listed.to_parquet(tmp_path / "weeks.parquet")
+    wide.to_csv(tmp_path / "weeks.csv", index=False)
+    files = [tmp_path / "weeks.parquet", str(tmp_path / "weeks.csv"), pa.Table.from_pandas(wide)]
+    for weeks in (listed, read_weeks(wide), *files):
         pd.testing.assert_frame_equal(pipe.complete(weeks), table)
     renamed = listed.rename(columns={"user_id": "uid"})
     pd.testing.assert_frame_equal(pipe.complete(renamed, user_id="uid"), table)
@@ -255,11 +261,11 @@ def test_weeks_that_cannot_be_completed_are_refused(pipe: TrajectoryGenerationPi
         pipe.complete(np.zeros((2, 24), int))
     with pytest.raises(DataError, match=r"1 of 2 weeks have no known hour \(first weeks \[1\]\)"):
         pipe.complete(np.array([[0] * 168, [-1] * 168]))
-    with pytest.raises(DataError, match="given together or not at all"):
+    with pytest.raises(ValueError, match="given together or not at all"):
         pipe.complete(np.zeros((2, 168), int), home_ids=[1, 2])
-    with pytest.raises(DataError, match="home_ids must be 2 integers"):
+    with pytest.raises(ValueError, match="home_ids must be 2 integers"):
         pipe.complete(np.zeros((2, 168), int), home_ids=[1], commute_ids=[1, 2])
-    with pytest.raises(DataError, match="attribute_ids must be 2 integers"):
+    with pytest.raises(ValueError, match="attribute_ids must be 2 integers"):
         pipe.complete(np.zeros((2, 168), int), attribute_ids=[0, 0, 0], batch_size=1)
     pipe.model.spoils = True
     with pytest.raises(RuntimeError, match="hours that were known"):

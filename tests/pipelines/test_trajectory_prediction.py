@@ -245,7 +245,7 @@ def test_the_spread_of_a_mixture_is_that_of_drawn_paths(components: int) -> None
     ],
 )
 def test_requests_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ValueError, match=message):
         make_pipe().predict(of(4), **options)
 
 

@@ -336,7 +336,7 @@ def test_push_uploads_the_folder_and_its_card_names_the_repository(
     hub_server = pytest.importorskip("hub_server", reason="the loopback hub is not there")
     (local / "checkpoint-3").mkdir()
     (local / "checkpoint-3" / "optimizer.pt").write_bytes(b"0")
-    code = "from hf_mobility.cli import app\n"
+    code = "from hf_mobility.cli.app import app\n"
     for command in (
         ["push", str(local), "mia/my-city", "--base-model", "mia/samoe", "--private"],
         ["push", str(town.samoe), "mia/samoe"],

@@ -268,7 +268,7 @@ def test_setup_cfg_lists_the_folders_that_exist() -> None:
 
 
 def test_version_and_date_are_the_same_in_package_changelog_and_citation() -> None:
-    assert CONFIG["metadata"]["version"] == "attr: hf_mobility.__version__"
+    assert CONFIG["metadata"]["version"] == "attr: hf_mobility.version.__version__"
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert headings[:2] == ["Unreleased", f"{hf_mobility.__version__} - {citation['date-released']}"]

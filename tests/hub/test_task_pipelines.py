@@ -21,6 +21,8 @@ from hf_mobility import (
     TrajectoryGenerationPipeline,
     TrajectoryPredictionPipeline,
 )
+from hf_mobility.hub.auto import TASKS
+from hf_mobility.modeling.pipelines_mobility import PIPELINES
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 SAMOE, MSTAR, RAW = (str(CHECKPOINTS / name) for name in ("samoe-small", "mstar-small", "raw-small"))
@@ -57,6 +59,11 @@ def walk(user: str, start: str, records: int, *, seed: int) -> pd.DataFrame:
     units = 0.5 + 0.01 * rng.standard_normal((records, 2)).cumsum(axis=0).clip(-20, 20)
     lat, lon = RawTokenizer.from_pretrained(RAW).decode(units[None]).values()
     return pd.DataFrame({"user_id": user, "time": times, "lat": lat, "lon": lon})
+
+
+def test_the_tasks_that_folders_name_are_the_registered_ones() -> None:
+    named = {task: (pipeline.__name__, auto) for task, pipeline, auto in PIPELINES.values()}
+    assert named == TASKS
 
 
 def test_next_location_ranks_as_the_packages_pipeline(visits: pd.DataFrame) -> None:

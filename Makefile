@@ -1,11 +1,13 @@
 # Everything from a fresh checkout, with Python (3.11 or newer), pip and make:
 #   make test   style, types, the built wheel, then the whole test suite (nothing is fetched by the tests themselves)
 #   make demo   the demonstration with the small checkpoints that lie in the repository
+#   make test-newest, make test-oldest   the newest requirements that pip finds today, and the oldest that setup.cfg allows
 # The environment is made once in .venv and again only when setup.cfg, pyproject.toml or constraints.txt change.
 
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+CONSTRAINTS ?= constraints.txt
 # The first Python on the path that transformers accepts; `make PYTHON=...` chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
@@ -16,19 +18,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
 .NOTPARALLEL:
-.PHONY: help venv lint format types unit wheel test demo clean distclean
+.PHONY: help venv lint format types unit wheel test test-newest test-oldest demo clean distclean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 	@echo 'Also: venv lint format types wheel unit clean distclean'
 
 venv: $(STAMP)
 
 # A half-made environment leaves no stamp and is simply completed by the next run.
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+$(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo 'hf_mobility needs Python 3.11 or newer: install it or say make PYTHON=/path/to/python3.11' >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[test,dev,demo]'
+	$(PY) -m pip install --quiet -c $(CONSTRAINTS) -e '.[test,dev,demo]'
 	@touch $@
 
 lint: $(STAMP)
@@ -53,6 +55,15 @@ unit: $(STAMP)
 # The suite comes last so that its summary is the last thing to be seen.
 test: lint types wheel unit
 
+# The wheel in a fresh environment without constraints; `TRY=--short` lays the newest transformers, peft and
+# huggingface_hub over .venv instead.
+test-newest: $(STAMP)
+	$(PY) tools/check_newest.py $(TRY)
+
+# The suite with constraints-oldest.txt, in an environment of its own.
+test-oldest:
+	$(MAKE) unit VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
+
 demo: $(STAMP)
 	$(OFFLINE) $(PY) examples/demo.py
 
@@ -61,4 +72,4 @@ clean:
 	find hf_mobility modeling tokenization tests examples benchmarks tools -name __pycache__ -type d -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-oldest

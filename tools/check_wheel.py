@@ -89,8 +89,10 @@ def check_contents(sdist: Path, wheel: Path) -> None:
         fail(f"the sdist lacks {len(missing)} files, first {missing[:5]}: see MANIFEST.in")
 
 
-def try_wheel(wheel: Path) -> None:
-    """Install the wheel alone into a clean environment and run the smoke test from an empty folder."""
+def try_wheel(wheel: Path, first: str = "") -> None:
+    """Install the wheel alone into a clean environment and run the smoke test there; the packages in the folder `first`
+    come before the lent ones.
+    """
     with tempfile.TemporaryDirectory() as folder:
         clean = Path(folder) / "env"
         venv.create(clean, with_pip=False, symlinks=True)
@@ -100,15 +102,19 @@ def try_wheel(wheel: Path) -> None:
         subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
         site = next((clean / "lib").glob("python*/site-packages"))
         (site / "lent_dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+        smoke(clean, first)
 
-        elsewhere = Path(folder) / "elsewhere"
-        elsewhere.mkdir()
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(Path(folder) / "hf_home")}
-        command = [str(python), "-P", str(ROOT / "tools" / "wheel_smoke.py"), str(site)]
-        checkpoints = ROOT / "checkpoints"
-        command += [str(path.parent) for path in sorted(checkpoints.glob("*/config.json"))]
-        subprocess.run(command, cwd=elsewhere, env=environment, check=True)
+
+def smoke(environment: Path, first: str = "") -> None:
+    """Run tools/wheel_smoke.py from an empty folder in an environment that has the wheel."""
+    site = next((environment / "lib").glob("python*/site-packages"))
+    with tempfile.TemporaryDirectory() as elsewhere:
+        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        variables |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(Path(elsewhere) / "hf_home")}
+        variables |= {"PYTHONPATH": first} if first else {}
+        command = [str(environment / "bin" / "python"), "-P", str(ROOT / "tools" / "wheel_smoke.py"), str(site)]
+        command += [str(path.parent) for path in sorted((ROOT / "checkpoints").glob("*/config.json"))]
+        subprocess.run(command, cwd=elsewhere, env=variables, check=True)
 
 
 def main() -> int:

@@ -2,7 +2,8 @@
 
 tools/check_wheel.py runs it with `python -P` from an empty folder; arguments: site-packages, then checkpoint folders.
 It checks where the package lies, that all its modules import, that the declared requirements are what is there, that
-every tiny model is saved and loaded unchanged, and that the given checkpoints load completely.
+every tiny model is saved and loaded unchanged, that the given checkpoints load completely, and that the small ones
+predict, roll out, adapt, generate and embed.
 """
 
 from __future__ import annotations
@@ -17,11 +18,21 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+import transformers
 from packaging.requirements import Requirement
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 import hf_mobility
+from hf_mobility import (
+    City,
+    MobilityEmbeddingPipeline,
+    NextLocationPipeline,
+    TrajectoryGenerationPipeline,
+    TrajectoryPredictionPipeline,
+    adapt,
+    simulate_city,
+)
 
 
 def check(condition: bool, sentence: str) -> None:
@@ -96,6 +107,29 @@ def check_checkpoint(folder: Path, models: list[type[PreTrainedModel]]) -> None:
         check(type(tokenizer).__module__.startswith("hf_mobility."), f"{folder.name}: tokenizer is {type(tokenizer)}")
 
 
+def check_verbs(samoe: Path, mstar: Path, raw: Path) -> None:
+    """The small checkpoints do their work for eight simulated people."""
+    made = simulate_city(8, num_days=10, num_locations=60, seed=5)
+    city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois)
+    local = adapt(samoe, city, made.visits, strength="weak")
+    with tempfile.TemporaryDirectory() as adapted:
+        local.save_pretrained(adapted)
+        for folder, options in ((samoe, {"city": city}), (adapted, {})):
+            pipe = NextLocationPipeline.from_pretrained(folder, **options)
+            found = pipe.predict(made.visits, top_k=3)
+            check(len(found) == 24 and found["probability"].between(0, 1).all(), f"predictions of {folder}: {found}")
+    visits = pipe.tokenizer(made.visits, padding=True, truncation=True, return_tensors="pt")
+    rolled = pipe.model.generate(**visits, max_new_tokens=2, do_sample=False)
+    check(rolled.shape[1] == visits["input_ids"].shape[1] + 2, f"two more visits, but {tuple(rolled.shape)}")
+
+    weeks = TrajectoryGenerationPipeline.from_pretrained(mstar).generate(3, seed=0)
+    check(weeks["trajectory_id"].nunique() == 3 and weeks["cell"].min() >= 0, f"generated weeks: {weeks}")
+    people = MobilityEmbeddingPipeline.from_pretrained(raw).embed_users(made.visits)
+    check(len(people) == 8 and people.notna().all(axis=None), f"embeddings: {people}")
+    ahead = TrajectoryPredictionPipeline.from_pretrained(raw).predict(made.visits, horizon=["30min"])
+    check(len(ahead) == 8 and ahead[["lat", "lon"]].notna().all(axis=None), f"positions: {ahead}")
+
+
 def main(site: str, *checkpoints: str) -> None:
     logging.disable_progress_bar()
     modules = check_place(Path(site))
@@ -104,7 +138,12 @@ def main(site: str, *checkpoints: str) -> None:
     check_models(models)
     for checkpoint in checkpoints:
         check_checkpoint(Path(checkpoint), models)
-    print(f"wheel smoke test: {len(modules)} modules, {len(models)} models, {len(checkpoints)} checkpoints")
+    named = {Path(checkpoint).name: Path(checkpoint) for checkpoint in checkpoints}
+    check_verbs(named["samoe-small"], named["mstar-small"], named["raw-small"])
+    print(
+        f"wheel smoke test with transformers {transformers.__version__}: {len(modules)} modules, {len(models)} models, "
+        f"{len(checkpoints)} checkpoints; they predict, roll out, adapt, generate and embed"
+    )
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ def stays_to_visits(stays: pd.DataFrame, grid: SquareGrid, *, max_gap_minutes: f
     cell = grid.cell(stays["lat"], stays["lon"])
     if not (cell >= 0).any():
         raise DataError(f"None of the {len(stays)} stays lies inside the grid {grid}.")
+    stays["time"] = stays["time"].dt.as_unit("us")
     start = stays["time"].astype("int64").to_numpy()
     end = start + np.round(stays["duration"].to_numpy() * 1e6).astype(np.int64)
     user = pd.factorize(stays["user_id"])[0]
@@ -209,7 +210,7 @@ def _odd_members(fast: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 def _arrays(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """lat, lon, time in microseconds, user code."""
-    time = points["time"].astype("int64").to_numpy()
+    time = points["time"].dt.as_unit("us").astype("int64").to_numpy()
     return points["lat"].to_numpy(), points["lon"].to_numpy(), time, pd.factorize(points["user_id"])[0]
 
 

@@ -136,13 +136,14 @@ def test_slow_points_are_all_kept_and_two_places_at_one_instant_are_not() -> Non
     assert len(drop_jumps(twice, max_kmh=300)) == 2
 
 
-def test_consecutive_stays_in_one_cell_are_one_visit() -> None:
+@pytest.mark.parametrize("unit", ["ns", "us"])
+def test_consecutive_stays_in_one_cell_are_one_visit(unit: str) -> None:
     grid = SquareGrid(48.0, 11.0, 48.1, 11.1, rows=2, columns=2)
     minutes = [0, 30, 70, 120, 1000, 2000]
     stays = pd.DataFrame(
         {
             "user_id": [1, 1, 1, 1, 1, 2],
-            "time": START + pd.to_timedelta(minutes, unit="min"),
+            "time": (START + pd.to_timedelta(minutes, unit="min")).as_unit(unit),
             "lat": [48.01, 48.02, 48.08, 48.01, 48.01, 48.01],
             "lon": 11.01,
             "duration": 1200.0,

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 
 from .clock import weekday
-
 from .errors import DataError
 
 RULES = ("paper", "forward")

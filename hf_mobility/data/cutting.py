@@ -38,8 +38,8 @@ def refuse_strays(lat: Any, lon: Any, *, cell_km: float = 1.0) -> None:
     edges = ",".join(f"{edge:.4f}" for edge in core)
     raise DataError(
         f"The outermost {1 - CORE:.0%} of the {len(lat):,} records stretch the box from {core_cells:,} to {cells:,} "
-        f"cells of {cell_km:g} km: leave far records out with coverage={CORE:g}, or give the city's bounds=(south, west, "
-        f"north, east); those of the other records are {edges}."
+        f"cells of {cell_km:g} km: leave far records out with coverage={CORE:g}, or give the city's bounds=(south, "
+        f"west, north, east); those of the other records are {edges}."
     )
 
 

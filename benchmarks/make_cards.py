@@ -102,7 +102,7 @@ def mstar_small() -> CardFacts:
     table = read("mstar_simulated")
     return CardFacts(
         summary="M-STAR (arXiv 2512.07314), variant `corrected`, with its codec inside: writes weeks of hourly cells, "
-        "given a home, a second place and a class of movement, or\nfrom nothing. 3 layers, width 96.",
+        "given a home, a work place and a class of movement, or\nfrom nothing. 3 layers, width 96.",
         notes="Nearer to the real weeks than Markov chains and exploration and return, and a little nearer than an "
         "hour-by-hour transformer of its size: see the figures.\nA generator belongs to its grid.",
         training_data=SIMULATED,

@@ -20,7 +20,7 @@ from transformers import Pipeline
 
 NUM_SPECIAL = 2  # rows of SAMoE's table before the places: padding and end
 VISIT_FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
-CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")  # as M-STAR's tokenizer names them
+CONDITIONS = ("home_ids", "work_ids", "attribute_ids")  # as M-STAR's tokenizer names them
 DAY_SECONDS = 86_400
 BATCH = 32  # users, weeks or windows that a model reads at one time
 

@@ -25,7 +25,11 @@ LAYERS = (
 )
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 LIBRARIES = {"huggingface_hub", "numpy", "safetensors", "torch", "transformers"}  # what remote code may need
-OPTIONAL = {"hf_mobility.tokenization.conditions_mstar": {"kmedoids", "rapidfuzz"}}  # asked for with a sentence
+OPTIONAL = {  # only to make a new city or new classes of movement, not to load one
+    "hf_mobility.tokenization.conditions_mstar": {"kmedoids", "rapidfuzz"},
+    "hf_mobility.tokenization.poi": {"scipy"},
+    "hf_mobility.tokenization.tables": {"pandas", "pyarrow"},
+}
 BESIDE_EACH_OTHER = ("tokenization", "modeling")  # neither imports the other
 
 

@@ -30,7 +30,7 @@ from hf_mobility.baselines.hourly_transformer import HourlyTransformer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 WEEKS, HOURS, CELLS = 6, 24, 16
-CONDITIONS = {name: torch.arange(WEEKS) for name in ("home_ids", "commute_ids", "attribute_ids")}
+CONDITIONS = {name: torch.arange(WEEKS) for name in ("home_ids", "work_ids", "attribute_ids")}
 
 
 def make_generator(**overrides: Any) -> MstarForTrajectoryGeneration:

@@ -14,6 +14,7 @@ Everything is estimated on the weeks that are given, which should be training we
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from .city_mstar import GridCity
-from .errors import DataError
+from .errors import DataError, renamed_argument
 from .weeks import blocks, first_hour_of_cell, home_and_work
 
 METHODS = ("none", "medoids", "distinct_cells")
@@ -32,11 +33,11 @@ MAX_CLASSES = 16  # tried when the number of classes is to be chosen
 class ConditionTables:
     """Counts of weeks from which conditions are drawn.
 
-    same_share: share of weeks whose second place is the home.
-    home_counts: (2, C) int64 weeks by home cell; row 0 = second place elsewhere, row 1 = at home.
-    pairs: (P, 3) int32: home, second place (another cell), weeks.
+    same_share: share of weeks whose work is the home.
+    home_counts: (2, C) int64 weeks by home cell; row 0 = work elsewhere, row 1 = at home.
+    pairs: (P, 3) int32: home, work (another cell), weeks.
     attribute_counts: (2, K) int64 weeks by class, rows as above.
-    smoothing: weeks that each coarser estimate of the second place is worth.
+    smoothing: weeks that each coarser estimate of the work is worth.
     """
 
     same_share: float
@@ -49,7 +50,7 @@ class ConditionTables:
     def fit(
         cls,
         home_ids: np.ndarray,
-        commute_ids: np.ndarray,
+        work_ids: np.ndarray,
         attribute_ids: np.ndarray,
         *,
         num_cells: int,
@@ -60,9 +61,9 @@ class ConditionTables:
         """Count weeks.
 
         Args:
-            home_ids, commute_ids, attribute_ids: (N,), without unknowns.
+            home_ids, work_ids, attribute_ids: (N,), without unknowns.
             smoothing: see the class; 0 = the raw table, which gives back pairs of real people only.
-            min_count: homes (per group) and pairs of fewer weeks are not stored; such second places are left to the
+            min_count: homes (per group) and pairs of fewer weeks are not stored; such works are left to the
                 coarser estimate. Raise it where the tables are to be published.
 
         Raises:
@@ -72,10 +73,10 @@ class ConditionTables:
             raise ValueError("conditions cannot be fitted on no weeks.")
         if smoothing < 0 or min_count < 1:
             raise ValueError(f"smoothing must be >= 0 and min_count >= 1, got {smoothing} and {min_count}.")
-        same = (home_ids == commute_ids).astype(np.int64)
+        same = (home_ids == work_ids).astype(np.int64)
         home_counts = np.bincount(same * num_cells + home_ids, minlength=2 * num_cells).reshape(2, num_cells)
         home_counts[home_counts < min_count] = 0
-        codes, weeks = np.unique((home_ids * num_cells + commute_ids)[same == 0], return_counts=True)
+        codes, weeks = np.unique((home_ids * num_cells + work_ids)[same == 0], return_counts=True)
         codes, weeks = codes[weeks >= min_count], weeks[weeks >= min_count]
         lost = [
             name for row, name in ((0, "elsewhere"), (1, "at home")) if (same == row).any() > home_counts[row].any()
@@ -93,8 +94,8 @@ class ConditionTables:
             smoothing=float(smoothing),
         )
 
-    def commute_probabilities(self, home: int, cell_map: np.ndarray) -> np.ndarray:
-        """(C,) float64: distribution of the second place of a home in cell `home`, given that it is another cell.
+    def work_probabilities(self, home: int, cell_map: np.ndarray) -> np.ndarray:
+        """(C,) float64: distribution of the work of a home in cell `home`, given that it is another cell.
 
         From the whole city to the home cell, each estimate is mixed with the coarser one before it:
         `p = (weeks + smoothing * p_coarser) / (sum of weeks + smoothing)`; the home itself gets 0.
@@ -113,27 +114,27 @@ class ConditionTables:
         return p / p.sum()
 
     def sample(self, n: int, *, seed: int, cell_map: np.ndarray) -> dict[str, np.ndarray]:
-        """Draw `home_ids`, `commute_ids`, `attribute_ids`, (n,) int64 each."""
+        """Draw `home_ids`, `work_ids`, `attribute_ids`, (n,) int64 each."""
         rng = np.random.default_rng(seed)
         same = (rng.random(n) < self.same_share).astype(np.int64)
         home_ids = np.zeros(n, np.int64)
         for group in (0, 1):
             rows = np.flatnonzero(same == group)
             home_ids[rows] = _draw(self.home_counts[group], rng.random(len(rows)))
-        commute_ids = home_ids.copy()
+        work_ids = home_ids.copy()
         away = np.flatnonzero(same == 0)
         uniform = rng.random(len(away))
         homes, back = np.unique(home_ids[away], return_inverse=True)
         for index, home in enumerate(homes.tolist()):
             rows = back == index
-            commute_ids[away[rows]] = _draw(self.commute_probabilities(home, cell_map), uniform[rows])
-        attribute_ids = self.sample_attributes(home_ids, commute_ids, seed=int(rng.integers(2**31)))
-        return {"home_ids": home_ids, "commute_ids": commute_ids, "attribute_ids": attribute_ids}
+            work_ids[away[rows]] = _draw(self.work_probabilities(home, cell_map), uniform[rows])
+        attribute_ids = self.sample_attributes(home_ids, work_ids, seed=int(rng.integers(2**31)))
+        return {"home_ids": home_ids, "work_ids": work_ids, "attribute_ids": attribute_ids}
 
-    def sample_attributes(self, home_ids: np.ndarray, commute_ids: np.ndarray, *, seed: int) -> np.ndarray:
-        """Draw the class of each week given whether its second place is the home, (n,) int64."""
+    def sample_attributes(self, home_ids: np.ndarray, work_ids: np.ndarray, *, seed: int) -> np.ndarray:
+        """Draw the class of each week given whether its work is the home, (n,) int64."""
         uniform = np.random.default_rng(seed).random(len(home_ids))
-        same = home_ids == commute_ids
+        same = home_ids == work_ids
         attribute_ids = np.zeros(len(home_ids), np.int64)
         for group in (0, 1):
             counts = self.attribute_counts[group]
@@ -257,13 +258,13 @@ def _as_text(labels: np.ndarray) -> list[str]:
 class ConditionedCity(GridCity):
     """A city that reads conditions from weeks and draws new ones.
 
-    home_hours, commute_hours, commute_days: see `slot_masks`. attribute_method: `none` (before `fit_conditions`),
+    home_hours, work_hours, work_days: see `home_and_work`. attribute_method: `none` (before `fit_conditions`),
     `medoids` or `distinct_cells`. num_attributes: K. medoids: (K, L) int16, relabelled weeks. conditions: the tables.
     """
 
     home_hours: tuple[int, int]
-    commute_hours: tuple[int, int]
-    commute_days: tuple[int, int]
+    work_hours: tuple[int, int]
+    work_days: tuple[int, int]
 
     def _take_city(self, city: dict[str, Any]) -> None:
         super()._take_city(city)
@@ -278,11 +279,11 @@ class ConditionedCity(GridCity):
                 f"{self.attribute_method!r} and {self.medoids.shape}."
             )
 
-    def home_and_commute(self, data: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Home and second place of each week, two (N,) int64: the commonest known cell of hours 0..7 of all days, and
+    def home_and_work(self, data: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Home and work of each week, two (N,) int64: the commonest known cell of hours 0..7 of all days, and
         of hours 10..17 of Monday to Friday (or as configured); on ties the one visited first.
 
-        A week without a known hour there falls back to its commonest cell (home) or to its home (second place).
+        A week without a known hour there falls back to its commonest cell (home) or to its home (work).
 
         Raises:
             DataError: weeks in which nothing is known.
@@ -292,15 +293,21 @@ class ConditionedCity(GridCity):
         if len(empty):
             raise DataError(
                 f"{len(empty)} of {len(cells)} weeks have no known hour (first weeks {empty[:5].tolist()}), so nobody "
-                "knows their home: drop them, or give home_ids, commute_ids and attribute_ids."
+                "knows their home: drop them, or give home_ids, work_ids and attribute_ids."
             )
         return home_and_work(
             cells,
             slots_per_day=1440 // self.interval_minutes,
             home_hours=self.home_hours,
-            work_hours=self.commute_hours,
-            work_days=self.commute_days,
+            work_hours=self.work_hours,
+            work_days=self.work_days,
         )
+
+    def home_and_commute(self, data: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The old name of `home_and_work`, until version 0.2."""
+        message = "home_and_commute is now home_and_work; the old name is accepted until version 0.2."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return self.home_and_work(data, **options)
 
     def attributes(self, data: Any, *, workers: int = 1, **options: Any) -> np.ndarray:
         """Movement class of each week, (N,) int64: nearest medoid, or number of distinct cells,
@@ -308,13 +315,13 @@ class ConditionedCity(GridCity):
         cells = self.as_cells(data, **options)
         return _classes(cells, self.attribute_method, self.medoids, self.num_attributes, workers)
 
-    def _conditions(self, cells: np.ndarray, home: Any, commute: Any, attribute: Any) -> dict[str, np.ndarray]:
-        if (home is None) != (commute is None):
-            raise ValueError("home_ids and commute_ids are given together or not at all: one of them is missing.")
+    def _conditions(self, cells: np.ndarray, home: Any, work: Any, attribute: Any) -> dict[str, np.ndarray]:
+        if (home is None) != (work is None):
+            raise ValueError("home_ids and work_ids are given together or not at all: one of them is missing.")
         if home is None:
-            home, commute = self.home_and_commute(cells)
+            home, work = self.home_and_work(cells)
         attribute = self.attributes(cells) if attribute is None else attribute
-        return self.checked_conditions(len(cells), home_ids=home, commute_ids=commute, attribute_ids=attribute)
+        return self.checked_conditions(len(cells), home_ids=home, work_ids=work, attribute_ids=attribute)
 
     def checked_conditions(self, n: int, **ids: Any) -> dict[str, np.ndarray]:
         """Given conditions as int64 (n,).
@@ -366,7 +373,7 @@ class ConditionedCity(GridCity):
             raise ValueError(f"method must be one of {METHODS[1:]} and num_attributes positive, got {method!r}.")
         if method == "distinct_cells" and num_attributes is None:
             raise ValueError("num_attributes=None chooses a number of medoids; give a number for 'distinct_cells'.")
-        home_ids, commute_ids = self.home_and_commute(cells)
+        home_ids, work_ids = self.home_and_work(cells)
         medoids, silhouette = np.zeros((0, self.num_hours), np.int16), None
         if method == "medoids":
             medoids, silhouette = fit_medoids(
@@ -376,7 +383,7 @@ class ConditionedCity(GridCity):
         attribute_ids = _classes(cells, method, medoids, num_attributes, workers)
         conditions = ConditionTables.fit(
             home_ids,
-            commute_ids,
+            work_ids,
             attribute_ids,
             num_cells=self.num_cells,
             num_attributes=num_attributes,
@@ -393,12 +400,13 @@ class ConditionedCity(GridCity):
             "weeks_per_attribute": np.bincount(attribute_ids, minlength=num_attributes).tolist(),
         }
 
+    @renamed_argument("commute_ids", "work_ids")
     def sample_conditions(
-        self, n: int, *, seed: int, home_ids: Any = None, commute_ids: Any = None
+        self, n: int, *, seed: int, home_ids: Any = None, work_ids: Any = None
     ) -> dict[str, np.ndarray]:
-        """Draw `home_ids`, `commute_ids`, `attribute_ids`, (n,) int64 each, from the fitted distributions (spec 3).
+        """Draw `home_ids`, `work_ids`, `attribute_ids`, (n,) int64 each, from the fitted distributions (spec 3).
 
-        With `home_ids` and `commute_ids` (both or neither) only the attributes are drawn.
+        With `home_ids` and `work_ids` (both or neither) only the attributes are drawn.
 
         Raises:
             ValueError: before `fit_conditions`, for n < 1, or for one of the two places alone.
@@ -406,11 +414,11 @@ class ConditionedCity(GridCity):
         if self.conditions is None:
             raise ValueError("there are no distributions to draw from: call fit_conditions(training_weeks) first.")
         _check_number(n)
-        if (home_ids is None) != (commute_ids is None):
-            raise ValueError("home_ids and commute_ids are given together or not at all: one of them is missing.")
+        if (home_ids is None) != (work_ids is None):
+            raise ValueError("home_ids and work_ids are given together or not at all: one of them is missing.")
         if home_ids is None:
             return self.conditions.sample(n, seed=seed, cell_map=self.cell_map)
-        drawn = self.checked_conditions(n, home_ids=home_ids, commute_ids=commute_ids)
+        drawn = self.checked_conditions(n, home_ids=home_ids, work_ids=work_ids)
         return {**drawn, "attribute_ids": self.conditions.sample_attributes(*drawn.values(), seed=seed)}
 
 

@@ -1,8 +1,10 @@
-"""The error of unusable tables, and the sentence that says what is wrong with a column."""
+"""The error of unusable tables, the sentence that says what is wrong with a column, and the warning of an old name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -48,3 +50,27 @@ def listing(items: Iterable[Any]) -> str:
 def _value(column: Any, row: int) -> str:
     text = str(column.iloc[row] if hasattr(column, "iloc") else np.atleast_1d(column)[row])
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Callable], Callable]:
+    """Decorator: the keyword argument `old` of a function still serves as `new`, with a FutureWarning.
+
+    Raises:
+        ValueError: at the call, if both are given.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @wraps(function)
+        def with_old_name(*args: Any, **kwargs: Any) -> Any:
+            value = kwargs.pop(old, None)
+            if value is not None:
+                if kwargs.get(new) is not None:
+                    raise ValueError(f"{new} and {old} are two names of one argument; give one of them.")
+                message = f"{old} is now {new}; the old name is accepted until version 0.2."
+                warnings.warn(message, FutureWarning, stacklevel=2)
+                kwargs[new] = value
+            return function(*args, **kwargs)
+
+        return with_old_name
+
+    return decorate

@@ -1,5 +1,5 @@
 """M-STAR's tokenizer: one city as nested grids. It turns records into weeks of cells, their coarser views and their
-conditions (home, second place, movement attribute), draws new conditions, and turns weeks of cells back into columns.
+conditions (home, work, movement attribute), draws new conditions, and turns weeks of cells back into columns.
 
 Unusual: one sample is a whole week (168 hours unless set otherwise), so nothing is padded; an hour of which nothing is
 known holds 0 and is masked. The text path ("cell cell ? cell", finest cells, ? = unknown) stays alive for generic
@@ -18,7 +18,7 @@ from transformers import BatchEncoding
 from .city import City
 from .city_tokenizer import CityTokenizer, as_city
 from .conditions_mstar import ConditionedCity, ConditionTables
-from .errors import DataError
+from .errors import DataError, renamed_argument
 from .grid import Box, SquareGrid
 from .records import read_degrees
 
@@ -35,8 +35,8 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
             Edge cells are smaller where they do not fit: 30 rows give 4, 8, 15, 30.
         cell_map: (C, R) coarse to fine instead of `factors`; needed without a grid.
         num_hours, interval_minutes: slots of a window (168 hours).
-        home_hours, commute_hours, commute_days: local hours and weekdays (Monday = 0), end excluded, that tell the home
-            and the second place (spec 3). Windows that are no whole weeks use every day.
+        home_hours, work_hours, work_days: local hours and weekdays (Monday = 0), end excluded, that tell the home
+            and the work place. Windows that are no whole weeks use every day.
         pad_token: how the text path writes an unknown hour.
 
     Raises:
@@ -51,9 +51,9 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
     kinds = ("mstar",)
     options = (
         *("factors", "cell_map", "num_hours", "interval_minutes"),
-        *("home_hours", "commute_hours", "commute_days", "pad_token"),
+        *("home_hours", "work_hours", "work_days", "pad_token"),
     )
-    model_input_names = ["input_ids", "attention_mask", "home_ids", "commute_ids", "attribute_ids"]
+    model_input_names = ["input_ids", "attention_mask", "home_ids", "work_ids", "attribute_ids"]
     special_tokens_pattern = "none"
 
     def __init__(
@@ -67,8 +67,8 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
         num_hours: int = 168,
         interval_minutes: int = 60,
         home_hours: Sequence[int] = (0, 8),
-        commute_hours: Sequence[int] = (10, 18),
-        commute_days: Sequence[int] = (0, 5),
+        work_hours: Sequence[int] = (10, 18),
+        work_days: Sequence[int] = (0, 5),
         pad_token: str = "?",
         **kwargs: Any,
     ) -> None:
@@ -81,8 +81,10 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
             cell_map = city.grid.hierarchy(factors) if cell_map is None else cell_map
             fields = {"city": city, "cell_map": cell_map, "num_hours": num_hours, "interval_minutes": interval_minutes}
         self._take_city(fields)
-        spans = {"home_hours": home_hours, "commute_hours": commute_hours, "commute_days": commute_days}
-        self.home_hours, self.commute_hours, self.commute_days = (_span(name, span) for name, span in spans.items())
+        # What files of earlier releases call them.
+        work_hours, work_days = kwargs.pop("commute_hours", work_hours), kwargs.pop("commute_days", work_days)
+        spans = {"home_hours": home_hours, "work_hours": work_hours, "work_days": work_days}
+        self.home_hours, self.work_hours, self.work_days = (_span(name, span) for name, span in spans.items())
         self._pad_content = str(pad_token)
         self._index = {str(cell): cell for cell in range(self.num_cells)} | {self._pad_content: self.num_cells}
         kwargs.pop("special_tokens_pattern", None)
@@ -186,7 +188,7 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
         Args:
             text: (N, L) integers of finest cells, -1 = unknown (array, tensor, nested lists, or one week (L,)); what
                 `weeks` returned; a frame of records; or a string or list of strings of cells.
-            home_ids, commute_ids: (N,) finest cells to use instead of those that the weeks tell; both or neither.
+            home_ids, work_ids: (N,) finest cells to use instead of those that the weeks tell; both or neither.
             attribute_ids: (N,) classes to use instead of those that the weeks tell.
             conditions: False leaves the three out (the codec does not need them).
             return_tensors: None or `np` for arrays, `pt` for tensors.
@@ -194,7 +196,7 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
 
         Returns:
             `input_ids` (N, R, L) int64, coarse to fine, 0 in unknown hours; `attention_mask` (N, L) int64, 1 = known;
-            `home_ids`, `commute_ids`, `attribute_ids` (N,) int64.
+            `home_ids`, `work_ids`, `attribute_ids` (N,) int64.
 
         Raises:
             ValueError: weeks of another length, cells outside the grid, conditions that do not fit.
@@ -205,12 +207,13 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
             raise ValueError("only keyword arguments may follow the weeks.")
         return self._call_on_weeks(text, **kwargs)
 
+    @renamed_argument("commute_ids", "work_ids")
     def _call_on_weeks(
         self,
         data: Any,
         *,
         home_ids: Any = None,
-        commute_ids: Any = None,
+        work_ids: Any = None,
         attribute_ids: Any = None,
         conditions: bool = True,
         return_tensors: str | None = None,
@@ -225,9 +228,9 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
             "attention_mask": known.astype(np.int64),
         }
         if conditions:
-            batch |= self._conditions(cells, home_ids, commute_ids, attribute_ids)
-        elif any(ids is not None for ids in (home_ids, commute_ids, attribute_ids)):
-            raise ValueError("conditions=False contradicts home_ids, commute_ids or attribute_ids.")
+            batch |= self._conditions(cells, home_ids, work_ids, attribute_ids)
+        elif any(ids is not None for ids in (home_ids, work_ids, attribute_ids)):
+            raise ValueError("conditions=False contradicts home_ids, work_ids or attribute_ids.")
         if return_tensors == "pt":
             return BatchEncoding({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in batch.items()})
         return BatchEncoding(batch)

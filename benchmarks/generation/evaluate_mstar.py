@@ -59,7 +59,7 @@ def fitted_hourly(weeks: WeekSet, *, epochs: int, width: int, seed: int, before:
             cells,
             num_cells=weeks.tokenizer.num_cells,
             home=given.home_ids,
-            commute=given.commute_ids,
+            work=given.work_ids,
             attribute=given.attribute_ids,
             validation=validation,
             epochs=rounds,

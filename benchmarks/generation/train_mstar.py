@@ -40,7 +40,7 @@ from hf_mobility import (
 )
 from hf_mobility.evaluation.fidelity import fidelity, hide_hours
 
-CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
+CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
 HOT, WARM, FLAT, COOL = 1.1, 1.05, 1.0, 0.95  # temperatures
 FALLING = (1.0, 0.9)  # from the coarsest to the finest level
 PAPER = {"temperature": "confidence", "top_k": 10, "smoothing_window": 3, "decoding": "argmax"}

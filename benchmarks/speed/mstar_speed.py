@@ -136,7 +136,7 @@ class Bench:
         return torch.autocast(self.device.type, torch.bfloat16) if name == "bf16" else nullcontext()
 
     def conditions(self, batch: int) -> dict[str, np.ndarray]:
-        places = {name: self.rng.integers(0, self.cells, batch) for name in ("home_ids", "commute_ids")}
+        places = {name: self.rng.integers(0, self.cells, batch) for name in ("home_ids", "work_ids")}
         return {**places, "attribute_ids": self.rng.integers(0, self.classes, batch)}
 
     def generation(self, model: MstarForTrajectoryGeneration, batch: int) -> Run:

@@ -24,16 +24,16 @@ class Conditions:
 
     Fields:
         home_ids: cell of the home.
-        commute_ids: cell of the commonest place in working hours; equal to the home for people who do not commute.
+        work_ids: cell of the commonest place in working hours; equal to the home for people who do not commute.
         attribute_ids: class of the movement, or None where the generator knows none.
     """
 
     home_ids: np.ndarray
-    commute_ids: np.ndarray
+    work_ids: np.ndarray
     attribute_ids: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("home_ids", "commute_ids", "attribute_ids"):
+        for name in ("home_ids", "work_ids", "attribute_ids"):
             value = getattr(self, name)
             if value is None and name == "attribute_ids":
                 continue
@@ -48,19 +48,19 @@ class Conditions:
         return len(self.home_ids)
 
     def check(self, num_cells: int, *, name: str = "conditions") -> None:
-        """Raise DataError unless every home and commute cell is in 0..num_cells - 1."""
+        """Raise DataError unless every home and work cell is in 0..num_cells - 1."""
         wrong = (self.home_ids < 0) | (self.home_ids >= num_cells)
-        wrong |= (self.commute_ids < 0) | (self.commute_ids >= num_cells)
+        wrong |= (self.work_ids < 0) | (self.work_ids >= num_cells)
         if wrong.any():
             raise DataError(
-                f"{name}: {int(wrong.sum())} weeks have a home or commute cell outside 0..{num_cells - 1} (first rows: "
+                f"{name}: {int(wrong.sum())} weeks have a home or work cell outside 0..{num_cells - 1} (first rows: "
                 f"{np.flatnonzero(wrong)[:5].tolist()}); leave out weeks without a known hour."
             )
 
     def take(self, rows: np.ndarray) -> Conditions:
         """The conditions of some weeks."""
         attribute = None if self.attribute_ids is None else self.attribute_ids[rows]
-        return Conditions(self.home_ids[rows], self.commute_ids[rows], attribute)
+        return Conditions(self.home_ids[rows], self.work_ids[rows], attribute)
 
     def draw(self, n: int | Conditions, rng: np.random.Generator) -> Conditions:
         """`n` itself if it is conditions, else n of these with replacement."""
@@ -74,16 +74,16 @@ class Conditions:
         cells: np.ndarray,
         *,
         home: Any = None,
-        commute: Any = None,
+        work: Any = None,
         attribute: Any = None,
         slots_per_day: int = 24,
         first_weekday: int = 0,
     ) -> Conditions:
-        """Conditions of given weeks; home and commute are read from the weeks (`home_and_work`) where not given."""
-        if home is None or commute is None:
+        """Conditions of given weeks; home and work are read from the weeks (`home_and_work`) where not given."""
+        if home is None or work is None:
             found = home_and_work(cells, slots_per_day=slots_per_day, first_weekday=first_weekday)
-            home, commute = (found[0] if home is None else home), (found[1] if commute is None else commute)
-        out = cls(home, commute, attribute)
+            home, work = (found[0] if home is None else home), (found[1] if work is None else work)
+        out = cls(home, work, attribute)
         if len(out) != len(cells):
             raise DataError(f"There are {len(cells)} weeks but conditions for {len(out)}; give one entry per week.")
         return out
@@ -154,7 +154,7 @@ class HourlyMarkov:
         return self
 
     def generate(self, n: int | Conditions, *, seed: int) -> np.ndarray:
-        """int32 (n, L) weeks; all weeks take a step at a time. The commute cell of conditions is not used."""
+        """int32 (n, L) weeks; all weeks take a step at a time. The work cell of conditions is not used."""
         if self.conditions is None:
             raise ValueError(f"{self.name} is not fitted; call fit(cells) first.")
         rng = np.random.default_rng(seed)
@@ -274,17 +274,17 @@ def _number(n: Any) -> int:
 
 
 def _usable(
-    cells: np.ndarray, home: Any, commute: Any, num_cells: int, *, attribute: Any = None, **clock: int
+    cells: np.ndarray, home: Any, work: Any, num_cells: int, *, attribute: Any = None, **clock: int
 ) -> tuple[np.ndarray, Conditions]:
     """The weeks that have a known hour, and their conditions.
 
     Raises:
         DataError: no week has one, or conditions do not fit.
     """
-    conditions = Conditions.of_weeks(cells, home=home, commute=commute, attribute=attribute, **clock)
+    conditions = Conditions.of_weeks(cells, home=home, work=work, attribute=attribute, **clock)
     rows = np.flatnonzero((cells >= 0).any(axis=1))
     if not len(rows):
         raise DataError(f"None of the {len(cells)} weeks has a known hour; there is nothing to fit.")
     conditions = conditions.take(rows)
-    conditions.check(num_cells, name="home and commute")
+    conditions.check(num_cells, name="home and work")
     return cells[rows], conditions

@@ -36,7 +36,7 @@ class ExplorationReturn:
 
     Args:
         slots_per_day: columns per day.
-        first_weekday: of column 0, 0 = Monday; only for reading home and commute from the weeks.
+        first_weekday: of column 0, 0 = Monday; only for reading home and work from the weeks.
 
     Attributes after `fit`: rho, gamma, beta (floats), diary (float64 (L - 1, 2, 3, 4): probabilities of home, work,
     another place, the same place, by hour, commuter or not, and where one is).
@@ -48,24 +48,24 @@ class ExplorationReturn:
         self.slots_per_day, self.first_weekday = slots_per_day, first_weekday
         self.conditions: Conditions | None = None
 
-    def fit(self, cells: Any, *, lat: Any, lon: Any, home: Any = None, commute: Any = None) -> ExplorationReturn:
+    def fit(self, cells: Any, *, lat: Any, lon: Any, home: Any = None, work: Any = None) -> ExplorationReturn:
         """Fit the diary, exploration and gravity to training weeks and return self.
 
         Args:
             cells: integer (N, L); what touches an unknown hour is not counted.
             lat, lon: (C,) degrees, centres of the cells. The gravity table takes C * (visited cells) * 8 bytes.
-            home, commute: integer (N,); read from the weeks where None.
+            home, work: integer (N,); read from the weeks where None.
         """
         lat, lon = np.asarray(lat, dtype=np.float64), np.asarray(lon, dtype=np.float64)
         if lat.ndim != 1 or lat.shape != lon.shape:
             raise DataError(f"lat has shape {lat.shape} and lon {lon.shape}; give two aligned arrays (C,).")
         cells = check_weeks(cells, num_cells=len(lat))
         cells, conditions = _usable(
-            cells, home, commute, len(lat), slots_per_day=self.slots_per_day, first_weekday=self.first_weekday
+            cells, home, work, len(lat), slots_per_day=self.slots_per_day, first_weekday=self.first_weekday
         )
         self.num_cells, self.length, self.conditions = len(lat), cells.shape[1], conditions
-        commuter = (conditions.home_ids != conditions.commute_ids).astype(np.int64)
-        label = np.where(cells == conditions.commute_ids[:, None], WORK, OTHER)
+        commuter = (conditions.home_ids != conditions.work_ids).astype(np.int64)
+        label = np.where(cells == conditions.work_ids[:, None], WORK, OTHER)
         label = np.where(cells == conditions.home_ids[:, None], HOME, label)
         label = np.where(cells < 0, -1, label)
         self._fit_diary(cells, label, commuter)
@@ -188,7 +188,7 @@ class _People:
     """Each user's visited places of the week and how often they were visited."""
 
     def __init__(self, conditions: Conditions, length: int) -> None:
-        self.home, self.work = conditions.home_ids, conditions.commute_ids
+        self.home, self.work = conditions.home_ids, conditions.work_ids
         self.commuter = (self.home != self.work).astype(np.int64)
         self.cells = np.full((len(self.home), length), -1, dtype=np.int64)
         self.visits = np.zeros((len(self.home), length), dtype=np.int32)

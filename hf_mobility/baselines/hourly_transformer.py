@@ -1,6 +1,6 @@
 """Hour-by-hour autoregressive transformer over cells: the baseline that a next-scale generator of equal size must beat.
 
-One token per hour; the condition (home, commute, attribute) is the first token, made as M-STAR makes its own. L passes
+One token per hour; the condition (home, work, attribute) is the first token, made as M-STAR makes its own. L passes
 per week instead of one per scale, but nothing is drawn without knowledge of all hours before it. Measured on one CPU
 core, a training step of 168 hours is fastest with bfloat16 products around fused attention in float32 without dropout
 on its weights (90 weeks a second at width 96 and 4 layers; 50 with the attention in bfloat16 too, 44 written out with
@@ -32,7 +32,7 @@ class HourlyTransformer:
         width, layers, heads, dropout: of the network; the feed-forward layers are 4 * width wide.
         options: of the training (AdamW, warm-up, cosine to a tenth).
         slots_per_day: columns per day.
-        first_weekday: of column 0, 0 = Monday; both only for reading home and commute from the weeks.
+        first_weekday: of column 0, 0 = Monday; both only for reading home and work from the weeks.
         warm_start: a second `fit` goes on with the network of the first, on weeks of the same hours and cells.
 
     Attributes after `fit`: network, train_loss and validation_loss (lists of nats per known hour, one per epoch),
@@ -73,7 +73,7 @@ class HourlyTransformer:
         *,
         num_cells: int,
         home: Any = None,
-        commute: Any = None,
+        work: Any = None,
         attribute: Any = None,
         validation: tuple[np.ndarray, Conditions] | None = None,
         epochs: int = 20,
@@ -86,7 +86,7 @@ class HourlyTransformer:
         Args:
             cells: integer (N, L); unknown hours are read as such and not predicted.
             num_cells: C, cells of the grid.
-            home, commute: integer (N,); read from the weeks where None.
+            home, work: integer (N,); read from the weeks where None.
             attribute: integer (N,) classes from 0, or None.
             validation: held-out weeks and their conditions; the epoch with the least loss on them is kept. None keeps
                 the last epoch.
@@ -100,7 +100,7 @@ class HourlyTransformer:
         """
         cells = check_weeks(cells, num_cells=num_cells)
         clock = {"slots_per_day": self.slots_per_day, "first_weekday": self.first_weekday}
-        cells, conditions = _usable(cells, home, commute, num_cells, attribute=attribute, **clock)
+        cells, conditions = _usable(cells, home, work, num_cells, attribute=attribute, **clock)
         self.conditions, self.device, self.bfloat16 = conditions, torch.device(device), bfloat16
         before = self.network if self.warm_start else None
         self.network = None
@@ -228,7 +228,7 @@ class HourlyTransformer:
         attribute = np.zeros(len(rows), dtype=np.int64)
         if conditions.attribute_ids is not None:
             attribute = conditions.attribute_ids[rows]
-        arrays = (conditions.home_ids[rows], conditions.commute_ids[rows], attribute)
+        arrays = (conditions.home_ids[rows], conditions.work_ids[rows], attribute)
         return tuple(torch.from_numpy(a).to(self.device) for a in arrays)  # type: ignore[return-value]
 
     def _attributes_of(self, conditions: Conditions, needed: bool) -> int:
@@ -266,7 +266,7 @@ class HourlyNetwork(nn.Module):
         self.num_cells, self.length = num_cells, length
         self.shape = num_cells, length, attributes
         self.cell = nn.Embedding(num_cells + 1, width)  # the last row stands for an unknown hour
-        self.place = nn.Embedding(num_cells, width // 2)  # home and commute, half of the condition each
+        self.place = nn.Embedding(num_cells, width // 2)  # home and work, half of the condition each
         self.attribute = nn.Embedding(attributes, width) if attributes else None
         self.position = nn.Parameter(torch.zeros(length, width))
         self.dropout = nn.Dropout(dropout)
@@ -285,19 +285,19 @@ class HourlyNetwork(nn.Module):
             self.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
     def forward(
-        self, cells: torch.Tensor, home: torch.Tensor, commute: torch.Tensor, attribute: torch.Tensor
+        self, cells: torch.Tensor, home: torch.Tensor, work: torch.Tensor, attribute: torch.Tensor
     ) -> torch.Tensor:
         """Scores (B, L, C) from cells (B, L); hour t sees the condition and the hours before t."""
         before = self.cell(torch.where(cells[:, :-1] < 0, self.num_cells, cells[:, :-1]))
-        x = torch.cat([self.condition(home, commute, attribute)[:, None], before], dim=1)
+        x = torch.cat([self.condition(home, work, attribute)[:, None], before], dim=1)
         x = self.dropout(x + self.position)
         for block in self.blocks:
             x = block(x)
         return self.scores(x)
 
-    def condition(self, home: torch.Tensor, commute: torch.Tensor, attribute: torch.Tensor) -> torch.Tensor:
-        """First token (B, width): the two halves are home and commute, as in M-STAR."""
-        token = torch.cat([self.place(home), self.place(commute)], dim=-1)
+    def condition(self, home: torch.Tensor, work: torch.Tensor, attribute: torch.Tensor) -> torch.Tensor:
+        """First token (B, width): the two halves are home and work, as in M-STAR."""
+        token = torch.cat([self.place(home), self.place(work)], dim=-1)
         return token if self.attribute is None else token + self.attribute(attribute)
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
@@ -307,7 +307,7 @@ class HourlyNetwork(nn.Module):
     def draw(
         self,
         home: torch.Tensor,
-        commute: torch.Tensor,
+        work: torch.Tensor,
         attribute: torch.Tensor,
         uniform: torch.Tensor,
         *,
@@ -316,7 +316,7 @@ class HourlyNetwork(nn.Module):
     ) -> torch.Tensor:
         """Cells (B, L) by inversion of each hour's distribution at `uniform`, float64 (B, L) in [0, 1)."""
         out = torch.zeros(uniform.shape, dtype=torch.int64, device=uniform.device)
-        for t, scores in enumerate(self.steps(home, commute, attribute, out)):
+        for t, scores in enumerate(self.steps(home, work, attribute, out)):
             scores = scores / temperature
             if top_k is not None:
                 least = scores.topk(top_k, dim=-1).values[:, -1:]
@@ -327,10 +327,10 @@ class HourlyNetwork(nn.Module):
             out[:, t].clamp_(max=self.num_cells - 1)
         return out
 
-    def steps(self, home: torch.Tensor, commute: torch.Tensor, attribute: torch.Tensor, cells: torch.Tensor) -> Any:
+    def steps(self, home: torch.Tensor, work: torch.Tensor, attribute: torch.Tensor, cells: torch.Tensor) -> Any:
         """Yield scores (B, C) hour by hour; before the next step, `cells` (B, L) must hold what was drawn."""
         caches = [block.cache(len(home), self.length) for block in self.blocks]  # type: ignore[operator]
-        token = self.condition(home, commute, attribute)
+        token = self.condition(home, work, attribute)
         for t in range(self.length):
             x = (token + self.position[t])[:, None]
             for block, cache in zip(self.blocks, caches, strict=True):

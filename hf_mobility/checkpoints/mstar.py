@@ -78,4 +78,4 @@ def _rivals(train: np.ndarray, lat: np.ndarray, lon: np.ndarray, slots: int) -> 
 
 def _homes(tokenizer: Any, cells: np.ndarray) -> np.ndarray:
     """(cells of the grid,) weeks by home."""
-    return np.bincount(tokenizer.home_and_commute(cells)[0], minlength=tokenizer.num_cells)
+    return np.bincount(tokenizer.home_and_work(cells)[0], minlength=tokenizer.num_cells)

@@ -161,4 +161,4 @@ def _saved_city(model: str) -> City | None:
 
 def _homes(tokenizer: MstarTokenizer, cells: np.ndarray) -> np.ndarray:
     """(cells of the grid,) weeks by home."""
-    return np.bincount(tokenizer.home_and_commute(cells)[0], minlength=tokenizer.num_cells)
+    return np.bincount(tokenizer.home_and_work(cells)[0], minlength=tokenizer.num_cells)

@@ -30,7 +30,7 @@ from ..training.presets import training_arguments
 from ..training.rows import ArrayRows
 from ..training.trainer import MobilityTrainer
 
-CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
+CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
 # Of M-STAR, as the shipped codec (docs/results.md)
 CODEC: dict[str, Any] = {
     "num_encoder_layers": 0,

@@ -67,7 +67,7 @@ _SYSTEMS = {
     ),
     "mobility_mstar": _System(
         "M-STAR (arXiv 2512.07314)",
-        "writes weeks of hourly cells, given a home, a second place and a class of movement, or from nothing",
+        "writes weeks of hourly cells, given a home, a work place and a class of movement, or from nothing",
         "trajectory-generation",
         ("trajectory-generation",),
         "Research on synthetic populations: weeks of cells for a city whose traces may not be shown, teaching, and "

@@ -1,7 +1,7 @@
 """Synthetic weeks of a city as a table: how many are wanted in, a long frame of hours out; and incomplete weeks made
 whole (M-STAR).
 
-Conditions (home, second place, movement attribute) are drawn by the tokenizer from fitted distributions, never copied
+Conditions (home, work, movement attribute) are drawn by the tokenizer from fitted distributions, never copied
 from a user. Weeks are made batch by batch; `batches` hands them over one batch at a time, so that a million weeks need
 no more memory than one batch.
 """
@@ -18,7 +18,7 @@ import torch
 
 from ..data.weeks import WeekTable, read_weeks
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
-from ..tokenization.errors import DataError
+from ..tokenization.errors import DataError, renamed_argument
 from ..tokenization.tables import open_table
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks import Weeks
@@ -27,7 +27,7 @@ from .base import MobilityPipeline, read_records
 RESULT_COLUMNS = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]
 _READ = ("user_id", "time", "location_id", "lat", "lon", "duration")
 _HOURS = ("slot", "cell", "trajectory_id")  # columns of frames whose rows are hours, beside those of records
-_CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
+_CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
 
 
 class TrajectoryGenerationPipeline(MobilityPipeline):
@@ -60,6 +60,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
                 f"{self.model.config.num_attributes}."
             )
 
+    @renamed_argument("commute_ids", "work_ids")
     def generate(
         self,
         n: int,
@@ -68,7 +69,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         to: str = "frame",
         start: Any = "2024-01-01",
         home_ids: Any = None,
-        commute_ids: Any = None,
+        work_ids: Any = None,
         attribute_ids: Any = None,
         batch_size: int | None = None,
         progress: bool = False,
@@ -81,7 +82,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
                 only.
             to: `frame` for the long table, `weeks` for (n, L) int32 cells.
             start: local date of the first hour, a Monday where windows are whole weeks.
-            home_ids, commute_ids: (n,) cells instead of drawn ones; both or neither. attribute_ids: (n,) classes.
+            home_ids, work_ids: (n,) cells instead of drawn ones; both or neither. attribute_ids: (n,) classes.
             batch_size: weeks at one time; the pipeline's by default.
             progress: show a bar on stderr.
             options: passed on to the model's `generate`, such as `top_k`, `temperature`, `smoothing_window`.
@@ -100,7 +101,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
             >>> pipe.generate(1000, seed=0, start="2024-03-04")
         """
         self._check_to(to)
-        given = {"home_ids": home_ids, "commute_ids": commute_ids, "attribute_ids": attribute_ids}
+        given = {"home_ids": home_ids, "work_ids": work_ids, "attribute_ids": attribute_ids}
         made = self.batches(n, seed=seed, batch_size=batch_size, progress=progress, **given, **options)
         cells = np.concatenate(list(made))
         return cells if to == "weeks" else self._frame(cells, start=start)
@@ -111,7 +112,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         *,
         seed: int = 0,
         home_ids: Any = None,
-        commute_ids: Any = None,
+        work_ids: Any = None,
         attribute_ids: Any = None,
         batch_size: int | None = None,
         progress: bool = False,
@@ -120,13 +121,14 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         """The weeks of `generate` one batch after the other, (b, L) int32 each; arguments as there. Conditions are
         checked and drawn before the first batch is asked for."""
         _check_options(options)
-        drawn = self._conditions(n, seed, home_ids, commute_ids, attribute_ids)
+        drawn = self._conditions(n, seed, home_ids, work_ids, attribute_ids)
 
         def inputs_of(rows: slice) -> dict[str, np.ndarray]:
             return {name: ids[rows] for name, ids in drawn.items()}
 
         return self._run(n, inputs_of, seed=seed, batch_size=batch_size, progress=progress, options=options)
 
+    @renamed_argument("commute_ids", "work_ids")
     def complete(
         self,
         weeks: Any,
@@ -135,7 +137,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         to: str = "frame",
         start: Any = None,
         home_ids: Any = None,
-        commute_ids: Any = None,
+        work_ids: Any = None,
         attribute_ids: Any = None,
         timezone: Any = None,
         batch_size: int | None = None,
@@ -149,7 +151,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
                 Arrow table, dataset or path. Its rows are weeks (a list column `cells`, or `h0`, `h1`, ...), hours
                 (`slot` and `cell`), visits or points. Of the last three, weeks known by less than half are left out.
             start: local date of the first hour; by default that of the weeks, else 2024-01-01.
-            home_ids, commute_ids, attribute_ids: (N,) instead of what the known hours tell.
+            home_ids, work_ids, attribute_ids: (N,) instead of what the known hours tell.
             timezone: IANA name for naive times of visits or points.
             seed, to, batch_size, progress, options: as in `generate`; column names of a frame, too, as in
                 `user_id="uid"`.
@@ -169,11 +171,11 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         self._checked_size(batch_size)
         columns = {name: options.pop(name) for name in (*_READ, *_HOURS) if name in options}
         _check_options(options)
-        given = {"home_ids": home_ids, "commute_ids": commute_ids, "attribute_ids": attribute_ids}
+        given = {"home_ids": home_ids, "work_ids": work_ids, "attribute_ids": attribute_ids}
         table = self._as_weeks(weeks, timezone=timezone, columns=columns)
         before = self.tokenizer.as_cells(table)
         if any(ids is None for ids in given.values()):
-            self.tokenizer.home_and_commute(before)  # one message for all weeks of which nothing is known
+            self.tokenizer.home_and_work(before)  # one message for all weeks of which nothing is known
         told = {name: ids for name, ids in given.items() if ids is not None}
         self.tokenizer.checked_conditions(len(before), **told)
 
@@ -217,12 +219,12 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
                 made = self.model.generate(*conditions, **inputs, generator=source, **options)
             yield made.cpu().numpy().astype(np.int32)
 
-    def _conditions(self, n: int, seed: int, home: Any, commute: Any, attribute: Any) -> dict[str, np.ndarray]:
-        if (home is None) != (commute is None):
-            raise DataError("home_ids and commute_ids are given together or not at all: one of them is missing.")
+    def _conditions(self, n: int, seed: int, home: Any, work: Any, attribute: Any) -> dict[str, np.ndarray]:
+        if (home is None) != (work is None):
+            raise DataError("home_ids and work_ids are given together or not at all: one of them is missing.")
         if home is not None and attribute is not None:
-            return self.tokenizer.checked_conditions(n, home_ids=home, commute_ids=commute, attribute_ids=attribute)
-        drawn = self.tokenizer.sample_conditions(n, seed=seed, home_ids=home, commute_ids=commute)
+            return self.tokenizer.checked_conditions(n, home_ids=home, work_ids=work, attribute_ids=attribute)
+        drawn = self.tokenizer.sample_conditions(n, seed=seed, home_ids=home, work_ids=work)
         if attribute is not None:
             drawn |= self.tokenizer.checked_conditions(n, attribute_ids=attribute)
         return drawn

@@ -36,7 +36,7 @@ from .fit import fit
 from .presets import MODEL_SETTINGS, RAW_WINDOW_DAYS, SAMOE_BATCHES
 from .rows import ArrayRows
 
-CONDITIONS = ("home_ids", "commute_ids", "attribute_ids")
+CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def test_exploration_return_finds_its_own_parameters_again() -> None:
     ).ravel()
     made = model.generate(6000, seed=0)
     conditions = model.conditions.draw(6000, np.random.default_rng(0))  # the first draw of generate
-    again = ExplorationReturn().fit(made, lat=LAT, lon=LON, home=conditions.home_ids, commute=conditions.commute_ids)
+    again = ExplorationReturn().fit(made, lat=LAT, lon=LON, home=conditions.home_ids, work=conditions.work_ids)
     p, q = (m.rho * np.arange(2, 7) ** -m.gamma for m in (model, again))
     assert q == pytest.approx(p, abs=0.05)
     # Known places are left out of an exploration, which the fit does not know of; so only roughly.

@@ -39,7 +39,7 @@ def walkers(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def fitted(**options) -> HourlyTransformer:
     cells, home, work = walkers()
-    return HourlyTransformer(**SMALL).fit(cells, num_cells=CELLS, home=home, commute=work, **{"epochs": 2, **options})
+    return HourlyTransformer(**SMALL).fit(cells, num_cells=CELLS, home=home, work=work, **{"epochs": 2, **options})
 
 
 def test_changing_a_later_hour_changes_no_earlier_score() -> None:
@@ -105,7 +105,7 @@ def test_the_pattern_is_learned_and_the_conditions_hold() -> None:
     held_out = walkers(100, seed=1)
     options = TrainingOptions(learning_rate=1e-2, weight_decay=0.01, batch_size=32)
     model = HourlyTransformer(**SMALL, dropout=0.0, options=options).fit(
-        cells, num_cells=CELLS, home=home, commute=work, validation=(held_out[0], Conditions(*held_out[1:])), epochs=22
+        cells, num_cells=CELLS, home=home, work=work, validation=(held_out[0], Conditions(*held_out[1:])), epochs=22
     )
     assert model.train_loss[-1] < 0.1 * model.train_loss[0]
     assert model.loss(held_out[0], Conditions(*held_out[1:])) == pytest.approx(min(model.validation_loss), abs=1e-5)
@@ -127,10 +127,10 @@ def test_one_seed_gives_one_result_whatever_the_batches_and_leaves_the_global_ge
 
 def test_a_warm_start_goes_on_with_the_network_of_before() -> None:
     cells, home, work = walkers()
-    given = {"num_cells": CELLS, "home": home, "commute": work}
+    given = {"num_cells": CELLS, "home": home, "work": work}
     model = HourlyTransformer(**SMALL, warm_start=True).fit(cells, **given, epochs=4, seed=0)
     before = {name: values.clone() for name, values in model.network.state_dict().items()}
-    model.fit(cells[:30], **given | {"home": home[:30], "commute": work[:30]}, epochs=0)
+    model.fit(cells[:30], **given | {"home": home[:30], "work": work[:30]}, epochs=0)
     for name, values in model.network.state_dict().items():
         assert torch.equal(values, before[name]), name
     again = model.fit(cells, **given, epochs=1)
@@ -143,7 +143,7 @@ def test_unknown_hours_are_not_predicted() -> None:
     cells, home, work = walkers()
     gaps = np.where(np.random.default_rng(0).random(cells.shape) < 0.3, -1, cells)
     gaps[0] = -1
-    model = HourlyTransformer(**SMALL).fit(gaps, num_cells=CELLS, home=home, commute=work, epochs=2)
+    model = HourlyTransformer(**SMALL).fit(gaps, num_cells=CELLS, home=home, work=work, epochs=2)
     assert len(model.conditions) == 299  # a week without a known hour is left out
     made = model.generate(50, seed=0)
     assert made.min() >= 0 and made.max() < CELLS
@@ -162,7 +162,7 @@ def test_the_training_loss_is_a_mean_over_known_hours() -> None:
     cells[2:, 1:] = -1
     still = TrainingOptions(batch_size=1, learning_rate=0.0)
     model = HourlyTransformer(**SMALL, dropout=0.0, options=still)
-    model.fit(cells, num_cells=CELLS, home=home, commute=work, epochs=1)
+    model.fit(cells, num_cells=CELLS, home=home, work=work, epochs=1)
     assert model.train_loss[0] == pytest.approx(model.loss(cells, Conditions(home, work)), rel=1e-2)
 
 

@@ -286,7 +286,7 @@ def test_codes_are_cached_as_the_codec_gives_them(
     found = examples.train_mstar.coded(codec, toy_weeks.tokenizer, cells).columns
     encoded = toy_weeks.tokenizer(cells, return_tensors="pt")
     assert torch.equal(found["code_ids"], codec.encode(encoded["input_ids"], encoded["attention_mask"]))
-    assert set(found) == {"code_ids", "attention_mask", "home_ids", "commute_ids", "attribute_ids"}
+    assert set(found) == {"code_ids", "attention_mask", "home_ids", "work_ids", "attribute_ids"}
     assert all(torch.equal(found[name], encoded[name]) for name in set(found) - {"code_ids"})
 
 
@@ -297,7 +297,7 @@ def test_noisy_copies_bring_the_codes_that_would_be_right(
     clean = examples.train_mstar.coded(*given).columns
     noisy = examples.train_mstar.coded(*given, noise=0.4, copies=4).columns
     assert all(len(values) == 4 * len(toy_weeks.train) for values in noisy.values())
-    for name in ("attention_mask", "home_ids", "commute_ids", "attribute_ids"):
+    for name in ("attention_mask", "home_ids", "work_ids", "attribute_ids"):
         assert torch.equal(noisy[name], torch.cat([clean[name]] * 4))
     codes, labels = (noisy[name].unflatten(0, (4, -1)) for name in ("code_ids", "labels"))
     assert torch.equal(codes[0], clean["code_ids"]) and torch.equal(labels[0], clean["code_ids"])

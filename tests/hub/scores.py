@@ -63,7 +63,7 @@ def scores(kind: str, model: Any, tokenizer: Any, data: Path) -> dict[str, Any]:
     with torch.no_grad():
         outputs = dict(model(**inputs))
         if kind == "mstar":
-            people = [batch[name] for name in ("home_ids", "commute_ids", "attribute_ids")]
+            people = [batch[name] for name in ("home_ids", "work_ids", "attribute_ids")]
             outputs["weeks"] = model.generate(*people, generator=torch.Generator().manual_seed(7))
     found = {f"tokenizer.{name}": value for name, value in batch.items()}
     found |= {f"model.{name}": value for name, value in outputs.items() if isinstance(value, torch.Tensor)}

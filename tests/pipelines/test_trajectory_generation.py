@@ -25,7 +25,7 @@ BOX = (47.9, 10.9, 48.1, 11.1)
 
 
 class StandIn:
-    """Draws each hour from home, second place and a random cell; notes what it was asked."""
+    """Draws each hour from home, work place and a random cell; notes what it was asked."""
 
     def __init__(self, num_hours: int = 168, num_attributes: int = 4) -> None:
         codec = SimpleNamespace(cells_per_resolution=[4, 16], level_lengths=[1, num_hours])
@@ -38,7 +38,7 @@ class StandIn:
     def generate(
         self,
         home_ids: torch.Tensor,
-        commute_ids: torch.Tensor,
+        work_ids: torch.Tensor,
         attribute_ids: torch.Tensor,
         *,
         generator: torch.Generator,
@@ -46,10 +46,10 @@ class StandIn:
         prefix_mask: torch.Tensor | None = None,
         **options: Any,
     ) -> torch.Tensor:
-        self.calls.append({"home_ids": home_ids, "commute_ids": commute_ids, "attribute_ids": attribute_ids, **options})
+        self.calls.append({"home_ids": home_ids, "work_ids": work_ids, "attribute_ids": attribute_ids, **options})
         hours = self.config.codec_config.level_lengths[-1]
         draws = torch.rand(len(home_ids), hours, 2, generator=generator)
-        choice = torch.stack([home_ids, commute_ids], 1).repeat_interleave(hours, 1).reshape(len(home_ids), 2, hours)
+        choice = torch.stack([home_ids, work_ids], 1).repeat_interleave(hours, 1).reshape(len(home_ids), 2, hours)
         cells = torch.where(draws[..., 0] < 0.5, choice[:, 0], choice[:, 1])
         cells = torch.where(draws[..., 0] > 0.9, (draws[..., 1] * 16).long(), cells)
         if prefix_mask is not None and not self.spoils:
@@ -81,7 +81,7 @@ def real() -> TrajectoryGenerationPipeline:
 
 
 def given_ids(pipe: TrajectoryGenerationPipeline) -> dict[str, np.ndarray]:
-    names = ("home_ids", "commute_ids", "attribute_ids")
+    names = ("home_ids", "work_ids", "attribute_ids")
     return {name: torch.cat([call[name] for call in pipe.model.calls]).numpy() for name in names}
 
 
@@ -136,7 +136,7 @@ def test_options_are_passed_on(pipe: TrajectoryGenerationPipeline) -> None:
 
 def test_given_conditions_replace_drawn_ones(pipe: TrajectoryGenerationPipeline) -> None:
     home, work, kind = np.arange(16), np.full(16, 3), np.arange(16) % 4
-    pipe.generate(16, home_ids=home, commute_ids=work, attribute_ids=kind)
+    pipe.generate(16, home_ids=home, work_ids=work, attribute_ids=kind)
     found = given_ids(pipe)
     assert np.array_equal(found["home_ids"], home) and np.array_equal(found["attribute_ids"], kind)
     pipe.model.calls.clear()
@@ -144,7 +144,7 @@ def test_given_conditions_replace_drawn_ones(pipe: TrajectoryGenerationPipeline)
     found, drawn = given_ids(pipe), pipe.tokenizer.sample_conditions(16, seed=4)
     assert np.array_equal(found["home_ids"], drawn["home_ids"]) and np.array_equal(found["attribute_ids"], kind)
     unfitted = TrajectoryGenerationPipeline(StandIn(), make_tokenizer())
-    unfitted.generate(16, home_ids=home, commute_ids=work, attribute_ids=np.zeros(16, int))
+    unfitted.generate(16, home_ids=home, work_ids=work, attribute_ids=np.zeros(16, int))
     with pytest.raises(ValueError, match="call fit_conditions"):
         unfitted.generate(16)
 
@@ -155,9 +155,9 @@ def test_given_conditions_replace_drawn_ones(pipe: TrajectoryGenerationPipeline)
         ({"n": 0}, "n must be at least 1"),
         ({"n": 1.5}, "n must be at least 1 and an integer, got 1.5"),
         ({"to": "csv"}, "to must be 'frame' or 'weeks'"),
-        ({"home_ids": [1, 2]}, "home_ids and commute_ids are given together or not at all"),
-        ({"home_ids": [1], "commute_ids": [1, 2]}, "home_ids must be 2 integers in 0..15"),
-        ({"home_ids": [1, 16], "commute_ids": [1, 2]}, "home_ids must be 2 integers in 0..15"),
+        ({"home_ids": [1, 2]}, "home_ids and work_ids are given together or not at all"),
+        ({"home_ids": [1], "work_ids": [1, 2]}, "home_ids must be 2 integers in 0..15"),
+        ({"home_ids": [1, 16], "work_ids": [1, 2]}, "home_ids must be 2 integers in 0..15"),
         ({"attribute_ids": [0, 4]}, r"attribute_ids must be 2 integers in 0..3"),
         ({"start": "2024-01-03"}, "start must be a Monday"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
@@ -250,7 +250,7 @@ def test_week_tables_and_frames_of_hours_are_completed_as_their_cells(
 def test_given_conditions_are_cut_into_the_same_batches(pipe: TrajectoryGenerationPipeline) -> None:
     cells = make_gaps(pipe.generate(20, to="weeks"))
     pipe.model.calls.clear()
-    ids = {"home_ids": np.arange(20) % 16, "commute_ids": np.arange(20) % 7, "attribute_ids": np.arange(20) % 4}
+    ids = {"home_ids": np.arange(20) % 16, "work_ids": np.arange(20) % 7, "attribute_ids": np.arange(20) % 4}
     pipe.complete(cells, **ids)
     found = given_ids(pipe)
     assert all(np.array_equal(found[name], ids[name]) for name in ids)
@@ -264,7 +264,7 @@ def test_weeks_that_cannot_be_completed_are_refused(pipe: TrajectoryGenerationPi
     with pytest.raises(ValueError, match="given together or not at all"):
         pipe.complete(np.zeros((2, 168), int), home_ids=[1, 2])
     with pytest.raises(ValueError, match="home_ids must be 2 integers"):
-        pipe.complete(np.zeros((2, 168), int), home_ids=[1], commute_ids=[1, 2])
+        pipe.complete(np.zeros((2, 168), int), home_ids=[1], work_ids=[1, 2])
     with pytest.raises(ValueError, match="attribute_ids must be 2 integers"):
         pipe.complete(np.zeros((2, 168), int), attribute_ids=[0, 0, 0], batch_size=1)
     pipe.model.spoils = True

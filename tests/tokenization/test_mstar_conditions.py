@@ -3,8 +3,10 @@ by their frequencies."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,17 +101,17 @@ def test_medoids_are_weeks_of_the_sample_and_no_single_exchange_improves_them() 
 
 
 def test_the_number_of_classes_is_chosen_by_silhouette() -> None:
-    """Three kinds of people: those who stay, those who commute, those who are somewhere new every hour."""
+    """Three kinds of people: those who stay, those who work, those who are somewhere new every hour."""
     rng = np.random.default_rng(0)
-    stay, commute = np.zeros((20, 168), np.int64), np.zeros((20, 168), np.int64)
-    commute[:, np.arange(168) % 24 // 8 == 1] = 7
+    stay, work = np.zeros((20, 168), np.int64), np.zeros((20, 168), np.int64)
+    work[:, np.arange(168) % 24 // 8 == 1] = 7
     roam = np.array([rng.permutation(np.arange(168) % 30) for _ in range(4)])[rng.integers(0, 4, 20)]
-    for cells in (stay, commute, roam):
+    for cells in (stay, work, roam):
         cells[np.arange(20), rng.integers(1, 168, 20)] = 12
     tokenizer = make_tokenizer()
-    report = tokenizer.fit_conditions(np.concatenate([stay, commute, roam]), num_attributes=None)
+    report = tokenizer.fit_conditions(np.concatenate([stay, work, roam]), num_attributes=None)
     assert report["num_attributes"] == tokenizer.num_attributes == len(tokenizer.medoids) >= 3
-    classes = tokenizer.attributes(np.concatenate([stay, commute, roam])).reshape(3, 20)
+    classes = tokenizer.attributes(np.concatenate([stay, work, roam])).reshape(3, 20)
     assert len(set(classes[0]) | set(classes[1]) | set(classes[2])) == tokenizer.num_attributes
     assert not set(classes[0]) & set(classes[1]) and not set(classes[1]) & set(classes[2])
 
@@ -173,7 +175,7 @@ def test_drawn_conditions_have_the_fitted_distributions(smoothing: float) -> Non
     tables = fit(tokenizer, home, work, kind, smoothing=smoothing)
     drawn = tokenizer.sample_conditions(200_000, seed=1)
     assert all(ids.dtype == np.int64 and ids.shape == (200_000,) for ids in drawn.values())
-    same, was_same = drawn["home_ids"] == drawn["commute_ids"], home == work
+    same, was_same = drawn["home_ids"] == drawn["work_ids"], home == work
     assert abs(same.mean() - tables.same_share) < 0.005
     for now, before in ((same, was_same), (~same, ~was_same)):
         for name, known, size in (("home_ids", home, 30), ("attribute_ids", kind, 4)):
@@ -182,8 +184,8 @@ def test_drawn_conditions_have_the_fitted_distributions(smoothing: float) -> Non
             assert np.abs(found - wanted).max() < 0.01
     for place in (3, 8):
         rows = (drawn["home_ids"] == place) & ~same
-        found = np.bincount(drawn["commute_ids"][rows], minlength=30) / rows.sum()
-        assert np.abs(found - tables.commute_probabilities(place, tokenizer.cell_map)).max() < 0.015
+        found = np.bincount(drawn["work_ids"][rows], minlength=30) / rows.sum()
+        assert np.abs(found - tables.work_probabilities(place, tokenizer.cell_map)).max() < 0.015
 
 
 def test_without_smoothing_second_places_have_their_raw_frequencies() -> None:
@@ -191,7 +193,7 @@ def test_without_smoothing_second_places_have_their_raw_frequencies() -> None:
     tables = fit(tokenizer, home, work, kind, smoothing=0.0)
     rows = (home == 14) & (work != 14)
     wanted = np.bincount(work[rows], minlength=30) / rows.sum()
-    np.testing.assert_allclose(tables.commute_probabilities(14, tokenizer.cell_map), wanted)
+    np.testing.assert_allclose(tables.work_probabilities(14, tokenizer.cell_map), wanted)
 
 
 @settings(max_examples=40, deadline=None)
@@ -215,7 +217,7 @@ def test_second_places_back_off_from_home_to_city(home: int, smoothing: float, s
         total = np.bincount(works[works != home], minlength=30)
     if total.sum() == 0:
         total = np.arange(30) != home
-    found = tables.commute_probabilities(home, tokenizer.cell_map)
+    found = tables.work_probabilities(home, tokenizer.cell_map)
     assert found[home] == 0
     np.testing.assert_allclose(found, total / total.sum(), atol=1e-9)
 
@@ -226,7 +228,7 @@ def test_rare_homes_and_pairs_are_not_stored_and_never_drawn() -> None:
     tables = fit(tokenizer, home, work, kind, min_count=5, smoothing=50.0)
     assert tables.pairs[:, 2].min() >= 5 and tables.home_counts[tables.home_counts > 0].min() >= 5
     drawn = tokenizer.sample_conditions(20_000, seed=0)
-    assert 20 not in drawn["home_ids"] and 21 not in drawn["commute_ids"]
+    assert 20 not in drawn["home_ids"] and 21 not in drawn["work_ids"]
     with pytest.raises(ValueError, match="min_count=1000 leaves no home"):
         fit(tokenizer, home, work, kind, min_count=1000)
 
@@ -243,7 +245,7 @@ def test_with_given_places_only_the_attribute_is_drawn() -> None:
     tokenizer, home, work, kind = draw_weeks()
     fit(tokenizer, home, work, kind)
     places = np.array([0, 1] * 5000)
-    drawn = tokenizer.sample_conditions(10_000, seed=0, home_ids=places, commute_ids=np.zeros(10_000, np.int64))
+    drawn = tokenizer.sample_conditions(10_000, seed=0, home_ids=places, work_ids=np.zeros(10_000, np.int64))
     assert np.array_equal(drawn["home_ids"], places)
     assert set(drawn["attribute_ids"][places == 0]) == {0, 1} and set(drawn["attribute_ids"][places == 1]) == {1, 2, 3}
 
@@ -252,8 +254,8 @@ def test_everybody_at_home_is_a_distribution_too() -> None:
     tokenizer = make_tokenizer()
     tokenizer.fit_conditions(np.full((5, 168), 4), method="distinct_cells", num_attributes=3)
     drawn = tokenizer.sample_conditions(50, seed=0)
-    assert set(drawn["home_ids"]) == set(drawn["commute_ids"]) == {4} and set(drawn["attribute_ids"]) == {0}
-    other = tokenizer.sample_conditions(1, seed=0, home_ids=[4], commute_ids=[5])  # a group that was never seen
+    assert set(drawn["home_ids"]) == set(drawn["work_ids"]) == {4} and set(drawn["attribute_ids"]) == {0}
+    other = tokenizer.sample_conditions(1, seed=0, home_ids=[4], work_ids=[5])  # a group that was never seen
     assert other["attribute_ids"].tolist() == [0]
 
 
@@ -279,3 +281,33 @@ def test_conditions_that_cannot_be_fitted_or_drawn_are_refused() -> None:
         tokenizer.sample_conditions(0, seed=0)
     with pytest.raises(ValueError, match="given together or not at all"):
         tokenizer.sample_conditions(1, seed=0, home_ids=[3])
+
+
+def test_the_old_names_of_work_are_understood_with_a_warning() -> None:
+    tokenizer, cells = make_tokenizer(), make_cells()
+    home, work = tokenizer.home_and_work(cells)
+    with pytest.warns(FutureWarning, match="commute_ids is now work_ids"):
+        batch = tokenizer(cells, home_ids=home, commute_ids=work)
+    assert batch["work_ids"].tolist() == work.tolist() and "commute_ids" not in batch
+    with pytest.warns(FutureWarning, match="home_and_commute is now home_and_work"):
+        assert tokenizer.home_and_commute(cells)[1].tolist() == work.tolist()
+    tokenizer.fit_conditions(cells, method="distinct_cells", num_attributes=3)
+    with pytest.warns(FutureWarning, match="commute_ids is now work_ids"):
+        drawn = tokenizer.sample_conditions(len(home), seed=0, home_ids=home, commute_ids=work)
+    assert drawn["work_ids"].tolist() == work.tolist()
+    with pytest.raises(ValueError, match="two names of one argument"):
+        tokenizer(cells, home_ids=home, work_ids=work, commute_ids=work)
+
+
+def test_hours_of_work_in_files_of_earlier_releases_are_read(tmp_path: Path) -> None:
+    make_tokenizer(work_hours=(9, 12), work_days=(0, 3)).save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    saved = json.loads(file.read_text())
+    old = {name.replace("work_", "commute_"): value for name, value in saved.items()}
+    assert old.keys() - saved.keys() == {"commute_hours", "commute_days"}
+    file.write_text(json.dumps(old))
+    loaded = MstarTokenizer.from_pretrained(tmp_path)
+    assert (loaded.work_hours, loaded.work_days) == ((9, 12), (0, 3))
+    loaded.save_pretrained(tmp_path)
+    again = json.loads(file.read_text())
+    assert again["work_hours"] == [9, 12] and "commute_hours" not in again

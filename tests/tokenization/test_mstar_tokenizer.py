@@ -44,37 +44,37 @@ def test_a_call_gives_every_resolution_a_mask_and_conditions(tensors: str | None
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0, 0.95))
-def test_home_and_second_place_are_what_one_counts_by_hand(seed: int, unknown: float) -> None:
+def test_home_and_work_are_what_one_counts_by_hand(seed: int, unknown: float) -> None:
     cells = make_cells(3, seed=seed, unknown=unknown)
     cells[:, 0] = np.maximum(cells[:, 0], 0)
-    home, commute = TOKENIZER.home_and_commute(cells)
-    for week, home_id, commute_id in zip(cells.tolist(), home.tolist(), commute.tolist()):
+    home, work = TOKENIZER.home_and_work(cells)
+    for week, home_id, work_id in zip(cells.tolist(), home.tolist(), work.tolist()):
         night = [c for slot, c in enumerate(week) if slot % 24 < 8 and c >= 0]
-        work = [c for slot, c in enumerate(week) if 10 <= slot % 24 < 18 and slot < 120 and c >= 0]
+        office = [c for slot, c in enumerate(week) if 10 <= slot % 24 < 18 and slot < 120 and c >= 0]
         # Counter.most_common lists equal counts in the order of their first appearance.
         wanted = Counter(night or [c for c in week if c >= 0]).most_common(1)[0][0]
         assert home_id == wanted
-        assert commute_id == (Counter(work).most_common(1)[0][0] if work else wanted)
+        assert work_id == (Counter(office).most_common(1)[0][0] if office else wanted)
 
 
 def test_hours_that_tell_home_can_be_chosen_and_are_saved(tmp_path: Any) -> None:
     cells = np.zeros((1, 168), np.int32)
     cells[:, 6::24], cells[:, 7::24] = 5, 5
     cells[:, 0::24] = 9
-    tokenizer = make_tokenizer(home_hours=(6, 8), commute_days=(5, 7))
+    tokenizer = make_tokenizer(home_hours=(6, 8), work_days=(5, 7))
     cells[:, 120:] = 7
     tokenizer.save_pretrained(tmp_path)
     for each in (tokenizer, MstarTokenizer.from_pretrained(tmp_path)):
-        home, commute = each.home_and_commute(cells)
-        assert (home.tolist(), commute.tolist()) == ([5], [7])
+        home, work = each.home_and_work(cells)
+        assert (home.tolist(), work.tolist()) == ([5], [7])
 
 
 def test_given_conditions_are_used_as_they_are() -> None:
     cells = make_cells(4)
     batch = TOKENIZER(
-        cells, home_ids=[1, 2, 3, 4], commute_ids=np.array([5, 6, 7, 8]), attribute_ids=torch.zeros(4).long()
+        cells, home_ids=[1, 2, 3, 4], work_ids=np.array([5, 6, 7, 8]), attribute_ids=torch.zeros(4).long()
     )
-    assert batch["home_ids"].tolist() == [1, 2, 3, 4] and batch["commute_ids"].tolist() == [5, 6, 7, 8]
+    assert batch["home_ids"].tolist() == [1, 2, 3, 4] and batch["work_ids"].tolist() == [5, 6, 7, 8]
     assert list(TOKENIZER(cells, conditions=False)) == ["input_ids", "attention_mask"]
 
 
@@ -180,9 +180,9 @@ TIMES = pd.to_datetime(["2024-03-05 07:10", "2024-03-05 09:10"]).tz_localize("UT
         (WEEK - 2, {}, "2 of 2 weeks hold cells outside"),
         (WEEK * 1.0, {}, "cells must be integers, -1 for unknown hours, got float64"),
         (WEEK - 1, {}, "2 of 2 weeks have no known hour"),
-        (WEEK, {"home_ids": [0, 0]}, "home_ids and commute_ids are given together or not at all"),
-        (WEEK, {"home_ids": [0], "commute_ids": [0, 0]}, "home_ids must be 2 integers in 0..29"),
-        (WEEK, {"home_ids": [0, 0], "commute_ids": [0, 30]}, "commute_ids must be 2 integers in 0..29"),
+        (WEEK, {"home_ids": [0, 0]}, "home_ids and work_ids are given together or not at all"),
+        (WEEK, {"home_ids": [0], "work_ids": [0, 0]}, "home_ids must be 2 integers in 0..29"),
+        (WEEK, {"home_ids": [0, 0], "work_ids": [0, 30]}, "work_ids must be 2 integers in 0..29"),
         (WEEK, {"attribute_ids": [0, 1]}, "attribute_ids must be 2 integers in 0..0"),
         (WEEK, {"conditions": False, "attribute_ids": [0, 0]}, "conditions=False contradicts"),
         (WEEK, {"return_tensors": "tf"}, "return_tensors must be None, 'np' or 'pt'"),

@@ -243,7 +243,7 @@ def test_a_simulated_city_gives_home_and_office_of_its_people() -> None:
     town = simulate_city(60, num_days=14, seed=3)
     tokenizer = MstarTokenizer.from_visits(town.visits, timezone=town.timezone)
     weeks = tokenizer.weeks(town.visits)
-    home, _ = tokenizer.home_and_commute(weeks)
+    home, _ = tokenizer.home_and_work(weeks)
     places = town.pois.set_index("location_id")
     at_home = places.loc[town.people["home_id"]]
     true = tokenizer.cells_at(at_home["lat"], at_home["lon"])

@@ -20,7 +20,7 @@ LAYERS = (
     ("baselines", "evaluation", "plotting"),
     ("hub",),
     ("training", "pipelines"),
-    ("benchmark",),
+    ("checkpoints",),
     ("cli",),
 )
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}

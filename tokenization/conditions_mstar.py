@@ -14,7 +14,6 @@ Everything is estimated on the weeks that are given, which should be training we
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from .city_mstar import GridCity
-from .errors import DataError, renamed_argument
+from .errors import DataError, renamed_argument, renamed_method
 from .weeks import blocks, first_hour_of_cell, home_and_work
 
 METHODS = ("none", "medoids", "distinct_cells")
@@ -303,11 +302,7 @@ class ConditionedCity(GridCity):
             work_days=self.work_days,
         )
 
-    def home_and_commute(self, data: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The old name of `home_and_work`, until version 0.2."""
-        message = "home_and_commute is now home_and_work; the old name is accepted until version 0.2."
-        warnings.warn(message, FutureWarning, stacklevel=2)
-        return self.home_and_work(data, **options)
+    home_and_commute = renamed_method("home_and_commute", "home_and_work")
 
     def attributes(self, data: Any, *, workers: int = 1, **options: Any) -> np.ndarray:
         """Movement class of each week, (N,) int64: nearest medoid, or number of distinct cells,

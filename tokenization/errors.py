@@ -52,6 +52,17 @@ def _value(column: Any, row: int) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+def renamed_method(old: str, new: str) -> Callable:
+    """A method under its old name: a FutureWarning, then the method `new`."""
+
+    def with_old_name(self: Any, *args: Any, **kwargs: Any) -> Any:
+        message = f"{old} is now {new}; the old name is accepted until version 0.2."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return getattr(self, new)(*args, **kwargs)
+
+    return with_old_name
+
+
 def renamed_argument(old: str, new: str) -> Callable[[Callable], Callable]:
     """Decorator: the keyword argument `old` of a function still serves as `new`, with a FutureWarning.
 

@@ -19,7 +19,7 @@ from transformers import BatchEncoding
 from .city import City, bounds_of_box
 from .city_tokenizer import CityTokenizer, as_city
 from .clock import DAY_SECONDS, local_midnight, to_local, to_utc
-from .errors import DataError
+from .errors import DataError, renamed_method
 from .grid import PAPER_BOUNDS, Box
 from .records import read_points
 from .series_raw import (
@@ -155,13 +155,15 @@ class RawTokenizer(CityTokenizer):
     def slots_per_day(self) -> int:
         return _MINUTES // self.interval_minutes
 
-    def normalise(self, lat: Any, lon: Any) -> np.ndarray:
+    def normalize(self, lat: Any, lon: Any) -> np.ndarray:
         """Degrees (...), (...) -> box units (..., 2) float64, [longitude, latitude]; nothing is clipped."""
         return self._box.normalize(lat, lon)
 
-    def denormalise(self, coordinates: Any) -> tuple[np.ndarray, np.ndarray]:
+    def denormalize(self, coordinates: Any) -> tuple[np.ndarray, np.ndarray]:
         """Box units (..., 2) -> latitude, longitude (...), float64 degrees."""
         return self._box.denormalize(to_numpy(coordinates))
+
+    normalise, denormalise = renamed_method("normalise", "normalize"), renamed_method("denormalise", "denormalize")
 
     def metres_per_unit(self, *, paper: bool = False) -> np.ndarray:
         """(2,) float64: metres of one box unit of longitude and latitude, true at the box's middle; with `paper` the
@@ -211,7 +213,7 @@ class RawTokenizer(CityTokenizer):
         window = _checked_window(self.model_max_length if max_length is None else max_length, minutes)
         rule = _checked_rule(self.fill if fill is None else fill)
         read = read_points(points, user_id=user_id, time=time, lat=lat, lon=lon, duration=duration)
-        units = self.normalise(read.lat, read.lon)
+        units = self.normalize(read.lat, read.lon)
         strange = self._box.check_inside(units, read.lat, read.lon, (lat, lon), outside=outside)
         kept = ~strange if outside == "drop" and strange.any() else slice(None)
         user, utc, units = read.codes[kept], read.utc[kept], units[kept]
@@ -380,7 +382,7 @@ class RawTokenizer(CityTokenizer):
             utc, exists = to_utc(local.reshape(-1), self.timezone)
             columns["time"] = utc.reshape(rows, length)
             kept = kept & exists.reshape(rows, length)
-        columns["lat"], columns["lon"] = self.denormalise(units)
+        columns["lat"], columns["lon"] = self.denormalize(units)
         return {name: values[kept] for name, values in columns.items()}
 
     batch_decode = decode  # type: ignore[assignment]

@@ -180,7 +180,7 @@ def main() -> None:
     untrained = RawModel(made.config).eval()
     columns = columns_for(made.config, data)
     known = data.columns["observed_mask"].astype(bool)
-    lat, lon = data.tokenizer.denormalise(data.columns["coordinates"])
+    lat, lon = data.tokenizer.denormalize(data.columns["coordinates"])
     vectors = {
         "hand-made": mobility_features(lat, lon, slots_per_day=data.tokenizer.slots_per_day, mask=known).to_numpy(),
         "untrained encoder": embed_windows(untrained, columns),

@@ -33,7 +33,7 @@ READ, LABELLED = ("2024-01-01", "2024-01-08"), ("2024-01-08", "2024-01-15")
 def positions(tokenizer: RawTokenizer, points: pd.DataFrame, days: tuple[str, str]) -> tuple[np.ndarray, ...]:
     """Users (N,), latitude and longitude (N, T) of the week."""
     series = tokenizer.encode_points(points, start=days[0], end=days[1])
-    lat, lon = tokenizer.denormalise(tokenizer.to_batch(series, return_tensors="pt")["coordinates"])
+    lat, lon = tokenizer.denormalize(tokenizer.to_batch(series, return_tensors="pt")["coordinates"])
     return series.user_ids, lat, lon
 
 

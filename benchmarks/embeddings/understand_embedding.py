@@ -107,7 +107,7 @@ def main() -> None:
         parser.error("the checkpoint is of another city; give --users, --held-out and --seed as in its training.")
     first = data.held_out & (data.days == data.days.min())
     columns = data.windows(first)
-    lat, lon = tokenizer.denormalise(columns["coordinates"])
+    lat, lon = tokenizer.denormalize(columns["coordinates"])
     asked, by_hand = facts(lat, lon, slots_per_day=tokenizer.slots_per_day)
     set_seed(options.seed)
     features = {

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..data.frames import DataError
 from ..data.io.records import as_records
 from ..hub.loading import adapter_base, loading
+from ..tokenization.errors import DataError
 from .mstar import evaluate_mstar
 from .raw import evaluate_raw
 from .samoe import evaluate_samoe

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from ..baselines import CopyLast, HourMean
-from ..data.frames import DataError
 from ..data.parts import split_users
 from ..data.trajectory_tasks import TrajectoryTask
 from ..evaluation.trajectories import RollOut, horizon_table
 from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline
+from ..tokenization.errors import DataError
 from ..tokenization.tokenization_raw import RawTokenizer
 from .unseen import Checkpoint
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.frames import DataError
+from ..tokenization.errors import DataError
 
 
 @dataclass(frozen=True)

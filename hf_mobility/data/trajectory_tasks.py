@@ -94,7 +94,7 @@ class TrajectoryTask:
             start_weekday=series.start_weekday[rows],
             slots_per_day=tokenizer.slots_per_day,
             metres_per_unit=tokenizer.metres_per_unit(),
-            degrees=tokenizer.denormalise,
+            degrees=tokenizer.denormalize,
         )
 
     def take(self, rows: Any) -> TrajectoryTask:

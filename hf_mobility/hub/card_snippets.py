@@ -78,7 +78,7 @@ print(pipe.embed_users(points))""",
     "RawForTrajectoryPrediction": _RAW
     + """\
 future = model.generate(batch["coordinates"][:, :8], start_weekday=batch.get("start_weekday"), steps=4)
-print(tokenizer.denormalise(future))  # latitudes and longitudes of the next four slots""",
+print(tokenizer.denormalize(future))  # latitudes and longitudes of the next four slots""",
     "RawForUserProfiling": _RAW
     + """\
 with torch.no_grad():

@@ -119,7 +119,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
     def _histories(self, frame: pd.DataFrame, *, outside: str, fill: str | None) -> _Histories:
         """Every user's last window, as `RawTokenizer.encode_points` fills it, from a checked frame."""
         tokenizer, seconds = self.tokenizer, 60 * self.tokenizer.interval_minutes
-        units = tokenizer.normalise(frame["lat"].to_numpy(), frame["lon"].to_numpy())
+        units = tokenizer.normalize(frame["lat"].to_numpy(), frame["lon"].to_numpy())
         sides = (frame["lat"].to_numpy(), frame["lon"].to_numpy(), ("lat", "lon"))
         strange = Box(*tokenizer.city.bounds).check_inside(units, *sides, outside=outside)
         if outside == "drop":

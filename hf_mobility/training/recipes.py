@@ -15,18 +15,18 @@ import torch
 from transformers import TrainingArguments
 
 from ..data.cutting import describe_grid, describe_weeks, refuse_strays, weeks_on
-from ..data.frames import DataError
 from ..data.week_arrays import shift_weeks
 from ..data.weeks import WeekTable
 from ..hub.loading import load_model
-from ..modeling.codec_mstar import MstarCodecModel
 from ..modeling.configuration_mstar import MstarCodecConfig
 from ..modeling.configuration_raw import RawConfig
 from ..modeling.configuration_samoe import SamoeConfig
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
+from ..modeling.modeling_mstar_codec import MstarCodecModel
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.city import City
+from ..tokenization.errors import DataError
 from ..tokenization.grid import Box, SquareGrid
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.tokenization_raw import RawTokenizer

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 from transformers import TrainingArguments, set_seed
 
-from ..data.frames import DataError
 from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
 from ..data.weeks import WeekTable
 from ..hub.card_facts import CardFacts
 from ..hub.loading import check_folder
 from ..tokenization.city import City
+from ..tokenization.errors import DataError
 from .fit import callers_random_state, nothing, on_device, on_stderr
 from .presets import TRAINING_PRESETS, training_arguments
 from .recipes import Recipe, train_codec, train_mstar, train_raw, train_samoe

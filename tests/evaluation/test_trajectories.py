@@ -29,7 +29,7 @@ def make_task(users: int = 6, known: int = 20, steps: int = 3, seed: int = 0) ->
         start_weekday=np.arange(users) % 7,
         slots_per_day=96,
         metres_per_unit=TOKENIZER.metres_per_unit(),
-        degrees=TOKENIZER.denormalise,
+        degrees=TOKENIZER.denormalize,
     )
 
 

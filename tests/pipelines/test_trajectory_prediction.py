@@ -40,7 +40,7 @@ def make_pipe(*, days: int = 3, **overrides: Any) -> TrajectoryPredictionPipelin
 
 def units(pipe: TrajectoryPredictionPipeline, table: pd.DataFrame) -> np.ndarray:
     """(users, steps, 2) box units of a result."""
-    found = pipe.tokenizer.normalise(table["lat"], table["lon"])
+    found = pipe.tokenizer.normalize(table["lat"], table["lon"])
     return found.reshape(table["user_id"].nunique(), -1, 2)
 
 

@@ -111,7 +111,7 @@ def assert_is_expected(series: RawSeries, rows: list[tuple], tokenizer: RawToken
     for row, (_, _, points, observed) in enumerate(rows):
         piece = slice(series.offsets[row], series.offsets[row + 1])
         lat, lon = np.array(points).T
-        np.testing.assert_allclose(series.coordinates[piece], tokenizer.normalise(lat, lon), atol=1e-6)
+        np.testing.assert_allclose(series.coordinates[piece], tokenizer.normalize(lat, lon), atol=1e-6)
         assert series.observed[piece].astype(int).tolist() == observed
 
 
@@ -150,7 +150,7 @@ def day_of(records: list[tuple[str, float, float]], **kwargs: Any) -> tuple[list
         }
     )
     series = BERLIN.encode_points(frame, **kwargs)
-    lon = BERLIN.denormalise(series.coordinates)[1].round(3)
+    lon = BERLIN.denormalize(series.coordinates)[1].round(3)
     return lon.tolist(), series.observed.astype(int).tolist()
 
 
@@ -181,7 +181,7 @@ def test_records_of_equal_time_are_settled_by_their_values() -> None:
     for rows in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         for rule, lon in (("forward", 13.4), ("paper", 13.2)):
             series = BERLIN.encode_points(frame.iloc[rows], fill=rule)
-            np.testing.assert_allclose(BERLIN.denormalise(series.coordinates)[1], lon, atol=1e-6)
+            np.testing.assert_allclose(BERLIN.denormalize(series.coordinates)[1], lon, atol=1e-6)
 
 
 def test_a_stay_over_the_edge_is_in_both_windows() -> None:
@@ -291,7 +291,7 @@ def test_days_of_23_and_25_hours_have_96_slots() -> None:
         lon = 13.1 + 0.005 * np.arange(len(times))
         series = BERLIN.encode_points({"time": times, "lat": [52.5] * len(times), "lon": lon})
         assert len(series.observed) == 96 and series.observed.sum() == seen
-        found = BERLIN.denormalise(series.coordinates)[1]
+        found = BERLIN.denormalize(series.coordinates)[1]
         if hours == 23:
             assert not series.observed[8:12].any()
             np.testing.assert_allclose(found[7:13], lon[[7, 7, 7, 7, 7, 8]], atol=1e-6)
@@ -366,15 +366,22 @@ def test_the_callers_data_are_not_changed(form: str) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.floats(-90, 90), st.floats(-180, 180))
 def test_denormalised_units_are_the_degrees(lat: float, lon: float) -> None:
-    found_lat, found_lon = BERLIN.denormalise(BERLIN.normalise(lat, lon))
+    found_lat, found_lon = BERLIN.denormalize(BERLIN.normalize(lat, lon))
     assert found_lat == pytest.approx(lat, abs=1e-9) and -180 <= found_lon <= 180
     assert abs((found_lon - lon + 180) % 360 - 180) < 1e-9  # -180 and 180 are one meridian
+
+
+def test_the_old_spelling_is_understood_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="normalise is now normalize"):
+        units = BERLIN.normalise([52.5], [13.4])
+    with pytest.warns(FutureWarning, match="denormalise is now denormalize"):
+        np.testing.assert_array_equal(BERLIN.denormalise(units), BERLIN.denormalize(units))
 
 
 def test_the_papers_box_is_that_of_the_specification() -> None:
     tokenizer = RawTokenizer.from_bounds(timezone="Asia/Shanghai")
     assert tokenizer.bounds == PAPER_BOUNDS and tokenizer.model_max_length == 960
-    units = tokenizer.normalise(np.array([39.9, 41.058964]), np.array([116.4, 115.416827]))
+    units = tokenizer.normalize(np.array([39.9, 41.058964]), np.array([116.4, 115.416827]))
     np.testing.assert_allclose(units[0], [(116.4 - 116.462522) / 1.045695, (39.9 - 40.250521) / 0.808443], atol=1e-9)
     np.testing.assert_allclose(units[1], [-1, 1], atol=1e-9)
     np.testing.assert_allclose(tokenizer.metres_per_unit(), [88_800, 89_900], atol=100)
@@ -384,7 +391,7 @@ def test_the_papers_box_is_that_of_the_specification() -> None:
 def test_metres_are_great_circles() -> None:
     east, north = BERLIN.metres_per_unit()
     lat, lon = 52.5, 13.4
-    a, b = BERLIN.denormalise(np.array([[0.1, 0.0], [0.0, 0.1]]))
+    a, b = BERLIN.denormalize(np.array([[0.1, 0.0], [0.0, 0.1]]))
     for metres, other_lat, other_lon in ((east, a[0], b[0]), (north, a[1], b[1])):
         x = np.radians(other_lon - lon) * np.cos(np.radians((lat + other_lat) / 2))
         found = 6_371_009 * np.hypot(x, np.radians(other_lat - lat))
@@ -394,7 +401,7 @@ def test_metres_are_great_circles() -> None:
 def test_the_box_of_points_is_a_little_wider_than_they_are() -> None:
     frame = make_points((50,))
     tokenizer = RawTokenizer.from_points(frame, timezone="Europe/Berlin", margin=0.1)
-    units = tokenizer.normalise(frame["lat"], frame["lon"])
+    units = tokenizer.normalize(frame["lat"], frame["lon"])
     np.testing.assert_allclose(np.abs(units).max(0), 1 / 1.2, atol=0.01)
     alike = RawTokenizer.from_points({"time": [0], "lat": [48.0], "lon": [11.0]}, timezone="UTC")
     assert alike.bounds == pytest.approx((47.995, 10.995, 48.005, 11.005))

@@ -22,29 +22,36 @@ NUM_SPECIAL = 2  # rows of SAMoE's table before the places: padding and end
 VISIT_FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 CONDITIONS = ("home_ids", "work_ids", "attribute_ids")  # as M-STAR's tokenizer names them
 DAY_SECONDS = 86_400
-BATCH = 32  # users, weeks or windows that a model reads at one time
+BATCH_SIZE = 32
 
 
 class MobilityTaskPipeline(Pipeline):
-    """What the tasks share. Options are given to `pipeline(...)` or to a call, which goes before; the names of columns
-    (`user_id="uid"`) and other options of the tokenizer are among them."""
+    """What the tasks share.
+
+    Options are given to `pipeline(...)`, or to a call, which goes before. The names of columns (`user_id="uid"`) and
+    other options of the tokenizer are among them. `batch_size` (32) is of users, weeks or windows that the model reads
+    at one time.
+    """
 
     _load_tokenizer = True
     _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = False
     forward_options: tuple[str, ...] = ()
     result_options: tuple[str, ...] = ()
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
         if isinstance(inputs, (list, tuple)) and inputs:
             if all(isinstance(record, Mapping) and not _has_columns(record) for record in inputs):
                 inputs = {name: [record.get(name) for record in inputs] for name in inputs[0]}
-        return super().__call__(inputs, **options)
+            elif all(isinstance(week, (list, tuple)) for week in inputs):
+                inputs = np.asarray(inputs)
+        rows = batch_size or self._batch_size or BATCH_SIZE
+        return super().__call__(inputs, batch_size=1, rows=rows, **options)  # one table at a time
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         options.pop("local_files_only", None)  # of `pipeline`
         forward, result = (
             {name: options.pop(name) for name in names if name in options}
-            for names in (self.forward_options, self.result_options)
+            for names in (("rows", *self.forward_options), self.result_options)
         )
         return options, forward, result
 
@@ -78,11 +85,11 @@ class HubNextLocationPipeline(MobilityTaskPipeline):
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
         return {"visits": tensors, "city": self.tokenizer.location_features, "users": visits["users"]}
 
-    def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, input_tensors: dict[str, Any], rows: int = BATCH_SIZE) -> dict[str, Any]:
         table = self.model.encode_locations(input_tensors["city"])
         parts = [
             self.model(**part, location_table=table, logits_to_keep=1).logits[:, -1, NUM_SPECIAL:].float().softmax(-1)
-            for part in _parts(input_tensors["visits"])
+            for part in _parts(input_tensors["visits"], rows)
         ]
         return {"probabilities": torch.cat(parts), "users": input_tensors["users"]}
 
@@ -134,10 +141,12 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
             inputs |= {"prefix_ids": inputs.pop("input_ids"), "prefix_mask": inputs.pop("attention_mask")}
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
 
-    def _forward(self, input_tensors: dict[str, Any], seed: int = 0, **options: Any) -> dict[str, Any]:
+    def _forward(
+        self, input_tensors: dict[str, Any], rows: int = BATCH_SIZE, seed: int = 0, **options: Any
+    ) -> dict[str, Any]:
         source = torch.Generator().manual_seed(seed)  # one for all parts, on the CPU
         parts = []
-        for part in _parts(input_tensors):
+        for part in _parts(input_tensors, rows):
             conditions = [part.pop(name) for name in CONDITIONS]
             parts.append(self.model.generate(*conditions, **part, generator=source, **options))
         return {"cells": torch.cat(parts)}
@@ -191,15 +200,15 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
         order = np.argsort(np.asarray(found["users"]), kind="stable")
         return {name: [values[row] for row in order] for name, values in found.items()}
 
-    def _forward(self, input_tensors: dict[str, Any], horizon: float = 2.0) -> dict[str, Any]:
+    def _forward(self, input_tensors: dict[str, Any], rows: int = BATCH_SIZE, horizon: float = 2.0) -> dict[str, Any]:
         steps = round(horizon * 60 / self.tokenizer.interval_minutes)
         if steps < 1:
             raise ValueError(f"horizon must be at least one slot of {self.tokenizer.interval_minutes} minutes.")
         parts = []
-        for first in range(0, len(input_tensors["series"]), BATCH):
-            rows = slice(first, first + BATCH)
-            weekday = torch.tensor([(int(start) // DAY_SECONDS + 3) % 7 for start in input_tensors["start"][rows]])
-            parts.append(self._roll_on(input_tensors["series"][rows], weekday, steps))
+        for first in range(0, len(input_tensors["series"]), rows):
+            part = slice(first, first + rows)
+            weekday = torch.tensor([(int(start) // DAY_SECONDS + 3) % 7 for start in input_tensors["start"][part]])
+            parts.append(self._roll_on(input_tensors["series"][part], weekday, steps))
         return {"points": torch.cat(parts), "users": input_tensors["users"], "time": input_tensors["time"]}
 
     def _roll_on(self, series: list[torch.Tensor], weekday: torch.Tensor, steps: int) -> torch.Tensor:
@@ -256,9 +265,10 @@ class HubMobilityEmbeddingPipeline(MobilityTaskPipeline):
         slots = torch.from_numpy(np.diff(series.offsets)).double()
         return {"points": batch, "slots": slots, "user": series.user_index, "users": series.users}
 
-    def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, input_tensors: dict[str, Any], rows: int = BATCH_SIZE) -> dict[str, Any]:
         encoder = getattr(self.model, "model", self.model)
-        parts = [encoder(**part, use_cache=False).user_embedding.float() for part in _parts(input_tensors["points"])]
+        batches = _parts(input_tensors["points"], rows)
+        parts = [encoder(**part, use_cache=False).user_embedding.float() for part in batches]
         return input_tensors | {"embeddings": torch.cat(parts)}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -291,10 +301,10 @@ def _has_columns(record: Mapping[str, Any]) -> bool:
     return any(isinstance(value, (list, tuple, np.ndarray)) for value in record.values())
 
 
-def _parts(batch: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-    """The rows of a batch, `BATCH` at one time."""
-    for first in range(0, len(next(iter(batch.values()))), BATCH):
-        yield {name: values[first : first + BATCH] for name, values in batch.items()}
+def _parts(batch: dict[str, torch.Tensor], rows: int) -> Iterator[dict[str, torch.Tensor]]:
+    """A batch, `rows` of it at one time."""
+    for first in range(0, len(next(iter(batch.values()))), rows):
+        yield {name: values[first : first + rows] for name, values in batch.items()}
 
 
 def _last_days(series: Any, slots_per_day: int) -> np.ndarray:

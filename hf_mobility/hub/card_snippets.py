@@ -1,6 +1,6 @@
 """The Python that a model card shows, one snippet per class: it loads the very folder and runs as it stands.
 
-Unusual: `{name}` and the like are filled by `snippet`, so that a snippet never names a condition that its city lacks.
+`{name}` and the like are filled by `snippet`, so that a snippet never names a condition that its city lacks.
 """
 
 from __future__ import annotations

@@ -82,6 +82,8 @@ def test_every_form_of_records_is_one_input_and_a_list_of_tables_several(visits:
     for records in (visits.to_dict("list"), visits.to_dict("records")):
         assert pipe(records) == whole
     assert pipe(renamed, user_id="uid") == whole
+    one_by_one = pipe(visits, batch_size=1)
+    assert [row["location_id"] for row in one_by_one] == [row["location_id"] for row in whole]
     first, second = pipe([visits[visits["user_id"] == "a"], visits[visits["user_id"] == "b"].to_dict("list")])
     assert [row["location_id"] for row in first + second] == [row["location_id"] for row in whole[:4]]
 
@@ -105,7 +107,9 @@ def test_drawn_weeks_are_those_of_the_packages_pipeline() -> None:
 def test_known_hours_of_weeks_are_kept() -> None:
     weeks = np.full((2, 168), -1)
     weeks[:, 20:90] = [[17], [40]]
-    found = pd.DataFrame(task("trajectory-generation", MSTAR)(weeks))
+    pipe = task("trajectory-generation", MSTAR)
+    found = pd.DataFrame(pipe(weeks))
+    assert pipe(weeks.tolist(), batch_size=1) == found.to_dict("records")
     cells = found["cell"].to_numpy().reshape(2, 168)
     assert np.array_equal(cells[:, 20:90], weeks[:, 20:90]) and (cells >= 0).all()
     wanted = TrajectoryGenerationPipeline.from_pretrained(MSTAR).complete(weeks, seed=0)

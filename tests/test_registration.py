@@ -51,6 +51,10 @@ CASES = {
     "from hf_mobility.modeling import SamoeConfig, SamoeModel\n"
     "assert methods == [PreTrainedConfig.save_pretrained, PreTrainedModel.save_pretrained]\n"
     "assert SamoeConfig.save_pretrained is PreTrainedConfig.save_pretrained\n",
+    "a name that transformers has": "from hf_mobility.hub import auto\n"
+    "auto.SYSTEMS['gpt2'] = auto.SYSTEMS['mobility_raw']\n"
+    "from transformers import AutoConfig\n"
+    "assert AutoConfig.for_model('gpt2').model_type == 'gpt2'\n",
     "a class of the folders": "from hf_mobility.modeling import RawModel, SamoeConfig\n"
     "from hf_mobility.tokenization import RawTokenizer\n"
     "import hf_mobility\n"

@@ -75,8 +75,15 @@ def register() -> None:
     }
     for name in [name for name in waiting if name in sys.modules]:
         if _is_complete(sys.modules[name]):
-            waiting.pop(name)(sys.modules[name])
+            _attempt(waiting.pop(name), sys.modules[name])
     sys.meta_path.insert(0, _AfterImport(waiting))
+
+
+def _attempt(action: Callable[[Any], None], module: ModuleType) -> None:
+    try:
+        action(module)
+    except Exception as error:  # importing transformers works all the same
+        logging.getLogger(__name__).warning("%s is not registered with %s: %r", _PACKAGE, module.__name__, error)
 
 
 def _register_configs(module: Any) -> None:
@@ -215,4 +222,4 @@ class _AfterImport(MetaPathFinder, Loader):
         loader.exec_module(module)
         if module.__spec__ is not None:
             module.__spec__.loader = loader
-        self.waiting.pop(name)(module)
+        _attempt(self.waiting.pop(name), module)

@@ -60,7 +60,8 @@ class HubNextLocationPipeline(MobilityTaskPipeline):
     """Task `next-location` (SAMoE): visits -> where every user goes next.
 
     Options: `top_k` (5) places per user; `context` (512) visits that the model looks back on; `unknown` and the names
-    of columns, see `SamoeTokenizer.encode_visits`.
+    of columns, see `SamoeTokenizer.encode_visits`. For an adapter, give its city as well (`tokenizer=folder`):
+    transformers takes the base model's.
 
     Returns:
         Per user and rank: `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`.

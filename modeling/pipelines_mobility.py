@@ -20,7 +20,6 @@ from transformers import Pipeline
 
 NUM_SPECIAL = 2  # rows of SAMoE's table before the places: padding and end
 VISIT_FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
-CONDITIONS = ("home_ids", "work_ids", "attribute_ids")  # as M-STAR's tokenizer names them
 DAY_SECONDS = 86_400
 BATCH_SIZE = 32
 
@@ -148,8 +147,8 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
         source = torch.Generator().manual_seed(seed)  # one for all parts, on the CPU
         parts = []
         for part in _parts(input_tensors, rows):
-            conditions = [part.pop(name) for name in CONDITIONS]
-            parts.append(self.model.generate(*conditions, **part, generator=source, **options))
+            known = {name: part.pop(name) for name in ("prefix_ids", "prefix_mask") if name in part}
+            parts.append(self.model.generate(*part.values(), **known, generator=source, **options))
         return {"cells": torch.cat(parts)}
 
     def postprocess(self, model_outputs: dict[str, Any], start: str = "2024-01-01") -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """One city as M-STAR sees it: nested grids, a time zone and the slots of a week; records -> weeks -> long tables.
 
-Unusual: it is the part of `MstarTokenizer` that knows nothing of transformers' tokenizers, split off to keep both
+It is the part of `MstarTokenizer` that knows nothing of transformers' tokenizers, split off to keep both
 readable.
 """
 

@@ -46,7 +46,10 @@ def column(frame: Any, name: str, role: str | None = None) -> Any:
     values = frame[name]
     if hasattr(values, "to_pandas") and not hasattr(values, "dtype"):
         return values.to_pandas()  # an Arrow column; numpy would lose its time zone
-    return values if hasattr(values, "dtype") else np.asarray(values)
+    if hasattr(values, "dtype"):
+        return values
+    is_text = len(values) > 0 and isinstance(values[0], str)
+    return np.asarray(values, dtype=object if is_text else None)  # fixed-width text is as wide as the longest one
 
 
 def read_times(frame: Any, name: str) -> np.ndarray:
@@ -170,9 +173,9 @@ def parse_cells(values: Any, name: str, *, columns: int | None, num_cells: int) 
         numbers = known.astype(np.int64)
         numbers = np.where(numbers == known, numbers, num_cells)  # a part of a cell is no cell
     else:
-        texts, back = np.unique(given.astype(str), return_inverse=True)
-        codes = [_cell_number(text, columns, num_cells) for text in texts.tolist()]
-        numbers = np.array(codes, np.int64)[back.reshape(-1)]
+        texts = list(map(str, given.reshape(-1).tolist()))
+        cells = {text: _cell_number(text, columns, num_cells) for text in set(texts)}
+        numbers = np.fromiter(map(cells.__getitem__, texts), np.int64, len(texts))
     outside = np.flatnonzero((numbers < -1) | (numbers >= num_cells))
     if len(outside):
         raise DataError(

@@ -1,6 +1,6 @@
 """RAW's tokenizer: one city's box and clock. It turns points into regular series of box units, and back.
 
-Unusual: there are no tokens. `__call__` takes records (pandas frame, Arrow table, dataset, dict of columns, list of
+There are no tokens. `__call__` takes records (pandas frame, Arrow table, dataset, dict of columns, list of
 dicts) and returns `coordinates` (N, T, 2), float32, [longitude, latitude] scaled so that the box is -1..1; text is
 refused with a sentence. A row is one person's window of whole days; every window starts at a local midnight that is the
 same for everybody, because a slot's position is all the time that the model sees. How slots without a record are filled

@@ -1,7 +1,7 @@
 """SAMoE's tokenizer: one city. It turns visits into ids and tensors, and holds everything local that the weights do
 not.
 
-Unusual: the vocabulary is the list of the city's locations (0 = padding, 1 = end of trajectory, k + 2 = location k),
+The vocabulary is the list of the city's locations (0 = padding, 1 = end of trajectory, k + 2 = location k),
 and calling it returns, beside the ids, `location_features`, the table by which the model knows the places. Records are
 read by their columns, so a pandas frame, an Arrow table, a dict of lists and a list of dicts all work. The text path
 ("id id id") stays alive for generic tools.

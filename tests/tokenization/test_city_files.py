@@ -321,9 +321,12 @@ def test_a_long_id_is_refused_before_it_costs_memory() -> None:
     city = City(location_ids=[*ids[1:], "x" * 1_000], **values)
     assert city.index_of(["x" * 100_000, "p3", "x" * 1_000]).tolist() == [-1, 2, 7_499]
     tokenizer = SamoeTokenizer.from_city(city)
-    encoded = tokenizer.encode_visits(
-        {"location_id": np.array(["p1", "y" * 100_000], dtype=object), "time": [0, 60]}, unknown="drop"
-    )
+    visits = {"location_id": ["p1"] * 7_499 + ["y" * 100_000], "time": list(range(7_500))}
+    encoded = tokenizer.encode_visits(visits, unknown="drop")
+    with pytest.raises(
+        ValueError, match=r"1 visits are at 1 locations that this city does not list, first \['y{40}'\]"
+    ):
+        tokenizer.encode_visits(visits)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert encoded["input_ids"].tolist() == [2] and peak < 20_000_000  # fixed-width text would be 3 GB
+    assert encoded["input_ids"].tolist() == [2] * 7_499 and peak < 20_000_000  # fixed-width text would be 3 GB

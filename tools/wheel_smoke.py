@@ -111,7 +111,7 @@ def check_verbs(samoe: Path, mstar: Path, raw: Path) -> None:
     """The small checkpoints do their work for eight simulated people."""
     made = simulate_city(8, num_days=10, num_locations=60, seed=5)
     city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois)
-    local = adapt(samoe, city, made.visits, strength="weak")
+    local = adapt(samoe, made.visits, city=city, strength="weak")
     with tempfile.TemporaryDirectory() as adapted:
         local.save_pretrained(adapted)
         for folder, options in ((samoe, {"city": city}), (adapted, {})):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from .pages import embeddings, generation, next_location, speed
+from .pages import checkpoints, embeddings, generation, next_location, speed
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_METRICS, VALUE_METRICS = ("accuracy", "f1", "auc"), ("mae", "pcc", "r2")
@@ -35,6 +35,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     ),
     "mstar codec ablation": generation.codec_ablation,
     "mstar simulated": lambda: generation.generation("mstar_simulated"),
+    "mstar movement": lambda: generation.movement("mstar_simulated"),
+    "mstar own city": lambda: generation.generation("mstar_own_city"),
     "mstar days": lambda: generation.generation("mstar_days"),
     "mstar cabs": lambda: generation.generation("mstar_cabs"),
     "mstar settings": lambda: generation.settings("mstar_settings"),
@@ -46,6 +48,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar codecs and generators": generation.generators_by_codec,
     "mstar speed": lambda: speed.mstar_speed("mstar_speed"),
     "mstar speed gpu": lambda: speed.mstar_speed("mstar_speed_gpu"),
+    "checkpoints": checkpoints.checkpoints,
     "transfer": lambda: next_location.wide("all", ("acc@1", "mrr")),
     "new places": lambda: next_location.wide("new places", ("acc@10", "mrr")),
     "known places": lambda: next_location.wide("known places", ("acc@1", "mrr")),
@@ -81,7 +84,7 @@ def fill(text: str) -> str:
 
 def main() -> None:
     cards = sorted((ROOT / "checkpoints").glob("*/README.md"))
-    docs = [ROOT / "docs" / name for name in ("results.md", "embeddings.md")]
+    docs = sorted((ROOT / "docs/results").glob("*.md"))
     for page in (ROOT / "README.md", *docs, *cards):
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -20,12 +20,12 @@ from hf_mobility.hub.cards import CardFacts, model_card
 
 OURS = "hf_mobility 0.1.0.dev0"
 SIMULATED = (
-    "Simulated. 3,000 people of one simulated city, eight weeks each, 272 cells of 1 km; half of the people for "
-    "training, a fifth for validation, the rest for test. No real trace: the weeks describe nobody, and no real city."
+    "Simulated. 3,000 users of one simulated city, eight weeks each, 272 cells of 1 km; half of the users for "
+    "training, a fifth for validation, the rest for test. No real trace, and no real city."
 )
 SIMULATED_BIAS = (
-    "Those of the simulator: every role, shift and trip is one that somebody wrote into it, and its people live by "
-    "exploration and preferential return. **Not for** conclusions about real people or places."
+    "Those of the simulator, whose users follow written roles, shifts and trips, and exploration and preferential "
+    "return. **Not for** conclusions about real people or places."
 )
 
 
@@ -43,7 +43,7 @@ def transfer_results() -> pd.DataFrame:
 def samoe_small() -> CardFacts:
     return CardFacts(
         summary="SAMoE / TrajMoE (arXiv 2505.18670) in hf_mobility's `extended` variant: 2 layers, width 128, "
-        "1,456,542 parameters. Predicts the next place of a person\nin **any** city; a city is a tokenizer, not a "
+        "1,456,542 parameters. Predicts the next place of a user\nin **any** city; a city is a tokenizer, not a "
         "weight.",
         notes='**The city in this folder is simulated** ("Simville"), so that the folder loads in one line without '
         "shipping real places. Bring your own, as below.",
@@ -51,12 +51,12 @@ def samoe_small() -> CardFacts:
         'timezone="Europe/Paris"))`. '
         "Limits and bias of the whole family: MODEL_CARD.md of the repository.",
         training_data="Open check-ins of 12 cities (`sources.txt`): Foursquare TSMC2014 (New York), TIST2015 "
-        "(Singapore and seven US and Mexican metros), Gowalla\n(Dallas, Kansas City, San Francisco Bay); people with "
+        "(Singapore and seven US and Mexican metros), Gowalla\n(Dallas, Kansas City, San Francisco Bay); users with "
         "at least 10 visits, 265,055 training targets, 2009-2013. Nobody with 10 visits or more in one of\nthe four "
         "target cities below.",
-        bias="Check-ins are what app users chose to announce: young, urban, smartphone-owning people, bars and offices "
-        "more than homes and night shifts. Most of\nthe cities are in North America. Nothing was corrected for this, "
-        "and whether the model serves other people equally well has not been measured.",
+        bias="Check-ins are what app users chose to announce. These users are young and urban, and announce bars and "
+        "offices more than homes and night shifts.\nMost of the cities are in North America. Nothing was corrected for "
+        "this. Whether the model serves others equally well has not been measured.",
         weights_license="research use, because the check-ins that they were trained on carry no open licence",
         data_license="not included; Foursquare TSMC2014 and TIST2015, Gowalla: published for research, no open licence",
         command="python -m benchmarks.next_location.pretrain_samoe --output checkpoints/samoe-small",
@@ -65,17 +65,18 @@ def samoe_small() -> CardFacts:
         results=transfer_results(),
         ours="SAMoE zero-shot",
         figures="Cities never seen in training, Acc@1/MRR over all venues; protocol, intervals and losses to baselines "
-        f"in docs/results.md.\n\n{marked('transfer')}",
-        privacy="The model repeats a person's own past places back to whoever asks with that past; it holds no person "
-        "of its own, and was trained without\nuser ids. Whether a person's presence in the training data could be "
-        "inferred has **not** been tested.",
+        "in docs/results/next_location.md. Adapting on 5 % of check-ins gains nothing.\n\n"
+        f"{marked('transfer')}",
+        privacy="The model repeats a user's past places to whoever gives it that past. It stores no user, and was "
+        "trained without user ids.\nWhether a user's presence in the training data can be inferred has **not** been "
+        "tested.",
     )
 
 
 def mstar_codec_small() -> CardFacts:
     return CardFacts(
         summary="Codec of M-STAR (arXiv 2512.07314), variant `corrected`: weeks of hourly cells <-> 204 codes on four "
-        "time scales. Width 64, 1,024 codes, nested cells, no encoder layers.",
+        "time scales. Width 64, 1,024 codes, hierarchical cell embeddings, no encoder layers.",
         notes="A codec belongs to its grid: for another city train one, `hf-mobility train --system mstar-codec`.",
         training_data=SIMULATED,
         bias=SIMULATED_BIAS,
@@ -88,23 +89,24 @@ def mstar_codec_small() -> CardFacts:
         seed=0,
         versions=f"transformers 5.23, torch 2.13, {OURS}; two CPU cores",
         results=read("mstar_codec").assign(
-            model="mstar-codec-small", data=lambda table: table["data"] + " weeks, " + table["part"] + " people"
+            model="mstar-codec-small", data=lambda table: table["data"] + " weeks, " + table["part"] + " users"
         ),
         ours="mstar-codec-small",
-        figures=f"Round trip of weeks of people it has not seen; there is no baseline for a codec.\n\n"
+        figures="Round trip of weeks of users it has not seen; there is no baseline for a codec.\n\n"
         f"{marked('mstar codec')}",
-        privacy="Trained on weeks of people who do not exist: there is nobody to protect. A codec of real weeks "
-        "should be audited before it is published.",
+        privacy="Trained on simulated users only. A codec of real weeks should be audited before it is published.",
     )
 
 
 def mstar_small() -> CardFacts:
     table = read("mstar_simulated")
     return CardFacts(
-        summary="M-STAR (arXiv 2512.07314), variant `corrected`, with its codec inside: writes weeks of hourly cells, "
-        "given a home, a work place and a class of movement, or\nfrom nothing. 3 layers, width 96.",
-        notes="Nearer to the real weeks than Markov chains and exploration and return, and a little nearer than an "
-        "hour-by-hour transformer of its size: see the figures.\nA generator belongs to its grid.",
+        summary="M-STAR (arXiv 2512.07314), variant `corrected`, with its codec inside: generates weeks of hourly "
+        "cells, given home, work and a movement class, or\nfrom nothing. 3 layers, width 96.",
+        notes="In the mean of six divergences it is nearer to the real weeks than Markov chains and exploration and "
+        "return (EPR).\nEPR is nearer in daily motifs, places per day and stay rate. Users change their work place from "
+        "day to day, homes that were no home in training are not kept,\nand completion of known weeks loses to copying "
+        "the same hour of another day. A generator belongs to its grid.",
         training_data=SIMULATED,
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
@@ -116,9 +118,9 @@ def mstar_small() -> CardFacts:
         versions=f"transformers 5.23, torch 2.13, {OURS}; two CPU cores",
         results=table[table["model"] != "real itself"].assign(data=table["data"] + " weeks"),
         ours="M-STAR mstar-small",
-        figures="Fidelity on people that no stage has seen, conditions drawn, baselines first; what the columns mean "
-        "is in docs/results.md. Against 2,000 weeks; `mstar-eight-levels` is the one shipped before, on another "
-        "codec:\n\n"
+        figures="Fidelity on users that no stage has seen, conditions drawn, baselines first. What the columns mean, "
+        "and what the mean of six does not show,\nis in docs/results/generation.md. Against 2,000 weeks; "
+        "`mstar-eight-levels` is an earlier form, on another codec:\n\n"
         f"{marked('mstar simulated')}",
         privacy=copying(table),
     )
@@ -127,17 +129,18 @@ def mstar_small() -> CardFacts:
 def raw_small() -> CardFacts:
     table = read("raw_rollout_simulated")
     table = table[(table["subset"] == "moving") & (table["minutes"] == 150)].assign(
-        data="simulated people who moved over 500 m, 2.5 hours"
+        data="simulated users who moved over 500 m, 2.5 hours"
     )
     return CardFacts(
-        summary="RAW (arXiv 2311.10471): a causal encoder of positions every 15 minutes over one week; embeds people "
+        summary="RAW (arXiv 2311.10471): a causal encoder of positions every 15 minutes over one week; embeds users "
         "and regions and rolls positions forward. 4 layers, width 128,\n`delta_targets` (the head gives the "
         "displacement from the last point; the paper's gives the position).",
-        notes="**The box in this folder is that of a simulated city.** A vector is comparable only with vectors of "
-        "this checkpoint, on windows of the same length that begin on the same\nweekday. It tells commuters as well as "
-        "hand-made features do; two hours ahead the hour's mean position is a better guess: see docs/embeddings.md.",
-        training_data="Simulated. The first and the second week of 2,000 people of one simulated city, each a window "
-        "of its own, a position every 15 minutes; 2,000 other people are held out. No real trace.",
+        notes="**The bounds in this folder are those of a simulated city**; in another city's bounds it errs far more "
+        "than standing still. A vector is comparable only with\nvectors of this checkpoint, on windows of the same "
+        "length and first weekday. Simple baselines beat it on most tasks: for commuters the labelling\nrule of a week, "
+        "hours ahead the hour's mean position. See docs/results/embeddings.md.",
+        training_data="Simulated. The first and the second week of 2,000 users of one simulated city, each a window "
+        "of its own, a position every 15 minutes; 2,000 other users are held out. No real trace.",
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
@@ -147,22 +150,22 @@ def raw_small() -> CardFacts:
         versions=f"transformers 5.23, torch 2.11, {OURS}; one H100",
         results=table,
         ours="RAW",
-        figures=f"Roll-outs that end at 19 h, people held out, baselines first:\n\n{marked('raw roll-out simulated')}",
-        privacy="Trained on people who do not exist: there is nobody to protect. The vector of a real person is "
-        "personal data, see docs/embeddings.md.",
+        figures=f"Roll-outs that end at 19 h, users held out, baselines first:\n\n{marked('raw roll-out simulated')}",
+        privacy="Trained on simulated users only. The vector of a real user is personal data: it finds the same user "
+        "again.",
     )
 
 
 def copying(table: pd.DataFrame) -> str:
-    """What the evaluation found to be copied, beside real people whom nobody trained on."""
+    """What the evaluation found to be copied, beside users that were not trained on."""
     rows = table.set_index("model")
     made, real = rows.loc["M-STAR mstar-small"], rows.loc["real itself"]
     return (
         f"Of {made['n']:.0f} generated weeks {100 * made['copied_moving']:.1f} % of those with a move equal a training "
-        f"week (unseen people's own: {100 * real['copied_moving']:.1f} %). They share on average\n"
-        f"{100 * made['overlap']:.1f} % of their hours with the nearest training week (unseen people: "
-        f"{100 * real['overlap']:.1f} %). The people of training are simulated. No proof for weeks of\nreal people: "
-        "train on those, then audit with `hf_mobility.evaluation.audit`."
+        f"week (unseen users' own: {100 * real['copied_moving']:.1f} %). They share on average\n"
+        f"{100 * made['overlap']:.1f} % of their hours with the nearest training week (unseen users: "
+        f"{100 * real['overlap']:.1f} %). Nearly all pairs of home and work occur in training,\nand the city file "
+        "lists them. The training users are simulated; for real ones, audit with `hf_mobility.evaluation.audit`."
     )
 
 

@@ -1,8 +1,9 @@
-"""Every Python block of README.md and docs/*.md runs as it stands.
+"""Every Python block of README.md and docs/ runs as it stands.
 
-Unusual: the blocks of one file share one namespace, in order, in one process of their own in an empty folder, without
-network. `checkpoints` and `examples` are linked into that folder, because the text names them relative to a checkout. A
-block is left out only where the text says so: ```python title="skip", or `<!-- skip -->` above the fence.
+The blocks of one file share one namespace, in order, in one process in an empty folder, without network. `checkpoints`
+and `examples` are linked into that folder, because the text names them relative to a checkout. A block is left out only
+where the text says so: ```python title="skip", or `<!-- skip -->` above the fence. The README's first block must also
+run without a warning.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
     r"^(?P<indent>[ \t]*)```python\b(?P<title>[^\n]*)\n(?P<code>.*?)^(?P=indent)```[ \t]*$",
     flags=re.MULTILINE | re.DOTALL,
@@ -46,32 +47,36 @@ def test_blocks_marked_skip_are_left_out_and_lines_keep_their_numbers() -> None:
     assert second.index("y") == 13
 
 
-@pytest.mark.skipif(not README.is_file(), reason="README.md is not written yet")
-def test_the_readme_has_python_to_run() -> None:
-    assert python_blocks(README.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
-    if not page.is_file():
-        pytest.skip(f"{page.name} is not written yet")
-    blocks = python_blocks(page.read_text(encoding="utf-8"))
-    if not blocks:
-        pytest.skip(f"{page.name} has no Python block to run")
-    for name in ("checkpoints", "examples"):
-        (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
+def run(blocks: list[str], name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The blocks one after the other in a new process; tracebacks name the page and its lines."""
+    for linked in ("checkpoints", "examples"):
+        (folder / linked).symlink_to(ROOT / linked, target_is_directory=True)
     runner = "import sys\nspace = {'__name__': '__main__'}\n"
     for number, code in enumerate(blocks):
-        (tmp_path / f".block{number}").write_text(code, encoding="utf-8")
-        # The page's own name stands in the traceback, with the line number of the page.
-        runner += f"exec(compile(open('.block{number}', encoding='utf-8').read(), {page.name!r}, 'exec'), space)\n"
+        (folder / f".block{number}").write_text(code, encoding="utf-8")
+        runner += f"exec(compile(open('.block{number}', encoding='utf-8').read(), {name!r}, 'exec'), space)\n"
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
-    result = subprocess.run(
-        [sys.executable, "-c", runner], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", runner]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def pages_with_python() -> list[Path]:
+    return [page for page in PAGES if python_blocks(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("page", pages_with_python(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    result = run(python_blocks(page.read_text(encoding="utf-8")), page.name, tmp_path)
     assert result.returncode == 0, f"{page.name}:\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+
+
+def test_the_first_block_of_the_readme_prints_a_prediction_and_no_warning(tmp_path: Path) -> None:
+    result = run(python_blocks(README.read_text(encoding="utf-8"))[:1], README.name, tmp_path)
+    assert result.stdout.split()[:3] == ["user_id", "rank", "location_id"]
+    assert "warning" not in result.stderr.lower()
+    assert result.returncode == 0, result.stderr[-4000:]

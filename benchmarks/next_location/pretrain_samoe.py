@@ -4,7 +4,7 @@
     python -m benchmarks.next_location.pretrain_samoe --simulate 4 --size tiny --epochs 1 --output runs/tiny   # simulated cities, a minute
     torchrun --nproc_per_node 2 -m benchmarks.next_location.pretrain_samoe --simulate 2 ...                    # several processes; see examples/accelerate/
 
-The four target cities of docs/results.md are never among the sources, nor is anybody who also occurs in one of them.
+The four target cities of the results are never among the sources, nor is a user who also occurs in one of them.
 """
 
 from __future__ import annotations

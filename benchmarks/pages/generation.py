@@ -33,6 +33,22 @@ def generation(name: str) -> str:
     return markdown(rows, ["JSD, 0.001 nats", *GENERATION.values(), "draws"])
 
 
+def movement(name: str) -> str:
+    """Measures of movement that the mean of six leaves out, in units of 0.001 nats (stay rate: 0.001)."""
+    columns = {"motifs": "motifs of a day", "locations_per_day": "places per day", "stay_rate": "stay rate by hour"}
+    table = read(name)
+    table = table[table["model"] != "real itself"]
+    rows = [
+        [
+            f"**{row['model']}**" if row["model"].startswith("M-STAR") else row["model"],
+            *(f"{1000 * row[column]:.1f}" for column in columns),
+            f"{1000 * row['mean6']:.1f}",
+        ]
+        for _, row in table.iterrows()
+    ]
+    return markdown(rows, ["0.001 nats", *columns.values(), "mean of six"])
+
+
 def codec(*names: str) -> str:
     """Round trips of one or several files."""
     kinds = {

@@ -1,0 +1,47 @@
+"""The table of shipped checkpoints: one figure each from the committed results, beside its baselines."""
+
+from __future__ import annotations
+
+from .common import markdown, percent, read
+from .next_location import transfer_rows
+
+
+def checkpoints() -> str:
+    """One row per checkpoint; links are relative to the root of the repository."""
+    weeks = "weeks of 1,500 simulated users"
+    rows = [
+        ["samoe-small", "next location", "1.46 M", "check-ins of 12 cities", "research use", next_location()],
+        ["mstar-small", "weeks", "1.0 M", weeks, "Apache-2.0", generation()],
+        ["mstar-codec-small", "codec of weeks", "0.20 M", weeks, "Apache-2.0", codec()],
+        ["raw-small", "positions, embeddings", "1.0 M", "points of 2,000 simulated users", "Apache-2.0", positions()],
+    ]
+    rows = [[f"[{name}](checkpoints/{name}/README.md)", *cells] for name, *cells in rows]
+    return markdown(
+        rows, ["checkpoint", "task", "parameters", "trained on", "licence", "unseen users, beside baselines"]
+    )
+
+
+def next_location() -> str:
+    means = transfer_rows("all").groupby("model")["mrr"].mean()
+    ours, mix, scratch = (
+        means[name] for name in ("SAMoE zero-shot, 0 %", "context mix, 100 %", "SAMoE from scratch, 100 %")
+    )
+    return f"MRR {ours:.3f} in four unseen cities; count mix {mix:.3f}, trained there {scratch:.3f}"
+
+
+def generation() -> str:
+    means = 1000 * read("mstar_simulated").set_index("model")["mean6"]
+    ours, epr, noise = (means[name] for name in ("M-STAR mstar-small", "ExplorationReturn", "train sample"))
+    return f"mean of six divergences {ours:.1f}; exploration and return {epr:.1f}, noise {noise:.1f}"
+
+
+def codec() -> str:
+    table = read("mstar_codec").set_index("part")
+    return f"{percent(table.loc['test', 'accuracy'], 2)} of hours survive the round trip; no baseline"
+
+
+def positions() -> str:
+    table = read("raw_rollout_simulated")
+    errors = table[(table["subset"] == "moving") & (table["minutes"] == 150)].set_index("model")["error_km"]
+    ours, still, mean = (errors[name] for name in ("RAW", "CopyLast", "HourMean"))
+    return f"{ours:.2f} km after 2.5 h, moving users; standing still {still:.2f}, mean of the hour {mean:.2f}"

@@ -42,7 +42,7 @@ def transfer_results() -> pd.DataFrame:
 
 def samoe_small() -> CardFacts:
     return CardFacts(
-        summary="SAMoE / TrajMoE (arXiv 2505.18670) in hf_mobility's `extended` variant: 2 layers, width 128, "
+        summary="SAMoE / TrajMoE (arXiv 2505.18670; MoveGPT in its second version) in hf_mobility's `extended` variant: 2 layers, width 128, "
         "1,456,542 parameters. Predicts the next place of a user\nin **any** city; a city is a tokenizer, not a "
         "weight.",
         notes='**The city in this folder is simulated** ("Simville"), so that the folder loads in one line without '

@@ -3,7 +3,7 @@ codes, and the order in which it decodes them.
 
 Levels are listed coarse to fine, and `level_resolutions` says which spatial resolution each of them reads; the released
 code's off-by-one mapping is another list. `variant="released"` is what the authors' code does. `corrected`, the
-default, is what trains (docs/results.md).
+default, is what trains (docs/results/codec.md).
 
 (No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
 """

@@ -354,7 +354,8 @@ class ConditionedCity(GridCity):
             method: `medoids`, or `distinct_cells` = number of different cells of the week, at most K (cheap, needs no
                 further package).
             sample: weeks that the medoids are fitted on; cost grows with its square.
-            smoothing, min_count: of the tables, see `ConditionTables`; raise `min_count` before publishing the city.
+            smoothing, min_count: of the tables, see `ConditionTables`; raise `min_count` before publishing the city. It
+                counts weeks, not users: several weeks of one user pass it.
             workers: processor cores for distances, -1 = all.
 
         Returns:

@@ -36,7 +36,7 @@ class NextLocationPipeline(MobilityPipeline):
         tokenizer: the city.
         batch_size: users that the model reads at one time, at most; None = only `tokens_per_batch` counts.
         context: visits the model looks back on, at most. It was trained on 128 and reads more: on check-ins, where few
-            people have as many, it makes no difference, elsewhere it does (docs/results.md).
+            people have as many, it makes no difference, elsewhere it does (docs/results/adaptation.md).
         tokens_per_batch: bound on a batch, padding included.
         name: how tables of results call it.
     """

@@ -1,9 +1,8 @@
-"""Synthetic weeks of a city as a table: how many are wanted in, a long frame of hours out; and incomplete weeks made
-whole (M-STAR).
+"""Synthetic weeks of a city as a long frame of hours, and completion of partly known weeks (M-STAR).
 
-Conditions (home, work, movement attribute) are drawn by the tokenizer from fitted distributions, never copied
-from a user. Weeks are made batch by batch; `batches` hands them over one batch at a time, so that a million weeks need
-no more memory than one batch.
+The tokenizer draws conditions (home, work, movement class) from distributions of the training users. Nearly all of its
+pairs of home and work are therefore pairs of training users. Weeks are generated batch by batch; `batches` yields one
+batch at a time, so that a million weeks need no more memory than one batch.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ choose.
 
 The default first asks whether adapting helps at all. The users are split into halves; each strength is tuned on one
 half and scored on the other, both ways, and must gain more than one standard error over users. On check-ins the answer
-is usually "nothing"; on another kind of data "strong" pays (docs/results.md). When nothing helps, the adapter is the
+is usually "nothing"; on taxi weeks "strong" pays (docs/results/adaptation.md). When nothing helps, the adapter is the
 identity and the report says so.
 """
 

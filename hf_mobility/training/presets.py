@@ -1,6 +1,6 @@
 """Settings of models and trainings as visible dictionaries; the caller's values go before them.
 
-The values are those that were measured; see docs/results.md.
+The values are those that were measured; see docs/results/.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ def measure(imports: str, runs: int) -> dict[str, float]:
         codes = [OURS + imports, imports]
         seconds = [cpu_seconds(code) for code in (codes if run % 2 else codes[::-1])]
         pairs.append(seconds if run % 2 else seconds[::-1])
+        print(f"{imports}: {pairs[-1][0]:.2f} s with, {pairs[-1][1]:.2f} s without", file=sys.stderr)
     ours, without = np.array(pairs).T
     drawn = np.random.default_rng(0).integers(0, runs, (2000, runs))
     low, high = np.quantile(np.median((ours / without)[drawn], axis=1), [0.025, 0.975])
@@ -62,12 +63,14 @@ def measure(imports: str, runs: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=15, help="pairs of processes per import")
+    parser.add_argument("--imports", nargs="+", choices=IMPORTS, default=list(IMPORTS), help="which to measure")
     parser.add_argument("--output", type=Path, help="a CSV file")
     options = parser.parse_args()
-    table = pd.DataFrame([{"import": name, **measure(code, options.runs)} for name, code in IMPORTS.items()]).round(3)
+    table = pd.DataFrame([{"import": name, **measure(IMPORTS[name], options.runs)} for name in options.imports])
+    table = table.round(3)
     print(table.to_string(index=False))
     if options.output:
-        command = "python benchmarks/speed/import_time.py --output benchmarks/speed/import_time.csv"
+        command = " ".join(["python benchmarks/speed/import_time.py", *sys.argv[1:]])
         options.output.write_text(f"# {command}\n{table.to_csv(index=False)}", encoding="utf-8")
 
 

@@ -3,6 +3,9 @@
 A user's series ends at the slot of their own last record, and the roll-out starts there: each predicted point is the
 next input. It reads one window of whole local days, the last ones of the user. When the window is full, the point
 behind it is still predicted from it; then the oldest day is dropped, so that a slot's position stays its time of day.
+
+A window begins on any day of the week. A model without `time_features` that was trained on windows from Monday on may
+have learned weekdays by position; it reads them shifted here, and users with few days of records suffer most.
 """
 
 from __future__ import annotations

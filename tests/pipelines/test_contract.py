@@ -305,6 +305,11 @@ def test_a_name_that_nobody_knows_is_refused(verb: Verb, pipes: dict[Any, Any]) 
         verb(pipes[verb.pipeline], user_id="uid")
 
 
+def test_an_option_that_no_generator_takes_is_refused(pipes: dict[Any, Any]) -> None:
+    with pytest.raises(DataError, match=r"^Unknown option\(s\) \['latitude', 'prefix_ids'\]; [^.]*\.$"):
+        pipes[TrajectoryGenerationPipeline].generate(2, latitude="y", prefix_ids=None)
+
+
 @reading_verbs
 def test_naive_times_need_a_time_zone(verb: Verb, pipes: dict[Any, Any], answers: dict[str, pd.DataFrame]) -> None:
     local = verb.data["time"].dt.tz_convert("Asia/Tokyo").dt.tz_localize(None)

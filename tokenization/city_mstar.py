@@ -1,7 +1,6 @@
 """One city as M-STAR sees it: nested grids, a time zone and the slots of a week; records -> weeks -> long tables.
 
-It is the part of `MstarTokenizer` that knows nothing of transformers' tokenizers, split off to keep both
-readable.
+This is the part of `MstarTokenizer` that needs nothing of transformers' tokenizers.
 """
 
 from __future__ import annotations

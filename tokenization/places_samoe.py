@@ -1,7 +1,7 @@
 """Where a city's places lie: the plane they are measured in, the place nearest to a point, and whether records are of
 this city at all.
 
-Unusual: ids alone say nothing about the city. Simulated cities share theirs, and many data sets number places from 0,
+Ids alone say nothing about the city. Simulated cities share theirs, and many data sets number places from 0,
 so coordinates, where there are any, are compared with the places that the ids name.
 """
 

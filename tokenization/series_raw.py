@@ -1,6 +1,6 @@
 """RAW's series: records at any time -> slots without gaps, cut into windows of whole days, and their batches.
 
-All rows of all people are one long flat axis of slots, so that filling is one `repeat` over it. Slots are
+All rows of all users are one long flat axis of slots, so that filling is one `repeat` over it. Slots are
 counted on the local clock: every day has the same number of slots, and a slot is always the same time of day. On the
 day when clocks go forward the slots of the missing hour hold no record and are filled; when they go back, two hours
 share slots.
@@ -37,7 +37,7 @@ IGNORED = -100.0  # of labels
 
 
 @dataclass(frozen=True)
-class Grid:
+class SlotAxis:
     """The slots of everybody, cut into windows of `window` slots; the last one may be shorter."""
 
     num_slots: int
@@ -62,7 +62,7 @@ class Filled:
 
 
 def fill_slots(
-    grid: Grid,
+    axis: SlotAxis,
     *,
     user: np.ndarray,
     order: np.ndarray,
@@ -75,31 +75,31 @@ def fill_slots(
 
     Args:
         user: (n,) int64 codes. order: (n,) int64, what records of one slot are sorted by (UTC seconds).
-        first, last: (n,) int64 slots, counted from the grid's start, of a record's first and last second.
+        first, last: (n,) int64 slots, counted from the start of the axis, of a record's first and last second.
         ties: arrays (n,) that decide between records of equal slot and time, so that row order leaves no trace: the
             smaller value wins under `paper`, the larger one under `forward`.
         rule: `paper` or `forward`, see above.
 
     Raises:
-        DataError: if no record lies on the grid.
+        DataError: if no record lies on the axis.
     """
     last = np.maximum(first, last)  # the clock may go back during a stay
-    record = np.flatnonzero((last >= 0) & (first < grid.num_slots))
+    record = np.flatnonzero((last >= 0) & (first < axis.num_slots))
     if len(record) == 0:
         raise DataError("no point lies between `start` and `end`.")
-    first, last = first[record].clip(min=0), last[record].clip(max=grid.num_slots - 1)
-    window = first // grid.window
-    copies = last // grid.window - window
+    first, last = first[record].clip(min=0), last[record].clip(max=axis.num_slots - 1)
+    window = first // axis.window
+    copies = last // axis.window - window
     if copies.any():  # a stay is in every window it touches
         piece = np.repeat(np.arange(len(record)), copies + 1)
         window = window[piece] + np.arange(len(piece)) - np.repeat(np.cumsum(copies + 1) - copies - 1, copies + 1)
         record, first, last = record[piece], first[piece], last[piece]
 
-    rows, row = _rows(user[record] * grid.num_windows + window, int(user.max() + 1) * grid.num_windows)
-    row_window = rows % grid.num_windows
-    widths = np.minimum(grid.window, grid.num_slots - row_window * grid.window)
+    rows, row = _rows(user[record] * axis.num_windows + window, int(user.max() + 1) * axis.num_windows)
+    row_window = rows % axis.num_windows
+    widths = np.minimum(axis.window, axis.num_slots - row_window * axis.window)
     offsets = np.concatenate([[0], np.cumsum(widths)])
-    shift = offsets[row] - window * grid.window  # from a slot of the grid to one of the flat axis
+    shift = offsets[row] - window * axis.window  # from a slot of the axis to one of the flat axis
     first = np.maximum(first + shift, offsets[row])
     last = np.minimum(last + shift, offsets[row + 1] - 1)
 
@@ -108,7 +108,7 @@ def fill_slots(
     fill = _fill_paper if rule == "paper" else _fill_forward
     source = record[fill(first, last, row, offsets)]
     observed = _covered(first, last, int(offsets[-1]))
-    return Filled(source, observed, offsets, rows // grid.num_windows, row_window)
+    return Filled(source, observed, offsets, rows // axis.num_windows, row_window)
 
 
 def _rows(keys: np.ndarray, num_keys: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
 """M-STAR's tokenizer: one city as nested grids. It turns records into weeks of cells, their coarser views and their
 conditions (home, work, movement attribute), draws new conditions, and turns weeks of cells back into columns.
 
-One sample is a whole week (168 hours unless set otherwise), so nothing is padded; an hour of which nothing is
-known holds 0 and is masked. The text path ("cell cell ? cell", finest cells, ? = unknown) stays alive for generic
-tools. It holds no weights: the learned codec is a model (`MstarCodecModel`).
+One sample is a whole week (168 hours unless set otherwise), so nothing is padded; an hour of which nothing is known
+holds 0 and is masked. Text ("cell cell ? cell", finest cells, ? = unknown) works too, for generic tools. The tokenizer
+holds no weights: the learned codec is a model (`MstarCodecModel`).
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from .records import read_points
 from .series_raw import (
     PER_SLOT,
     RULES,
-    Grid,
     RawSeries,
+    SlotAxis,
     batch_series,
     fill_slots,
     pad_rows,
@@ -230,7 +230,7 @@ class RawTokenizer(CityTokenizer):
             begin = stop - window * seconds if self.truncation_side == "left" else begin
             num_slots = window
         filled = fill_slots(
-            Grid(num_slots=num_slots, window=window),
+            SlotAxis(num_slots=num_slots, window=window),
             user=user,
             order=utc,
             first=(first - begin) // seconds,

@@ -3,8 +3,8 @@ not.
 
 The vocabulary is the list of the city's locations (0 = padding, 1 = end of trajectory, k + 2 = location k),
 and calling it returns, beside the ids, `location_features`, the table by which the model knows the places. Records are
-read by their columns, so a pandas frame, an Arrow table, a dict of lists and a list of dicts all work. The text path
-("id id id") stays alive for generic tools.
+read by their columns, so a pandas frame, an Arrow table, a dict of lists and a list of dicts all work. Text
+("id id id") works too, for generic tools.
 """
 
 from __future__ import annotations

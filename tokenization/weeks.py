@@ -1,6 +1,7 @@
-"""Records of people -> weeks: one cell per hour of local clock time, -1 where nothing is known.
+"""Weeks: one cell per hour of local clock time, -1 where nothing is known. Records are cut into them, and home and work
+are read from them.
 
-Unusual: three kinds of records end in one sparse list of (person, hour, cell, weight), of which every hour takes the
+Three kinds of records end in one sparse list of (person, hour, cell, weight), of which every hour takes the
 cell with the greatest weight. Clock changes: an hour that occurs twice takes what happened in the first of the two; an
 hour that does not exist stays unknown.
 """

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..tokenization.errors import DataError
-from ..tokenization.grid import Box, SquareGrid, unwrapped
+from ..tokenization.grid import Box, SquareGrid, unwrapped, wrapped
 from .weeks import WeekTable
 
 __all__ = ["describe_grid", "describe_weeks", "refuse_strays", "weeks_on"]
@@ -47,7 +47,7 @@ def _core(lat: np.ndarray, lon: np.ndarray) -> Box:
     """Around the central records, on each axis less one record at each end at least."""
     rank = max(round((1 - CORE) / 2 * len(lat)), 1)
     kept = slice(rank, -rank) if len(lat) > 2 * rank else slice(None)
-    return Box.around(np.sort(lat)[kept], np.sort(unwrapped(lon))[kept])
+    return Box.around(np.sort(lat)[kept], wrapped(np.sort(unwrapped(lon))[kept]))
 
 
 # --------------------------------------------------------------------------------------------------------------- weeks

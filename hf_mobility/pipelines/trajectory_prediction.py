@@ -24,7 +24,7 @@ from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..tokenization.clock import DAY_SECONDS, to_local
 from ..tokenization.errors import DataError
 from ..tokenization.grid import Box
-from ..tokenization.series_raw import RULES, Grid, fill_slots
+from ..tokenization.series_raw import RULES, SlotAxis, fill_slots
 from ..tokenization.tokenization_raw import RawTokenizer
 from .base import MobilityPipeline, read_records
 from .embedding import READ, check_slots
@@ -144,7 +144,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         oldest = final // DAY_SECONDS - window // tokenizer.slots_per_day + 1
         midnight = np.maximum(_per_user(np.minimum, first, user) // DAY_SECONDS, oldest) * DAY_SECONDS
         filled = fill_slots(
-            Grid(num_slots=window, window=window),
+            SlotAxis(num_slots=window, window=window),
             user=user,
             order=begin,
             first=(first - midnight[user]) // seconds,

@@ -60,6 +60,12 @@ def test_tsmc2014_times_are_utc_and_faults_are_counted(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(validate_visits(visits), visits)
 
 
+def test_a_box_may_lie_across_180_degrees() -> None:
+    table = pd.DataFrame({"lat": [-17.0, -17.0, -17.0, -17.0], "lon": [179.5, -179.5, -178.0, 178.0]})
+    kept = readers.Rejections().keep_inside(table, (-18, 179, -16, 181))
+    assert kept["lon"].tolist() == [179.5, -179.5]
+
+
 def test_a_box_leaves_out_the_rest_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "nyc.txt"
     path.write_bytes(TSMC.encode("latin-1"))

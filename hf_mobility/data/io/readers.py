@@ -22,7 +22,7 @@ import pandas as pd
 
 from ...tokenization.clock import Zone
 from ...tokenization.errors import DataError
-from ...tokenization.grid import from_km
+from ...tokenization.grid import Box, from_km
 from ...tokenization.tables import numbers_where_exact
 from ..frames import validate_visits
 from ..times import from_text
@@ -36,7 +36,7 @@ __all__ = [
     "read_yjmob100k",
 ]
 
-Box = tuple[float, float, float, float]
+Bounds = tuple[float, float, float, float]
 
 _BLOCK = 500_000  # lines held as text at one time
 _FOURSQUARE_TIME = "%a %b %d %H:%M:%S %z %Y"
@@ -72,12 +72,10 @@ class Rejections:
         outside = (table["lat"].abs() > 90) | (table["lon"].abs() > 180)
         return self.drop(table, outside, "coordinates out of range")
 
-    def keep_inside(self, table: pd.DataFrame, box: Box | None) -> pd.DataFrame:
+    def keep_inside(self, table: pd.DataFrame, box: Bounds | None) -> pd.DataFrame:
         if box is None:
             return table
-        south, west, north, east = box
-        inside = table["lat"].between(south, north) & table["lon"].between(west, east)
-        return self.drop(table, ~inside, "outside the box")
+        return self.drop(table, ~Box.checked(box).contains(table["lat"], table["lon"]), "outside the box")
 
     def report(self) -> dict[str, Any]:
         return {"rows_read": self.rows_read, "rejected": dict(sorted(self.rejected.items()))}
@@ -93,7 +91,7 @@ class Rejections:
         return table
 
 
-def read_foursquare_tsmc2014(path: str | Path, *, box: Box | None = None) -> pd.DataFrame:
+def read_foursquare_tsmc2014(path: str | Path, *, box: Bounds | None = None) -> pd.DataFrame:
     """Foursquare check-ins of New York or Tokyo (``dataset_TSMC2014_NYC.txt``): visits with ``category``.
 
     Args:
@@ -109,7 +107,7 @@ def read_foursquare_tsmc2014(path: str | Path, *, box: Box | None = None) -> pd.
 
 
 def read_foursquare_tist2015(
-    checkins_path: str | Path, pois_path: str | Path, *, box: Box | None = None, country: str | None = None
+    checkins_path: str | Path, pois_path: str | Path, *, box: Bounds | None = None, country: str | None = None
 ) -> pd.DataFrame:
     """Foursquare global check-ins (``dataset_TIST2015_Checkins.txt`` and ``..._POIs.txt``): visits with ``category``.
 
@@ -135,7 +133,7 @@ def read_foursquare_tist2015(
     return _visits(count, (usable(block) for block in _blocks(path, names, count)), path)
 
 
-def read_gowalla(path: str | Path, *, box: Box | None = None) -> pd.DataFrame:
+def read_gowalla(path: str | Path, *, box: Bounds | None = None) -> pd.DataFrame:
     """Gowalla or Brightkite check-ins of SNAP (``loc-gowalla_totalCheckins.txt.gz``): visits without categories.
 
     Args:
@@ -244,7 +242,7 @@ def _read_checkins(
     *,
     time_format: str,
     encoding: str,
-    box: Box | None,
+    box: Bounds | None,
     zero_is_unknown: bool = False,
 ) -> pd.DataFrame:
     path, count = Path(path), Rejections()
@@ -259,7 +257,7 @@ def _read_checkins(
     return _visits(count, (usable(block) for block in _blocks(path, names, count, encoding=encoding)), path)
 
 
-def _read_pois(path: Path, *, box: Box | None, country: str | None) -> pd.DataFrame:
+def _read_pois(path: Path, *, box: Bounds | None, country: str | None) -> pd.DataFrame:
     """Venues by id with lat, lon and category, only those of the selection."""
     selection = Rejections()  # what is not selected is no fault of the file
     tables = []

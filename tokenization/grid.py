@@ -129,12 +129,18 @@ class Box(NamedTuple):
     def unwrap(self, lon: Any) -> np.ndarray:
         """Longitudes by the turn that brings them nearest to the box's middle."""
         lon = np.asarray(lon, dtype=np.float64)
-        turns = np.nan_to_num(np.round((self.middle[1] - lon) / 360), posinf=0, neginf=0)
-        return np.where(turns == 0, lon, lon + 360 * turns)
+        away = lon - self.middle[1]
+        far = np.abs(away) > 180
+        if not far.any():
+            return lon
+        with np.errstate(invalid="ignore"):  # infinite ones stay so
+            return np.where(far & np.isfinite(away), lon - 360 * np.round(away / 360), lon)
 
     def contains(self, lat: Any, lon: Any) -> np.ndarray:
         """bool: which points lie in the box, its edges included; NaN does not."""
-        lat, lon = np.asarray(lat, dtype=np.float64), self.unwrap(lon)
+        return self._holds(np.asarray(lat, dtype=np.float64), self.unwrap(lon))
+
+    def _holds(self, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
         return (lat >= self.south) & (lat <= self.north) & (lon >= self.west) & (lon <= self.east)
 
     def check_inside(
@@ -263,9 +269,9 @@ class SquareGrid:
 
     def cell(self, lat: Any, lon: Any) -> np.ndarray:
         """int64 cell of each point, -1 outside the box (and for NaN)."""
-        inside = self.bounds.contains(lat, lon)
-        lat = np.where(inside, np.asarray(lat, dtype=np.float64), self.south)
-        lon = np.where(inside, self.bounds.unwrap(lon), self.west)
+        lat, lon = np.asarray(lat, dtype=np.float64), self.bounds.unwrap(lon)
+        inside = self.bounds._holds(lat, lon)
+        lat, lon = np.where(inside, lat, self.south), np.where(inside, lon, self.west)
         up = (lat - self.south) / (self.north - self.south) * self.rows
         right = (lon - self.west) / (self.east - self.west) * self.columns
         row = np.minimum(up.astype(np.int64), self.rows - 1)

@@ -35,7 +35,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_mstar import MstarConfig
 from .generation_mstar import MstarCache, MstarGeneration, draw_from, fit_arrivals, fit_stay_probability
 from .layers import MultiHeadAttention, mark, renamed_argument
-from .loss_mstar import fits_head_loss, head_loss, mean_per_level, position_losses
 from .modeling_mstar_codec import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .pointer_mstar import KnownPlaces, MstarPointer, PointerScores
 
@@ -49,7 +48,7 @@ class MstarOutput(ModelOutput):
     """Output of `MstarForTrajectoryGeneration.forward`.
 
     loss: mean cross-entropy over the codes that count. level_losses (S,): the same per level, without gradients.
-    logits (N, T, V): scores of every code; `None` in training mode, where the loss is made without keeping them.
+    logits (N, T, V): scores of every code; `None` in training mode, where they would take most of the memory.
     """
 
     loss: torch.Tensor | None = None
@@ -454,19 +453,15 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         counted = labels >= 0
         if attention_mask is not None:
             counted = counted & self._covered(attention_mask)
-        shares = counted / counted.sum().clamp(min=1)
-        targets = labels.clamp(min=0)
-        if self.training and return_loss and fits_head_loss(self.lm_head, hidden.device):
-            loss, losses = head_loss(self.lm_head, hidden, targets, shares, pointer)
-            return MstarOutput(loss=loss, level_losses=self._level_losses(losses, counted))
         logits = self._score(hidden, pointer)
         if not return_loss:
             return MstarOutput(logits=logits)
-        losses = position_losses(logits, targets)
+        targets = labels.clamp(min=0).flatten()
+        losses = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction="none").view(labels.shape)
         return MstarOutput(
-            loss=(losses * shares).sum(),
+            loss=(losses * (counted / counted.sum().clamp(min=1))).sum(),
             logits=None if self.training else logits,
-            level_losses=self._level_losses(losses.detach(), counted),
+            level_losses=mean_per_level(losses.detach(), counted, self.config.codec.level_lengths),
         )
 
     def _read(
@@ -530,9 +525,6 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
             return torch.where(is_chosen, replacement, ids)
 
         return self.codec.encode_perturbed(features, perturb)
-
-    def _level_losses(self, losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-        return mean_per_level(losses, counted, self.config.codec.level_lengths)
 
     def _codes(
         self,
@@ -659,6 +651,13 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         for layer in self.layers:
             hidden = layer(hidden, modulations[0], modulations[1], mask, cache, **kwargs)
         return adaptive_norm(hidden, modulations[2], self.config.layer_norm_eps)
+
+
+def mean_per_level(losses: torch.Tensor, counted: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """Mean over the counted positions of each level, (N, T) and bool (N, T) -> (S,); 0 where none counts."""
+    sums = (losses * counted).sum(0).split(lengths)
+    counts = counted.sum(0).split(lengths)
+    return torch.stack([value.sum() / number.sum().clamp(min=1) for value, number in zip(sums, counts)])
 
 
 __all__ = [

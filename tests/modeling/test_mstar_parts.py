@@ -25,8 +25,7 @@ from hf_mobility.modeling.generation_mstar import (
     sample_path,
     week_arrivals,
 )
-from hf_mobility.modeling.loss_mstar import head_loss, mean_per_level
-from hf_mobility.modeling.modeling_mstar import LevelAttention, attention_blocks
+from hf_mobility.modeling.modeling_mstar import LevelAttention, attention_blocks, mean_per_level
 
 WEEK = (1, 7, 14, 28, 56, 84, 112, 168)
 
@@ -269,23 +268,6 @@ def test_the_coarsest_levels_share_one_block() -> None:
     blocks, mask = attention_blocks(WEEK)
     assert blocks == [(0, 106), (106, 190), (190, 302), (302, 470)]
     assert torch.equal(~mask, level_mask(WEEK)[:106, :106])
-
-
-def test_the_loss_by_slices_equals_cross_entropy_with_its_gradients() -> None:
-    generator = torch.Generator().manual_seed(0)
-    head = torch.nn.Linear(6, 11).double()
-    hidden = torch.randn(30, 70, 6, generator=generator, dtype=torch.float64, requires_grad=True)  # three slices
-    targets = torch.randint(0, 11, (30, 70), generator=generator)
-    shares = torch.rand(30, 70, generator=generator, dtype=torch.float64)
-    loss, losses = head_loss(head, hidden, targets, shares)
-    (3 * loss).backward()
-    found = [loss.detach(), losses, hidden.grad.clone(), head.weight.grad.clone(), head.bias.grad.clone()]
-    hidden.grad = head.weight.grad = head.bias.grad = None
-    each = F.cross_entropy(head(hidden).flatten(0, 1), targets.flatten(), reduction="none").view(30, 70)
-    (3 * (each * shares).sum()).backward()
-    wanted = [(each * shares).sum().detach(), each.detach(), hidden.grad, head.weight.grad, head.bias.grad]
-    for one, other in zip(found, wanted):
-        torch.testing.assert_close(one, other)
 
 
 def test_means_per_level_leave_out_what_does_not_count() -> None:

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from hf_mobility.modeling import generation_mstar
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig, MstarConfig
-from hf_mobility.modeling.loss_mstar import head_loss
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 from hf_mobility.modeling.pointer_mstar import PointerScores
 
@@ -138,25 +136,6 @@ def test_the_loss_in_training_is_that_of_the_logits_with_its_gradients() -> None
         found.append([loss.detach(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
     assert model.copies.score_proj.weight.grad.any() and model.copies.agreement_proj.weight.grad.any()
-
-
-def test_the_loss_by_slices_equals_cross_entropy_with_its_gradients() -> None:
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
-
-    generator = torch.Generator().manual_seed(0)
-    head, hidden, scores = torch.nn.Linear(6, 11).double(), drawn(30, 70, 6), drawn(30, 70, 4)  # three slices
-    codes = torch.randint(0, 11, (30, 70, 4), generator=generator)
-    targets = torch.randint(0, 11, (30, 70), generator=generator)
-    shares = torch.rand(30, 70, generator=generator, dtype=torch.float64)
-    leaves = [hidden, scores, *head.parameters()]
-    loss, losses = head_loss(head, hidden, targets, shares, PointerScores(codes, scores))
-    found = [loss, losses, *torch.autograd.grad(3 * loss, leaves)]
-    logits = head(hidden) + (F.one_hot(codes, 11) * scores.unsqueeze(-1)).sum(2)
-    each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(30, 70)
-    wanted = [(each * shares).sum(), each, *torch.autograd.grad(3 * (each * shares).sum(), leaves)]
-    for one, other in zip(found, wanted):
-        torch.testing.assert_close(one, other)
 
 
 def test_own_codes_are_drawn_with_what_may_be_copied() -> None:

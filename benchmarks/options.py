@@ -24,7 +24,7 @@ def config_value(pair: str) -> tuple[str, object]:
 def config_values(pairs: Iterable[str], config_class: Any) -> dict[str, Any]:
     """All `NAME=VALUE` as a dict. Configurations keep names that they do not know, so these raise a `ValueError`."""
     values = dict(map(config_value, pairs))
-    known = {field.name for field in fields(config_class)}
+    known = {field.name for field in fields(config_class)} | config_class.attribute_map.keys()  # and older names
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{config_class.__name__} has no {', '.join(unknown)}; see its documentation for the names.")

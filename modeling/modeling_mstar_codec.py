@@ -66,7 +66,7 @@ class MstarCodecAttention(SelfAttention):
     """Multi-head attention without a causal mask.
 
     To train in bfloat16 on a CPU, `sdpa` gives way to the same sums written out: the backward pass of the fused kernel
-    makes a step 1.7 times as long there (benchmarks/speed/kernels.csv).
+    takes longer there (benchmarks/speed/kernels.csv).
     """
 
     def __init__(self, config: MstarCodecConfig) -> None:

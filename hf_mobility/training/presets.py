@@ -70,7 +70,7 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
     "samoe": {},
     "mstar-codec": {  # as the shipped codec
         "num_encoder_layers": 0,
-        "nested_cells": True,
+        "hierarchical_cells": True,
         "level_lengths": [1, 7, 28, 168],
         "codebook_size": 1024,
         "dropout": 0.0,

@@ -203,7 +203,7 @@ def _new_generator(tokenizer: MstarTokenizer, recipe: Recipe) -> MstarForTraject
         MstarCodecModel, str(recipe.codec), reader="train(codec=)", kwargs={}
     )
     has_places = not codec.config.num_encoder_layers  # a vector of their own, to copy
-    values = {"num_attributes": tokenizer.num_attributes, "copy_places": has_places, **MODEL_SETTINGS["mstar"]}
+    values = {"num_attributes": tokenizer.num_attributes, "pointer_head": has_places, **MODEL_SETTINGS["mstar"]}
     model = MstarForTrajectoryGeneration.from_codec(codec, recipe.size, **values)
     model.fit_places(tokenizer.cell_map)
     return model

@@ -280,7 +280,9 @@ def recorded_codes(model: MstarForTrajectoryGeneration, monkeypatch: pytest.Monk
     return found
 
 
-def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scheduled_sampling_draws_codes_by_the_model_and_corrects_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, weeks = make_model(scheduled_sampling=0.999, **STILL).train(), make_weeks(weeks=40)
     conditions = {name: value for name, value in make_batch(weeks=40).items() if name != "code_ids"}
     favourite = 7
@@ -301,7 +303,7 @@ def test_own_codes_are_drawn_by_the_model_and_corrected_by_the_codec(monkeypatch
     assert torch.equal(model(input_ids=weeks, **conditions).loss, model(code_ids=clean, **conditions).loss)
 
 
-def test_own_codes_of_a_pass_follow_those_of_the_passes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_of_a_decoding_step_follow_those_of_the_steps_before(monkeypatch: pytest.MonkeyPatch) -> None:
     model, weeks = make_model(scheduled_sampling=0.999, within_level_steps=3, **STILL), make_weeks(weeks=40)
     conditions = {name: value for name, value in make_batch(weeks=40).items() if name != "code_ids"}
     with torch.no_grad():
@@ -316,7 +318,7 @@ def test_own_codes_of_a_pass_follow_those_of_the_passes_before(monkeypatch: pyte
     assert torch.equal(codes[:, 1:5], wanted[:, 1:5]) and not torch.equal(wanted, clean)
 
 
-def test_own_codes_need_the_weeks_themselves_in_training() -> None:
+def test_scheduled_sampling_needs_the_weeks_themselves_in_training() -> None:
     model, batch = make_model(scheduled_sampling=0.1), make_batch()
     assert model(**batch).loss.isfinite()
     with pytest.raises(ValueError, match="needs input_ids"):

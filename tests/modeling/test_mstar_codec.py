@@ -259,7 +259,7 @@ def test_weeks_are_encoded_alike_in_parts(masked: bool) -> None:
 
 @every_form
 def test_level_by_level_calls_give_the_same_codes(variant: str, overrides: dict[str, Any]) -> None:
-    """What a generator does: quantise, look up, carry on."""
+    """What a generator does: quantize, look up, carry on."""
     model = make_codec(variant, **overrides)
     weeks = make_weeks(model.config)
     codes = model.encode(weeks)
@@ -378,7 +378,7 @@ def test_smoothing_averages_neighbours_and_repeats_the_ends() -> None:
 
 
 @pytest.mark.parametrize("variant", ["corrected", "released"])
-def test_under_autocast_products_are_bfloat16_and_the_quantiser_is_not(variant: str) -> None:
+def test_under_autocast_products_are_bfloat16_and_the_quantizer_is_not(variant: str) -> None:
     model = make_codec(variant).train()
     weeks = make_weeks(model.config)
     with torch.autocast("cpu", torch.bfloat16):

@@ -141,7 +141,7 @@ def test_weights_start_as_torchs_own() -> None:
         assert not state[f"{name}.bias"].any(), name
 
 
-def test_in_bfloat16_the_quantiser_stays_in_float32(tmp_path: Path) -> None:
+def test_in_bfloat16_the_quantizer_stays_in_float32(tmp_path: Path) -> None:
     model, weeks = make_codec(), make_weeks()
     model.save_pretrained(tmp_path)
     loaded = MstarCodecModel.from_pretrained(tmp_path, dtype=torch.bfloat16)

@@ -101,7 +101,7 @@ def test_a_missing_value_gets_its_initial_one_and_nothing_else_moves(tmp_path: P
         assert name == missing or torch.equal(loaded[name], value)
 
 
-def test_half_precision_keeps_the_quantiser_and_the_chances_of_the_path_exact(tmp_path: Path) -> None:
+def test_half_precision_keeps_the_quantizer_and_the_chances_of_the_smoothing_exact(tmp_path: Path) -> None:
     model = make_model(**SETTINGS)
     model.save_pretrained(tmp_path)
     half = MstarForTrajectoryGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)

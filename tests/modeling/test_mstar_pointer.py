@@ -138,7 +138,7 @@ def test_the_loss_in_training_is_that_of_the_logits_with_its_gradients() -> None
     assert model.copies.score_proj.weight.grad.any() and model.copies.agreement_proj.weight.grad.any()
 
 
-def test_own_codes_are_drawn_with_what_may_be_copied() -> None:
+def test_codes_of_scheduled_sampling_are_drawn_with_the_pointer() -> None:
     model = make_model(scheduled_sampling=0.999, **STILL).train()
     weeks, home = make_weeks(), make_weeks()[:, -1, 0]
     with torch.no_grad():

@@ -1,164 +1,135 @@
-"""What the command `evaluate` does for each of the three systems, and the part of the data that it needs unseen.
-
-Unusual: a model that was made from exactly the visits it is to be judged on is refused. What the tokenizer counted of
-its training data (popularity, homes) tells so without a record of whose data they were; RAW's has its box only, which
-is worth a note.
-"""
+"""`evaluate` and `audit`: what a model is worth, and what data give away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-import pandas as pd
+import typer
 
-from ..baselines import Conditions, CopyLast, ExplorationReturn, HourlyMarkov, HourMean, ResampledWeeks
-from ..baselines.count import UserFrequency, UserMarkov
-from ..baselines.mix import ContextMix
-from ..data.simulation.cities import simulate_cities
-from ..data.splits import split_by_user
-from ..data.tasks import make_task, training_visits
-from ..data.trajectory_tasks import TrajectoryTask
-from ..evaluation import RollOut, fidelity_report, horizon_table
-from ..evaluation.ranking import evaluate, summarise
-from ..hub.loading import adapter_base
-from ..modeling.modeling_raw import RawForTrajectoryPrediction
-from ..pipelines.next_location import NextLocationPipeline
-from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
-from ..tokenization.city import City
-from ..tokenization.errors import DataError
-from ..tokenization.tokenization_mstar import MstarTokenizer
-from ..tokenization.tokenization_raw import RawTokenizer
-from ..tokenization.tokenization_samoe import SamoeTokenizer
-
-STRANGE_HOMES = 0.05  # share of weeks with a home where nobody of the training data lives
+from . import files
+from .options import (
+    BatchSize,
+    Columns,
+    Device,
+    FillHours,
+    MaybeOutput,
+    MinKnown,
+    Model,
+    NewCity,
+    Records,
+    Seed,
+    Sep,
+    TimeFormat,
+    Timezone,
+)
 
 
-def training_part(system: str, visits: pd.DataFrame, *, test_fraction: float, seed: int) -> pd.DataFrame:
-    """The visits that `evaluate` with the same fraction and seed does not judge by: SAMoE the earlier ones of everybody
-    with ten or more, M-STAR and RAW all of the other people."""
-    if system == "samoe":
-        return training_visits(visits, test_fraction=test_fraction)
-    return split_by_user(visits, (1 - test_fraction, test_fraction), seed=seed)[0]
+def evaluate(
+    model: Model,
+    data: Records,
+    output: MaybeOutput = None,
+    city: NewCity = None,
+    test_fraction: Annotated[float, typer.Option(help="Of each user's visits (SAMoE), or of the users.")] = 0.2,
+    min_known: MinKnown = None,
+    fill_hours: FillHours = None,
+    seed: Seed = 0,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    timezone: Timezone = None,
+    column: Columns = [],  # noqa: B006
+    sep: Sep = None,
+    time_format: TimeFormat = None,
+) -> None:
+    """Evaluate a model on records that it was not trained on, baselines first.
 
+    SAMoE: ranking of every user's last visits. M-STAR: fidelity of generated weeks to those of a part of the users.
+    RAW: positions of a part of the users. Train and adapt with the same --test-fraction and --seed.
 
-def judge(model: str, visits: pd.DataFrame, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The whole table and its main columns; `attrs["notes"]` of the first holds sentences for the reader.
-
-    Raises:
-        ValueError: a model that is not judged alone (a codec), or one made from these very visits.
+    \b
+    hf-mobility evaluate checkpoints/samoe-small visits.parquet --city visits.parquet --timezone Europe/Paris
+    hf-mobility evaluate my-raw points.parquet -o results.csv
     """
-    from transformers import AutoConfig
+    files.check_output(output)
+    files.check_inputs(data, city)
+    from ..checkpoints.evaluate import evaluate_checkpoint
+    from ..training.fit import check_device
 
-    adapter = adapter_base(model) is not None
-    kind = "mobility_samoe" if adapter else AutoConfig.from_pretrained(model).model_type
-    if kind not in JUDGES:
-        raise ValueError(f"{model} is a {kind}; evaluate judges {', '.join(JUDGES)}.")
-    judged, shown = JUDGES[kind]
-    table = judged(model, visits, **options)
-    short = table[shown]
-    numbers = short.select_dtypes("number").columns
-    return table, short.assign(**{name: np.round(short[name], 4) for name in numbers})
-
-
-def judge_samoe(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
-    """Ranking of the last visits of everybody, count tables first. Without `city`, that of the checkpoint."""
-    pipe = NextLocationPipeline.from_pretrained(model, city=city, name=Path(model).name)
-    places = pipe.tokenizer.city if city is None else city
-    task = make_task(visits, places, test_fraction=test_fraction)
-    known = task.train_visits()
-    own = places if city is None else _saved_city(model)
-    if own is not None and (own.index_of(visits["location_id"]) >= 0).any():
-        _refuse_seen(model, own.popularity, *(own.with_popularity(part).popularity for part in (visits, known)))
-    if city is not None:  # its popularity must not come from what is to be predicted
-        pipe = pipe.for_city(city.with_popularity(known))
-    sources = []
-    for made in simulate_cities(2, num_users=100, num_days=28, num_locations=200, observe=0.3, seed=seed):
-        sources.append(make_task(made.visits, City.from_visits(made.visits, timezone=made.timezone, name=made.name)))
-    mix = ContextMix(ContextMix.fit(sources, seed=seed), counts_from=known)
-    rivals: list[Any] = [UserFrequency(known), UserMarkov(known), mix]
-    return summarise([evaluate(one, task) for one in (*rivals, pipe)], seed=seed)
+    check_device(device)
+    table = evaluate_checkpoint(
+        model,
+        files.records(data, timezone=timezone, column=column, sep=sep, time_format=time_format),
+        city=files.read_city(city, timezone=timezone, column=column, sep=sep),
+        test_fraction=test_fraction,
+        min_known=min_known,
+        fill_hours=fill_hours,
+        seed=seed,
+        timezone=timezone,
+        device=device,
+        batch_size=batch_size,
+    )
+    main = table[table.attrs["main"]]
+    files.say(main.round(4).to_string(index=False), output=output)
+    for note in table.attrs.get("notes", ()):
+        typer.echo(f"hf-mobility: {note}", err=True)
+    if output is not None:
+        files.write_frame(table, output)
+        files.done("all measures", output)
 
 
-def judge_mstar(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
-    """Fidelity of generated weeks to those of people held out, beside the noise level and baselines fitted on the
-    others."""
-    if city is not None:
-        raise DataError("A generator of weeks knows the grid it was trained on: leave --city out.")
-    pipe = TrajectoryGenerationPipeline.from_pretrained(model)
-    tokenizer = pipe.tokenizer
-    weeks = tokenizer.weeks(visits)
-    _, held_out = split_by_user(visits, (1 - test_fraction, test_fraction), seed=seed)
-    judging = np.isin(weeks.user_id, held_out["user_id"].unique())
-    train, real = weeks.cells[~judging], weeks.cells[judging]
-    fitted_homes = np.zeros(tokenizer.num_cells, np.int64)
-    if tokenizer.conditions is not None:
-        fitted_homes = tokenizer.conditions.home_counts.sum(axis=0)
-    _refuse_seen(model, fitted_homes, _homes(tokenizer, weeks.cells), _homes(tokenizer, train))
-    real = real[: len(train)]
-    lat, lon, slots = tokenizer.lat, tokenizer.lon, 24 * 60 // tokenizer.interval_minutes
-    shape: dict[str, Any] = {"slots_per_day": slots}
-    rivals: dict[str, Any] = {
-        "ResampledWeeks": ResampledWeeks().fit(train),
-        "HourlyMarkov": HourlyMarkov(by_home=False, **shape).fit(train, num_cells=len(lat)),
-        "HourlyMarkov, by home": HourlyMarkov(by_home=True, **shape).fit(train, num_cells=len(lat)),
-        "ExplorationReturn": ExplorationReturn(**shape).fit(train, lat=lat, lon=lon),
-    }
-    drawn = Conditions(**tokenizer.sample_conditions(len(real), seed=seed))
-    made = {name: rival.generate(drawn, seed=seed) for name, rival in rivals.items()}
-    made[Path(model).name] = pipe.generate(len(real), seed=seed, to="weeks")
-    table = fidelity_report(made, real=real, train=train, lat=lat, lon=lon, seed=seed, **shape)
-    strange = _homes(tokenizer, real)[fitted_homes == 0].sum() / len(real)
-    if strange > STRANGE_HOMES:
-        table.attrs["notes"] = [
-            f"{strange:.0%} of the weeks held out have their home where nobody of the generator's training data lives: "
-            "if these are other people than those of its city, the table compares two cities."
-        ]
-    return table
+def audit(
+    data: Annotated[Path, typer.Argument(help="Generated weeks, or visits.")],
+    output: MaybeOutput = None,
+    train: Annotated[Path | None, typer.Option(help="What the generator was trained on.")] = None,
+    held_out: Annotated[Path | None, typer.Option(help="Weeks or visits of other real users.")] = None,
+    city: Annotated[str | None, typer.Option(help="Generator whose grid turns visits into weeks.")] = None,
+    min_users: Annotated[
+        int, typer.Option("--min-users", "--min-people", help="Places with fewer users count as rare.")
+    ] = 5,
+    seed: Seed = 0,
+    timezone: Timezone = None,
+    column: Columns = [],  # noqa: B006
+    sep: Sep = None,
+    time_format: TimeFormat = None,
+) -> None:
+    """What visits, or generated weeks, give away about single users.
+
+    \b
+    hf-mobility audit visits.parquet -o audit.csv
+    hf-mobility audit weeks.parquet --train train.parquet --held-out others.parquet --city checkpoints/mstar-small
+    """
+    files.check_output(output)
+    files.check_inputs(data, train, held_out)
+    reading = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}
+    if (train is None) != (held_out is None) or (train is None and files.holds_weeks(data)):
+        raise typer.BadParameter("weeks are compared with others: give both --train and --held-out")
+    from ..evaluation import audit as measure
+
+    if train is None or held_out is None:
+        table = measure(files.visits_frame(data, **reading), min_people=min_users, seed=seed)
+    else:
+        tables = (_week_cells(path, city, reading) for path in (data, train, held_out))
+        (made, _), (known, users), (other, _) = tables
+        table = measure(made, train=known, held_out=other, train_users=users, seed=seed)
+    for sentence in table["sentence"]:
+        files.say(sentence, output=output)
+    if output is not None:
+        files.write_frame(table, output)
+        files.done(f"{len(table)} measures", output)
 
 
-def judge_raw(model: str, visits: pd.DataFrame, *, city: City | None, test_fraction: float, seed: int) -> Any:
-    """Errors of positions of held-out people rolled out for ten slots, beside standing still and the hour's mean."""
-    if city is not None:
-        raise DataError("RAW knows the box it was trained in: leave --city out.")
-    tokenizer = RawTokenizer.from_pretrained(model)
-    _, held_out = split_by_user(visits, (1 - test_fraction, test_fraction), seed=seed)
-    task = TrajectoryTask.from_series(tokenizer.encode_points(held_out), tokenizer)
-    predictors: list[Any] = [CopyLast(), HourMean(), RollOut(RawForTrajectoryPrediction.from_pretrained(model).eval())]
-    table = horizon_table(predictors, task)
-    if RawTokenizer.from_points(visits, timezone=tokenizer.timezone).bounds == tokenizer.bounds:
-        table.attrs["notes"] = [
-            "the model's box is that of all these points: unless it was trained with --test-fraction as here (and the "
-            "same --seed), it has seen the people that it is judged by."
-        ]
-    return table
+def _week_cells(path: Path, city: str | None, reading: dict[str, Any]) -> tuple[Any, Any]:
+    """(N, L) cells and the (N,) users, or None: generated weeks, a table of weeks, or visits with the city's grid."""
+    from ..data.cutting import weeks_on
+    from ..data.io.exports import week_matrix
+    from ..data.weeks import WeekTable, read_weeks
+    from ..tokenization.tokenization_mstar import MstarTokenizer
 
-
-JUDGES: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
-    "mobility_samoe": (judge_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
-    "mobility_mstar": (judge_mstar, ["model", "n", "displacement", "radius", "duration", "mean6", "cpc", "copied"]),
-    "mobility_raw": (judge_raw, ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "error_km"]),
-}
-
-
-def _refuse_seen(model: str, saved: Any, of_all: Any, of_known: Any) -> None:
-    """What the tokenizer saved is what all the visits give, and not what the part to learn from gives."""
-    if np.array_equal(of_all, saved) and not np.array_equal(of_known, saved):
-        raise DataError(
-            f"{model} was made from exactly these visits, those to be judged by included: train or adapt with "
-            "--test-fraction as here (and the same --seed), or give visits that it has not seen."
-        )
-
-
-def _saved_city(model: str) -> City | None:
-    try:
-        return SamoeTokenizer.from_pretrained(model).city
-    except (OSError, ValueError):
-        return None  # weights alone
-
-
-def _homes(tokenizer: MstarTokenizer, cells: np.ndarray) -> np.ndarray:
-    """(cells of the grid,) weeks by home."""
-    return np.bincount(tokenizer.home_and_work(cells)[0], minlength=tokenizer.num_cells)
+    if files.holds_weeks(path):
+        return week_matrix(files.read_frame(path))[1], None
+    data = files.records(path, **reading) if city is not None else read_weeks(files.read_frame(path))
+    if isinstance(data, WeekTable):
+        return data.cells, data.user_id
+    frame = files.visits_frame(path, **reading)
+    cells, users, _ = weeks_on(MstarTokenizer.from_pretrained(str(city)), frame)
+    return cells, users

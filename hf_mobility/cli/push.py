@@ -1,89 +1,89 @@
-"""A folder that was saved before, pushed as it is: `hf-mobility push`.
-
-Unusual: what a training left beside the model (its own checkpoints, logs, pickled arguments) stays at home.
-"""
+"""`info` and `push`: what a folder or file holds, and a folder sent to the Hugging Face Hub."""
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ..hub.push import PushToHub
+import typer
 
-LEFT_AT_HOME = ("checkpoint-*", "runs", "training_args.bin", "*.pt", "*.pth", ".*", "__pycache__")
+from . import files
 
 
-class SavedFolder(PushToHub):
-    """`push_to_hub` for a folder; the card gets the new name in its snippet, and is written where there is none.
+def info(target: Annotated[str, typer.Argument(help="A model's folder or Hub id, or a file of visits.")]) -> None:
+    """What a checkpoint or a table of visits holds.
 
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: nothing in it that could be loaded.
+    \b
+    hf-mobility info checkpoints/samoe-small
+    hf-mobility info visits.parquet
     """
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"There is no folder {folder}.")
-        if not any(
-            (folder / name).is_file() for name in ("config.json", "adapter_config.json", "tokenizer_config.json")
-        ):
-            raise ValueError(f"{folder} holds no saved model, tokenizer or adapter; push what save_pretrained wrote.")
-        self.folder = folder
-
-    def save_pretrained(self, folder: str | Path, *, base_model: str | None = None) -> None:
-        """Copy the folder's files; an adapter can be given the Hub id of its base."""
-        target = Path(folder)
-        shutil.copytree(self.folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT_AT_HOME))
-        _add_code(target)
-        adapter = target / "adapter_config.json"
-        if base_model is not None:
-            if not adapter.is_file():
-                raise ValueError(f"{self.folder} holds no adapter; leave base_model out.")
-            config: dict[str, Any] = json.loads(adapter.read_text(encoding="utf-8"))
-            text = json.dumps(config | {"base_model_name_or_path": base_model}, indent=2, sort_keys=True)
-            adapter.write_text(text, encoding="utf-8")
-
-    def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
-        card = folder / "README.md"
-        if (folder / "config.json").is_file():
-            from transformers import AutoConfig
-
-            from ..hub.cards import write_card
-
-            write_card(folder, AutoConfig.from_pretrained(folder), name=name, facts=facts)
-        if card.is_file():
-            # The card may name the folder by the path that it had where it was written.
-            own = rf'from_pretrained\("([^"]*/)?{re.escape(self.folder.resolve().name)}"\)'
-            text = card.read_text(encoding="utf-8")
-            card.write_text(re.sub(own, lambda _: f'from_pretrained("{name}")', text), encoding="utf-8")
+    facts = _facts_of_file(Path(target)) if Path(target).is_file() else _facts_of_model(target)
+    for name, value in facts.items():
+        typer.echo(f"{name + ':':14}{value}")
 
 
-def _add_code(folder: Path) -> None:
-    """The code that `save_pretrained` writes beside weights and city, where it was left out: the checkpoints of this
-    repository carry none."""
-    import torch
-    from transformers import AutoConfig
+def push(
+    folder: Annotated[Path, typer.Argument(help="A saved model, pipeline or adapter.")],
+    repo_id: Annotated[str, typer.Argument(help="user/name, or name below your own.")],
+    private: Annotated[bool, typer.Option("--private", help="Of a new repository.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; main by default.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Hub id for an adapter's base.")] = None,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+) -> None:
+    """Upload a saved folder to the Hugging Face Hub (log in with `hf auth login` first).
 
-    model_class = _class_without_code(folder / "config.json", lambda saved: (saved.get("architectures") or [""])[0])
-    if model_class is not None:
-        with torch.device("meta"):  # its class is wanted, not its weights
-            model_class(AutoConfig.from_pretrained(folder)).save_code(folder)
-    tokenizer_class = _class_without_code(folder / "tokenizer_config.json", lambda saved: saved.get("tokenizer_class"))
-    if tokenizer_class is not None:
-        tokenizer_class.from_pretrained(folder).save_pretrained(folder)
+    \b
+    hf-mobility push my-city me/my-city --private
+    """
+    from ..hub.folder import SavedFolder
+
+    options: dict[str, Any] = {"base_model": base_model} if base_model else {}
+    message = message or f"Upload {folder.name}"
+    commit = SavedFolder(folder).push_to_hub(
+        repo_id, private=private or None, revision=revision, commit_message=message, **options
+    )
+    typer.echo(str(commit.commit_url))
 
 
-def _class_without_code(config: Path, name_of: Callable[[dict[str, Any]], str | None]) -> Any:
-    """The class of this package that a saved configuration names, unless it names code as well."""
-    from .. import modeling, tokenization
+def _facts_of_file(path: Path) -> dict[str, Any]:
+    from ..data.weeks import WeekTable
 
-    if not config.is_file():
-        return None
-    saved = json.loads(config.read_text(encoding="utf-8"))
-    name = name_of(saved)
-    home = next((folder for folder in (modeling, tokenization) if name in folder.__all__), None)
-    return getattr(home, str(name)) if home is not None and "auto_map" not in saved else None
+    data = files.records(path, timezone="UTC")
+    if isinstance(data, WeekTable):
+        return _facts_of_weeks(data)
+    frame = files.visits_frame(path, timezone="UTC")
+    span = f"{frame['time'].min():%Y-%m-%d} to {frame['time'].max():%Y-%m-%d}"
+    facts = {"rows": f"{len(frame):,}", "users": f"{frame['user_id'].nunique():,}", "time": span}
+    if "location_id" in frame:
+        facts["places"] = f"{frame['location_id'].nunique():,}"
+    return facts | {"columns": ", ".join(frame.columns)}
+
+
+def _facts_of_weeks(table: Any) -> dict[str, Any]:
+    users = "not named" if table.user_id is None else f"{len(set(table.user_id.tolist())):,}"
+    facts = {"weeks": f"{len(table):,}", "users": users, "slots": table.cells.shape[1]}
+    if table.grid is not None:
+        facts["grid"] = f"{table.grid.rows} x {table.grid.columns}"
+    return facts | {"known": f"{table.known.mean():.0%} of the hours", "zone": table.timezone or "not named"}
+
+
+def _facts_of_model(target: str) -> dict[str, Any]:
+    """A few lines about a model's folder or Hub id; no weight is read."""
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils import find_adapter_config_file
+
+    from ..hub.requests import loading
+
+    with loading(target):
+        if find_adapter_config_file(target) is not None:
+            from peft import PeftConfig
+
+            config: Any = PeftConfig.from_pretrained(target)
+            facts = {"adapter": config.peft_type.value, "base": config.base_model_name_or_path}
+        else:
+            config = AutoConfig.from_pretrained(target)
+            facts = {"model": ", ".join(config.architectures or ["not saved with a model"]), "type": config.model_type}
+        tokenizer = AutoTokenizer.from_pretrained(target)
+    local = {"tokenizer": type(tokenizer).__name__, "city": getattr(tokenizer, "name", ""), "zone": tokenizer.timezone}
+    size = getattr(tokenizer, "num_cells", None) or len(getattr(tokenizer, "location_ids", ()))
+    return facts | local | ({"places": f"{size:,}"} if size else {})

@@ -1,177 +1,156 @@
-"""What the command `train` does for each of the three systems: which verbs of the library are called.
-
-Unusual: nothing is chosen here. Sizes are presets, training settings are `training_arguments`; the scripts in examples/
-have the options that a paper needs.
-"""
+"""`train` and `adapt`: records in, a folder with model, city and card out."""
 
 from __future__ import annotations
 
+import shlex
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import pandas as pd
-import torch
-from transformers import Trainer, set_seed
+import typer
 
-from ..data.week_arrays import shift_weeks
-from ..modeling.configuration_mstar import MstarCodecConfig
-from ..modeling.configuration_raw import RawConfig
-from ..modeling.configuration_samoe import SamoeConfig
-from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
-from ..modeling.modeling_mstar_codec import MstarCodecModel
-from ..modeling.modeling_raw import RawForTrajectoryPrediction
-from ..modeling.modeling_samoe import SamoeForNextLocation
-from ..tokenization.city import City
-from ..tokenization.tokenization_mstar import MstarTokenizer
-from ..tokenization.tokenization_raw import RawTokenizer
-from ..tokenization.tokenization_samoe import SamoeTokenizer
-from ..training.corpus import CityCorpus
-from ..training.presets import training_arguments
-from ..training.rows import ArrayRows
-from ..training.trainer import MobilityTrainer
-
-CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
-# Of M-STAR, as the shipped codec (docs/results.md)
-CODEC: dict[str, Any] = {
-    "num_encoder_layers": 0,
-    "hierarchical_cells": True,
-    "level_lengths": [1, 7, 28, 168],
-    "codebook_size": 1024,
-    "dropout": 0.0,
-}
-# Drawing without a search: the best path over all codes. The configuration's own settings are the paper's.
-DRAWN: dict[str, Any] = {"temperature": 1.0, "top_k": None, "smoothing_window": 0, "decoding": "viterbi"}
-WHOLE_BATCHES: Any = ArrayRows.collate  # the Trainer's type is that of collators of lists
-Cities = list[tuple[str, pd.DataFrame, str]]  # name, canonical visits, time zone
-
-
-# --------------------------------------------------------------------------------------------------------------- train
+from . import files
+from .options import (
+    BatchSize,
+    Bounds,
+    CellKm,
+    Columns,
+    Coverage,
+    Device,
+    FillHours,
+    Folder,
+    MinKnown,
+    Model,
+    NewCity,
+    Seed,
+    Sep,
+    Strength,
+    System,
+    TestFraction,
+    TimeFormat,
+    Timezone,
+    Unknown,
+    Visits,
+)
 
 
 def train(
-    system: str,
-    cities: Cities,
-    *,
-    size: str | None = None,
-    codec: str | None = None,
-    start: str | None = None,
-    copies: int = 0,
-    seed: int,
-    folder: Path,
-    arguments: dict[str, Any],
-) -> tuple[Any, Any]:
-    """Train and return (model, tokenizer of the first city); `arguments` are of `training_arguments`.
+    data: Annotated[list[Path], typer.Argument(help="File of visits, points (raw) or weeks; samoe: one per city.")],
+    output: Folder,
+    system: Annotated[System, typer.Option(help="What to train.")] = "samoe",
+    size: Annotated[str | None, typer.Option(help="Preset: tiny, small, base, ...", show_default="small")] = None,
+    codec: Annotated[str | None, typer.Option(help="Folder of the codec of a new mstar.")] = None,
+    start: Annotated[str | None, typer.Option(help="Folder of a trained model of this kind to go on with.")] = None,
+    bounds: Bounds = None,
+    coverage: Coverage = None,
+    cell_km: CellKm = None,
+    min_known: MinKnown = None,
+    fill_hours: FillHours = None,
+    shifted_copies: Annotated[int, typer.Option(help="Of each week, moved over the grid; for few weeks (M-STAR).")] = 0,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.", show_default="3")] = None,
+    steps: Annotated[int | None, typer.Option(help="Batches instead of epochs.")] = None,
+    batch_size: BatchSize = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The preset's by default.")] = None,
+    test_fraction: TestFraction = 0.0,
+    seed: Seed = 0,
+    device: Device = None,
+    timezone: Annotated[list[str], typer.Option(help="Of the cities: one for all, or one per file.")] = [],  # noqa: B006
+    column: Columns = [],  # noqa: B006
+    sep: Sep = None,
+    time_format: TimeFormat = None,
+) -> None:
+    """Train a model, and save it with its city and a card.
 
-    Args:
-        size: preset of a new model, small by default.
-        codec: folder of the codec of a new generator. start: folder of a generator to go on with.
-        copies: of each week, moved over the grid (`shift_weeks`).
-
-    Raises:
-        ValueError: an unknown size, several cities for a system whose cells are those of one, a generator without one
-            of `codec` and `start`, these and `copies` for another system, or a size where there is a `start`.
+    \b
+    hf-mobility train paris.parquet lyon.parquet --timezone Europe/Paris --size small -o my-samoe
+    hf-mobility train points.parquet --system raw --timezone Asia/Shanghai --coverage 0.99 -o my-raw
+    hf-mobility train points.parquet --system raw --start my-raw --steps 500 -o my-raw-2
+    hf-mobility train visits.parquet --timezone Europe/Berlin --system mstar-codec --cell-km 0.5 -o codec
+    hf-mobility train visits.parquet --system mstar --codec codec -o generator
+    hf-mobility train few.parquet --system mstar --codec codec --shifted-copies 60 -o before
+    hf-mobility train few.parquet --system mstar --start before -o generator
     """
-    if system != "samoe" and len(cities) > 1:
-        raise ValueError(f"{system} is trained on one city at a time, {len(cities)} files are given.")
-    if [codec, start].count(None) != (1 if system == "mstar" else 2):
-        raise ValueError(
-            "--codec, the folder of a trained codec, or --start, that of a generator to go on with, is for --system "
-            "mstar, which needs one of them."
-        )
-    if start and size:
-        raise ValueError("--size is of a new model, --start goes on with a trained one.")
-    if copies < 0 or (copies and system not in ("mstar", "mstar-codec")):
-        raise ValueError(f"--shifted-copies {copies}: a number of copies of weeks, for mstar and mstar-codec.")
-    size = size or "small"
-    set_seed(seed)
-    preset = {"samoe": "pretrain", "mstar-codec": "mstar_codec"}.get(system, system)
-    settings = training_arguments(
-        str(folder), preset=preset, seed=seed, save_strategy="no", disable_tqdm=False, **arguments
+    if len(timezone) not in (0, 1, len(data)):
+        raise typer.BadParameter(f"give --timezone once, or once per file ({len(data)}); it is given {len(timezone)}x")
+    options = {"codec": codec, "bounds": files.bounds_of(bounds), "coverage": coverage, "cell_km": cell_km}
+    options |= {"min_known": min_known, "fill_hours": fill_hours, "shifted_copies": shifted_copies}
+    options |= {"size": size, "start": start, "epochs": epochs, "steps": steps, "batch_size": batch_size}
+    files.check_folder(output)
+    files.check_inputs(*data)
+    from ..training.fit import check_device
+    from ..training.train import check_options
+    from ..training.train import train as fit
+
+    check_device(device)
+    check_options(system, **options)
+    zones: list[Any] = timezone if len(timezone) == len(data) else (timezone or [None]) * len(data)
+    reading = {"column": column, "sep": sep, "time_format": time_format}
+    tables: list[Any] = [files.records(path, timezone=zone, **reading) for path, zone in zip(data, zones)]
+    several = system == "samoe" or len(data) > 1
+    made = fit(
+        system,
+        list(zip(tables, zones)) if several else tables[0],
+        **options,
+        timezone=None if several else zones[0],
+        learning_rate=learning_rate,
+        test_fraction=test_fraction,
+        seed=seed,
+        device=device,
+        progress=True,
     )
-    if system == "samoe":
-        return _train_samoe(cities, size, settings)
-    _, visits, timezone = cities[0]
-    if system == "mstar-codec":
-        return _train_codec(visits, timezone, size, settings, copies, seed)
-    if system == "mstar":
-        return _train_mstar(visits, codec, start, size, settings, copies, seed)
-    return _train_raw(visits, timezone, size, settings)
+    made.save_pretrained(output, facts=replace(made.facts, command=own_command()))
+    files.done(f"{type(made.model).__name__}, {made.model.num_parameters():,} parameters", output)
 
 
-def _train_samoe(cities: Cities, size: str, settings: Any) -> tuple[Any, Any]:
-    config = SamoeConfig.from_preset(size)
-    made = [City.from_visits(visits, timezone=timezone, name=name) for name, visits, timezone in cities]
-    tokenizers = [SamoeTokenizer.from_city(city, config) for city in made]
-    corpus = CityCorpus.from_visits([(visits, tok) for (_, visits, _), tok in zip(cities, tokenizers)])
-    model = SamoeForNextLocation(config)
-    trainer = MobilityTrainer(
-        _eager(model), settings, train_dataset=corpus, tokens_per_batch=1024, augment=True, max_candidates=1500
+def adapt(
+    model: Model,
+    visits: Visits,
+    output: Folder,
+    strength: Annotated[Strength, typer.Option(help="auto tries them on held-out users.")] = "auto",
+    city: NewCity = None,
+    unknown: Annotated[Unknown, typer.Option(help="Places that the city does not list.")] = "error",
+    base_model: Annotated[str | None, typer.Option(help="Hub id that the adapter is to name as its base.")] = None,
+    test_fraction: TestFraction = 0.0,
+    seed: Seed = 0,
+    device: Device = None,
+    timezone: Timezone = None,
+    column: Columns = [],  # noqa: B006
+    sep: Sep = None,
+    time_format: TimeFormat = None,
+) -> None:
+    """Fit a LoRA adapter of SAMoE to a city, and save it with the city and a card.
+
+    \b
+    hf-mobility adapt checkpoints/samoe-small visits.parquet --timezone Europe/Paris -o my-city
+    hf-mobility adapt checkpoints/samoe-small visits.parquet --timezone Europe/Paris --test-fraction 0.2 -o tested
+    hf-mobility evaluate tested visits.parquet --test-fraction 0.2
+    """
+    files.check_folder(output)
+    files.check_inputs(visits, city)
+    if timezone is None:
+        raise ValueError("The time zone of the city is missing: give --timezone, such as Europe/Berlin.")
+    from ..training.adapt import adapt as fit
+    from ..training.fit import check_device
+
+    check_device(device)
+    local = fit(
+        model,
+        files.records(visits, timezone=timezone, column=column, sep=sep, time_format=time_format),
+        city=files.read_city(city, timezone=timezone, column=column, sep=sep),
+        timezone=timezone,
+        strength=strength,
+        unknown=unknown,
+        test_fraction=test_fraction,
+        seed=seed,
+        device=device,
+        progress=True,
     )
-    return _trained(trainer), tokenizers[0]
+    facts = replace(local.facts, command=own_command())
+    local.save_pretrained(output, base_model=base_model, facts=facts)
+    files.say(local.reason)
+    files.done(f"adapter and city ({len(local.tokenizer.location_ids):,} places)", output)
 
 
-def _train_codec(
-    visits: pd.DataFrame, timezone: str, size: str, settings: Any, copies: int, seed: int
-) -> tuple[Any, Any]:
-    tokenizer = MstarTokenizer.from_visits(visits, timezone=timezone)
-    cells = tokenizer.weeks(visits).cells
-    tokenizer.fit_conditions(cells, sample=1_500, seed=seed)
-    shape: dict[str, Any] = {
-        "num_cells": tokenizer.num_cells,
-        "cells_per_resolution": tokenizer.cells_per_resolution,
-        "level_resolutions": [len(tokenizer.cells_per_resolution) - 1] * len(CODEC["level_lengths"]),
-    }
-    model = MstarCodecModel(MstarCodecConfig.from_preset(size, **CODEC, **shape))
-    cells = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=copies, seed=seed)
-    encoded = tokenizer(cells, conditions=False, return_tensors="pt")
-    rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
-    trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
-    return _trained(trainer), tokenizer
-
-
-def _train_mstar(
-    visits: pd.DataFrame, codec: str | None, start: str | None, size: str, settings: Any, copies: int, seed: int
-) -> tuple[Any, Any]:
-    tokenizer = MstarTokenizer.from_pretrained(str(codec or start))
-    cells = tokenizer.weeks(visits).cells
-    if start:
-        model = MstarForTrajectoryGeneration.from_pretrained(start)
-    else:
-        model = _new_mstar(MstarCodecModel.from_pretrained(str(codec)), tokenizer, size)
-    model.fit_transition(torch.from_numpy(cells))
-    shifted = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=copies, seed=seed)
-    encoded = tokenizer(shifted, return_tensors="pt")
-    given = {name: encoded[name] for name in ("attention_mask", *CONDITIONS)}
-    codes = model.codec.encode(encoded["input_ids"], encoded["attention_mask"], batch_size=256)
-    rows = ArrayRows({"code_ids": codes, **given})
-    trainer = Trainer(_eager(model), settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
-    return _trained(trainer), tokenizer
-
-
-def _new_mstar(codec: MstarCodecModel, tokenizer: MstarTokenizer, size: str) -> MstarForTrajectoryGeneration:
-    has_places = not codec.config.num_encoder_layers  # a vector of their own, to copy
-    values = {"num_attributes": tokenizer.num_attributes, "within_level_steps": 6, "pointer_head": has_places, **DRAWN}
-    model = MstarForTrajectoryGeneration.from_codec(codec, size, **values)
-    model.fit_places(tokenizer.cell_map)
-    return model
-
-
-def _train_raw(visits: pd.DataFrame, timezone: str, size: str, settings: Any) -> tuple[Any, Any]:
-    tokenizer = RawTokenizer.from_points(visits, timezone=timezone, model_max_length=7 * 96)
-    shape = {"max_position_embeddings": tokenizer.model_max_length, "slots_per_day": tokenizer.slots_per_day}
-    model = RawForTrajectoryPrediction(RawConfig.from_preset(size, **shape))
-    batch = tokenizer(visits, padding=True, return_tensors="pt")
-    rows = ArrayRows({**batch, "labels": batch["coordinates"]})
-    trainer = Trainer(model, settings, train_dataset=rows, data_collator=WHOLE_BATCHES)
-    return _trained(trainer), tokenizer
-
-
-def _eager(model: Any) -> Any:
-    if not torch.accelerator.is_available():
-        model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
-    return model
-
-
-def _trained(trainer: Trainer) -> Any:
-    trainer.train()
-    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+def own_command() -> str:
+    return shlex.join(["hf-mobility", *sys.argv[1:]])

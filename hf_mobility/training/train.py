@@ -39,7 +39,10 @@ _ONLY_FOR = {  # an option -> the systems that know it
     "coverage": ("mstar-codec", "raw"),
     "bounds": ("mstar-codec", "raw"),
     "city": ("samoe",),
+    "batch_size": ("mstar-codec", "mstar", "raw"),  # samoe fills its batches by length
 }
+_FIXED = ("size", "cell_km", "coverage", "bounds")  # by the model to go on with; RAW's bounds may be others
+_ALTERNATIVES = (("bounds", "coverage", "how large the city is"), ("epochs", "steps", "how long to train"))
 
 
 def train(
@@ -109,12 +112,9 @@ def train(
         >>> made = train("raw", points, timezone="Asia/Shanghai", steps=1500)  # doctest: +SKIP
         >>> made.save_pretrained("my-raw")  # doctest: +SKIP
     """
-    options = {"codec": codec, "shifted_copies": shifted_copies or None, "min_known": min_known, "city": city}
+    options: dict[str, Any] = {"codec": codec, "shifted_copies": shifted_copies, "min_known": min_known, "city": city}
     options |= {"fill_hours": fill_hours, "cell_km": cell_km, "coverage": coverage, "bounds": bounds}
-    check_options(system, options, size=size, start=start, epochs=epochs, steps=steps, batch_size=batch_size)
-    for folder in (start, codec):
-        if isinstance(folder, (str, Path)):
-            check_folder(folder)
+    check_options(system, **options, size=size, start=start, epochs=epochs, steps=steps, batch_size=batch_size)
     began = time.perf_counter()
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate, "max_steps": steps}
     given["num_train_epochs"] = (3.0 if steps is None else None) if epochs is None else epochs
@@ -124,7 +124,7 @@ def train(
         set_seed(seed)
         settings = _settings(system, output_dir or scratch, seed=seed, progress=progress, fields=fields)
         recipe = Recipe(
-            **{**options, "shifted_copies": shifted_copies},  # type: ignore[arg-type]
+            **options,
             size=size or "small",
             settings=settings,
             start=None if start is None else str(start),
@@ -143,42 +143,36 @@ def train(
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
-def check_options(
-    system: str,
-    options: Mapping[str, Any],
-    *,
-    size: str | None,
-    start: Any,
-    epochs: float | None,
-    steps: int | None,
-    batch_size: int | None,
-) -> None:
-    """Refuse what contradicts itself before any data are read; `options` are those of single systems, None = not given.
+def check_options(system: str, **options: Any) -> None:
+    """Refuse what contradicts itself, and folders that are not there, before any data are read; `options` are those of
+    `train`, None = not given.
 
     Raises:
         DataError: one sentence.
+        FileNotFoundError: no such folder.
     """
     if system not in SYSTEMS:
         raise DataError(f"system must be one of {', '.join(SYSTEMS)}, not {system!r}.")
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given.get("shifted_copies"):
+        given.pop("shifted_copies", None)
     for name, systems in _ONLY_FOR.items():
-        if options.get(name) is not None and system not in systems:
+        if name in given and system not in systems:
             raise DataError(f"{name} is for {' and '.join(systems)}, not for {system}.")
-    if system == "mstar" and (options.get("codec") is None) == (start is None):
+    if system == "mstar" and ("codec" in given) == ("start" in given):
         raise DataError("mstar needs either codec=, a trained codec, or start=, a generator to go on with.")
-    if start is not None:
-        fixed = ["size"] if size is not None else []
-        if system == "mstar-codec":
-            fixed += [name for name in ("cell_km", "coverage", "bounds") if options.get(name) is not None]
-        if fixed:
-            raise DataError(f"{' and '.join(fixed)}: of a new model, but start= goes on with a trained one.")
-    if options.get("bounds") is not None and options.get("coverage") is not None:
-        raise DataError("bounds and coverage both say how large the city is: give one of them.")
-    if (options.get("shifted_copies") or 0) < 0:
-        raise DataError(f"shifted_copies must be 0 or more, not {options['shifted_copies']}.")
-    if epochs is not None and steps is not None:
-        raise DataError("epochs and steps both say how long to train: give one of them.")
-    if batch_size is not None and system == "samoe":
-        raise DataError("batch_size is not for samoe, which fills its batches by length.")
+    if "start" in given:
+        fixed = _FIXED if system == "mstar-codec" else _FIXED[:1]
+        if new := [name for name in fixed if name in given]:
+            raise DataError(f"{' and '.join(new)}: of a new model, but start= goes on with a trained one.")
+    for one, other, what in _ALTERNATIVES:
+        if one in given and other in given:
+            raise DataError(f"{one} and {other} both say {what}: give one of them.")
+    if given.get("shifted_copies", 0) < 0:
+        raise DataError(f"shifted_copies must be 0 or more, not {given['shifted_copies']}.")
+    for name in ("start", "codec"):
+        if isinstance(given.get(name), (str, Path)):
+            check_folder(given[name])
 
 
 def _settings(system: str, folder: Any, *, seed: int, progress: bool, fields: dict[str, Any]) -> TrainingArguments:

@@ -201,11 +201,12 @@ def test_raw_goes_on_in_other_bounds_with_the_models_slots(points: pd.DataFrame,
         ("mstar", {"codec": "x", "start": "y"}, "needs either codec="),
         ("mstar", {"codec": "x", "bounds": (0, 0, 1, 1)}, "bounds is for mstar-codec and raw"),
         ("raw", {"start": "x", "size": "tiny"}, "size: of a new model"),
+        ("raw", {"bounds": (0, 0, 1, 1), "coverage": 0.9}, "bounds and coverage both"),
         ("mstar-codec", {"start": "x", "cell_km": 1.0}, "cell_km: of a new model"),
         ("mstar-codec", {"bounds": (0, 0, 1, 1), "coverage": 0.9}, "bounds and coverage both"),
         ("mstar-codec", {"shifted_copies": -1}, "shifted_copies must be 0 or more"),
         ("raw", {"epochs": 1, "steps": 1}, "epochs and steps both"),
-        ("samoe", {"batch_size": 4}, "batch_size is not for samoe"),
+        ("samoe", {"batch_size": 4}, "batch_size is for mstar-codec and mstar and raw, not for samoe"),
     ],
 )
 def test_contradictions_are_refused_before_data_are_read(system: str, options: dict[str, Any], sentence: str) -> None:

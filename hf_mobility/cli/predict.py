@@ -1,0 +1,190 @@
+"""What a trained model answers: `predict`, `forecast`, `generate` and `embed`, one pipeline each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import files
+from .options import (
+    BatchSize,
+    CellKm,
+    Columns,
+    Device,
+    Model,
+    NewCity,
+    Output,
+    Points,
+    Pooling,
+    Seed,
+    Sep,
+    TimeFormat,
+    Timezone,
+    Unknown,
+    Visits,
+)
+
+
+def predict(
+    model: Model,
+    records: Annotated[Path, typer.Argument(help="File of visits (SAMoE) or points (RAW).")],
+    output: Output,
+    top_k: Annotated[int | None, typer.Option(help="SAMoE: places per user.", show_default="5")] = None,
+    horizon: Annotated[str | None, typer.Option(help="RAW: hours ahead, or as in 90min.", show_default="2")] = None,
+    city: NewCity = None,
+    unknown: Annotated[Unknown, typer.Option(help="SAMoE: places that the city does not list.")] = "error",
+    device: Device = None,
+    batch_size: BatchSize = None,
+    timezone: Timezone = None,
+    column: Columns = [],  # noqa: B006
+    sep: Sep = None,
+    time_format: TimeFormat = None,
+) -> None:
+    """The next place of every user (SAMoE), or their positions in the next hours (RAW).
+
+    \b
+    hf-mobility predict my-city visits.parquet -o next.csv --top-k 3
+    hf-mobility predict checkpoints/samoe-small visits.csv --city visits.csv --timezone Europe/Paris -o -
+    hf-mobility predict checkpoints/raw-small points.parquet --horizon 2 -o positions.parquet
+    """
+    _check(output, device, records, city)
+    from ..checkpoints.evaluate import kind_of
+
+    kind = kind_of(model)
+    wrong = ("--top-k", top_k) if kind == "mobility_raw" else ("--horizon", horizon)
+    if wrong[1] is not None:
+        raise ValueError(f"{wrong[0]} is not for a {kind}: --top-k is for SAMoE, --horizon for RAW.")
+    verb: dict[str, Any]
+    if kind == "mobility_raw":
+        from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline as Pipeline
+
+        verb = {"horizon": _hours(horizon or "2")}
+    else:
+        from ..pipelines.next_location import NextLocationPipeline as Pipeline  # type: ignore[assignment]
+
+        verb = {"top_k": 5 if top_k is None else top_k, "unknown": unknown}
+    place = files.read_city(city, timezone=timezone, column=column, sep=sep)
+    pipe = Pipeline.from_pretrained(model, city=place, device=device, batch_size=batch_size)
+    table = files.records(records, timezone=timezone, column=column, sep=sep, time_format=time_format)
+    made = pipe.predict(table, timezone=timezone, progress=files.bars(), **verb)
+    files.write_frame(made, output)
+    files.done(f"{len(made):,} rows for {made['user_id'].nunique():,} users", output)
+
+
+def forecast(
+    model: Model,
+    visits: Visits,
+    output: Output,
+    steps: Annotated[int, typer.Option(help="Visits per user.")] = 5,
+    city: NewCity = None,
+    unknown: Annotated[Unknown, typer.Option(help="Places that the city does not list.")] = "error",
+    device: Device = None,
+    batch_size: BatchSize = None,
+    timezone: Timezone = None,
+    column: Columns = [],  # noqa: B006
+    sep: Sep = None,
+    time_format: TimeFormat = None,
+) -> None:
+    """The next visits of every user, one after the other: where, and when they begin (SAMoE).
+
+    \b
+    hf-mobility forecast my-city visits.parquet --steps 3 -o visits-ahead.csv
+    """
+    _check(output, device, visits, city)
+    from ..pipelines.next_location import NextLocationPipeline
+
+    place = files.read_city(city, timezone=timezone, column=column, sep=sep)
+    pipe = NextLocationPipeline.from_pretrained(model, city=place, device=device, batch_size=batch_size)
+    table = files.records(visits, timezone=timezone, column=column, sep=sep, time_format=time_format)
+    made = pipe.forecast(table, steps=steps, unknown=unknown, timezone=timezone, progress=files.bars())
+    files.write_frame(made, output)
+    files.done(f"{len(made):,} visits of {made['user_id'].nunique():,} users", output)
+
+
+def generate(
+    model: Model,
+    output: Output,
+    number: Annotated[int, typer.Option("--number", "-n", help="Weeks.")] = 1000,
+    start: Annotated[str, typer.Option(help="Local date of the first hour.")] = "2024-01-01",
+    device: Device = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+) -> None:
+    """Synthetic weeks of hourly cells, one row per hour (M-STAR).
+
+    \b
+    hf-mobility generate checkpoints/mstar-small -n 1000 --seed 0 -o weeks.parquet
+    """
+    _check(output, device)
+    from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
+
+    pipe = TrajectoryGenerationPipeline.from_pretrained(model, device=device, batch_size=batch_size)
+    table = pipe.generate(number, seed=seed, start=start, progress=files.bars())
+    files.write_frame(table, output)
+    files.done(f"{number:,} weeks", output)
+
+
+def embed(
+    model: Model,
+    points: Points,
+    output: Output,
+    regions: Annotated[Path | None, typer.Option(help="GeoJSON: embed regions instead of users.")] = None,
+    cell_km: CellKm = None,
+    cell_metres: Annotated[float | None, typer.Option(hidden=True)] = None,
+    pooling: Annotated[Pooling, typer.Option(help="Of the users of a region.")] = "sum",
+    min_users: Annotated[int, typer.Option(help="Regions with fewer users are left out.")] = 5,
+    start: Annotated[str | None, typer.Option(help="First day that is read, as in 2024-01-01.")] = None,
+    end: Annotated[str | None, typer.Option(help="First day that is no longer read.")] = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    timezone: Timezone = None,
+    column: Columns = [],  # noqa: B006
+    sep: Sep = None,
+    time_format: TimeFormat = None,
+) -> None:
+    """Vectors of users, or of regions (with --regions or --cell-km) by who was there (RAW).
+
+    \b
+    hf-mobility embed checkpoints/raw-small points.parquet -o users.parquet --start 2024-01-01 --end 2024-01-15
+    hf-mobility embed checkpoints/raw-small points.parquet --cell-km 1 -o cells.parquet
+    """
+    side = cell_km if cell_metres is None else cell_metres / 1000
+    if regions is not None and side is not None:
+        raise typer.BadParameter("give either --regions or --cell-km")
+    _check(output, device, points, regions)
+    from ..data.grid import SquareGrid
+    from ..pipelines.embedding import MobilityEmbeddingPipeline
+
+    pipe = MobilityEmbeddingPipeline.from_pretrained(model, device=device, batch_size=batch_size)
+    reading = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}
+    days = {"start": start, "end": end, "progress": files.bars()}
+    if regions is None and side is None:
+        table = pipe.embed_users(files.records(points, **reading), timezone=timezone, **days)
+    else:
+        frame = files.visits_frame(points, **reading)
+        where: Any = regions
+        if side is not None:
+            where = SquareGrid.around(frame["lat"], frame["lon"], cell_km=side)
+        table = pipe.embed_regions(frame, where, pooling=pooling, min_users=min_users, **days)
+    files.write_frame(table, output)
+    files.done(f"{len(table):,} vectors", output)
+
+
+def _check(output: Path, device: str | None, *inputs: Path | None) -> None:
+    """What can be wrong before a model is loaded."""
+    files.check_output(output)
+    files.check_inputs(*inputs)
+    if device is not None:
+        from ..training.fit import check_device
+
+        check_device(device)
+
+
+def _hours(horizon: str) -> Any:
+    """A number of hours, or a text that pandas reads as a time span."""
+    try:
+        return float(horizon)
+    except ValueError:
+        return horizon

@@ -1,0 +1,90 @@
+"""Push a folder that was saved before. What a training wrote beside the model is not uploaded."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .push import PushToHub
+
+# Checkpoints, logs and pickled arguments of a training, and hidden files
+IGNORE_PATTERNS = ("checkpoint-*", "runs", "training_args.bin", "*.pt", "*.pth", ".*", "__pycache__")
+
+
+class SavedFolder(PushToHub):
+    """`push_to_hub` for a folder; the card gets the new name in its snippet, and is written where there is none.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: nothing in it that could be loaded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder {folder}.")
+        if not any(
+            (folder / name).is_file() for name in ("config.json", "adapter_config.json", "tokenizer_config.json")
+        ):
+            raise ValueError(f"{folder} holds no saved model, tokenizer or adapter; push what save_pretrained wrote.")
+        self.folder = folder
+
+    def save_pretrained(self, folder: str | Path, *, base_model: str | None = None) -> None:
+        """Copy the folder's files; an adapter can be given the Hub id of its base."""
+        target = Path(folder)
+        shutil.copytree(self.folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*IGNORE_PATTERNS))
+        _add_code(target)
+        adapter = target / "adapter_config.json"
+        if base_model is not None:
+            if not adapter.is_file():
+                raise ValueError(f"{self.folder} holds no adapter; leave base_model out.")
+            config: dict[str, Any] = json.loads(adapter.read_text(encoding="utf-8"))
+            text = json.dumps(config | {"base_model_name_or_path": base_model}, indent=2, sort_keys=True)
+            adapter.write_text(text, encoding="utf-8")
+
+    def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
+        card = folder / "README.md"
+        if (folder / "config.json").is_file():
+            from transformers import AutoConfig
+
+            from .cards import write_card
+
+            write_card(folder, AutoConfig.from_pretrained(folder), name=name, facts=facts)
+        if card.is_file():
+            # The card may name the folder by the path that it had where it was written.
+            own = rf'from_pretrained\("([^"]*/)?{re.escape(self.folder.resolve().name)}"\)'
+            text = card.read_text(encoding="utf-8")
+            card.write_text(re.sub(own, lambda _: f'from_pretrained("{name}")', text), encoding="utf-8")
+
+
+def _add_code(folder: Path) -> None:
+    """The code that `save_pretrained` writes beside weights and city, where it was left out: the checkpoints of this
+    repository carry none."""
+    import torch
+    from transformers import AutoConfig
+
+    from .. import modeling, tokenization
+
+    def first_architecture(saved: dict[str, Any]) -> str:
+        return (saved.get("architectures") or [""])[0]
+
+    model_class = _class_without_code(folder / "config.json", modeling, first_architecture)
+    if model_class is not None:
+        with torch.device("meta"):  # its class is wanted, not its weights
+            model_class(AutoConfig.from_pretrained(folder)).save_code(folder)
+    config = folder / "tokenizer_config.json"
+    tokenizer_class = _class_without_code(config, tokenization, lambda saved: saved.get("tokenizer_class"))
+    if tokenizer_class is not None:
+        tokenizer_class.from_pretrained(folder).save_pretrained(folder)
+
+
+def _class_without_code(config: Path, package: Any, name_of: Callable[[dict[str, Any]], str | None]) -> Any:
+    """The class of `package` that a saved configuration names, unless it names code as well."""
+    if not config.is_file():
+        return None
+    saved = json.loads(config.read_text(encoding="utf-8"))
+    name = name_of(saved)
+    return getattr(package, name) if name in package.__all__ and "auto_map" not in saved else None

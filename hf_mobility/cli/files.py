@@ -119,15 +119,17 @@ def visits_frame(path: Path, **options: Any) -> Any:
 
 
 def read_city(path: Path | None, *, timezone: str | None, column: list[str], sep: str | None = None) -> Any:
-    """The places of a file of visits, or of a file of places (without a time); None for no file."""
-    from ..tokenization.city import City
-    from ..tokenization.errors import DataError
+    """The city of a folder, the places of a file of visits, or of a file of places (without a time); None for none."""
     from ..data.io.records import column_names as names_in
     from ..data.io.records import name_of
+    from ..tokenization.city import City
+    from ..tokenization.errors import DataError
 
     if path is None:
         return None
     check_inputs(path)
+    if path.is_dir():
+        return City.load(path)
     if timezone is None:
         raise DataError("The time zone of a new city is missing: give --timezone, such as Europe/Berlin.")
     columns = column_names(column)

@@ -11,7 +11,7 @@ Model = Annotated[str, typer.Argument(help="Folder or Hub id.")]
 Visits = Annotated[Path, typer.Argument(help="File of visits: user_id, time, location_id, lat, lon.")]
 Points = Annotated[Path, typer.Argument(help="File of points (user_id, time, lat, lon) or visits.")]
 Records = Annotated[Path, typer.Argument(help="File of visits, points or, for M-STAR, weeks of cells.")]
-NewCity = Annotated[Path | None, typer.Option("--city", help="Visits or places of another city than the checkpoint's.")]
+NewCity = Annotated[Path | None, typer.Option("--city", help="Another city: a folder, or a file of visits or places.")]
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write, by its suffix; - writes CSV to stdout.")]
 MaybeOutput = Annotated[Path | None, typer.Option("--output", "-o", help="File to write as well; - is stdout (CSV).")]

@@ -42,6 +42,7 @@ def train(
     size: Annotated[str | None, typer.Option(help="Preset: tiny, small, base, ...", show_default="small")] = None,
     codec: Annotated[str | None, typer.Option(help="Folder of the codec of a new mstar.")] = None,
     start: Annotated[str | None, typer.Option(help="Folder of a trained model of this kind to go on with.")] = None,
+    city: NewCity = None,
     bounds: Bounds = None,
     coverage: Coverage = None,
     cell_km: CellKm = None,
@@ -76,22 +77,26 @@ def train(
     options = {"codec": codec, "bounds": files.bounds_of(bounds), "coverage": coverage, "cell_km": cell_km}
     options |= {"min_known": min_known, "fill_hours": fill_hours, "shifted_copies": shifted_copies}
     options |= {"size": size, "start": start, "epochs": epochs, "steps": steps, "batch_size": batch_size}
+    if city is not None and len(data) > 1:
+        raise typer.BadParameter("--city is that of one file; several files have one city each")
     files.check_folder(output)
-    files.check_inputs(*data)
+    files.check_inputs(*data, city)
     from ..training.fit import check_device
     from ..training.train import check_options
     from ..training.train import train as fit
 
     check_device(device)
-    check_options(system, **options)
+    check_options(system, **options, city=city)
     zones: list[Any] = timezone if len(timezone) == len(data) else (timezone or [None]) * len(data)
     reading = {"column": column, "sep": sep, "time_format": time_format}
     tables: list[Any] = [files.records(path, timezone=zone, **reading) for path, zone in zip(data, zones)]
-    several = system == "samoe" or len(data) > 1
+    place = files.read_city(city, timezone=zones[0], column=column, sep=sep)
+    several = len(data) > 1
     made = fit(
         system,
         list(zip(tables, zones)) if several else tables[0],
         **options,
+        city=place,
         timezone=None if several else zones[0],
         learning_rate=learning_rate,
         test_fraction=test_fraction,
@@ -128,7 +133,7 @@ def adapt(
     """
     files.check_folder(output)
     files.check_inputs(visits, city)
-    if timezone is None:
+    if timezone is None and (city is None or not city.is_dir()):
         raise ValueError("The time zone of the city is missing: give --timezone, such as Europe/Berlin.")
     from ..training.adapt import adapt as fit
     from ..training.fit import check_device

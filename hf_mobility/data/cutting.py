@@ -87,9 +87,9 @@ def weeks_on(
 
 
 def _check_grid(tokenizer: Any, table: WeekTable) -> None:
-    if table.grid is None or tokenizer.box is None:
+    theirs, own = table.grid, tokenizer.city.grid
+    if theirs is None or own is None:
         return  # the numbers of the cells are all there is to compare
-    theirs, own = table.grid, _grid_of(tokenizer)
     if (theirs.rows, theirs.columns) != (own.rows, own.columns) or not np.allclose(
         theirs.bounds, own.bounds, atol=1e-6
     ):
@@ -101,11 +101,8 @@ def _check_grid(tokenizer: Any, table: WeekTable) -> None:
 
 def describe_grid(tokenizer: Any) -> str:
     """One sentence on rows, columns, cells and bounds of a `MstarTokenizer`."""
-    return f"grid: {_words(_grid_of(tokenizer))}" if tokenizer.box else f"grid: {tokenizer.num_cells:,} cells"
-
-
-def _grid_of(tokenizer: Any) -> SquareGrid:
-    return SquareGrid(*tokenizer.box, tokenizer.rows, tokenizer.columns)
+    grid = tokenizer.city.grid
+    return f"grid: {tokenizer.num_cells:,} cells" if grid is None else f"grid: {_words(grid)}"
 
 
 def _words(grid: SquareGrid) -> str:

@@ -49,6 +49,7 @@ class Recipe:
     codec: Any
     city: Any
     timezone: str | None
+    name: str
     cell_km: float | None
     coverage: float | None
     bounds: Sequence[float] | None
@@ -90,7 +91,7 @@ def train_codec(data: Any, recipe: Recipe) -> Made:
         config = _codec_config(tokenizer, recipe.size)
         tokenizer.fit_conditions(cells, sample=1_500, seed=recipe.seed)
         model = MstarCodecModel(config)
-    cells = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=recipe.shifted_copies, seed=recipe.seed)
+    cells = shift_weeks(cells, *_shape(tokenizer), copies=recipe.shifted_copies, seed=recipe.seed)
     encoded = tokenizer(cells, conditions=False, return_tensors="pt")
     rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
     model, history = fit(model, recipe.settings, rows)
@@ -104,7 +105,7 @@ def train_mstar(data: Any, recipe: Recipe) -> Made:
     model = _started(MstarForTrajectoryGeneration, recipe) or _new_generator(tokenizer, recipe)
     model.fit_transition(torch.from_numpy(cells))
     model.to(recipe.settings.device)  # where the codec is quick
-    shifted = shift_weeks(cells, tokenizer.rows, tokenizer.columns, copies=recipe.shifted_copies, seed=recipe.seed)
+    shifted = shift_weeks(cells, *_shape(tokenizer), copies=recipe.shifted_copies, seed=recipe.seed)
     encoded = tokenizer(shifted, return_tensors="pt")
     given = {name: encoded[name] for name in ("attention_mask", *CONDITIONS)}
     codes = model.codec.encode(encoded["input_ids"], encoded["attention_mask"], batch_size=256).cpu()
@@ -148,23 +149,31 @@ def _tokenizer_of(codec: Any) -> Any:
 
 
 def new_grid(data: Any, recipe: Recipe) -> MstarTokenizer:
-    """The grid of a table of weeks, or cells over the box of the records."""
-    km = 1.0 if recipe.cell_km is None else recipe.cell_km
+    """The grid of a table of weeks or of a city, or cells over the box of the records."""
     if isinstance(data, WeekTable):
         return _grid_of_table(data, recipe)
-    if recipe.timezone is None:
-        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin'.")
+    km = 1.0 if recipe.cell_km is None else recipe.cell_km
+    if recipe.city is not None:
+        if recipe.city.grid is not None and recipe.cell_km is not None:
+            raise DataError("The city has a grid of cells already: leave cell_km out.")
+        return MstarTokenizer.from_city(recipe.city, cell_km=km)
+    options: dict[str, Any] = {"timezone": _zone(recipe), "name": recipe.name}
     if recipe.bounds is not None:
-        grid = SquareGrid.from_cell_km(recipe.bounds, cell_km=km)
-        return MstarTokenizer.from_square_grid(grid, timezone=recipe.timezone)
+        return MstarTokenizer.from_square_grid(SquareGrid.from_cell_km(recipe.bounds, cell_km=km), **options)
     if recipe.coverage is None:
         refuse_strays(data["lat"], data["lon"], cell_km=km)
     share = 1.0 if recipe.coverage is None else recipe.coverage
-    return MstarTokenizer.from_visits(data, timezone=recipe.timezone, cell_km=km, coverage=share)
+    return MstarTokenizer.from_visits(data, cell_km=km, coverage=share, **options)
+
+
+def _zone(recipe: Recipe) -> str:
+    if recipe.timezone is None:
+        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin', or city=.")
+    return recipe.timezone
 
 
 def _grid_of_table(table: WeekTable, recipe: Recipe) -> MstarTokenizer:
-    given = [name for name in ("cell_km", "coverage", "bounds") if getattr(recipe, name) is not None]
+    given = [name for name in ("cell_km", "coverage", "bounds", "city") if getattr(recipe, name) is not None]
     if given:
         raise DataError(f"A table of weeks has its grid already: leave {', '.join(given)} out.")
     zone = recipe.timezone or table.timezone
@@ -174,7 +183,16 @@ def _grid_of_table(table: WeekTable, recipe: Recipe) -> MstarTokenizer:
             f"The table of weeks does not say its {missing}: a Parquet file can (metadata grid, box_lat, box_lon, tz), "
             "and so can a WeekTable(..., grid=SquareGrid(...), timezone=...)."
         )
-    return MstarTokenizer.from_square_grid(table.grid, timezone=zone, num_hours=table.cells.shape[1])
+    hours = table.cells.shape[1]
+    return MstarTokenizer.from_square_grid(table.grid, timezone=zone, name=recipe.name, num_hours=hours)
+
+
+def _shape(tokenizer: MstarTokenizer) -> tuple[int, int]:
+    """Rows and columns of the grid."""
+    grid = tokenizer.city.grid
+    if grid is None:
+        raise DataError("M-STAR is trained on a grid of cells; this tokenizer has a list of cells.")
+    return grid.rows, grid.columns
 
 
 def _weeks(tokenizer: MstarTokenizer, data: Any, recipe: Recipe) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -212,30 +230,31 @@ def _new_generator(tokenizer: MstarTokenizer, recipe: Recipe) -> MstarForTraject
 # ------------------------------------------------------------------------------------------------------------------ RAW
 
 
-def _whole_box(recipe: Recipe) -> bool:
-    """Whether the box is that of all points, so that none lies outside."""
-    return recipe.start is None and recipe.bounds is None and recipe.coverage is None and recipe.city is None
+def _whole_box(recipe: Recipe, *, started: bool = True) -> bool:
+    """Whether the box is that of all points, so that none lies outside; with `started=False`, or of the start."""
+    new = recipe.bounds is None and recipe.coverage is None and recipe.city is None
+    return new and not (started and recipe.start is not None)
 
 
 def _raw_tokenizer(points: pd.DataFrame, recipe: Recipe) -> RawTokenizer:
-    """The box of the points, of `bounds`, or of the model to go on with."""
-    tokenizer = _started_tokenizer(RawTokenizer, recipe)
-    if tokenizer is not None and recipe.bounds is None and recipe.coverage is None:
-        return tokenizer
-    zone = recipe.timezone or getattr(tokenizer, "timezone", None)
-    if zone is None:
-        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin'.")
+    """The box of the points, of `bounds`, of a city, or of the model to go on with."""
+    started = _started_tokenizer(RawTokenizer, recipe)
+    if started is not None and _whole_box(recipe, started=False):
+        return started
     shape: dict[str, Any] = {"model_max_length": RAW_WINDOW_DAYS * 96}
-    if tokenizer is not None:
+    if started is not None:
         names = ("model_max_length", "interval_minutes", "time_features", "fill")
-        shape = {name: getattr(tokenizer, name) for name in names}
+        shape = {name: getattr(started, name) for name in names}
+    if recipe.city is not None:
+        return RawTokenizer.from_city(recipe.city, **shape)
+    shape |= {"timezone": started.timezone if started is not None else _zone(recipe), "name": recipe.name}
     if recipe.bounds is not None:
-        return RawTokenizer.from_bounds(recipe.bounds, timezone=zone, **shape)
+        return RawTokenizer.from_bounds(recipe.bounds, **shape)
     if recipe.coverage is None:
         refuse_strays(points["lat"], points["lon"])
-        return RawTokenizer.from_points(points, timezone=zone, **shape)
+        return RawTokenizer.from_points(points, **shape)
     box = Box.around(points["lat"], points["lon"], coverage=recipe.coverage, margin=0.05)  # as of all points
-    return RawTokenizer.from_bounds(box, timezone=zone, **shape)
+    return RawTokenizer.from_bounds(box, **shape)
 
 
 def _describe_windows(tokenizer: RawTokenizer, series: Any, rows: int) -> str:

@@ -38,11 +38,16 @@ _ONLY_FOR = {  # an option -> the systems that know it
     "cell_km": ("mstar-codec",),
     "coverage": ("mstar-codec", "raw"),
     "bounds": ("mstar-codec", "raw"),
-    "city": ("samoe",),
+    "city": ("samoe", "mstar-codec", "raw"),
     "batch_size": ("mstar-codec", "mstar", "raw"),  # samoe fills its batches by length
 }
-_FIXED = ("size", "cell_km", "coverage", "bounds")  # by the model to go on with; RAW's bounds may be others
-_ALTERNATIVES = (("bounds", "coverage", "how large the city is"), ("epochs", "steps", "how long to train"))
+_FIXED = ("size", "cell_km", "coverage", "bounds", "city")  # by the model to go on with; RAW's bounds may be others
+_ALTERNATIVES = (
+    ("bounds", "coverage", "how large the city is"),
+    ("city", "bounds", "how large the city is"),
+    ("city", "coverage", "how large the city is"),
+    ("epochs", "steps", "how long to train"),
+)
 
 
 def train(
@@ -82,7 +87,8 @@ def train(
         size: preset of a new model: `tiny`, `small` (default), `base`, ...
         start: folder or Hub id of a model of this kind to go on with, instead of a new one.
         codec: of a new `mstar`: a folder, a Hub id, or what `train("mstar-codec", ...)` returned.
-        city: `City` of the visits (`samoe`); by default the places that occur in `data`.
+        city: `City` of the records; by default the places that occur in them (`samoe`), or their box. An M-STAR city
+            without a grid gets cells of `cell_km`.
         timezone: IANA name: of a new city, and of naive times.
         cell_km: side of a cell of a new grid (`mstar-codec`); 1 by default.
         coverage: central share of the records, on each axis, that a new grid or box must hold (`mstar-codec`, `raw`).
@@ -128,7 +134,8 @@ def train(
             size=size or "small",
             settings=settings,
             start=None if start is None else str(start),
-            timezone=timezone,
+            timezone=timezone or getattr(city, "timezone", None),
+            name=name_of(data),
             seed=seed,
             tell=on_stderr if progress else nothing,
         )

@@ -38,6 +38,10 @@ def test_another_city_is_read_from_visits_or_from_a_list_of_places(town: SimpleN
     assert set(unseen["location_id"]) <= set(places["location_id"])
     call("predict", town.samoe, renamed, "--city", renamed, *common)
     assert len(pd.read_csv(tmp_path / "next.csv")) == len(unseen) == 5 * 30
+    town.city.save(tmp_path / "city")
+    call("predict", town.samoe, renamed, "--city", tmp_path / "city", *common)
+    expected = NextLocationPipeline.from_pretrained(town.samoe, city=town.city).predict(town.frame)
+    assert pd.read_csv(tmp_path / "next.csv")["location_id"].tolist() == expected["location_id"].tolist()
 
 
 def test_geoparquet_goes_out_and_in(town: SimpleNamespace, tmp_path: Path) -> None:

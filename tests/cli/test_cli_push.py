@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from command_line import ZONE, call
 from huggingface_hub import ModelCard
+from transformers import AutoConfig, AutoTokenizer
 
 from hf_mobility.hub.folder import SavedFolder
 
@@ -67,8 +68,13 @@ def test_a_folder_without_code_is_pushed_with_it(folder: Path, tmp_path: Path) -
         reference = after.pop("auto_map")[auto]
         module = (reference if isinstance(reference, str) else reference[0]).split(".")[0]
         assert (tmp_path / f"{module}.py").is_file()
-        kept = {key: value for key, value in before.items() if key not in ("use_cache", "box")}  # box: now bounds
-        assert {key: after.get(key) for key in kept} == kept
+    before, after = (AutoConfig.from_pretrained(path).to_dict() for path in (folder, tmp_path))
+    others = ("auto_map", "custom_pipelines", "use_cache", "_name_or_path", "codec_config")
+    assert {key: after[key] for key in before if key not in others} == {
+        key: value for key, value in before.items() if key not in others
+    }
+    one, two = (AutoTokenizer.from_pretrained(path) for path in (folder, tmp_path))
+    assert one.city == two.city and one.model_max_length == two.model_max_length
     named = re.findall(r'from_pretrained\("(.*?)"', (tmp_path / "README.md").read_text())
     assert named and set(named) == {"mia/town"}
 

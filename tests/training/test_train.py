@@ -119,7 +119,7 @@ def test_what_is_left_out_is_not_counted_as_popularity(visits: pd.DataFrame) -> 
 def test_a_table_of_weeks_trains_the_codec_that_its_records_train(visits: pd.DataFrame, codec: Any) -> None:
     tokenizer = codec.tokenizer
     cells, users, start = tokenizer.weeks(visits)
-    grid = SquareGrid(*tokenizer.box, tokenizer.rows, tokenizer.columns)
+    grid = tokenizer.city.grid
     table = WeekTable(cells, users, start, pd.DataFrame(index=range(len(cells))), grid=grid, timezone=ZONE)
     made = train("mstar-codec", table, batch_size=4, **SHORT)
     assert made.tokenizer.timezone == ZONE and made.tokenizer.num_cells == tokenizer.num_cells
@@ -141,10 +141,22 @@ def test_options_of_the_grid_and_of_weeks_are_the_tokenizers(points: pd.DataFram
         **SHORT,
     )
     tokenizer = MstarTokenizer.from_square_grid(SquareGrid.from_cell_km(box, cell_km=2.0), timezone=ZONE)
-    assert (made.tokenizer.rows, made.tokenizer.columns) == (tokenizer.rows, tokenizer.columns)
+    assert made.tokenizer.city.grid == tokenizer.city.grid
     report = tokenizer.weeks(points, min_known=0.1, fill_hours=14).report
     assert f"{report['rows_outside']:,} of {len(points):,} rows outside the grid" in made.notes[1]
     assert f"{report['hours_filled']:,} hours filled" in made.notes[1] and report["hours_filled"] > 0
+
+
+def test_a_city_is_the_grid_and_the_box(points: pd.DataFrame, visits: pd.DataFrame) -> None:
+    city = City.from_visits(visits, timezone=ZONE, name="town")
+    made = train("mstar-codec", visits, city=city, cell_km=2.0, batch_size=4, **SHORT)
+    assert made.tokenizer.city == city.with_grid(cell_km=2.0)
+    made = train("raw", points, city=city, batch_size=4, **SHORT)
+    assert made.tokenizer.city == city
+    with pytest.raises(DataError, match="city and bounds both say how large the city is"):
+        train("raw", points, city=city, bounds=city.bounds)
+    with pytest.raises(DataError, match="has a grid of cells already"):
+        train("mstar-codec", points, city=city.with_grid(cell_km=2.0), cell_km=1.0, **SHORT)
 
 
 def test_one_stray_record_is_refused_with_the_numbers_and_the_remedy(visits: pd.DataFrame) -> None:

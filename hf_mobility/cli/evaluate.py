@@ -100,7 +100,7 @@ def audit(
     """
     files.check_output(output)
     files.check_inputs(data, train, held_out)
-    reading = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}
+    reading: dict[str, Any] = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}
     if (train is None) != (held_out is None) or (train is None and files.holds_weeks(data)):
         raise typer.BadParameter("weeks are compared with others: give both --train and --held-out")
     from ..evaluation import audit as measure

@@ -158,8 +158,8 @@ def embed(
     from ..pipelines.embedding import MobilityEmbeddingPipeline
 
     pipe = MobilityEmbeddingPipeline.from_pretrained(model, device=device, batch_size=batch_size)
-    reading = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}
-    days = {"start": start, "end": end, "progress": files.bars()}
+    reading: dict[str, Any] = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}
+    days: dict[str, Any] = {"start": start, "end": end, "progress": files.bars()}
     if regions is None and side is None:
         table = pipe.embed_users(files.records(points, **reading), timezone=timezone, **days)
     else:

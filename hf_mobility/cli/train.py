@@ -74,7 +74,12 @@ def train(
     """
     if len(timezone) not in (0, 1, len(data)):
         raise typer.BadParameter(f"give --timezone once, or once per file ({len(data)}); it is given {len(timezone)}x")
-    options = {"codec": codec, "bounds": files.bounds_of(bounds), "coverage": coverage, "cell_km": cell_km}
+    options: dict[str, Any] = {
+        "codec": codec,
+        "bounds": files.bounds_of(bounds),
+        "coverage": coverage,
+        "cell_km": cell_km,
+    }
     options |= {"min_known": min_known, "fill_hours": fill_hours, "shifted_copies": shifted_copies}
     options |= {"size": size, "start": start, "epochs": epochs, "steps": steps, "batch_size": batch_size}
     if city is not None and len(data) > 1:
@@ -87,8 +92,9 @@ def train(
 
     check_device(device)
     check_options(system, **options, city=city)
-    zones: list[Any] = timezone if len(timezone) == len(data) else (timezone or [None]) * len(data)
-    reading = {"column": column, "sep": sep, "time_format": time_format}
+    given: list[Any] = timezone or [None]
+    zones = given if len(given) == len(data) else given * len(data)
+    reading: dict[str, Any] = {"column": column, "sep": sep, "time_format": time_format}
     tables: list[Any] = [files.records(path, timezone=zone, **reading) for path, zone in zip(data, zones)]
     place = files.read_city(city, timezone=zones[0], column=column, sep=sep)
     several = len(data) > 1

@@ -102,7 +102,7 @@ def train_mstar(data: Any, recipe: Recipe) -> Made:
     """M-STAR's generator: a new one on a codec, or one that goes on."""
     tokenizer = _started_tokenizer(MstarTokenizer, recipe) or _tokenizer_of(recipe.codec)
     cells, notes = _weeks(tokenizer, data, recipe)
-    model = _started(MstarForTrajectoryGeneration, recipe) or _new_generator(tokenizer, recipe)
+    model: Any = _started(MstarForTrajectoryGeneration, recipe) or _new_generator(tokenizer, recipe)
     model.fit_transition(torch.from_numpy(cells))
     model.to(recipe.settings.device)  # where the codec is quick
     shifted = shift_weeks(cells, *_shape(tokenizer), copies=recipe.shifted_copies, seed=recipe.seed)

@@ -52,7 +52,7 @@ def as_records(source: Any, *, timezone: str | None = None, **columns: str) -> p
     if isinstance(source, WeekTable):
         return source
     if is_week_table(column_names(source)):
-        known = {role: name for role, name in columns.items() if role in ("user_id", "start")}
+        known: dict[str, Any] = {role: name for role, name in columns.items() if role in ("user_id", "start")}
         if len(known) < len(columns):
             raise DataError(f"A table of weeks has no column for {sorted(set(columns) - set(known))}.")
         return read_weeks(source, **known)
@@ -114,10 +114,9 @@ def column_names(source: Any, *, sep: str = ",") -> set[str]:
 
             return set(pyarrow.parquet.read_schema(path).names)
         return set(pd.read_csv(path, nrows=0, sep=sep).columns) if _is_csv(path) else set()
-    columns = getattr(source, "column_names", None)
-    if columns is None:
-        columns = getattr(source, "columns", ())
-    return set(columns) if not callable(columns) else set()
+    columns: Any = getattr(source, "column_names", None)
+    columns = getattr(source, "columns", ()) if columns is None else columns
+    return set() if callable(columns) else set(columns)
 
 
 def name_of(source: Any) -> str:

@@ -1,8 +1,7 @@
-"""Where a city's places lie: the plane they are measured in, the place nearest to a point, and whether records are of
-this city at all.
+"""Positions of a city's places: the plane they are measured in, the nearest place, and whether records belong here.
 
-Ids alone say nothing about the city. Simulated cities share theirs, and many data sets number places from 0,
-so coordinates, where there are any, are compared with the places that the ids name.
+Ids alone do not tell a city: simulated cities share theirs, and many data sets number places from 0. So coordinates,
+where there are any, are compared with the places that the ids name.
 """
 
 from __future__ import annotations

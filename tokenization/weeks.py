@@ -1,9 +1,7 @@
-"""Weeks: one cell per hour of local clock time, -1 where nothing is known. Records are cut into them, and home and work
-are read from them.
+"""Records of users to weeks: one cell per hour of local clock time, -1 where nothing is known.
 
-Three kinds of records end in one sparse list of (person, hour, cell, weight), of which every hour takes the
-cell with the greatest weight. Clock changes: an hour that occurs twice takes what happened in the first of the two; an
-hour that does not exist stays unknown.
+Three kinds of records become one sparse list of (user, hour, cell, weight); every hour takes the cell of the greatest
+weight. Clock changes: an hour that occurs twice takes the first of the two; an hour that does not exist stays unknown.
 """
 
 from __future__ import annotations

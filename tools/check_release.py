@@ -22,7 +22,7 @@ def fail(sentence: str) -> None:
 
 def release_notes(tag: str) -> str:
     """The text of the tag's section of CHANGELOG.md."""
-    found = re.search(r'^__version__ = "(.+)"$', read("hf_mobility/__init__.py"), flags=re.MULTILINE)
+    found = re.search(r'^__version__ = "(.+)"$', read("hf_mobility/version.py"), flags=re.MULTILINE)
     version = found[1] if found else ""
     if tag != f"v{version}":
         fail(f"the tag is {tag}, the package's version is {version!r}")

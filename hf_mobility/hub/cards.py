@@ -1,7 +1,7 @@
 """Model cards and dataset cards, from one template each.
 
 The snippet of a card is that of its class and checkpoint, and runs. The model index carries the baselines as well as
-the model. What nobody wrote down is said to be not recorded.
+the model. What was not given is called "not recorded".
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class _System:
 _SYSTEMS = {
     "mobility_samoe": _System(
         "SAMoE / TrajMoE (arXiv 2505.18670)",
-        "predicts the next place of a person in any city: a city is a tokenizer, not a weight",
+        "predicts the next place of a user in any city: a city is a tokenizer, not a weight",
         "next-location-prediction",
         ("next-location",),
-        "Research on human mobility: next places in cities with little or no data, study of transfer between cities, "
-        "teaching, and as a base for adaptation to one's own data.",
+        "Research on human mobility: next places in cities with little or no data, transfer between cities, teaching, "
+        "and as a base for adaptation to your own data.",
     ),
     "mobility_mstar_codec": _System(
         "M-STAR's codec (arXiv 2512.07314)",
@@ -67,19 +67,19 @@ _SYSTEMS = {
     ),
     "mobility_mstar": _System(
         "M-STAR (arXiv 2512.07314)",
-        "writes weeks of hourly cells, given a home, a work place and a class of movement, or from nothing",
+        "generates weeks of hourly cells, given home, work and a movement class, or from nothing",
         "trajectory-generation",
         ("trajectory-generation",),
-        "Research on synthetic populations: weeks of cells for a city whose traces may not be shown, teaching, and "
-        "as a base for training on one's own weeks.",
+        "Research on synthetic populations, teaching, and as a base for training on your own weeks. Audit weeks and "
+        "city before publishing a model of real users.",
     ),
     "mobility_raw": _System(
         "RAW (arXiv 2311.10471)",
-        "encodes people's positions every few minutes; embeds people and regions and rolls positions forward",
+        "encodes users' positions every few minutes; embeds users and regions, and rolls positions forward",
         "trajectory-prediction",
         ("trajectory-embedding",),
-        "Research on what movement tells of people in the aggregate and of regions, prediction of positions some "
-        "hours ahead, teaching, and as a base for one's own tasks.",
+        "Research on embeddings of users and regions, prediction of positions some hours ahead, teaching, and as a "
+        "base for your own tasks.",
     ),
 }
 _PIPELINE_TAGS = {
@@ -103,7 +103,7 @@ def model_card(
         model_or_config: a model of this package, a PEFT model around one, or a configuration that was saved with one.
         tokenizer: the one saved beside it.
         name: Hub id or folder from which the snippet loads; by default where the model was loaded from, its last part.
-        facts: what nobody can read from the weights; what they leave out of licences and training data is taken from
+        facts: what cannot be read from the weights; what they leave out of licences and training data is taken from
             the card of the checkpoint that the model was loaded from.
 
     Raises:
@@ -234,7 +234,7 @@ def _summary(cls: str, model: Any, config: Any, system: _System, *, adapter: boo
 
 
 def _hub_id(adapted: Any) -> str | None:
-    """The base's Hub id; a path of this machine is nobody's business."""
+    """The base's Hub id. Local paths are not published."""
     base = str(next(iter(adapted.peft_config.values())).base_model_name_or_path or "")
     return base if HUB_ID.fullmatch(base) and not Path(base).exists() else None
 

@@ -26,7 +26,7 @@ def next_location() -> str:
     ours, mix, scratch = (
         means[name] for name in ("SAMoE zero-shot, 0 %", "context mix, 100 %", "SAMoE from scratch, 100 %")
     )
-    return f"MRR {ours:.3f} in four unseen cities; count mix {mix:.3f}, trained there {scratch:.3f}"
+    return f"MRR {ours:.3f} in four unseen cities; count mix {mix:.3f}, same network trained there {scratch:.3f}"
 
 
 def generation() -> str:

@@ -50,12 +50,11 @@ class CitySequences:
         )
 
     def windows(self, length: int, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Cut every person into windows of `length` inputs and their targets, (W, 2) int64 of start and stop.
+        """Windows of `length` inputs and their targets of every user, (W, 2) int64 of start and stop.
 
-        Neighbouring windows share one visit (the last target of one is the first input of the next), so each visit
-        but a person's first is a
-        target exactly once. With `rng` the first cut is at a random place, else at `length`. People with one visit
-        give no window.
+        Neighbouring windows share one visit (the last target of one is the first input of the next), so each visit but
+        a user's first is a target exactly once. With `rng` the first cut is at a random place, else at `length`. Users
+        with one visit give no window.
         """
         first = np.full(len(self.users), length) if rng is None else rng.integers(1, length + 1, len(self.users))
         pieces = []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.fill_results import fill
 from benchmarks.repository.count import prose, sentences
 from hf_mobility.cli.app import app
 
@@ -79,6 +80,11 @@ def test_pages_sentences_paragraphs_and_cells_of_tables_are_short(page: Path) ->
 def test_texts_say_what_things_are(page: Path) -> None:
     text = text_of(page)
     assert "Unusual:" not in text and "What is unusual" not in text
+
+
+@pytest.mark.parametrize("page", [README, *DOCS, *CARDS], ids=name_of)
+def test_tables_are_those_of_the_committed_results(page: Path) -> None:
+    assert fill(text_of(page)) == text_of(page)
 
 
 def test_commands_in_the_docs_exist_with_their_options() -> None:

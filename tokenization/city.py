@@ -120,10 +120,10 @@ class City:
                 raise DataError(f"the bounds {tuple(self.bounds)} are not the grid's {bounds}; give one of the two.")
             return bounds  # type: ignore[return-value]
         if self.bounds is not None:
-            return tuple(Box.checked(self.bounds))
+            return tuple(Box.checked(self.bounds))  # type: ignore[return-value]
         if not len(self):
             raise DataError("a city without places needs bounds=(south, west, north, east) or a grid.")
-        return tuple(Box.around(self.lat, self.lon, margin=0.0))
+        return tuple(Box.around(self.lat, self.lon, margin=0.0))  # type: ignore[return-value]
 
     def __len__(self) -> int:
         return len(self.location_ids)
@@ -314,7 +314,7 @@ class City:
             poi=arrays["poi"],
             poi_names=tuple(header["poi_names"]),
             popularity=arrays["popularity"],
-            grid=None if rows is None else SquareGrid(*bounds, rows, header["columns"]),
+            grid=None if rows is None else SquareGrid(*bounds, rows=rows, columns=header["columns"]),
             bounds=bounds,
         )
 

@@ -27,6 +27,8 @@ class GridCity:
 
     city: City
     timezone: str
+    lat: np.ndarray
+    lon: np.ndarray
 
     def _take_city(self, fields: dict[str, Any]) -> None:
         self.city, grid = fields["city"], fields["city"].grid

@@ -66,10 +66,10 @@ def clock_of(times: np.ndarray, timezone: Zone) -> Clock:
     )
     starts, offsets = [days[0]], [_offset(days[0], zone)]
     for day in days[1:]:
-        offset = _offset(day, zone)
-        if offset != offsets[-1]:
+        now = _offset(day, zone)
+        if now != offsets[-1]:
             starts.append(_change(day - DAY_SECONDS, day, zone))
-            offsets.append(offset)
+            offsets.append(now)
     start, offset = np.array(starts, np.int64), np.array(offsets, np.int64)
     end = np.append(start[1:], days[-1])
     shown = np.maximum.accumulate(end + offset)  # what the clock has shown by the end of each stretch

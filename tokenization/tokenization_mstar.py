@@ -261,13 +261,13 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
     # Files
 
     def _own_contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        header = {
+        header: dict[str, Any] = {
             "num_hours": self.num_hours,
             "interval_minutes": self.interval_minutes,
             "attribute_method": self.attribute_method,
             "num_attributes": self.num_attributes,
         }
-        arrays = {"cell_map": self.cell_map, "medoids": self.medoids}
+        arrays: dict[str, np.ndarray] = {"cell_map": self.cell_map, "medoids": self.medoids}
         if self.conditions is not None:
             header |= {"same_share": self.conditions.same_share, "smoothing": self.conditions.smoothing}
             arrays |= self.conditions.to_arrays()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..tokenization.clock import LATEST_EPOCH_SECOND, Zone, to_utc
+from ..tokenization.clock import LATEST_EPOCH_SECOND, Zone, to_utc, zone_of
 from ..tokenization.errors import refuse
 
 _ISO_DATE = r"^\s*\d{4}(?:-\d{1,2}-\d{1,2}|\d{4}(?:T|\s|$))"  # pandas would also read "2012", "now" and "today"
@@ -40,7 +40,7 @@ def utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
         return clock
     if timezone is None:
         refuse(~zoned, name, "without a time zone", "pass timezone=, the IANA name of the city's zone", column)
-    clock[~zoned] = _localize(clock[~zoned], timezone)
+    clock[~zoned] = _localize(clock[~zoned], zone_of(timezone))
     return clock
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 SHOWN = 5  # offenders named in a message
+Function = TypeVar("Function", bound=Callable)
 
 
 class DataError(ValueError):
@@ -63,14 +64,14 @@ def renamed_method(old: str, new: str) -> Callable:
     return with_old_name
 
 
-def renamed_argument(old: str, new: str) -> Callable[[Callable], Callable]:
+def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
     """Decorator: the keyword argument `old` of a function still serves as `new`, with a FutureWarning.
 
     Raises:
         ValueError: at the call, if both are given.
     """
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Function) -> Function:
         @wraps(function)
         def with_old_name(*args: Any, **kwargs: Any) -> Any:
             value = kwargs.pop(old, None)
@@ -82,6 +83,6 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable], Callable]:
                 kwargs[new] = value
             return function(*args, **kwargs)
 
-        return with_old_name
+        return with_old_name  # type: ignore[return-value]
 
     return decorate

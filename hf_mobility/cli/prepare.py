@@ -96,11 +96,11 @@ def _public(source: Path, reader: str, *, places: Path | None, bounds: Any, anch
     from .. import data
 
     if reader == "tist2015":
-        return data.read_foursquare_tist2015(source, str(places), box=bounds)
+        return data.read_foursquare_tist2015(source, str(places), bounds=bounds)
     if reader == "yjmob100k":
         return data.read_yjmob100k(source, anchor=files.numbers(anchor, 2), start=start)  # type: ignore[arg-type]
     read = data.read_foursquare_tsmc2014 if reader == "tsmc2014" else data.read_gowalla
-    return read(source, box=bounds)
+    return read(source, bounds=bounds)
 
 
 def _gps(source: Path, reader: str, *, cell_km: float | None) -> Any:

@@ -60,6 +60,13 @@ def test_tsmc2014_times_are_utc_and_faults_are_counted(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(validate_visits(visits), visits)
 
 
+def test_the_old_name_of_bounds_is_understood_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "tsmc.txt"
+    path.write_bytes(TSMC.encode("latin-1"))
+    with pytest.warns(FutureWarning, match="box is now bounds"):
+        assert len(read_foursquare_tsmc2014(path, box=(40.7, -75.0, 41.0, -73.0))) == 2
+
+
 def test_a_box_may_lie_across_180_degrees() -> None:
     table = pd.DataFrame({"lat": [-17.0, -17.0, -17.0, -17.0], "lon": [179.5, -179.5, -178.0, 178.0]})
     kept = readers.Rejections().keep_inside(table, (-18, 179, -16, 181))
@@ -69,7 +76,7 @@ def test_a_box_may_lie_across_180_degrees() -> None:
 def test_a_box_leaves_out_the_rest_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "nyc.txt"
     path.write_bytes(TSMC.encode("latin-1"))
-    visits = read_foursquare_tsmc2014(path, box=(40.7, -75.0, 41.0, -73.0))
+    visits = read_foursquare_tsmc2014(path, bounds=(40.7, -75.0, 41.0, -73.0))
     assert len(visits) == 2 and report(visits) == (3, {"outside the box": 1})
 
 
@@ -95,7 +102,7 @@ def test_tist2015_joins_venues(tmp_path: Path) -> None:
     assert visits["category"].tolist() == ["Coffee Shop", "Train Station"]
     assert report(visits) == (3, {"venue unknown or outside the selection": 1})
     assert read_foursquare_tist2015(checkins, pois, country="JP")["location_id"].tolist() == ["v2"]
-    assert read_foursquare_tist2015(checkins, pois, box=(50, 0, 60, 20))["location_id"].tolist() == ["v1"]
+    assert read_foursquare_tist2015(checkins, pois, bounds=(50, 0, 60, 20))["location_id"].tolist() == ["v1"]
     pois.write_text("v1\t55.69\t12.57\tBar\tDK\nv1\t35.68\t139.76\tBar\tJP\n")
     with pytest.raises(DataError, match="twice"):
         read_foursquare_tist2015(checkins, pois)

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ...tokenization.clock import Zone
-from ...tokenization.errors import DataError
+from ...tokenization.errors import DataError, renamed_argument
 from ...tokenization.grid import Box, from_km
 from ...tokenization.tables import numbers_where_exact
 from ..frames import validate_visits
@@ -72,10 +72,10 @@ class Rejections:
         outside = (table["lat"].abs() > 90) | (table["lon"].abs() > 180)
         return self.drop(table, outside, "coordinates out of range")
 
-    def keep_inside(self, table: pd.DataFrame, box: Bounds | None) -> pd.DataFrame:
-        if box is None:
+    def keep_inside(self, table: pd.DataFrame, bounds: Bounds | None) -> pd.DataFrame:
+        if bounds is None:
             return table
-        return self.drop(table, ~Box.checked(box).contains(table["lat"], table["lon"]), "outside the box")
+        return self.drop(table, ~Box.checked(bounds).contains(table["lat"], table["lon"]), "outside the box")
 
     def report(self) -> dict[str, Any]:
         return {"rows_read": self.rows_read, "rejected": dict(sorted(self.rejected.items()))}
@@ -91,36 +91,38 @@ class Rejections:
         return table
 
 
-def read_foursquare_tsmc2014(path: str | Path, *, box: Bounds | None = None) -> pd.DataFrame:
+@renamed_argument("box", "bounds")
+def read_foursquare_tsmc2014(path: str | Path, *, bounds: Bounds | None = None) -> pd.DataFrame:
     """Foursquare check-ins of New York or Tokyo (``dataset_TSMC2014_NYC.txt``): visits with ``category``.
 
     Args:
         path: tab-separated file of user, venue, category id, category name, lat, lon, offset in minutes, UTC time.
-        box: south, west, north, east in degrees; check-ins elsewhere are left out and counted.
+        bounds: (south, west, north, east) in degrees; check-ins elsewhere are left out and counted.
 
     Raises:
         DataError: no row can be used.
     """
     names = ["user_id", "location_id", "category_id", "category", "lat", "lon", "offset", "time"]
     wanted = ["user_id", "time", "location_id", "lat", "lon", "category"]
-    return _read_checkins(path, names, wanted, time_format=_FOURSQUARE_TIME, encoding="latin-1", box=box)
+    return _read_checkins(path, names, wanted, time_format=_FOURSQUARE_TIME, encoding="latin-1", bounds=bounds)
 
 
+@renamed_argument("box", "bounds")
 def read_foursquare_tist2015(
-    checkins_path: str | Path, pois_path: str | Path, *, box: Bounds | None = None, country: str | None = None
+    checkins_path: str | Path, pois_path: str | Path, *, bounds: Bounds | None = None, country: str | None = None
 ) -> pd.DataFrame:
     """Foursquare global check-ins (``dataset_TIST2015_Checkins.txt`` and ``..._POIs.txt``): visits with ``category``.
 
     Args:
         checkins_path: tab-separated file of user, venue, UTC time, offset in minutes.
         pois_path: tab-separated file of venue, lat, lon, category name, country code.
-        box: south, west, north, east in degrees; the set has 33 million check-ins, one city is far less.
+        bounds: (south, west, north, east) in degrees; the set has 33 million check-ins, one city is far less.
         country: two-letter code, such as "JP".
 
     Raises:
         DataError: no row can be used, or a venue is listed twice with different data.
     """
-    pois = _read_pois(Path(pois_path), box=box, country=country)
+    pois = _read_pois(Path(pois_path), bounds=bounds, country=country)
     names = ["user_id", "location_id", "time", "offset"]
     count, path = Rejections(), Path(checkins_path)
 
@@ -133,12 +135,13 @@ def read_foursquare_tist2015(
     return _visits(count, (usable(block) for block in _blocks(path, names, count)), path)
 
 
-def read_gowalla(path: str | Path, *, box: Bounds | None = None) -> pd.DataFrame:
+@renamed_argument("box", "bounds")
+def read_gowalla(path: str | Path, *, bounds: Bounds | None = None) -> pd.DataFrame:
     """Gowalla or Brightkite check-ins of SNAP (``loc-gowalla_totalCheckins.txt.gz``): visits without categories.
 
     Args:
         path: tab-separated file of user, ISO time UTC, lat, lon, location.
-        box: south, west, north, east in degrees; check-ins elsewhere are left out and counted.
+        bounds: (south, west, north, east) in degrees; check-ins elsewhere are left out and counted.
 
     Check-ins at latitude 0 and longitude 0, which Brightkite uses for "unknown", are left out and counted.
 
@@ -146,7 +149,9 @@ def read_gowalla(path: str | Path, *, box: Bounds | None = None) -> pd.DataFrame
         DataError: no row can be used.
     """
     names = ["user_id", "time", "lat", "lon", "location_id"]
-    return _read_checkins(path, names, names, time_format="ISO8601", encoding="utf-8", box=box, zero_is_unknown=True)
+    return _read_checkins(
+        path, names, names, time_format="ISO8601", encoding="utf-8", bounds=bounds, zero_is_unknown=True
+    )
 
 
 def read_yjmob100k(
@@ -242,7 +247,7 @@ def _read_checkins(
     *,
     time_format: str,
     encoding: str,
-    box: Bounds | None,
+    bounds: Bounds | None,
     zero_is_unknown: bool = False,
 ) -> pd.DataFrame:
     path, count = Path(path), Rejections()
@@ -252,12 +257,12 @@ def _read_checkins(
         block = count.keep_usable(block[list(wanted)])
         if zero_is_unknown:
             block = count.drop(block, (block["lat"] == 0) & (block["lon"] == 0), "coordinates 0, 0")
-        return count.keep_inside(block, box)
+        return count.keep_inside(block, bounds)
 
     return _visits(count, (usable(block) for block in _blocks(path, names, count, encoding=encoding)), path)
 
 
-def _read_pois(path: Path, *, box: Bounds | None, country: str | None) -> pd.DataFrame:
+def _read_pois(path: Path, *, bounds: Bounds | None, country: str | None) -> pd.DataFrame:
     """Venues by id with lat, lon and category, only those of the selection."""
     selection = Rejections()  # what is not selected is no fault of the file
     tables = []
@@ -265,7 +270,7 @@ def _read_pois(path: Path, *, box: Bounds | None, country: str | None) -> pd.Dat
         if country is not None:
             block = block[block["country"] == country]
         block[["lat", "lon"]] = block[["lat", "lon"]].apply(pd.to_numeric, errors="coerce")
-        tables.append(selection.keep_inside(block[["location_id", "lat", "lon", "category"]], box))
+        tables.append(selection.keep_inside(block[["location_id", "lat", "lon", "category"]], bounds))
     pois = selection.finish(tables, path, number_users=False).drop_duplicates()
     twice = pois.loc[pois["location_id"].duplicated(), "location_id"]
     if len(twice):

@@ -115,15 +115,15 @@ class City:
 
     def _checked_bounds(self) -> Bounds:
         if self.grid is not None:
-            bounds = tuple(map(float, self.grid.bounds))
-            if self.bounds is not None and tuple(map(float, self.bounds)) != bounds:
-                raise DataError(f"the bounds {tuple(self.bounds)} are not the grid's {bounds}; give one of the two.")
-            return bounds  # type: ignore[return-value]
-        if self.bounds is not None:
-            return tuple(Box.checked(self.bounds))  # type: ignore[return-value]
-        if not len(self):
+            south, west, north, east = map(float, self.grid.bounds)
+            if self.bounds is not None and tuple(map(float, self.bounds)) != (south, west, north, east):
+                given, own = tuple(self.bounds), (south, west, north, east)
+                raise DataError(f"the bounds {given} are not the grid's {own}; give one of the two.")
+            return south, west, north, east
+        if self.bounds is None and not len(self):
             raise DataError("a city without places needs bounds=(south, west, north, east) or a grid.")
-        return tuple(Box.around(self.lat, self.lon, margin=0.0))  # type: ignore[return-value]
+        box = Box.around(self.lat, self.lon, margin=0.0) if self.bounds is None else Box.checked(self.bounds)
+        return box.south, box.west, box.north, box.east
 
     def __len__(self) -> int:
         return len(self.location_ids)
@@ -304,7 +304,7 @@ class City:
     @classmethod
     def from_contents(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> City:
         """The city of what `contents` returned, or of what `read_city_files` did; further fields are left alone."""
-        rows, bounds = header["rows"], header["bounds"]
+        bounds, rows, columns = header["bounds"], header["rows"], header["columns"]
         return cls(
             name=header["name"],
             timezone=header["timezone"],
@@ -314,7 +314,7 @@ class City:
             poi=arrays["poi"],
             poi_names=tuple(header["poi_names"]),
             popularity=arrays["popularity"],
-            grid=None if rows is None else SquareGrid(*bounds, rows=rows, columns=header["columns"]),
+            grid=None if rows is None else SquareGrid(*bounds, rows=rows, columns=columns),
             bounds=bounds,
         )
 

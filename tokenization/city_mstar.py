@@ -33,7 +33,9 @@ class GridCity:
     def _take_city(self, fields: dict[str, Any]) -> None:
         self.city, grid = fields["city"], fields["city"].grid
         self.num_hours, self.interval_minutes = int(fields["num_hours"]), int(fields["interval_minutes"])
-        self.lat, self.lon = (self.city.lat, self.city.lon) if grid is None else grid.centre(np.arange(len(grid)))
+        centres = (self.city.lat, self.city.lon) if grid is None else grid.centre(np.arange(len(grid)))
+        self.lat: np.ndarray = centres[0]
+        self.lon: np.ndarray = centres[1]
         self.rows, self.columns = (None, None) if grid is None else (grid.rows, grid.columns)
         self.cell_map = np.asarray(fields["cell_map"], np.int32)
         self._check_city()

@@ -1,5 +1,4 @@
-"""What the three systems share: attention, marks of initial values, renamed arguments, the name of
-the key/value cache.
+"""What the three systems share: attention, marks of initial values, renamed arguments, the name of the key/value cache.
 
 (No `from __future__ import annotations` here: layers are read by transformers.)
 

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from transformers import PrinterCallback, Trainer, set_seed
+from transformers import set_seed
 
 from benchmarks.open_data import data_folder
 from hf_mobility import (
@@ -34,6 +34,7 @@ from hf_mobility.data import haversine_km
 from hf_mobility.data.simulation.points import simulated_points
 from hf_mobility.tokenization.tokenization_raw import PAPER_BOUNDS
 from hf_mobility.tokenization.weeks import commonest_cell
+from hf_mobility.training.fit import fit
 
 NAMES = ("simulated", "geolife", "cabs")
 CAB_GRID = SquareGrid(37.58, -122.53, 37.82, -122.36, 30, 30)
@@ -223,10 +224,7 @@ def train_raw(
         )
         rows = ArrayRows({**columns, "labels": columns["coordinates"]})
         judged = ArrayRows({**validation, "labels": validation["coordinates"]}) if validation else None
-        trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+        return fit(model, arguments, rows, eager=False, eval_dataset=judged)[0]
 
 
 def raw_config(tokenizer: RawTokenizer, size: str, **values: Any) -> RawConfig:

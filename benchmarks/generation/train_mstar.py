@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from transformers import Trainer, set_seed
+from transformers import set_seed
 
 from benchmarks.generation.weeks import NAMES, WeekSet, check_trained_on, load_weeks, shifted
 from benchmarks.options import config_values
@@ -39,6 +39,7 @@ from hf_mobility import (
     training_arguments,
 )
 from hf_mobility.evaluation.fidelity import fidelity, hide_hours
+from hf_mobility.training.fit import fit
 
 CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
 HOT, WARM, FLAT, COOL = 1.1, 1.05, 1.0, 0.95  # temperatures
@@ -133,12 +134,11 @@ def train(
     else:
         rows = coded(model.codec, weeks.tokenizer, cells, noise=model.config.code_noise, copies=8)
     judged = coded(model.codec, weeks.tokenizer, weeks.cells[judged_weeks(weeks, 500)])
-    trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=judged, data_collator=ArrayRows.collate)
-    trainer.train()
-    for line in trainer.state.log_history:
-        if "eval_loss" in line and trainer.is_world_process_zero():
-            print(f"step {line['step']}: validation loss {line['eval_loss']:.4f}")
-    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+    model, history = fit(model, arguments, rows, eager=False, quiet=False, eval_dataset=judged)
+    if arguments.process_index == 0:
+        for step, loss in history.dropna(subset="eval_loss")[["step", "eval_loss"]].itertuples(index=False):
+            print(f"step {step}: validation loss {loss:.4f}")
+    return model
 
 
 def draw(model: MstarForTrajectoryGeneration, weeks: WeekSet, number: int, *, seed: int, **settings: Any) -> np.ndarray:

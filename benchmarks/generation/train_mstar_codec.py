@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from transformers import Trainer, set_seed
+from transformers import set_seed
 
 from benchmarks.generation.weeks import NAMES, WeekSet, load_weeks, shifted
 from benchmarks.options import config_values
 from benchmarks.tables import save_table
 from hf_mobility import ArrayRows, MstarCodecConfig, MstarCodecModel, training_arguments
+from hf_mobility.training.fit import fit
 
 
 def codec_config(weeks: WeekSet, size: str, variant: str, **values: object) -> MstarCodecConfig:
@@ -62,9 +63,7 @@ def train(
         seed=seed,
     )
     rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
-    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=ArrayRows.collate)
-    trainer.train()
-    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+    return fit(model, arguments, rows, eager=False, quiet=False)[0]
 
 
 @torch.no_grad()

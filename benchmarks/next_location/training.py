@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import PrinterCallback, set_seed
+from transformers import set_seed
 
-from hf_mobility import City, CityCorpus, MobilityTrainer, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
+from hf_mobility import City, CityCorpus, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
 from hf_mobility import training_arguments as arguments_of
+from hf_mobility.training.fit import fit
 
 
 def train_samoe(
@@ -34,7 +35,4 @@ def train_samoe(
             folder, num_train_epochs=epochs, warmup_steps=warmup_steps, seed=seed, save_strategy="no"
         )
         keywords = {"tokens_per_batch": tokens_per_batch, "max_candidates": 1500, **keywords}
-        trainer = MobilityTrainer(model, arguments, train_dataset=corpus, **keywords)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        return fit(model, arguments, corpus, eager=False, **keywords)[0]

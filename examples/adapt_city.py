@@ -48,7 +48,7 @@ def main() -> None:
     few = task.train_visits(options.fraction, seed=options.seed)
     city = city.with_popularity(few)
 
-    local = adapt(options.checkpoint, city, few, strength=options.strength, seed=options.seed)
+    local = adapt(options.checkpoint, few, city=city, strength=options.strength, seed=options.seed)
     if len(local.report):
         print(local.report.to_string(index=False))
     print(local.reason, f"{local.seconds:.1f} s", sep="\n")

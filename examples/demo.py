@@ -69,7 +69,7 @@ def main() -> None:
     city = city.with_popularity(few)
 
     base = NextLocationPipeline.from_pretrained(CHECKPOINT, city=city, name="SAMoE, nothing tuned")
-    local = adapt(base.model, city, few)
+    local = adapt(base.model, few, city=city)
     adapted = NextLocationPipeline(local.model, local.tokenizer, name=f"SAMoE + LoRA on 5 % ({local.strength})")
     rivals = [UserFrequency(), UserMarkov(), context_mix(options.users, few)]
     table = summarise([evaluate(predictor, task) for predictor in (*rivals, base, adapted)])

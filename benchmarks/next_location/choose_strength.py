@@ -48,7 +48,7 @@ def main() -> None:
             judge(NextLocationPipeline(base.model, base.tokenizer, context=context), f"no adaptation, {context}", draw)
         for dropout, shrink, context in RECIPES:
             recipe = replace(STRENGTHS["strong"], dropout=dropout, shrink=shrink)
-            local = adapt(base.model, here, few, strength=recipe, window=context, seed=draw)
+            local = adapt(base.model, few, city=here, strength=recipe, window=context, seed=draw)
             pipe = NextLocationPipeline(local.model, local.tokenizer, context=context)
             judge(pipe, f"dropout {dropout:g}, {shrink:.0%} of the way, {context}", draw, local.seconds)
 

@@ -113,7 +113,7 @@ def main() -> None:
         pipe = NextLocationPipeline(base, SamoeTokenizer.from_city(here, base.config))
         report(pipe, f"pre-trained on {kind}, zero-shot", seconds)
         for strength in ("auto", LONG):
-            local = adapt(base, here, few, strength=strength, seed=options.seed)
+            local = adapt(base, few, city=here, strength=strength, seed=options.seed)
             print(local.report.round(4).to_string(index=False), local.reason)
             name = "ten epochs" if strength is LONG else f"auto: {local.strength}"
             pipe = NextLocationPipeline(local.model, local.tokenizer)

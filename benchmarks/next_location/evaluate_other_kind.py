@@ -47,7 +47,7 @@ def main() -> None:
         results.append(evaluate(named(mix, f"context mix, weights and counts 5 %, draw {draw}"), task))
         base = NextLocationPipeline.from_pretrained(options.checkpoint, city=here, name=f"SAMoE zero-shot, draw {draw}")
         results.append(evaluate(base, task))
-        local = adapt(base.model, here, few, seed=draw)
+        local = adapt(base.model, few, city=here, seed=draw)
         print(f"draw {draw}: {len(few)} visits, {local.reason} ({local.seconds:.0f} s)")
         print(local.report.round(3), flush=True)
         name = f"SAMoE + LoRA {local.strength} on 5 %, draw {draw}"

@@ -70,7 +70,7 @@ def compare(
             rows.append(named(ContextMix(weights[fraction], counts_from=few), f"context mix, {label}"))
             ours.append(named(base.for_city(city), f"SAMoE zero-shot, popularity of {label}"))
             for strength in strengths:
-                local = adapt(base.model, city, few, strength=strength, seed=draw)
+                local = adapt(base.model, few, city=city, strength=strength, seed=draw)
                 known = {"fraction": fraction, "draw": draw, "people": few["user_id"].nunique(), "visits": len(few)}
                 scores = dict(zip("nll of " + local.report["strength"].astype(str), local.report["nll"]))
                 reports.append(

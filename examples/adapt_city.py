@@ -1,14 +1,15 @@
-"""Take a pre-trained model to a new city with a few percent of its visits, and save the adapter with the city.
+"""Adapt SAMoE to a new city with 5 % of its users' visits, and save adapter and city in one folder.
 
-    python examples/adapt_city.py checkpoints/samoe-small visits.parquet --timezone Europe/Paris --output my-city
-    python examples/adapt_city.py checkpoints/samoe-small --simulate --output runs/simville --fraction 0.05
+    python examples/adapt_city.py                                          # a simulated city
+    python examples/adapt_city.py visits.parquet Europe/Paris my-city      # a table, its time zone, the folder to write
 
 The table needs the columns user_id, time, location_id, lat, lon (and, if known, category and category_group).
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
+from pathlib import Path
 
 from hf_mobility import (
     City,
@@ -17,51 +18,39 @@ from hf_mobility import (
     evaluate,
     make_task,
     simulate_city,
-    summarise,
+    summarize,
     validate_visits,
 )
-from hf_mobility.baselines.count import UserFrequency, UserMarkov
+from hf_mobility.baselines import UserFrequency, UserMarkov
+
+CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "samoe-small"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("visits", nargs="?", help="Parquet or CSV")
-    parser.add_argument("--simulate", action="store_true", help="a simulated city instead of a file")
-    parser.add_argument("--users", type=int, default=200, help="people of the simulated city")
-    parser.add_argument("--timezone", default="UTC", help="IANA name of the city's time zone")
-    parser.add_argument("--fraction", type=float, default=0.05, help="share of people whose training visits are used")
-    parser.add_argument("--strength", default="auto", choices=["auto", "none", "weak", "strong"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", required=True)
-    options = parser.parse_args()
-    if bool(options.visits) == options.simulate:
-        parser.error("give either a file of visits or --simulate")
-
-    if options.simulate:
-        made = simulate_city(options.users, num_days=56, observe=0.3, seed=options.seed)
+def main(table: str | None = None, timezone: str = "UTC", output: str = "runs/my-city") -> None:
+    if table is None:
+        made = simulate_city(200, num_days=56, observe=0.3, seed=0)
         visits, timezone = made.visits, made.timezone
     else:
-        visits, timezone = validate_visits(options.visits, timezone=options.timezone), options.timezone
+        visits = validate_visits(table, timezone=timezone)
+
+    # Every place of the table is listed; how popular a place is, the few known visits tell.
     city = City.from_visits(visits, timezone=timezone, popularity_from=None)
-    task = make_task(visits, city)
-    few = task.train_visits(options.fraction, seed=options.seed)
+    task = make_task(visits, city)  # the last fifth of each user's visits are to be predicted
+    few = task.train_visits(0.05, seed=0)
     city = city.with_popularity(few)
 
-    local = adapt(options.checkpoint, few, city=city, strength=options.strength, seed=options.seed)
-    if len(local.report):
-        print(local.report.to_string(index=False))
-    print(local.reason, f"{local.seconds:.1f} s", sep="\n")
-    local.save_pretrained(options.output)
+    local = adapt(CHECKPOINT, few, city=city)
+    print(local.reason)  # the strength of the adapter is chosen on held-out users of `few`
+    local.save_pretrained(output)
 
-    rows = [
+    models = [
         UserFrequency(),
         UserMarkov(),
-        NextLocationPipeline.from_pretrained(options.checkpoint, city=city, name="nothing tuned"),
-        NextLocationPipeline.from_pretrained(options.output, name=f"adapted ({local.strength})"),
+        NextLocationPipeline.from_pretrained(CHECKPOINT, city=city, name="SAMoE, nothing tuned"),
+        NextLocationPipeline.from_pretrained(output, name=f"SAMoE, adapted ({local.strength})"),
     ]
-    print(summarise([evaluate(row, task) for row in rows]).round(3).to_string(index=False))
+    print(summarize([evaluate(model, task) for model in models]).round(3).to_string(index=False))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -25,7 +25,7 @@ from hf_mobility import (
     make_task,
     simulate_cities,
     simulate_city,
-    summarise,
+    summarize,
     validate_visits,
 )
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
@@ -72,7 +72,7 @@ def main() -> None:
     local = adapt(base.model, few, city=city)
     adapted = NextLocationPipeline(local.model, local.tokenizer, name=f"SAMoE + LoRA on 5 % ({local.strength})")
     rivals = [UserFrequency(), UserMarkov(), context_mix(options.users, few)]
-    table = summarise([evaluate(predictor, task) for predictor in (*rivals, base, adapted)])
+    table = summarize([evaluate(predictor, task) for predictor in (*rivals, base, adapted)])
     print(f"{city.name}: {len(visits):,} visits, {len(city)} places, {len(few)} visits to adapt on; {local.reason}")
     print(table[SHOWN].round(3).to_string(index=False))
 

@@ -6,6 +6,7 @@ stays light.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ _NAMES = {
     "ContextMix": "baselines.mix",
     "evaluate": "evaluation.ranking",
     "evaluate_checkpoint": "checkpoints.evaluate",
-    "summarise": "evaluation.ranking",
+    "summarize": "evaluation.ranking",
     "paired_difference": "evaluation.ranking",
 }
 
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from .data.tasks import make_task as make_task
     from .evaluation.ranking import evaluate as evaluate
     from .evaluation.ranking import paired_difference as paired_difference
-    from .evaluation.ranking import summarise as summarise
+    from .evaluation.ranking import summarize as summarize
     from .modeling import MstarCodecConfig as MstarCodecConfig
     from .modeling import MstarCodecModel as MstarCodecModel
     from .modeling import MstarConfig as MstarConfig
@@ -100,7 +101,14 @@ if TYPE_CHECKING:
     from .training.trainer import MobilityTrainer as MobilityTrainer
 
 
+# Former name -> present name; the former ones go with the next minor version.
+_RENAMED = {"summarise": "summarize"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(f"hf_mobility.{name} is now hf_mobility.{_RENAMED[name]}.", FutureWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_NAMES[name]}", __name__), name)

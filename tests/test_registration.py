@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import hf_mobility
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CONFIG = "from hf_mobility import SamoeConfig\nconfig = SamoeConfig.from_preset('tiny')\n"
@@ -105,3 +107,8 @@ def test_one_broken_system_is_named_and_leaves_the_others_working(module: str, t
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert ("mobility_raw is not registered" in result.stderr) == (module == "configuration_raw")
+
+
+def test_a_former_name_is_the_present_one_and_says_so() -> None:
+    with pytest.warns(FutureWarning, match=r"hf_mobility.summarise is now hf_mobility.summarize"):
+        assert hf_mobility.summarise is hf_mobility.summarize

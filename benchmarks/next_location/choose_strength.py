@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.next_location.evaluate_transfer import named
 from benchmarks.next_location.other_kind import cab_visits
 from benchmarks.tables import GrowingTable
-from hf_mobility import ContextMix, NextLocationPipeline, adapt, evaluate, make_task, summarise
+from hf_mobility import ContextMix, NextLocationPipeline, adapt, evaluate, make_task, summarize
 from hf_mobility.training.adapt import STRENGTHS
 
 CABS = 8
@@ -36,7 +36,7 @@ def main() -> None:
     results = GrowingTable(SHOWN, options.output)
 
     def judge(predictor: Any, name: str, draw: int | None = None, seconds: float = 0.0) -> None:
-        results.add(summarise(evaluate(named(predictor, name), task)).assign(draw=draw, seconds=round(seconds)))
+        results.add(summarize(evaluate(named(predictor, name), task)).assign(draw=draw, seconds=round(seconds)))
 
     mix = ContextMix(ContextMix.fit([make_task(full, city)]), counts_from=full)
     judge(mix, "context mix, weights and counts 100 %")

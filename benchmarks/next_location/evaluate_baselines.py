@@ -22,7 +22,7 @@ from hf_mobility import City
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.baselines.mix import ContextMix, MixWeights
 from hf_mobility.data.tasks import NextLocationTask, make_task
-from hf_mobility.evaluation import evaluate, new_place_mask, summarise
+from hf_mobility.evaluation import evaluate, new_place_mask, summarize
 from hf_mobility.evaluation.report import order_rows, to_markdown
 
 FRACTION = 0.05
@@ -111,7 +111,7 @@ def neural_rows(
 def _averaged(name: str, predictors: list, task: NextLocationTask, bootstrap: int) -> pd.DataFrame:
     """One table for several draws or seeds: means of every number, plus the spread of Acc@1 and MRR between them."""
     subsets = {"new places": new_place_mask(task)}
-    draws = [summarise(evaluate(p, task), subsets=subsets, bootstrap=bootstrap) for p in predictors]
+    draws = [summarize(evaluate(p, task), subsets=subsets, bootstrap=bootstrap) for p in predictors]
     table = draws[0].copy()
     numeric = table.select_dtypes("number").columns
     values = pd.concat([draw[numeric] for draw in draws], keys=range(len(draws)))

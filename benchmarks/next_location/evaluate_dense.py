@@ -34,7 +34,7 @@ from hf_mobility import (
     make_task,
     simulate_cities,
     simulate_city,
-    summarise,
+    summarize,
 )
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.evaluation.ranking import new_place_mask
@@ -95,7 +95,7 @@ def main() -> None:
     results = GrowingTable(SHOWN, options.output, update=["model"] if options.update else ())
 
     def report(predictor: Any, name: str, seconds: float = 0.0) -> None:
-        table = summarise(evaluate(named(predictor, name), task), subsets={"new places": new_place_mask(task)})
+        table = summarize(evaluate(named(predictor, name), task), subsets={"new places": new_place_mask(task)})
         results.add(table.assign(seconds=round(seconds)))
 
     if "baselines" in options.rows:

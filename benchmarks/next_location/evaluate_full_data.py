@@ -18,7 +18,7 @@ from benchmarks.next_location.evaluate_transfer import open_task
 from benchmarks.next_location.training import train_samoe
 from benchmarks.open_data import TARGETS
 from benchmarks.tables import save_table
-from hf_mobility import City, NextLocationPipeline, SamoeConfig, SamoeTokenizer, evaluate, make_task, summarise
+from hf_mobility import City, NextLocationPipeline, SamoeConfig, SamoeTokenizer, evaluate, make_task, summarize
 
 SHOWN = ["model", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll"]
 
@@ -50,7 +50,7 @@ def main() -> None:
             scores.append(float(evaluate(pipe, inner).metric("mrr").mean()))
         best = options.epochs[int(np.argmax(scores))]
         print(name, dict(zip(options.epochs, np.round(scores, 4))), "->", best, flush=True)
-        table = summarise(evaluate(train(visits, city, SamoeConfig(), epochs=best, seed=options.seed), task))
+        table = summarize(evaluate(train(visits, city, SamoeConfig(), epochs=best, seed=options.seed), task))
         table.insert(0, "city", name)
         print(table[SHOWN].round(4).to_string(), flush=True)
         tables.append(table)

@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 from benchmarks.next_location.evaluate_transfer import open_task
 from benchmarks.open_data import TARGETS
 from benchmarks.tables import save_table
-from hf_mobility import NextLocationPipeline, evaluate, paired_difference, summarise
+from hf_mobility import NextLocationPipeline, evaluate, paired_difference, summarize
 from hf_mobility.evaluation.ranking import new_place_mask
 
 SOURCES = ("boston", "los_angeles", "monterrey", "gowalla_dallas")  # the weights are fitted on these
@@ -143,7 +143,7 @@ def main() -> None:
             mixed = WithPriors(pipe, CityCounts.of(task.city, few), weights, f"{pipe.name}, with priors of {share}")
             alone, together = evaluate(pipe, task), evaluate(mixed, task)
             gap = paired_difference(together, alone, metric="mrr")
-            table = summarise([alone, together], subsets={"new places": new, "known places": ~new})
+            table = summarize([alone, together], subsets={"new places": new, "known places": ~new})
             table.insert(0, "city", name)
             table["mrr gain"] = np.where(table["model"] == together.name, gap.mean, np.nan)
             table["mrr gain low"] = np.where(table["model"] == together.name, gap.low, np.nan)

@@ -15,7 +15,7 @@ import argparse
 from benchmarks.next_location.evaluate_transfer import mix_weights, named
 from benchmarks.next_location.other_kind import OTHER_KINDS
 from benchmarks.tables import save_table
-from hf_mobility import ContextMix, NextLocationPipeline, adapt, evaluate, make_task, summarise
+from hf_mobility import ContextMix, NextLocationPipeline, adapt, evaluate, make_task, summarize
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 
 SHOWN = ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll", "ece"]
@@ -52,7 +52,7 @@ def main() -> None:
         print(local.report.round(3), flush=True)
         name = f"SAMoE + LoRA {local.strength} on 5 %, draw {draw}"
         results.append(evaluate(NextLocationPipeline(local.model, local.tokenizer, name=name), task))
-    table = summarise(results)
+    table = summarize(results)
     table.insert(0, "city", city.name)
     print(table[SHOWN].round(3).to_string(index=False))
     if options.output:

@@ -27,7 +27,7 @@ from hf_mobility import (
     evaluate,
     make_task,
     paired_difference,
-    summarise,
+    summarize,
 )
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
@@ -115,7 +115,7 @@ def main() -> None:
         results, reports = compare(
             task, options.checkpoint, weights, fractions, draws=options.draws, strengths=options.adapt
         )
-        summary = summarise(results, subsets={"new places": new, "known places": ~new})
+        summary = summarize(results, subsets={"new places": new, "known places": ~new})
         for kind, table in (("", summary), ("_pairs", differences(results)), ("_adaptations", pd.DataFrame(reports))):
             if len(table):  # without shares of the people there is nothing to adapt on
                 table.insert(0, "city", name)

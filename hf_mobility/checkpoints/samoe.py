@@ -10,7 +10,7 @@ from ..baselines.count import UserFrequency, UserMarkov
 from ..baselines.mix import ContextMix
 from ..data.simulation.cities import simulate_cities
 from ..data.tasks import make_task
-from ..evaluation.ranking import evaluate, summarise
+from ..evaluation.ranking import evaluate, summarize
 from ..pipelines.next_location import NextLocationPipeline
 from ..tokenization.city import City
 from .unseen import Checkpoint, refuse_seen
@@ -19,7 +19,7 @@ from .unseen import Checkpoint, refuse_seen
 def evaluate_samoe(
     checkpoint: Checkpoint, visits: pd.DataFrame, *, test_fraction: float, seed: int, city: City | None = None
 ) -> pd.DataFrame:
-    """The table of `summarise` for three count tables and the model; without `city`, in that of the checkpoint."""
+    """The table of `summarize` for three count tables and the model; without `city`, in that of the checkpoint."""
     options: dict[str, Any] = {"name": checkpoint.name}
     if checkpoint.made is None and city is not None:
         options["city"] = city
@@ -35,7 +35,7 @@ def evaluate_samoe(
     if city is not None:  # its popularity must not come from what is to be predicted
         pipe = pipe.for_city(city.with_popularity(known))
     rivals: list[Any] = [UserFrequency(known), UserMarkov(known), _context_mix(known, seed)]
-    return summarise([evaluate(one, task) for one in (*rivals, pipe)], seed=seed)
+    return summarize([evaluate(one, task) for one in (*rivals, pipe)], seed=seed)
 
 
 def _context_mix(known: pd.DataFrame, seed: int) -> ContextMix:

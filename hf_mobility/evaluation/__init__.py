@@ -8,7 +8,7 @@ from __future__ import annotations
 from .fidelity import fidelity, fidelity_report, hide_hours
 from .privacy import audit
 from .probes import probe_regions, probe_users
-from .ranking import PairedDifference, RankingResult, evaluate, new_place_mask, paired_difference, summarise
+from .ranking import PairedDifference, RankingResult, evaluate, new_place_mask, paired_difference, summarize
 from .trajectories import RollOut, horizon_table, one_step_table
 
 __all__ = [
@@ -26,5 +26,5 @@ __all__ = [
     "paired_difference",
     "probe_regions",
     "probe_users",
-    "summarise",
+    "summarize",
 ]

@@ -123,7 +123,7 @@ def evaluate(predictor: Predictor, task: NextLocationTask, *, ks: Sequence[int] 
     )
 
 
-def summarise(
+def summarize(
     results: RankingResult | Sequence[RankingResult],
     *,
     subsets: Mapping[str, np.ndarray] | None = None,

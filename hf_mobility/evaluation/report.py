@@ -32,7 +32,7 @@ def order_rows(table: pd.DataFrame, *, baselines: Sequence[str] = BASELINES) -> 
 def to_markdown(
     table: pd.DataFrame, *, digits: int = 3, intervals: bool = True, baselines: Sequence[str] = BASELINES
 ) -> str:
-    """A Markdown table of what `summarise` returns, baselines first.
+    """A Markdown table of what `summarize` returns, baselines first.
 
     Columns `<metric>_low` and `<metric>_high` are folded into the metric as "0.250 [0.211, 0.291]", or left out.
     """

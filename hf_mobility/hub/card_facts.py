@@ -22,7 +22,7 @@ class CardFacts:
     summary: first paragraph. notes: limits of this checkpoint. usage_note: below the snippet. training_data, bias: what
     it was trained on, and who is missing there. weights_license: an identifier of the Hub such as "apache-2.0", or
     words of your own; data_license alike. command, seed, versions: what made it (versions of this process by default).
-    results: a table as `summarise`, `fidelity_report` or `horizon_table` return it (`model`, metrics, and `city` or
+    results: a table as `summarize`, `fidelity_report` or `horizon_table` return it (`model`, metrics, and `city` or
     `data`), in which the names of this model's rows begin with `ours` and all others are baselines. figures: in place
     of the printed table. privacy: what `hf_mobility.evaluation.audit` returned, or words.
     """

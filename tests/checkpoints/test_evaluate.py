@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_mobility import City, DataError, NextLocationPipeline, evaluate, make_task, simulate_city, summarise
+from hf_mobility import City, DataError, NextLocationPipeline, evaluate, make_task, simulate_city, summarize
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.checkpoints.evaluate import evaluate_checkpoint
 from hf_mobility.data.parts import split_users
@@ -49,7 +49,7 @@ def test_samoe_is_ranked_behind_the_count_tables_of_the_same_task(visits: pd.Dat
     task = make_task(visits, samoe.tokenizer.city, test_fraction=0.2)
     known = task.train_visits()
     models: list[Any] = [UserFrequency(known), UserMarkov(known), NextLocationPipeline(samoe.model, samoe.tokenizer)]
-    expected = summarise([evaluate(model, task) for model in models], seed=0)
+    expected = summarize([evaluate(model, task) for model in models], seed=0)
     for name in ("n", "acc@1", "mrr"):
         assert table[name].tolist()[:2] == expected[name].tolist()[:2]
         assert table[name].iloc[-1] == expected[name].iloc[-1]

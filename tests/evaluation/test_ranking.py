@@ -17,7 +17,7 @@ from hf_mobility.evaluation.ranking import (
     evaluate,
     new_place_mask,
     paired_difference,
-    summarise,
+    summarize,
 )
 
 
@@ -92,7 +92,7 @@ def test_a_place_the_city_does_not_list_is_a_miss_and_its_share_is_reported() ->
     task = task_of([0, -1, 1, 1], [0, 0, 0, 0], [1, 2, 3])
     result = evaluate(Fixed(([1, 2, 3], [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]])), task)
     assert result.rank.tolist() == [np.inf, 1.0, 3.0]
-    table = summarise(result, bootstrap=0).set_index("subset")
+    table = summarize(result, bootstrap=0).set_index("subset")
     assert table.loc["all", "n"] == 3 and table.loc["listed", "n"] == 2
     assert table.loc["all", "unlisted"] == pytest.approx(1 / 3) and table.loc["listed", "unlisted"] == 0
     assert table.loc["all", "acc@1"] == pytest.approx(1 / 3) and table.loc["listed", "acc@1"] == pytest.approx(1 / 2)
@@ -102,7 +102,7 @@ def test_a_place_the_city_does_not_list_is_a_miss_and_its_share_is_reported() ->
 
 def test_metrics_are_averages_over_targets_not_over_users() -> None:
     # User 0 has one target, user 1 has three: a mean of user means would give 0.5.
-    row = summarise(result_of([1, 2, 6, 11], [0, 1, 1, 1]), bootstrap=0).iloc[0]
+    row = summarize(result_of([1, 2, 6, 11], [0, 1, 1, 1]), bootstrap=0).iloc[0]
     assert row["n"] == 4 and row["users"] == 2
     assert (row["acc@1"], row["acc@5"], row["acc@10"]) == (0.25, 0.5, 0.75)
     assert row["mrr"] == pytest.approx((1 + 1 / 2 + 1 / 6 + 1 / 11) / 4)
@@ -113,20 +113,20 @@ def test_calibration_error_of_a_hand_case() -> None:
     # Bins of 1/15: 0.5 and 0.52 share (7/15, 8/15]; 0.95 stands alone.
     result = result_of([1, 2, 1, 3], [0, 0, 1, 1], top=[0.5, 0.52, 0.95, 0.95])
     expected = 2 / 4 * abs(0.5 - 0.51) + 2 / 4 * abs(0.5 - 0.95)
-    assert summarise(result, bootstrap=0).iloc[0]["ece"] == pytest.approx(expected)
+    assert summarize(result, bootstrap=0).iloc[0]["ece"] == pytest.approx(expected)
 
 
 def test_certain_and_right_is_calibrated() -> None:
-    assert summarise(result_of([1, 1], [0, 1], top=[1.0, 1.0]), bootstrap=0).iloc[0]["ece"] == 0
+    assert summarize(result_of([1, 1], [0, 1], top=[1.0, 1.0]), bootstrap=0).iloc[0]["ece"] == 0
 
 
 def test_bootstrap_is_repeatable_and_resamples_users() -> None:
     rng = np.random.default_rng(0)
     user = np.repeat(np.arange(30), rng.integers(1, 20, size=30))
     result = result_of(rng.integers(1, 12, size=len(user)).tolist(), user.tolist())
-    once, again = summarise(result, bootstrap=300, seed=5), summarise(result, bootstrap=300, seed=5)
+    once, again = summarize(result, bootstrap=300, seed=5), summarize(result, bootstrap=300, seed=5)
     pd.testing.assert_frame_equal(once, again)
-    assert not once.equals(summarise(result, bootstrap=300, seed=6))
+    assert not once.equals(summarize(result, bootstrap=300, seed=6))
     row = once.iloc[0]
     for name in ("acc@1", "acc@5", "acc@10", "mrr", "ece"):
         assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
@@ -139,13 +139,13 @@ def test_bootstrap_is_repeatable_and_resamples_users() -> None:
 
 
 def test_one_user_alone_has_no_spread() -> None:
-    row = summarise(result_of([1, 2, 4], [3, 3, 3]), bootstrap=50).iloc[0]
+    row = summarize(result_of([1, 2, 4], [3, 3, 3]), bootstrap=50).iloc[0]
     assert row["mrr_low"] == pytest.approx(row["mrr"]) and row["mrr_high"] == pytest.approx(row["mrr"])
 
 
 def test_subsets_are_rows_of_the_table_and_may_be_empty() -> None:
     result = result_of([1, 2, 4], [0, 0, 1])
-    table = summarise(
+    table = summarize(
         [result, result],
         subsets={"new": np.array([False, True, True]), "none": np.zeros(3, dtype=bool)},
         bootstrap=20,
@@ -154,7 +154,7 @@ def test_subsets_are_rows_of_the_table_and_may_be_empty() -> None:
     assert table.loc[1, "mrr"] == pytest.approx((1 / 2 + 1 / 4) / 2)
     assert table.loc[2, "n"] == 0 and np.isnan(table.loc[2, "mrr"])
     with pytest.raises(ValueError, match="Subset 'short'"):
-        summarise(result, subsets={"short": np.array([True])})
+        summarize(result, subsets={"short": np.array([True])})
 
 
 def test_paired_difference_of_a_hand_case() -> None:

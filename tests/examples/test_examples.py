@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from hf_mobility import NextLocationPipeline, make_task, simulate_city
+from hf_mobility.data.simulation.points import simulated_points
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ACCURACY = ["acc@1", "acc@5", "acc@10", "mrr"]
@@ -29,13 +30,48 @@ def test_a_city_is_adapted_to_from_a_file(
     run_example: Callable[..., None], world: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.visits.to_parquet(tmp_path / "visits.parquet")
-    options = ["--timezone", "Europe/Berlin", "--strength", "none", "--output", str(tmp_path / "city")]
-    run_example("adapt_city.py", world.checkpoint, str(tmp_path / "visits.parquet"), *options)
-    assert "strength 'none' was asked for" in capsys.readouterr().out
-    assert (tmp_path / "city" / "city.json").is_file()
-    with pytest.raises(SystemExit):
-        run_example("adapt_city.py", world.checkpoint, "--output", str(tmp_path / "neither"))
-    assert "give either a file of visits or --simulate" in capsys.readouterr().err
+    run_example("adapt_city.py", str(tmp_path / "visits.parquet"), "Europe/Berlin", str(tmp_path / "city"))
+    printed = capsys.readouterr().out
+    for model in ("UserFrequency", "UserMarkov", "SAMoE, nothing tuned", "SAMoE, adapted ("):
+        assert model in printed
+    assert NextLocationPipeline.from_pretrained(tmp_path / "city").tokenizer.timezone == "Europe/Berlin"
+
+
+@pytest.mark.slow
+def test_positions_are_forecast_beside_standing_still(
+    run_example: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example("forecast_positions.py")
+    printed = capsys.readouterr().out
+    assert "spread_km" in printed and "standing still, km" in printed and "nan" not in printed.lower()
+
+
+def test_weeks_are_generated_and_completed(
+    run_example: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example("generate_weeks.py", "8", str(tmp_path))
+    weeks = pd.read_parquet(tmp_path / "weeks.parquet")
+    assert len(weeks) == 8 * 168 and (tmp_path / "trips.csv").is_file()
+    assert "20 partly known weeks completed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_users_and_regions_are_embedded(run_example: Callable[..., None], tmp_path: Path) -> None:
+    points = simulated_points(simulate_city(8, num_days=7, num_locations=600, seed=0), seed=0)
+    points.to_parquet(tmp_path / "points.parquet")
+    run_example("embed.py", str(tmp_path / "points.parquet"), "Europe/Berlin", str(tmp_path))
+    assert len(pd.read_parquet(tmp_path / "users.parquet")) == 8
+    assert len(pd.read_parquet(tmp_path / "regions.parquet")) > 0
+
+
+@pytest.mark.slow
+def test_a_trained_model_is_evaluated_in_another_city(
+    run_example: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example("train_model.py", "2", str(tmp_path / "model"))
+    assert "UserFrequency" in capsys.readouterr().out
+    run_example("evaluate_model.py", str(tmp_path / "model"))
+    assert "UserFrequency" in capsys.readouterr().out
 
 
 @pytest.mark.slow

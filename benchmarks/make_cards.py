@@ -83,7 +83,7 @@ def mstar_codec_small() -> CardFacts:
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
         command="python -m benchmarks.generation.train_mstar_codec --steps 1600 --batch-size 32 --set dropout=0 "
-        "nested_cells=true num_encoder_layers=0 codebook_size=1024 'level_lengths=[1,7,28,168]' "
+        "hierarchical_cells=true num_encoder_layers=0 codebook_size=1024 'level_lengths=[1,7,28,168]' "
         "'level_resolutions=[3,3,3,3]' "
         "--output checkpoints/mstar-codec-small",
         seed=0,
@@ -112,7 +112,7 @@ def mstar_small() -> CardFacts:
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
         command="python -m benchmarks.generation.train_mstar --codec checkpoints/mstar-codec-small --steps 3000 "
-        "--batch-size 32 --set dropout=0.1 drop_path=0.1 within_level_steps=6 copy_places=true --judged 2000 "
+        "--batch-size 32 --set dropout=0.1 drop_path=0.1 within_level_steps=6 pointer_head=true --judged 2000 "
         "--output checkpoints/mstar-small",
         seed=0,
         versions=f"transformers 5.23, torch 2.13, {OURS}; two CPU cores",

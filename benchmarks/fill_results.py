@@ -66,6 +66,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "dense": next_location.dense,
     "ablation": next_location.ablation,
     "speed": speed.speed,
+    "kernels": speed.kernels,
 }
 MARK = re.compile(r"<!-- begin (?P<name>[\w -]+?) -->\n.*?<!-- end -->", flags=re.DOTALL)
 

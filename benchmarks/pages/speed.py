@@ -37,3 +37,18 @@ def raw_speed(name: str) -> str:
         cells = [row["variant"], time, f"{rate} {row['unit']}", f"{row['ratio']:.2f}"]
         rows.append([row["measurement"], row["size"], *cells])
     return markdown(rows, ["measurement", "size", "variant", "ms", "a second", "times the first"])
+
+
+def kernels() -> str:
+    """A training step with each kernel of the package and without it."""
+    rows = [
+        [
+            row["model"],
+            row["kernel"],
+            f"{row['with, ms']:.1f}",
+            f"{row['without, ms']:.1f}",
+            f"{row['times as long']:.2f}",
+        ]
+        for _, row in read("kernels").iterrows()
+    ]
+    return markdown(rows, ["model", "kernel", "with, ms", "without, ms", "times as long without"])

@@ -156,7 +156,7 @@ def _audit_weeks(
     text = f"a generated week is nearer to the training weeks than an unseen person's in {_percent(nearer)} of pairs"
     rows.append(("nearer than held-out", nearer, 0.5, text))
     text = f"{_percent(pairs)} of the generated weeks have the home and work of one single training person"
-    rows.append(("unique home and second place", float(pairs), float(pairs_real), text))
+    rows.append(("unique home and work", float(pairs), float(pairs_real), text))
     table = pd.DataFrame(rows, columns=["measure", "value", "reference", "sentence"])
     table["compared_with"] = np.where(table["measure"] == "nearer than held-out", "chance", "held-out weeks")
     return _finished(table)

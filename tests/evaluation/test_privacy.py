@@ -37,12 +37,12 @@ def test_copies_distances_and_pairs_stand_beside_those_of_unseen_people() -> Non
     assert found["distance to training, nearest 5 %"] == pytest.approx((0.1 / 24, 1 / 24 + 0.05 * 23 / 24))
     assert found["nearer than held-out"] == pytest.approx(((1 + 1 + 0.5 + 1 + 0 + 0.5) / 6, 0.5))
     # (0, 1) and (0, 2) belong to one person each; nobody has (4, 4) or (7, 8).
-    assert found["unique home and second place"] == pytest.approx((2 / 3, 1 / 2))
+    assert found["unique home and work"] == pytest.approx((2 / 3, 1 / 2))
 
 
 def test_without_people_every_training_week_is_another_persons() -> None:
     found = values(audit(MADE, train=TRAIN, held_out=REAL))
-    assert found["unique home and second place"] == pytest.approx((1 / 3, 0.0))
+    assert found["unique home and work"] == pytest.approx((1 / 3, 0.0))
     assert unique_pairs(MADE, TRAIN, USERS).tolist() == [True, True, False]
 
 

@@ -95,7 +95,7 @@ def nearest(vector: torch.Tensor, table: torch.Tensor) -> int:
 def codes_to_copy(
     position: int, person: tuple[int, int, int], features: torch.Tensor, vectors: torch.Tensor, steps: int, codec: Codec
 ) -> list[int | None]:
-    """Codes that come closest to the vector of home, of the second place, and of the cells that lie nearest to what was
+    """Codes that come closest to the vector of home, of work, and of the cells that lie nearest to what was
     drawn on the two sides, given what the coarser levels say; `None` where there is no such place.
     """
     cells = codec.cells[LEVELS[position]]

@@ -303,6 +303,14 @@ class MstarGeneration:
     stay_probability: torch.Tensor
     arrival_share: torch.Tensor
     return_share: torch.Tensor
+    eval: Any
+    train: Any
+    _modulate: Any
+    _known_places: Any
+    _embed: Any
+    _run: Any
+    _score: Any
+    _point: Any
 
     @renamed_argument("commute_ids", "work_ids")
     @torch.no_grad()

@@ -348,7 +348,7 @@ class RawModel(RawPreTrainedModel):
         return RawModelOutput(
             last_hidden_state=hidden_states,
             user_embedding=self._pool(hidden_states, attention_mask) if poolable else None,
-            **{CACHE: cache},
+            **{CACHE: cache},  # type: ignore[arg-type]
         )
 
     def _pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

@@ -429,7 +429,11 @@ class SamoeModel(SamoePreTrainedModel):
         final = hidden_states[:, -1]
         if not self.config.time_in_fused_stream:
             final = final + time_embeds
-        return SamoeModelOutput(last_hidden_state=self.norm(final), visit_embeddings=visit_embeddings, **{CACHE: cache})
+        return SamoeModelOutput(
+            last_hidden_state=self.norm(final),
+            visit_embeddings=visit_embeddings,
+            **{CACHE: cache},  # type: ignore[arg-type]
+        )
 
     @staticmethod
     def _positions(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, past: int) -> torch.Tensor:

@@ -32,8 +32,13 @@ class MobilityTaskPipeline(Pipeline):
     at one time.
     """
 
-    _load_tokenizer = True
-    _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = False
+    model: Any
+    tokenizer: Any
+    _load_tokenizer: Any = True
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
     forward_options: tuple[str, ...] = ()
     result_options: tuple[str, ...] = ()
 

@@ -66,7 +66,7 @@ _PACKAGE = __package__.rpartition(".")[0]
 
 def register() -> None:
     """Register every system, each part as soon as the module that keeps it is loaded, now or later."""
-    waiting = {
+    waiting: dict[str, Callable[[Any], None]] = {
         "transformers.models.auto.configuration_auto": _register_configs,
         "transformers.models.auto.modeling_auto": _register_models,
         "transformers.models.auto.tokenization_auto": _register_tokenizers,

@@ -83,6 +83,7 @@ def evaluate_checkpoint(
     extra = {"city": city} if kind == "mobility_samoe" else weeks
     table = evaluation(checkpoint, records, test_fraction=test_fraction, seed=seed, **extra)
     table.attrs["main"] = main
+    table.attrs.setdefault("notes", [])
     return table
 
 

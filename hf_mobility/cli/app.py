@@ -8,7 +8,9 @@ commands, so that `--help` is quick.
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -55,6 +57,9 @@ def _in_one_sentence(function: Callable[..., None]) -> Callable[..., None]:
     def command(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
+        except BrokenPipeError:  # the reader of `-o -` has read enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to write at exit
+            raise typer.Exit(0) from None
         except (ValueError, OSError, ImportError) as error:
             typer.echo(f"hf-mobility: {error}{_as_options(str(error), function)}", err=True)
             raise typer.Exit(1) from error

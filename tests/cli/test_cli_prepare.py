@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +14,8 @@ from huggingface_hub import DatasetCard
 
 from hf_mobility import simulate_city
 from hf_mobility.data import SquareGrid, detect_stays, read_cabspotting, stays_to_visits
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_prepare_simulates_the_city_that_the_verb_makes_and_writes_its_card(tmp_path: Path) -> None:
@@ -71,3 +76,17 @@ def test_stdout_takes_csv(capfd: pytest.CaptureFixture[str]) -> None:
     assert result.stdout.splitlines()[0].startswith("user_id,time,location_id,lat,lon")
     assert len(result.stdout.splitlines()) == 1 + len(simulate_city(5, num_days=7).visits)
     assert "rows of 5 users -> stdout" in result.stderr
+
+
+def test_a_reader_that_has_read_enough_ends_the_command_quietly(tmp_path: Path) -> None:
+    program = "import sys; from hf_mobility.cli.app import app; sys.argv[0] = 'hf-mobility'; app()"
+    command = [sys.executable, "-c", program, "prepare", "--simulate", "40", "--days", "7", "-o", "-"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline().startswith("user_id,")
+    process.stdout.close()
+    assert "pipe" not in process.stderr.read().lower()
+    assert process.wait() == 0

@@ -12,7 +12,7 @@ from hf_mobility.data import DataError
 from hf_mobility.data.trajectory_tasks import TrajectoryTask
 from hf_mobility.tokenization.tokenization_raw import RawTokenizer
 
-TOKENIZER = RawTokenizer(bounds=(47, 10, 49, 12), timezone="UTC", interval_minutes=60, model_max_length=48)
+TOKENIZER = RawTokenizer.from_bounds((47, 10, 49, 12), timezone="UTC", interval_minutes=60, model_max_length=48)
 # Three days: each person has a window of two days and one of a single day.
 HOURS = np.delete(np.arange(72), [20, 46])
 POINTS = pd.DataFrame(

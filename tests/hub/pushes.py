@@ -142,7 +142,10 @@ def adapters(scratch: Path) -> None:
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.constant_(parameter, fill)
-        return Adaptation(adapted, TOKENIZER, "strong", VISITS.head(0), "", 0.0)
+        report = VISITS.head(0)
+        return Adaptation(
+            model=adapted, tokenizer=TOKENIZER, history=report, seconds=0.0, strength="strong", report=report, reason=""
+        )
 
     made = adapter(SamoeForNextLocation.from_pretrained("mia/base"), 0.1)
     made.push_to_hub("mia/town", private=True)

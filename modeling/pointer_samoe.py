@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 
 from .configuration_samoe import SamoeConfig
 from .layers import mark
@@ -51,6 +51,14 @@ def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
 
 def _km_between(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
     return torch.cdist(from_km.float(), to_km.float(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _add_layer(cache: Cache, index: int) -> None:
+    """Let the cache have a layer `index`, static where its others are: a cache of both kinds loses its mask."""
+    while len(cache.layers) <= index:
+        first = cache.layers[0]
+        static = isinstance(first, StaticLayer)
+        cache.layers.append(StaticLayer(max_cache_len=first.max_cache_len) if static else DynamicLayer())
 
 
 @dataclass
@@ -146,12 +154,14 @@ class SamoePointerHead(nn.Module):
         """
         if timestamps is None:
             raise ValueError("timestamps are needed by the pointer head; pass what SamoeTokenizer returns.")
+        query_index = torch.arange(input_ids.shape[1], device=input_ids.device)
+        if cache is not None:
+            query_index = query_index + cache.get_seq_length(self.layer_idx)  # before the cache counts these visits
         state, keys, key_ids, key_times = self._remember(hidden, visits, input_ids, timestamps, cache)
-        num_queries, num_keys = input_ids.shape[1], key_ids.shape[1]
+        num_keys = key_ids.shape[1]
         valid = key_ids > 0
         before_valid = F.pad(valid[:, :-1], (1, 0)).unsqueeze(-1)
         keys = keys + F.pad(state[:, :-1], (0, 0, 1, 0)) * before_valid
-        query_index = torch.arange(num_keys - num_queries, num_keys, device=key_ids.device)
 
         scores = torch.matmul(
             self._heads(self.query_proj(hidden).float() * self.scale), self._heads(keys).transpose(-1, -2)
@@ -210,13 +220,12 @@ class SamoePointerHead(nn.Module):
         cache: Cache | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """State part (B, K, d), visit part (B, K, d) of the keys, places and times (B, K) of the whole context, cached
-        ones first.
+        ones first. A static cache gives its whole length: behind the context, places are 0, as where it is padded.
         """
         state, keys = self.state_proj(hidden).float(), self.visit_proj(visits).float()
         if cache is None:
             return state, keys, input_ids, timestamps
-        while len(cache.layers) <= self.layer_idx:
-            cache.layers.append(DynamicLayer())
+        _add_layer(cache, self.layer_idx)
         days = timestamps.div(DAY_SECONDS, rounding_mode="floor")
         # Three integers below 2^24 are exact in float32, the only type that a cache layer keeps as it is.
         numbers = torch.stack([input_ids, days, timestamps % DAY_SECONDS], dim=-1).float()

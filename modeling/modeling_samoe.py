@@ -32,6 +32,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
@@ -300,6 +301,7 @@ class SamoePreTrainedModel(SavedWithCode, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     _can_record_outputs = {
         "hidden_states": SamoeLayer,
         "attentions": OutputRecorder(SamoeAttention, index=1),
@@ -401,11 +403,7 @@ class SamoeModel(SamoePreTrainedModel):
         past = cache.get_seq_length() if cache is not None else 0
         if position_ids is None:
             position_ids = self._positions(input_ids, attention_mask, past)
-        if self.time_embedding.position is not None and past + input_ids.shape[1] > self.config.max_position_embeddings:
-            raise ValueError(
-                f"a context of {past + input_ids.shape[1]} visits is longer than max_position_embeddings="
-                f"{self.config.max_position_embeddings}; truncate it to the last visits."
-            )
+        self._check_length(past, input_ids)
 
         time_embeds = self.time_embedding(*visits, position_ids)
         poi, geo, pop = self.visit_features(location_features[input_ids])
@@ -440,7 +438,17 @@ class SamoeModel(SamoePreTrainedModel):
         """Positions counted from the first visit, so that padding on the left changes nothing."""
         if attention_mask is not None and attention_mask.dim() == 2:
             return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-        return torch.arange(past, past + input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        return (torch.arange(input_ids.shape[1], device=input_ids.device) + past).unsqueeze(0)
+
+    def _check_length(self, past: int | torch.Tensor, input_ids: torch.Tensor) -> None:
+        if self.time_embedding.position is None or is_tracing(input_ids):
+            return
+        length = int(past) + input_ids.shape[1]
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"a context of {length} visits is longer than max_position_embeddings="
+                f"{self.config.max_position_embeddings}; truncate it to the last visits."
+            )
 
     def _check_inputs(
         self, input_ids: torch.Tensor | None, features: torch.Tensor | None, *visits: torch.Tensor | None
@@ -690,7 +698,8 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         return (sequences, rollout.timestamps) if return_timestamps else sequences
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
-        super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name != "rollout"})
+        known = ("rollout", CACHE)  # `forward` takes the cache by a decorator, unseen by its signature
+        super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in known})
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[arg-type]
@@ -698,7 +707,8 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         length = model_inputs["input_ids"].shape[1]
         for name in PER_VISIT_INPUTS:
             if model_inputs.get(name) is not None:
-                model_inputs[name] = model_inputs[name][:, -length:]
+                # Copied, as the ids are: a view's strides grow by each visit, and compiled code would be made anew.
+                model_inputs[name] = model_inputs[name][:, -length:].clone(memory_format=torch.contiguous_format)
         return model_inputs
 
     def _update_model_kwargs_for_generation(

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
+from transformers.utils.import_utils import is_tracing
 
 from .configuration_samoe import SamoeConfig
 from .layers import mark
@@ -81,13 +82,20 @@ class PointerContext:
         """How near each candidate is to the person's past: mean over past visits of exp(-d / s) at three scales, as
         logarithms, (B T, 3, N + 2).
         """
-        places, inverse = torch.unique(self.key_ids, return_inverse=True)
         share = self.allowed.float() / self.length.unsqueeze(-1)
+        if is_tracing(share):  # how many places there are is not known before
+            distance = _km_between(km[self.key_ids].flatten(0, 1), km).unflatten(0, self.key_ids.shape)
+            return self._log_density(share, distance).flatten(0, 1)
+        places, inverse = torch.unique(self.key_ids, return_inverse=True)
         index = inverse.unsqueeze(1).expand_as(share)
         share = share.new_zeros(*share.shape[:2], len(places)).scatter_add(-1, index, share).flatten(0, 1)
-        distance = _km_between(km[places], km)
+        return self._log_density(share, _km_between(km[places], km))
+
+    @staticmethod
+    def _log_density(share: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """(.., M, K), (.., K, N + 2) -> (.., M, 3, N + 2)."""
         density = [share @ torch.exp(distance * (-1.0 / scale)) for scale in DISTANCE_SCALES_KM[1:4]]
-        return (torch.stack(density, dim=1) + 1e-3).log()
+        return (torch.stack(density, dim=-2) + 1e-3).log()
 
     def probability_of(self, location_ids: torch.Tensor) -> torch.Tensor:
         """Copy probability of one place per position, (B, T) -> (B, T)."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
-from transformers import DynamicCache, StaticCache
+from transformers import CompileConfig, StaticCache
 
 from hf_mobility.modeling.layers import CACHE
 
@@ -79,3 +80,29 @@ def test_a_static_cache_can_be_emptied_and_used_again(build: SimpleNamespace) ->
     other = build.visits(model.config, seed=1)
     wanted = roll_out(model, city, other, use_cache=False)
     assert_alike(roll_out(model, city, other, **{CACHE: cache}), wanted)
+
+
+@pytest.mark.parametrize(
+    "variant, options",
+    [
+        ("paper", {}),
+        ("released", {}),
+        ("extended", {}),
+        ("extended", {"num_pointer_heads": 8, "activity_features": True}),
+    ],
+    ids=["paper", "released", "extended", "heads"],
+)
+def test_a_roll_out_from_a_static_cache_compiles_to_one_graph(
+    build: SimpleNamespace, variant: str, options: dict
+) -> None:
+    model = build.model(variant, use_eos=False, **options)
+    assert model._can_compile_fullgraph
+    city, visits = build.city(model.config), build.visits(model.config)
+    wanted = roll_out(model, city, visits, use_cache=False)
+    torch.compiler.reset()
+    counters.clear()
+    compiled = CompileConfig(fullgraph=True, backend="eager", mode=None)
+    compiled._compile_all_devices = True
+    assert_alike(roll_out(model, city, visits, cache_implementation="static", compile_config=compiled), wanted)
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    torch.compiler.reset()

@@ -1,6 +1,6 @@
 """Size and shape of the package and its texts, of one or several checkouts side by side.
 
-    git worktree add ../before v0.0
+    git worktree add ../before COMMIT
     python -m benchmarks.repository.count before=../before after=. --output benchmarks/repository/results/counts.csv
 
 Words per sentence are those of prose: code blocks, tables, headings and links' targets do not count.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -80,6 +82,13 @@ def cyclic_modules(imports: dict[str, set[str]]) -> int:
     return sum(name in reached(name) for name in imports)
 
 
+def public_names(root: Path) -> int:
+    """Names that `from hf_mobility import ...` offers, the version left out."""
+    program = "import hf_mobility; print(len(hf_mobility.__all__) - 1)"
+    found = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
 def prose(text: str) -> str:
     text = re.sub(r"```.*?```|<!--.*?-->", "", text, flags=re.DOTALL)
     lines = [line for line in text.splitlines() if not re.match(r"\s*(\||#|    |<)", line)]
@@ -97,7 +106,6 @@ def counts(root: Path) -> dict[str, float]:
     lengths = function_lengths(code)
     imports = imported_modules(root)
     face = [name for name, targets in imports.items() if "hf_mobility" in targets]
-    public = re.search(r"_NAMES[^=]*= \{(.*?)\n\}", (root / "hf_mobility/__init__.py").read_text(), flags=re.DOTALL)
     pages = {"README": [root / "README.md"], "docs": sorted((root / "docs").rglob("*.md"))}
     words = {name: [n for page in paths for n in sentences(page.read_text())] for name, paths in pages.items()}
     return {
@@ -105,7 +113,7 @@ def counts(root: Path) -> dict[str, float]:
         **{f"files of {folder}": len(sources(root, folder)) for folder in CODE},
         "lines of the package": sum(len(path.read_text().splitlines()) for path in code),
         "files of examples": len(sources(root, "examples")),
-        "public names": len(re.findall(r'^\s+"\w+":', public[1], flags=re.MULTILINE)) if public else 0,
+        "public names": public_names(root),
         "modules that import the face": len(face),
         "modules in an import cycle": cyclic_modules(imports),
         "lines of a function, median": median(lengths),

@@ -323,7 +323,9 @@ def _tune(
 ) -> tuple[Any, pd.DataFrame]:
     """A PEFT model around a copy of `base`, tuned on one city, and its history; the identity adapter for `None`."""
     torch.manual_seed(settings["seed"])
-    adapted = get_peft_model(copy.deepcopy(base), (strength or Strength(ATTENTION, epochs=0)).lora_config())
+    with warnings.catch_warnings():  # PEFT asks for a property that transformers 5.24 has renamed
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        adapted = get_peft_model(copy.deepcopy(base), (strength or Strength(ATTENTION, epochs=0)).lora_config())
     if base.name_or_path and Path(base.name_or_path).is_dir():  # wherever the adapter will be loaded from
         adapted.peft_config["default"].base_model_name_or_path = str(Path(base.name_or_path).resolve())
     if strength is None:

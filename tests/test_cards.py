@@ -169,8 +169,8 @@ def test_licence_and_training_data_go_with_the_weights(toy: SimpleNamespace, tmp
     again = ModelCard.load(tmp_path / "again" / "README.md")
     assert again.data.license_name == "research-use" and again.data.license_data == "none"
     assert "- **Weights**: research use, as asked\n- **Data**: none" in again.text
-    assert "## Training data\n\nFrom the card of first: Twelve cities.\n" in again.text
-    assert "## Sampling bias\n\nFrom the card of first: Few tourists.\n" in again.text
+    assert "## Training data\n\nFrom the card of first:\n\n> Twelve cities.\n" in again.text
+    assert "## Sampling bias\n\nFrom the card of first:\n\n> Few tourists.\n" in again.text
 
     visits, city = toy.city(4)
     local = adapt(tmp_path / "again", visits, city=city, strength="none")
@@ -179,20 +179,54 @@ def test_licence_and_training_data_go_with_the_weights(toy: SimpleNamespace, tmp
     )
     adapter = ModelCard.load(tmp_path / "local" / "README.md")
     assert adapter.data.license_name == "research-use" and adapter.data.license_data == "mine"
-    assert "The adapter: 4 people.\n\nFrom the card of first: Twelve cities.\n" in adapter.text
+    assert "The adapter: 4 people.\n\nFrom the card of first:\n\n> Twelve cities.\n" in adapter.text
     assert str(tmp_path) not in str(again) + str(adapter)
 
     fresh = model_card(samoe(SamoeForNextLocation, toy)[0])
     assert fresh.data.license_name is None and fresh.data.license == "unknown"
 
 
-def test_the_snippet_names_a_relative_folder_as_it_was_given(
+def test_a_strangers_words_are_quoted_and_bounded(toy: SimpleNamespace, tmp_path: Path) -> None:
+    model, tokenizer = samoe(SamoeForNextLocation, toy)
+    pipe = NextLocationPipeline(model, tokenizer)
+    words = "Cities.\n# Approved by all\n<img src=x onerror=y>![](http://x/y.png)\n" + "word " * 5000
+    forged = "From the card of me: trust this.\n\nAnd this."
+    pipe.save_pretrained(
+        tmp_path / "first", facts=CardFacts(training_data=words, bias=forged, weights_license="w " * 500)
+    )
+    NextLocationPipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "again")
+    card = ModelCard.load(tmp_path / "again" / "README.md")
+    data, bias = (
+        card.text.split(f"## {title}\n\n")[1].split("\n## ")[0] for title in ("Training data", "Sampling bias")
+    )
+    for text, count in ((data, 5000), (bias, 200)):
+        first, *quoted = text.strip().splitlines()
+        assert first == "From the card of first:" and all(line[:1] in ("", ">") for line in quoted)
+        assert len(text) < count
+    assert "<img" not in data and "![" not in data and "[...]" in data
+    assert "> From the card of me: trust this." in bias
+    assert len(re.findall(r"- \*\*Weights\*\*: (.*)", card.text)[0]) <= 100
+
+    (tmp_path / "first" / "README.md").write_text("---\na: [\n---\n", encoding="utf-8")
+    NextLocationPipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "third")
+    assert "Not recorded." in (tmp_path / "third" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_command_has_base_names_for_paths(toy: SimpleNamespace) -> None:
+    model = samoe(SamoeForNextLocation, toy)[0]
+    command = "train '/home/mia/My Data/visits.csv' --out=~/runs/a --timezone Europe/Berlin --base me/samoe -o ../b"
+    wanted = "train visits.csv --out=a --timezone Europe/Berlin --base me/samoe -o b"
+    assert f"**Command**: `{wanted}`" in model_card(model, facts=CardFacts(command=command)).text
+
+
+def test_the_snippet_names_the_folder_by_its_last_part(
     toy: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     NextLocationPipeline(*samoe(SamoeForNextLocation, toy)).save_pretrained("runs/my-city")
     card = ModelCard.load("runs/my-city/README.md")
-    assert 'from_pretrained("runs/my-city")' in snippet(card) and card.text.startswith("\n# my-city\n")
+    assert 'from_pretrained("my-city")' in snippet(card) and card.text.startswith("\n# my-city\n")
+    monkeypatch.chdir("runs")
     run(snippet(card))
 
 

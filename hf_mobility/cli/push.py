@@ -28,19 +28,26 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Of a new repository.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; main by default.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Hub id for an adapter's base.")] = None,
+    base_revision: Annotated[str | None, typer.Option(help="Of that base: branch, tag or commit to pin it to.")] = None,
     message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
 ) -> None:
-    """Upload a saved folder to the Hugging Face Hub (log in with `hf auth login` first).
+    """Upload the model files of a saved folder to the Hugging Face Hub (log in with `hf auth login` first).
+
+    Says before sending which files go and who will see them.
 
     \b
     hf-mobility push my-city me/my-city --private
     """
     from ..hub.folder import SavedFolder
 
-    options: dict[str, Any] = {"base_model": base_model} if base_model else {}
     message = message or f"Upload {folder.name}"
     commit = SavedFolder(folder).push_to_hub(
-        repo_id, private=private or None, revision=revision, commit_message=message, **options
+        repo_id,
+        private=private or None,
+        revision=revision,
+        commit_message=message,
+        base_model=base_model,
+        base_revision=base_revision,
     )
     typer.echo(str(commit.commit_url))
 

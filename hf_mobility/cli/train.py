@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +109,7 @@ def train(
         device=device,
         progress=True,
     )
-    made.save_pretrained(output, facts=replace(made.facts, command=own_command()))
+    made.save_pretrained(output, facts=replace(made.facts, command=own_command(output)))
     files.done(f"{type(made.model).__name__}, {made.model.num_parameters():,} parameters", output)
 
 
@@ -157,11 +156,17 @@ def adapt(
         device=device,
         progress=True,
     )
-    facts = replace(local.facts, command=own_command())
+    facts = replace(local.facts, command=own_command(output))
     local.save_pretrained(output, base_model=base_model, facts=facts)
     files.say(local.reason)
     files.done(f"adapter and city ({len(local.tokenizer.location_ids):,} places)", output)
 
 
-def own_command() -> str:
-    return shlex.join(["hf-mobility", *sys.argv[1:]])
+def own_command(output: Path) -> str:
+    """For the card: files and folders by their last part, which says less of the machine."""
+    from ..hub.card_facts import with_base_names
+
+    def is_path(word: str) -> bool:
+        return word == str(output) or word.count("/") > 1 or word.startswith(("/", "~", ".")) or Path(word).exists()
+
+    return with_base_names(["hf-mobility", *sys.argv[1:]], is_path=is_path)

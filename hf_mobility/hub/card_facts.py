@@ -2,17 +2,22 @@
 that the weights come from.
 
 A licence goes with the weights: a checkpoint that is saved again or adapted keeps it, and the account of its training
-data, unless its owner writes another.
+data, unless its owner writes another. Words of another card are quoted, and cut where they are long.
 """
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from huggingface_hub import ModelCard
+
+LONGEST_QUOTE, LONGEST_LICENSE = 4000, 100  # characters
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,10 @@ def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts
     path = _card_beside(where, commit)
     if path is None:
         return facts
-    card = ModelCard.load(path, ignore_metadata_errors=True)
+    try:
+        card = ModelCard.load(path, ignore_metadata_errors=True)
+    except Exception:  # what YAML can be wrong in is many; a card that cannot be read says nothing
+        return facts
     terms, sections = card.data.to_dict(), _sections(card.text)
     source = where if commit else Path(where).name  # no path of this machine
     found: dict[str, Any] = {
@@ -68,14 +76,45 @@ def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts
     for name, words in found.items():
         if not words or words == unsaid[name]:
             continue
-        if name in ("training_data", "bias") and not words.startswith("From the card of "):
-            words = f"From the card of {source}: {words}"
+        text: Any = _quoted(words, source) if name in ("training_data", "bias") else _in_one_line(words)
         said = getattr(facts, name)
         if said == unsaid[name]:
-            facts = replace(facts, **{name: words})
+            facts = replace(facts, **{name: text})
         elif adapter and name == "training_data":
-            facts = replace(facts, training_data=f"{said}\n\n{words}")
+            facts = replace(facts, training_data=f"{said}\n\n{text}")
     return facts
+
+
+def _quoted(words: str, source: str) -> str:
+    """A stranger's words as a quotation, without HTML and pictures; one that is quoted already stays."""
+    words = words.replace("<", "&lt;").replace("![", "[")
+    if len(words) > LONGEST_QUOTE:
+        words = f"{words[:LONGEST_QUOTE]} [...]"
+    if re.fullmatch(r"From the card of [\w./-]+:\n\n(>.*\n?)+", words):
+        return words
+    lines = [f"> {line}".rstrip() for line in words.splitlines()]
+    return "\n".join([f"From the card of {source}:", "", *lines])
+
+
+def _in_one_line(words: Any) -> str:
+    return " ".join(str(words).replace("<", "&lt;").split())[:LONGEST_LICENSE]
+
+
+def with_base_names(words: Sequence[str], *, is_path: Callable[[str], bool] | None = None) -> str:
+    """A command in which each path is its last part only.
+
+    Args:
+        words: of the command.
+        is_path: whether a word, or what stands behind its `=`, is a path; by default one from the root, the home or
+            the folder above.
+    """
+    is_path = is_path or re.compile(r"[/\\~]|\.\.?[/\\]|[A-Za-z]:[/\\]").match  # type: ignore[assignment]
+    shown = []
+    for word in words:
+        option, equals, value = word.rpartition("=")
+        last = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+        shown.append(f"{option}{equals}{last}" if is_path and is_path(value) else word)
+    return shlex.join(shown)
 
 
 def _sections(text: str) -> dict[str, str]:

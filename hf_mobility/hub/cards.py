@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 
 from ..evaluation.report import to_markdown
 from ..version import __version__
-from .card_facts import CardFacts, with_inherited
+from .card_facts import CardFacts, with_base_names, with_inherited
 from .card_snippets import SNIPPETS, snippet
 from .requests import HUB_ID
 
@@ -143,7 +144,7 @@ def model_card(
         figures=_figures(facts),
         privacy=_privacy(facts.privacy),
         places=len(getattr(tokenizer, "location_ids", ())),
-        command=f"`{facts.command}`" if facts.command else "not recorded",
+        command=f"`{_command(facts.command)}`" if facts.command else "not recorded",
         seed="not recorded" if facts.seed is None else facts.seed,
         versions=facts.versions or _versions(),
         snippet=snippet(cls, name, tokenizer),
@@ -169,14 +170,9 @@ def write_card(
     path = Path(folder) / "README.md"
     if path.exists() and not replace and UNFILLED not in path.read_text(encoding="utf-8"):
         return False
-    card = model_card(model_or_config, tokenizer=tokenizer, name=name or _shown(Path(folder)), facts=facts)
+    card = model_card(model_or_config, tokenizer=tokenizer, name=name or Path(folder).resolve().name, facts=facts)
     path.write_text(str(card).rstrip("\n") + "\n", encoding="utf-8")
     return True
-
-
-def _shown(folder: Path) -> str:
-    """A relative path as it was given, so that the snippet runs from here; of a whole path only the last part."""
-    return folder.resolve().name if folder.is_absolute() or folder.name in ("", "..") else folder.as_posix()
 
 
 def dataset_card(simulated: Any, *, seed: int, name: str = "", **options: Any) -> DatasetCard:
@@ -231,6 +227,16 @@ def _summary(cls: str, model: Any, config: Any, system: _System, *, adapter: boo
     count = f", {model.num_parameters():,} parameters" if hasattr(model, "num_parameters") else ""
     lora = "A LoRA adapter for one city, around the model: " if adapter else ""
     return f"{lora}{system.paper} in hf_mobility, {cls}: {system.what}. {size} {config.hidden_size}{count}."
+
+
+def _command(text: str) -> str:
+    """Without the paths of a machine; the text as it is where there are none."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = text.split()
+    shown = with_base_names(words)
+    return text if shown == shlex.join(words) else shown
 
 
 def _hub_id(adapted: Any) -> str | None:

@@ -1,18 +1,17 @@
-"""Push a folder that was saved before. What a training wrote beside the model is not uploaded."""
+"""Push a folder that was saved before. Only the files of a saved model go up: see `known_files`."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .known_files import known_files
 from .push import PushToHub
-
-# Checkpoints, logs and pickled arguments of a training, and hidden files
-IGNORE_PATTERNS = ("checkpoint-*", "runs", "training_args.bin", "*.pt", "*.pth", ".*", "__pycache__")
 
 
 class SavedFolder(PushToHub):
@@ -32,18 +31,34 @@ class SavedFolder(PushToHub):
             raise ValueError(f"{folder} holds no saved model, tokenizer or adapter; push what save_pretrained wrote.")
         self.folder = folder
 
-    def save_pretrained(self, folder: str | Path, *, base_model: str | None = None) -> None:
-        """Copy the folder's files; an adapter can be given the Hub id of its base."""
+    def save_pretrained(
+        self, folder: str | Path, *, base_model: str | None = None, base_revision: str | None = None
+    ) -> None:
+        """Copy the folder's known files, and say on stderr which others are left out.
+
+        Args:
+            base_model: Hub id of an adapter's base.
+            base_revision: of that base (branch, tag or commit), to which the adapter is pinned.
+
+        Raises:
+            ValueError: as `known_files`, or for a base where there is no adapter.
+        """
         target = Path(folder)
-        shutil.copytree(self.folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*IGNORE_PATTERNS))
+        files, others = known_files(self.folder)
+        for path in files:
+            shutil.copyfile(path, target / path.name)
+        if others:
+            names = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+            sys.stderr.write(f"Not sent from {self.folder}: {names}.\n")
         _add_code(target)
-        adapter = target / "adapter_config.json"
-        if base_model is not None:
+        _drop_paths(target)
+        base = {"base_model_name_or_path": base_model, "revision": base_revision}
+        changes = {name: value for name, value in base.items() if value is not None}
+        if changes:
+            adapter = target / "adapter_config.json"
             if not adapter.is_file():
-                raise ValueError(f"{self.folder} holds no adapter; leave base_model out.")
-            config: dict[str, Any] = json.loads(adapter.read_text(encoding="utf-8"))
-            text = json.dumps(config | {"base_model_name_or_path": base_model}, indent=2, sort_keys=True)
-            adapter.write_text(text, encoding="utf-8")
+                raise ValueError(f"{self.folder} holds no adapter; leave base_model and base_revision out.")
+            _change_json(adapter, changes)
 
     def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
         card = folder / "README.md"
@@ -58,6 +73,21 @@ class SavedFolder(PushToHub):
             own = rf'from_pretrained\("([^"]*/)?{re.escape(self.folder.resolve().name)}"\)'
             text = card.read_text(encoding="utf-8")
             card.write_text(re.sub(own, lambda _: f'from_pretrained("{name}")', text), encoding="utf-8")
+
+
+def _drop_paths(folder: Path) -> None:
+    """Out of the configurations, where a model was loaded from: other versions of transformers write it."""
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            _change_json(folder / name, {"_name_or_path": None, "name_or_path": None})
+
+
+def _change_json(path: Path, changes: dict[str, Any]) -> None:
+    """Set fields of a JSON file; those that are to be None are removed. A file that has nothing to change stays."""
+    before = json.loads(path.read_text(encoding="utf-8"))
+    after = {name: value for name, value in {**before, **changes}.items() if name not in changes or value is not None}
+    if after != before:
+        path.write_text(json.dumps(after, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _add_code(folder: Path) -> None:

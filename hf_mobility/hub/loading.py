@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .known_files import check_content
 from .requests import HUB_ID, check_folder, loading
 
 # Keywords of `from_pretrained` that say where and how to fetch, not what to build.
@@ -27,25 +28,31 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
 
     Args:
         reader: who reads, for the refusal.
-        kwargs: of `from_pretrained`; `revision` is that of the adapter where there is one.
+        kwargs: of `from_pretrained`; `revision` is that of the adapter where there is one, and `base_revision` that
+            of its base, by default the `revision` that the adapter's configuration names.
 
     Raises:
-        ValueError: if another model was saved there.
+        ValueError: if another model was saved there, or files are damaged or do not fit one another.
         OSError: if it cannot be loaded, the base of an adapter included, or holds no safetensors.
     """
     from transformers import AutoConfig
 
     where, options = str(name_or_path), fetching(kwargs)
+    kwargs = dict(kwargs)
+    pinned = kwargs.pop("base_revision", None)
     with loading(where):
         base = adapter_base(where, **options)
         if base is None:
             config = AutoConfig.from_pretrained(where, **options)
         else:
             _file(where, "adapter_model.safetensors", options)
+            pinned = pinned or _adapter_config(where, options).get("revision")
+    if base is None and pinned is not None:
+        raise ValueError(f"{where} is no adapter, so that base_revision={pinned!r} means nothing; leave it out.")
+    rest = {name: value for name, value in kwargs.items() if name != "revision"}
     if base is not None:
-        rest = {name: value for name, value in kwargs.items() if name != "revision"}
         with loading(base, f", the base model of {where},"):
-            config = AutoConfig.from_pretrained(base, **fetching(rest))
+            config = AutoConfig.from_pretrained(base, **{**fetching(rest), "revision": pinned})
         if kwargs.get("revision") is not None:
             # It is one of the adapter; transformers would look for it in the base model's repository too.
             kwargs = rest | {"adapter_kwargs": {**rest.get("adapter_kwargs", {}), "revision": kwargs["revision"]}}
@@ -53,8 +60,14 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
     wanted, other_type = model_class.__name__, config.model_type != model_class.config_class.model_type
     if other_type or (found.endswith("Model") and not wanted.endswith("Model")):
         raise ValueError(f"{where} holds a {found or type(config).__name__}; {reader} needs a {wanted}.")
+    if base is None or pinned is None:
+        with loading(where):
+            return model_class.from_pretrained(where, use_safetensors=True, **kwargs)
+    with loading(base, f", the base model of {where},"):
+        model = model_class.from_pretrained(base, use_safetensors=True, revision=pinned, **rest)
     with loading(where):
-        return model_class.from_pretrained(where, use_safetensors=True, **kwargs)
+        model.load_adapter(where, adapter_kwargs=options)
+    return model.eval()
 
 
 def adapter_base(name_or_path: str | Path, **options: Any) -> str | None:
@@ -64,18 +77,27 @@ def adapter_base(name_or_path: str | Path, **options: Any) -> str | None:
         FileNotFoundError: if the folder, or that of the base, is not there.
     """
     check_folder(name_or_path)
-    from transformers.utils import find_adapter_config_file
-
-    config = find_adapter_config_file(str(name_or_path), **options)
-    if config is None or _file(name_or_path, "config.json", options, must_exist=False):
+    if not _adapter_config(name_or_path, options) or _file(name_or_path, "config.json", options, must_exist=False):
         return None  # a whole model, with or without an adapter in it
-    base = str(json.loads(Path(config).read_text(encoding="utf-8")).get("base_model_name_or_path") or "")
+    base = str(_adapter_config(name_or_path, options).get("base_model_name_or_path") or "")
     if not HUB_ID.fullmatch(base) and not (base and Path(base).is_dir()):
         raise FileNotFoundError(
             f"{name_or_path} is an adapter whose base model {base!r} is not there: write where it lies into "
             "base_model_name_or_path of its adapter_config.json."
         )
     return base
+
+
+def _adapter_config(name_or_path: str | Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Empty where there is no adapter."""
+    from transformers.utils import find_adapter_config_file
+
+    path = find_adapter_config_file(str(name_or_path), **options)
+    if path is None:
+        return {}
+    check_content(Path(path))
+    config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return config
 
 
 def _file(name_or_path: str | Path, name: str, options: dict[str, Any], *, must_exist: bool = True) -> str | None:

@@ -1,20 +1,23 @@
 """Push what a `save_pretrained` writes, for what consists of several parts: pipelines and adapters. Models and
 tokenizers have `push_to_hub` from transformers.
 
-Everything is saved into a temporary folder first, so that what cannot be saved makes no repository. A README.md that
-`save_pretrained` writes goes along as the model card. huggingface_hub does not send large files again that arrived
-before an interrupted push is repeated.
+Everything is saved into a temporary folder first, so that what cannot be saved makes no repository. Only known files
+are sent; before that, stderr says which, how large, and who will see them. A README.md that `save_pretrained` writes
+goes along as the model card. huggingface_hub does not send large files again that arrived before an interrupted push is
+repeated.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 
+from .known_files import known_files
 from .requests import HUB_ID, pushing
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class PushToHub:
 
         Args:
             repo_id: `user/name`, or `name` below the user's own.
-            private: of a new repository; without effect on one that exists.
+            private: of a new repository. True is refused for one that exists and is public.
             token: of the Hub; by default the one that `hf auth login` stored.
             revision: branch, made where it does not exist; by default `main`.
             create_pr: propose the commit as a pull request instead.
@@ -57,21 +60,24 @@ class PushToHub:
 
         Raises:
             OSError: where the Hub refuses (`HfHubHTTPError`) or cannot be reached (`ConnectionError`).
-            ValueError: for a `repo_id` that cannot be one, or an adapter whose base is a folder on this machine.
+            ValueError: for a `repo_id` that cannot be one, an adapter whose base is a folder on this machine, a pickle,
+                or a public repository where `private=True` was asked for.
         """
         with TemporaryDirectory() as scratch:
             self.save_pretrained(scratch, **kwargs)
             self._write_card(Path(scratch), name=repo_id, facts=kwargs.get("facts"))
-            if kwargs.get("base_model") is None:
-                _check_base(Path(scratch))
+            _check_base(Path(scratch))
+            files, _ = known_files(Path(scratch))
             api = HfApi(token=token)
             with pushing(repo_id):
                 repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                _announce(files, api.repo_info(repo_id), private=private)
                 if revision is not None and not revision.startswith("refs/pr"):
                     api.create_branch(repo_id, branch=revision, exist_ok=True)
                 return api.upload_folder(
                     repo_id=repo_id,
                     folder_path=scratch,
+                    allow_patterns=[path.name for path in files],
                     revision=revision,
                     commit_message=commit_message or f"Upload {type(self).__name__}",
                     commit_description=commit_description,
@@ -102,6 +108,18 @@ class SavedWithCard(PushToHub):
         from .cards import write_card
 
         write_card(folder, self.model, tokenizer=self.tokenizer, name=name, facts=facts, replace=True)
+
+
+def _announce(files: list[Path], repository: Any, *, private: bool | None) -> None:
+    """Say what will be sent and who will see it."""
+    if private and not repository.private:
+        raise ValueError(
+            f"{repository.id} exists and is public: make it private in its settings, choose another name, or leave "
+            "private out."
+        )
+    seen = "private: only people with access see it" if repository.private else "public: everybody sees it"
+    lines = [f"  {path.name}  {path.stat().st_size:,} bytes" for path in files]
+    sys.stderr.write("\n".join([f"Sending {len(files)} files to {repository.id}, which is {seen}:", *lines, ""]))
 
 
 def _check_base(folder: Path) -> None:

@@ -71,7 +71,8 @@ class MobilityPipeline(SavedWithCard):
             batch_size: rows that the model reads at one time.
             hub: options of the pipeline's constructor; anything else (`revision`, `token`, ...) goes to the model's
                 `from_pretrained`, and what is about the Hub to the tokenizer's too. `revision` is that of the adapter
-                where there is one; its base model is taken from `main`.
+                where there is one; `base_revision` that of its base model, by default the one that the adapter
+                names, or `main`.
 
         Raises:
             ValueError: if another kind of model was saved there, or the city does not fit it.

@@ -99,7 +99,12 @@ class Adaptation(Trained):
     reason: str
 
     def save_pretrained(
-        self, folder: str | Path, *, base_model: str | None = None, facts: CardFacts | None = None
+        self,
+        folder: str | Path,
+        *,
+        base_model: str | None = None,
+        base_revision: str | None = None,
+        facts: CardFacts | None = None,
     ) -> None:
         """Adapter, city, card and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the
         pipeline load.
@@ -107,6 +112,7 @@ class Adaptation(Trained):
         Args:
             base_model: where the base is found at loading time (a Hub id or a path); by default, where it was loaded
                 from, a folder by its whole path.
+            base_revision: branch, tag or commit of a base on the Hub, to which the adapter is pinned.
             facts: for the card, what cannot be read from the weights.
 
         Raises:
@@ -114,6 +120,7 @@ class Adaptation(Trained):
         """
         config = self.model.peft_config[self.model.active_adapter]
         config.base_model_name_or_path = base_model or config.base_model_name_or_path
+        config.revision = base_revision or config.revision
         if not config.base_model_name_or_path:
             raise ValueError("the base model has no name: save it and adapt from its folder, or pass base_model=.")
         super().save_pretrained(folder, facts=facts)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +13,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from command_line import ZONE, call
 from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoTokenizer
 
+from hf_mobility.cli.train import own_command
 from hf_mobility.hub.folder import SavedFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +81,64 @@ def test_a_folder_without_code_is_pushed_with_it(folder: Path, tmp_path: Path) -
     assert one.city == two.city and one.model_max_length == two.model_max_length
     named = re.findall(r'from_pretrained\("(.*?)"', (tmp_path / "README.md").read_text())
     assert named and set(named) == {"mia/town"}
+
+
+def spoil(folder: Path, kind: str) -> None:
+    """Put something into a folder that must not be sent."""
+    key = folder.parent / "id_rsa"
+    key.write_text("PRIVATE KEY")
+    if kind == "link under a known name":
+        (folder / "README.md").symlink_to(key)
+    elif kind == "link out":
+        (folder / "notes.txt").symlink_to("../id_rsa")
+    elif kind == "folder behind a link":
+        (folder / "data").symlink_to(folder.parent)
+    elif kind == "link to a secret in the folder":
+        (folder / "key").write_text("PRIVATE KEY")
+        (folder / "LICENSE").symlink_to(folder / "key")
+    elif kind == "pickle by name":
+        (folder / "pytorch_model.bin").write_bytes(b"")
+    elif kind == "pickle under a known name":
+        (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    elif kind == "pickle under a name of its own":
+        torch.save({"a": torch.zeros(1)}, folder / "weights")
+    elif kind == "text under a known name":
+        (folder / "generation_config.json").write_text("PRIVATE KEY")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("link under a known name", "README.md is a link out of the folder"),
+        ("link out", "notes.txt is a link out of the folder"),
+        ("folder behind a link", "data is a link out of the folder"),
+        ("link to a secret in the folder", "LICENSE is a link to key, which is not sent"),
+        ("pickle by name", "pytorch_model.bin is a pickle"),
+        ("pickle under a known name", "model.safetensors is a pickle"),
+        ("pickle under a name of its own", "weights is a pickle"),
+        ("text under a known name", "generation_config.json is no readable JSON file"),
+    ],
+)
+def test_push_refuses_links_that_lead_out_and_every_pickle(
+    kind: str, sentence: str, town: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Before a request to the Hub."""
+    folder = tmp_path / "model"
+    shutil.copytree(town.samoe, folder)
+    spoil(folder, kind)
+    told = call("push", folder, "me/x", code=1).output
+    assert f"{folder}/{sentence}" in told and told.count("\n") == 1
+
+
+def test_the_command_on_a_card_names_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of mia").mkdir()
+    visits = tmp_path / "of mia" / "visits.csv"
+    visits.touch()
+    monkeypatch.chdir(tmp_path)
+    given = ["adapt", "me/samoe", "of mia/visits.csv", str(visits), "--timezone=Europe/Berlin", "-o", "out/town"]
+    monkeypatch.setattr("sys.argv", ["hf-mobility", *given])
+    wanted = "hf-mobility adapt me/samoe visits.csv visits.csv --timezone=Europe/Berlin -o town"
+    assert own_command(Path("out/town")) == wanted
 
 
 def test_push_refuses_what_nobody_could_load(local: Path, tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ steps, because that import takes long. test_push_pull.py runs it, and reads what
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import tempfile
 import urllib.request
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ from hf_mobility import (
     SamoeTokenizer,
     TrajectoryGenerationPipeline,
 )
+from hf_mobility.hub.folder import SavedFolder
 from hf_mobility.training.adapt import Adaptation
 
 VISITS = make_visits()
@@ -164,6 +168,38 @@ def adapters(scratch: Path) -> None:
     named, own = NextLocationPipeline.from_pretrained("mia/named"), NextLocationPipeline(local.model, TOKENIZER)
     difference = named.predict(VISITS)["probability"] - own.predict(VISITS)["probability"]
     FOUND["named base"] = float(difference.abs().max())
+    FOUND["base of this machine by name"] = refusal(
+        lambda: local.push_to_hub("mia/leak", base_model=str(scratch / "base"))
+    )
+
+    # The base changes; who pinned it gets the one that was adapted.
+    HfApi().create_tag("mia/base", tag="v1")
+    local.push_to_hub("mia/pinned", base_model="mia/base", base_revision="v1")
+    make_samoe(5).push_to_hub("mia/base")
+    FOUND["pinned base"] = {}
+    for name, revision in {"as saved": {}, "asked for": {"base_revision": "main"}}.items():
+        pipe = NextLocationPipeline.from_pretrained("mia/pinned", **revision)
+        difference = pipe.predict(VISITS)["probability"] - own.predict(VISITS)["probability"]
+        FOUND["pinned base"][name] = float(difference.abs().max())
+
+
+def folders(scratch: Path) -> None:
+    """What lies beside a saved model."""
+    folder = scratch / "work of mia"
+    NextLocationPipeline(make_samoe(), TOKENIZER).save_pretrained(folder)
+    VISITS.to_csv(folder / "visits.csv")
+    (folder / ".env").write_text("TOKEN=x")
+    (folder / "training_args.bin").write_bytes(b"\x80\x04")
+    (folder / "data").mkdir()
+    (folder / "data" / "model.safetensors").write_bytes(b"raw")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": str(folder)}))
+    said = io.StringIO()
+    with redirect_stderr(said):
+        SavedFolder(folder).push_to_hub("mia/folder")
+    FOUND["folder"] = {"said": said.getvalue(), "path": str(folder)}
+    FOUND["public, not private"] = refusal(lambda: SavedFolder(folder).push_to_hub("mia/folder", private=True))
+    shutil.rmtree(folder)
 
 
 def rights() -> None:
@@ -213,6 +249,7 @@ def main() -> None:
     pipelines()
     revisions_and_tags()
     adapters(Path.cwd())
+    folders(Path.cwd())
     rights()
     interruptions()
     print(json.dumps(FOUND))

@@ -23,6 +23,7 @@ from hf_mobility import (
     RawConfig,
     RawForTrajectoryPrediction,
     RawModel,
+    SamoeConfig,
     SamoeForNextLocation,
     SamoeModel,
     SamoeTokenizer,
@@ -154,6 +155,56 @@ def test_a_base_that_is_not_there_is_named(adapted: Path, tmp_path: Path) -> Non
             FileNotFoundError, match=f"{tmp_path}/adapter is an adapter whose base model '{base}' is not"
         ):
             NextLocationPipeline.from_pretrained(tmp_path / "adapter")
+
+
+DAMAGES: dict[str, tuple[str, bytes]] = {
+    "config.json": ("no readable JSON", b""),
+    "adapter_config.json": ("no readable JSON", b"[" * 100_000),
+    "tokenizer_config.json": ("no readable JSON", b"[1]"),
+    "adapter_model.safetensors": ("no readable safetensors", b"<html>"),
+    "model.safetensors": ("no readable safetensors", b"\x80\x04pickle"),
+    "city.safetensors": ("no readable safetensors", b""),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_file_is_named_in_one_sentence(name: str, adapted: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapted, tmp_path / "all")
+    own = "base" if name in ("config.json", "model.safetensors") else "adapter"
+    path = tmp_path / "all" / own / name
+    config = tmp_path / "all" / "adapter" / "adapter_config.json"
+    saved = json.loads(config.read_text()) | {"base_model_name_or_path": str(tmp_path / "all" / "base")}
+    config.write_text(json.dumps(saved))
+    sentence, content = DAMAGES[name]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path} is {sentence} file: ") as caught:
+        NextLocationPipeline.from_pretrained(tmp_path / "all" / "adapter")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["header", "values"])
+def test_weights_that_are_cut_off_are_named(part: str, toy: SimpleNamespace, tmp_path: Path) -> None:
+    toy.model().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: 100 if part == "header" else -100])
+    with pytest.raises(ValueError, match=f"^{path} is no readable safetensors file"):
+        NextLocationPipeline.from_pretrained(tmp_path)
+
+
+def test_another_models_adapter_is_one_sentence(adapted: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapted / "adapter", tmp_path / "adapter")
+    config = json.loads((adapted / "base" / "config.json").read_text()) | {"hidden_size": 32}
+    SamoeForNextLocation(SamoeConfig.from_dict(config)).save_pretrained(tmp_path / "base")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "base")}))
+    with pytest.raises(ValueError, match="or an adapter and its base, have other shapes") as caught:
+        NextLocationPipeline.from_pretrained(tmp_path / "adapter")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_revision_is_that_of_an_adapters_base(adapted: Path) -> None:
+    with pytest.raises(ValueError, match="is no adapter, so that base_revision='v1' means nothing"):
+        NextLocationPipeline.from_pretrained(adapted / "base", base_revision="v1")
 
 
 def test_an_adapter_is_no_base_to_adapt_from(adapted: Path, toy: SimpleNamespace) -> None:

@@ -115,7 +115,26 @@ def test_an_adapter_whose_base_only_this_machine_has_is_not_pushed(hub: HubServe
             assert not any(error["path"].encode() in data for data in commit.values())
 
 
+def test_an_adapter_can_be_pinned_to_a_revision_of_its_base(hub: HubServer, found: dict[str, Any]) -> None:
+    assert json.loads(hub.repositories["mia/pinned"].files()["adapter_config.json"])["revision"] == "v1"
+    assert found["pinned base"]["as saved"] < 1e-6 and found["pinned base"]["asked for"] > 1e-3
+
+
+def test_a_folder_sends_known_files_and_says_which_and_who_sees_them(hub: HubServer, found: dict[str, Any]) -> None:
+    files = hub.repositories["mia/folder"].files()
+    wanted = {"config.json", "model.safetensors", "city.json", "city.safetensors", "tokenizer_config.json", "README.md"}
+    assert wanted <= files.keys()
+    assert not {"visits.csv", ".env", "training_args.bin", "data/model.safetensors"} & files.keys()
+    assert not any(found["folder"]["path"].encode() in data for data in files.values())
+    said = found["folder"]["said"]
+    assert "work of mia: .env, data, training_args.bin, visits.csv.\n" in said
+    assert "to mia/folder, which is public: everybody sees it:\n" in said
+    assert f"  model.safetensors  {len(files['model.safetensors']):,} bytes\n" in said
+
+
 REFUSALS = {
+    "base of this machine by name": ("ValueError", "which nobody else can load"),
+    "public, not private": ("ValueError", "mia/folder exists and is public"),
     "private with another's token": ("OSError", "mia/secret could not be loaded: there is no such folder or repo"),
     "private without a token": ("OSError", "mia/secret could not be loaded: there is no such folder or repo"),
     "missing": ("OSError", "mia/missing could not be loaded: there is no such folder or repository, or it is private"),

@@ -437,6 +437,11 @@ class SamoeModel(SamoePreTrainedModel):
     def _positions(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, past: int) -> torch.Tensor:
         """Positions counted from the first visit, so that padding on the left changes nothing."""
         if attention_mask is not None and attention_mask.dim() == 2:
+            if isinstance(past, int) and attention_mask.shape[1] != past + input_ids.shape[1]:
+                raise ValueError(
+                    f"attention_mask has {attention_mask.shape[1]} columns; {past} visits in the cache and "
+                    f"{input_ids.shape[1]} new ones need {past + input_ids.shape[1]}."
+                )
             return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         return (torch.arange(input_ids.shape[1], device=input_ids.device) + past).unsqueeze(0)
 
@@ -486,9 +491,12 @@ class SamoeModel(SamoePreTrainedModel):
 
 @dataclass
 class _Rollout:
-    """What `generate` carries beside ids: whether stays are drawn, and the times so far."""
+    """What `generate` carries beside ids: whether stays are drawn, how many visits the given cache holds that are not
+    among its inputs, and the times so far.
+    """
 
     sample: bool
+    cached: int
     timestamps: torch.Tensor | None = None
 
 
@@ -675,8 +683,11 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             return_timestamps: return `(sequences, timestamps)`, both (B, T + new) int64; timestamps in seconds of local
                 civil time.
 
+        A cache is continued with all visits, those in it first, or with new ones and an `attention_mask` over both.
+
         Raises:
-            ValueError: for beam search (the beams of a person would need times of their own), or without `timestamps`.
+            ValueError: for beam search (the beams of a person would need times of their own), without `timestamps`, or
+                if visits, their mask and the cache do not fit together.
         """
         settings = kwargs.get("generation_config") or self.generation_config
         if (kwargs.get("num_beams") or settings.num_beams or 1) > 1:
@@ -693,7 +704,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         if kwargs.get("location_table") is None and kwargs.get("location_features") is not None:
             kwargs["location_table"] = self.encode_locations(kwargs.pop("location_features"))
         do_sample = kwargs.get("do_sample", settings.do_sample)
-        rollout = _Rollout(sample=bool(do_sample))
+        rollout = _Rollout(sample=bool(do_sample), cached=_cached_before(inputs, kwargs))
         sequences = super().generate(inputs, rollout=rollout, **kwargs)
         return (sequences, rollout.timestamps) if return_timestamps else sequences
 
@@ -701,14 +712,26 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         known = ("rollout", CACHE)  # `forward` takes the cache by a decorator, unseen by its signature
         super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in known})
 
+    def _get_static_cache_init_shape(self) -> tuple[int, int] | None:
+        shape = super()._get_static_cache_init_shape()
+        # The streams are folded into the heads.
+        return (4 * shape[0], shape[1]) if shape is not None and self.config.mixture else shape
+
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[arg-type]
-        model_inputs.pop("rollout", None)
-        length = model_inputs["input_ids"].shape[1]
+        rollout, cache = model_inputs.pop("rollout", None), kwargs.get(CACHE)
+        begin = int(cache.get_seq_length()) if cache is not None else 0
+        if rollout is not None:
+            begin -= rollout.cached
+        end = begin + model_inputs["input_ids"].shape[1]
         for name in PER_VISIT_INPUTS:
-            if model_inputs.get(name) is not None:
-                # Copied, as the ids are: a view's strides grow by each visit, and compiled code would be made anew.
-                model_inputs[name] = model_inputs[name][:, -length:].clone(memory_format=torch.contiguous_format)
+            value = model_inputs.get(name)
+            if value is None:
+                continue
+            if not 0 <= begin < end <= value.shape[1]:
+                raise ValueError(f"{name} has {value.shape[1]} visits, visits {begin} to {end} are to be read from it.")
+            # Copied, as the ids are: a view's strides grow by each visit, and compiled code would be made anew.
+            model_inputs[name] = value[:, begin:end].clone(memory_format=torch.contiguous_format)
         return model_inputs
 
     def _update_model_kwargs_for_generation(
@@ -737,6 +760,33 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         city = {name: kwargs.pop(name) for name in CITY_INPUTS if name in kwargs}  # not batch-first: never repeated
         input_ids, kwargs = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
         return input_ids, {**kwargs, **city}
+
+
+def _cached_before(inputs: torch.Tensor | None, kwargs: dict[str, Any]) -> int:
+    """How many visits the cache given to `generate` holds that are not among its inputs.
+
+    Raises:
+        ValueError: if the inputs of a visit, the mask and the cache do not fit together.
+    """
+    input_ids = kwargs.get("input_ids") if inputs is None else inputs
+    if input_ids is None:
+        return 0
+    for name in PER_VISIT_INPUTS:
+        value = kwargs.get(name)
+        if value is not None and value.shape != input_ids.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, input_ids has {tuple(input_ids.shape)}.")
+    caches = [kwargs[name] for name in ("cache", "past_key_values") if kwargs.get(name) is not None]
+    past = int(caches[0].get_seq_length()) if caches else 0
+    mask, given = kwargs.get("attention_mask"), input_ids.shape[1]
+    columns = given if mask is None else mask.shape[1]
+    if columns == given > past:
+        return 0
+    if columns == past + given:
+        return past
+    raise ValueError(
+        f"input_ids has {given} visits, attention_mask {columns} columns and the cache {past} visits: continue a cache "
+        "with all visits, those in it first, or with new ones and an attention_mask over both."
+    )
 
 
 def _location_loss(

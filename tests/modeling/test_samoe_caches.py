@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
-from transformers import CompileConfig, StaticCache
+from transformers import CompileConfig, DynamicCache, StaticCache
 
 from hf_mobility.modeling.layers import CACHE
+from hf_mobility.modeling.times_samoe import stay_class
 
 VARIANTS = ("extended", "released", "paper")
 STEPS = 8
@@ -103,6 +104,81 @@ def test_a_roll_out_from_a_static_cache_compiles_to_one_graph(
     counters.clear()
     compiled = CompileConfig(fullgraph=True, backend="eager", mode=None)
     compiled._compile_all_devices = True
-    assert_alike(roll_out(model, city, visits, cache_implementation="static", compile_config=compiled), wanted)
+    static = {"cache_implementation": "static", "compile_config": compiled}
+    assert_alike(roll_out(model, city, visits, **static), wanted)
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    assert_alike(roll_out(model, city, visits, **static, prefill_chunk_size=3), wanted)
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("size, kind", [(1, "dynamic"), (4, "dynamic"), (4, "static"), (20, "dynamic")])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("which", ["one", "padded"])
+def test_a_context_read_in_chunks_rolls_out_as_read_at_once(
+    build: SimpleNamespace, size: int, which: str, variant: str, kind: str
+) -> None:
+    model = build.model(variant, use_eos=False)
+    city, visits = build.city(model.config), people(build, model.config, which)
+    wanted = roll_out(model, city, visits, use_cache=False)
+    assert_alike(roll_out(model, city, visits, prefill_chunk_size=size, cache_implementation=kind), wanted)
+
+
+@pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize("all_visits", [True, False], ids=["all", "new"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("which", ["one", "padded"])
+def test_a_cache_is_continued_with_all_visits_or_with_new_ones(
+    build: SimpleNamespace, which: str, variant: str, all_visits: bool, size: int | None
+) -> None:
+    model = build.model(variant, use_eos=False)
+    city, visits = build.city(model.config), people(build, model.config, which)
+    wanted = roll_out(model, city, visits, use_cache=False)
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(**build.rows_of(visits, slice(0, 5)), location_features=city, **{CACHE: cache})
+    mask = {"attention_mask": (visits["input_ids"] > 0).long()}
+    given = visits if all_visits else {**build.rows_of(visits, slice(5, 9)), **mask}
+    found = roll_out(model, city, given, prefill_chunk_size=size, **{CACHE: cache})
+    assert_alike([part[:, -STEPS:] for part in found], [part[:, -STEPS:] for part in wanted])
+
+
+def test_a_roll_out_is_continued_from_its_own_cache(build: SimpleNamespace) -> None:
+    model, city, visits = build.all()
+    whole = roll_out(model, city, visits)
+    cache = DynamicCache(config=model.config)
+    ids, times = model.generate(
+        **visits, location_features=city, max_new_tokens=3, do_sample=False, return_timestamps=True, **{CACHE: cache}
+    )
+    gaps = stay_class(times.diff(dim=1)[:, 8:], model.config)
+    grown = {
+        "input_ids": ids,
+        "time_ids": times // 1800 % 48,
+        "weekday_ids": (times // 86400 + 3) % 7,
+        "stay_ids": torch.cat([visits["stay_ids"], gaps], dim=1),
+        "timestamps": times,
+    }
+    found = model.generate(**grown, location_features=city, max_new_tokens=STEPS - 3, do_sample=False, **{CACHE: cache})
+    assert torch.equal(found, whole[0])
+
+
+@pytest.mark.parametrize("name", ["time_ids", "weekday_ids", "stay_ids", "timestamps"])
+@pytest.mark.parametrize("rows", [slice(0, 8), slice(0, 1)])
+def test_inputs_of_other_visits_are_refused(build: SimpleNamespace, name: str, rows: slice) -> None:
+    model, city, visits = build.all()
+    with pytest.raises(ValueError, match=rf"{name} has shape \(3, {rows.stop}\), input_ids has \(3, 9\)"):
+        roll_out(model, city, {**visits, name: visits[name][:, rows]})
+
+
+@pytest.mark.parametrize("columns", [None, 4, 8, 10], ids=["none", "new", "short", "long"])
+def test_a_cache_that_does_not_fit_the_visits_is_refused(build: SimpleNamespace, columns: int | None) -> None:
+    model, city, visits = build.all()
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(**build.rows_of(visits, slice(0, 5)), location_features=city, **{CACHE: cache})
+    given = build.rows_of(visits, slice(5, 9))
+    mask = {} if columns is None else {"attention_mask": torch.ones(3, columns, dtype=torch.long)}
+    with pytest.raises(ValueError, match=f"input_ids has 4 visits, attention_mask {columns or 4} columns"):
+        roll_out(model, city, {**given, **mask}, **{CACHE: cache})
+    if columns:
+        with pytest.raises(ValueError, match=f"attention_mask has {columns} columns; 5 visits in the cache and 4 new"):
+            model(**given, **mask, location_features=city, **{CACHE: cache})

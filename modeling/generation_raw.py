@@ -59,6 +59,26 @@ def positions_of(mask: torch.Tensor) -> torch.Tensor:
     return (mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
+def until_last_record(
+    observed: torch.Tensor, attention_mask: torch.Tensor | None, shape: tuple[int, ...]
+) -> torch.Tensor:
+    """(B, T) int64: the attention mask without the slots behind each series' last record.
+
+    Raises:
+        ValueError: if `observed` is not (B, T), or a series has no record.
+    """
+    if tuple(observed.shape) != tuple(shape):
+        raise ValueError(f"observed_mask has shape {tuple(observed.shape)}, the series have {tuple(shape)}.")
+    known = observed.to(torch.bool)
+    if attention_mask is not None:
+        known = known & attention_mask.to(torch.bool)
+    empty = int((~known.any(1)).sum())
+    if empty:
+        raise ValueError(f"{empty} of {len(known)} series have no record to start from; leave them or the mask out.")
+    kept = known.flip(1).cumsum(1).flip(1) > 0
+    return (kept if attention_mask is None else kept & attention_mask.to(torch.bool)).long()
+
+
 def roll_out(
     body: Body,
     predict: Predict,
@@ -95,7 +115,8 @@ def roll_out(
     if needed > max_positions:
         raise ValueError(
             f"{steps} steps after slot {needed - steps} need {needed} positions, this model has "
-            f"max_position_embeddings={max_positions}; give a shorter series or fewer steps."
+            f"max_position_embeddings={max_positions}; give a shorter series or fewer steps, or use "
+            "TrajectoryPredictionPipeline, which slides the window."
         )
 
     mask = torch.cat([known, known.new_ones(batch, steps)], dim=1) if padded else None

@@ -32,7 +32,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_raw import RawConfig
-from .generation_raw import positions_of, roll_out, roomy_cache
+from .generation_raw import positions_of, roll_out, roomy_cache, until_last_record
 from .layers import CACHE, SelfAttention, either_cache_name
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
 from .regions_raw import pool_visitors, visitor_matrix
@@ -533,18 +533,23 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
         """Roll out: (B, T, 2) -> (B, steps, 2) float32, the points that follow each series, in box units.
 
         Deterministic; nothing is drawn (paper's protocol: 949 known points, 10 steps = 2.5 hours). Series may be padded
-        on either side.
+        on either side. A tokenizer fills the last day up to midnight: with the `observed_mask` that it returns, the
+        points follow the slot of each series' last record; without, the last slot that is no padding.
 
         Args:
+            observed_mask: (B, T), 1 = something was recorded in the slot; slots behind the last such one are not read.
             cache: an empty cache to use, such as a `StaticCache` of T + steps - 1; by default one with room
                 for all points.
             use_cache: `False` recomputes the whole series at every step, for comparison.
             others: see `RawModel.forward`.
 
         Raises:
-            ValueError: if `steps` is below 1, a series is all padding, or the positions would leave the model's table.
+            ValueError: if `steps` is below 1, a series is all padding or has no record, or the positions would leave
+                the model's table.
         """
         length, _ = self.model._check_points(coordinates, None)
+        if observed_mask is not None:
+            attention_mask = until_last_record(observed_mask, attention_mask, coordinates.shape[:2])
         if use_cache and cache is None:
             cache = roomy_cache(self.config.num_hidden_layers, length + max(steps, 1) - 1)
         return roll_out(

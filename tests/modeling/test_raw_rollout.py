@@ -77,6 +77,30 @@ def test_padded_series_roll_out_as_alone(overrides: dict, side: str, use_cache: 
         assert_same(found[b : b + 1], step_by_step(model, x[b : b + 1, :n], 5, **alone))
 
 
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "recomputed"])
+def test_a_roll_out_begins_behind_the_last_record(use_cache: bool) -> None:
+    """Gaps before it were filled and are read; what a tokenizer filled behind it is not."""
+    model, x = make_model(), make_series()
+    observed = torch.tensor([[1, 0, 1, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0, 1, 1, 0]])
+    mask = torch.ones(3, 9, dtype=torch.long)
+    mask[2, 7:] = 0
+    given = {"attention_mask": mask, "observed_mask": observed, "use_cache": use_cache}
+    found = model.generate(x, steps=5, **given)
+    for b, n in enumerate((5, 9, 7)):
+        assert_same(found[b : b + 1], step_by_step(model, x[b : b + 1, :n], 5))
+    assert not torch.allclose(found[0], model.generate(x, steps=5, use_cache=use_cache)[0])
+
+
+def test_series_without_records_cannot_be_rolled_out_from_them() -> None:
+    model, x = make_model(), make_series()
+    observed = torch.ones(3, 9, dtype=torch.long)
+    observed[1] = 0
+    with pytest.raises(ValueError, match="1 of 3 series have no record to start from"):
+        model.generate(x, observed_mask=observed)
+    with pytest.raises(ValueError, match=r"observed_mask has shape \(3, 8\), the series have \(3, 9\)"):
+        model.generate(x, observed_mask=observed[:, 1:])
+
+
 def test_given_positions_go_on_where_they_end() -> None:
     model, x = make_model(), make_series()
     positions = torch.arange(100, 109).expand(3, -1)

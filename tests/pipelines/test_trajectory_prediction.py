@@ -76,6 +76,16 @@ def test_it_is_generate_on_the_series_up_to_the_last_record(overrides: dict[str,
         np.testing.assert_allclose(units(pipe, table)[row], wanted.numpy(), atol=2e-5)
 
 
+@pytest.mark.parametrize("overrides", FORMS, ids=lambda form: "-".join(form) or "paper")
+def test_what_a_tokenizer_returns_rolls_out_from_the_last_record_too(overrides: dict[str, Any]) -> None:
+    pipe = make_pipe(**overrides)
+    points = pd.concat([of(user, until) for user, until in ((1, "2024-01-03 09:00"), (4, "2024-01-03 14:20"))])
+    batch = pipe.tokenizer(points, return_tensors="pt")
+    assert batch["coordinates"].shape == (2, 3 * DAY, 2)
+    found = pipe.model.generate(**batch, steps=6)
+    np.testing.assert_allclose(found.numpy(), units(pipe, pipe.predict(points, horizon="6h")), atol=2e-5)
+
+
 def test_times_are_the_slots_after_the_last_record() -> None:
     pipe = make_pipe()
     table = pipe.predict(of(2), horizon=3)

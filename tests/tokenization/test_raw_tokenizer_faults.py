@@ -296,7 +296,7 @@ def test_what_a_tokenizer_returns_is_what_a_model_takes() -> None:
         output = model(**batch, labels=batch["coordinates"])
         assert output.predictions.shape == (4, 192, 2) and torch.isfinite(output.loss)
         assert model.generate(
-            **{name: value[:, :90] if value.dim() > 1 else value for name, value in batch.items()}
+            **{name: value[:, :180] if value.dim() > 1 else value for name, value in batch.items()}
         ).shape == (4, 10, 2)
 
 

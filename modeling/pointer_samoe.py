@@ -58,8 +58,7 @@ def _add_layer(cache: Cache, index: int) -> None:
     """Let the cache have a layer `index`, static where its others are: a cache of both kinds loses its mask."""
     while len(cache.layers) <= index:
         first = cache.layers[0]
-        static = isinstance(first, StaticLayer)
-        cache.layers.append(StaticLayer(max_cache_len=first.max_cache_len) if static else DynamicLayer())
+        cache.layers.append(StaticLayer(first.max_cache_len) if isinstance(first, StaticLayer) else DynamicLayer())
 
 
 @dataclass

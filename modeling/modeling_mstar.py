@@ -434,7 +434,8 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
             attention_mask: (N, L), 1 = the hour is known. Codes that cover no known hour do not count in the loss.
             labels: (N, T) int64 codes to predict, -100 = none; by default the codes themselves. They differ where the
                 input codes are noisy (`codec.encode_noisy`).
-            return_loss: whether to compute the loss.
+            return_loss: whether to compute the loss. For a Trainer's `eval_loss` without labels among the rows, say
+                `TrainingArguments(label_names=[])`; by default it looks for `labels`.
 
         Raises:
             ValueError: if an input is missing, contradicts another, or has the wrong shape.

@@ -561,6 +561,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         arrival_times: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         stay_labels: torch.Tensor | None = None,
+        smoothing: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> SamoeOutput:
@@ -576,8 +577,17 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             labels: (B, T) int64, -100 = ignored; position t is scored with labels at t + 1.
             stay_labels: (B, T) int64 class of the time between visit t - 1 and visit t (so `stay_ids`); 0 and -100 are
                 ignored.
+            smoothing: share of the location's loss that is the mean of -ln p over all places (label smoothing).
             logits_to_keep: keep the last k positions only (0 = all).
+
+        Raises:
+            ValueError: if an input is missing or has the wrong shape, or for `stay_labels` without `labels`.
         """
+        if labels is None and stay_labels is not None:
+            raise ValueError(
+                "stay_labels are given without labels, which a Trainer takes away for label_smoothing_factor and "
+                "compute_loss_func: smooth with MobilityTrainer (or the input `smoothing`), or leave stay_labels out."
+            )
         if location_table is None:
             if location_features is None:
                 raise ValueError(
@@ -632,6 +642,10 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         if labels is not None:
             num_items = kwargs.get("num_items_in_batch")
             location_loss = _location_loss(scores, log_norm, pointer, gate, labels, num_items)
+            if smoothing:
+                log_p = _log_probability(scores, log_norm, pointer, gate)
+                spread = _spread_loss(log_p, candidate_log_weights, labels, num_items)
+                location_loss = (1 - smoothing) * location_loss + smoothing * spread
             loss = location_loss
             if stay_labels is not None and self.config.stay_loss_weight:
                 stay_loss = _stay_loss(stay_logits, stay_labels, labels, num_items)
@@ -719,11 +733,15 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[arg-type]
-        rollout, cache = model_inputs.pop("rollout", None), kwargs.get(CACHE)
-        begin = int(cache.get_seq_length()) if cache is not None else 0
-        if rollout is not None:
-            begin -= rollout.cached
-        end = begin + model_inputs["input_ids"].shape[1]
+        rollout, cache, mask = model_inputs.pop("rollout", None), kwargs.get(CACHE), kwargs.get("attention_mask")
+        past, length = int(cache.get_seq_length()) if cache is not None else 0, model_inputs["input_ids"].shape[1]
+        if mask is not None and mask.dim() == 2 and mask.shape[1] != past + length:  # chunks in transformers < 5.23
+            raise ValueError(
+                f"attention_mask has {mask.shape[1]} columns for {past} visits in the cache and {length} new ones; a "
+                "cache that holds visits is not continued in chunks by every version of transformers."
+            )
+        begin = past if rollout is None else past - rollout.cached
+        end = begin + length
         for name in PER_VISIT_INPUTS:
             value = model_inputs.get(name)
             if value is None:
@@ -807,6 +825,29 @@ def _location_loss(
     else:
         copied = gate.sigmoid() * pointer.probability_of(place)
         losses = -(copied + gate.neg().sigmoid() * log_generated.exp() + 1e-9).log()
+    total = losses.masked_fill(~counted, 0.0).sum()
+    return total / (counted.sum().clamp(min=1) if num_items is None else num_items)
+
+
+def _log_probability(
+    scores: torch.Tensor, log_norm: torch.Tensor, pointer: PointerContext | None, gate: torch.Tensor | None
+) -> torch.Tensor:
+    """ln p of every candidate, (B, T, N + 2); -inf for what is no place."""
+    return (
+        scores - log_norm.unsqueeze(-1) if gate is None else _mixture_log_probability(scores, log_norm, pointer, gate)
+    )
+
+
+def _spread_loss(
+    log_p: torch.Tensor, log_weights: torch.Tensor | None, labels: torch.Tensor, num_items: torch.Tensor | int | None
+) -> torch.Tensor:
+    """-ln p averaged over the places, closed columns left out, and over labels as `_location_loss` does. A sampled
+    place counts for those that were not sampled.
+    """
+    counted = F.pad(labels[:, 1:], (0, 1), value=-100) != -100
+    is_open = log_p[:1, :1] > float("-inf")
+    weights = is_open.float() if log_weights is None else is_open * log_weights.float().exp()
+    losses = -(log_p.masked_fill(~is_open, 0.0) * weights).sum(-1) / weights.sum()
     total = losses.masked_fill(~counted, 0.0).sum()
     return total / (counted.sum().clamp(min=1) if num_items is None else num_items)
 

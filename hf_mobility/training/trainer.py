@@ -30,6 +30,7 @@ class MobilityTrainer(Trainer):
         Everything else is the Trainer's.
 
     `eval_loss` is the mean per visit (the plain Trainer's is per batch, whatever a batch's size).
+    `label_smoothing_factor` spreads over the places of the city; the model smooths (`smoothing` of its `forward`).
 
     Raises:
         TypeError: if `train_dataset` or `eval_dataset` is no `CityCorpus`.
@@ -60,6 +61,7 @@ class MobilityTrainer(Trainer):
         }
         self._evaluated: list[torch.Tensor] = []
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        self.label_smoother = None  # it would average over PAD, whose probability is 0
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"{self.args.n_gpu} GPUs in one process would split the city's table: "
@@ -78,6 +80,11 @@ class MobilityTrainer(Trainer):
         if dataset is None:
             raise ValueError("MobilityTrainer: evaluation needs an eval_dataset (a CityCorpus).")
         return self._loader(_check_corpus(dataset, "eval_dataset"), shuffle=False)
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.args.label_smoothing_factor:
+            inputs = {**inputs, "smoothing": self.args.label_smoothing_factor}
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_mobility import City, SamoeConfig, SamoeForNextLocation, SamoeTokenizer
 from hf_mobility.modeling.times_samoe import stay_class, stay_seconds
@@ -229,6 +230,42 @@ def test_num_items_in_batch_replaces_the_count_of_labels(build: SimpleNamespace,
     build.assert_same(model(**given, num_items_in_batch=210).loss, mean * 21 / 210)
     build.assert_same(model(**given, num_items_in_batch=torch.tensor(7)).loss, mean * 3)
     assert model.accepts_loss_kwargs is True
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_smoothing_is_that_of_transformers_over_the_places(
+    build: SimpleNamespace, variant: str, training: bool
+) -> None:
+    model, city, visits = build.all(variant)
+    labels, _ = make_labels(visits)
+    first = 1 if model.config.use_eos else 2
+    places = model(**visits, location_features=city).logits[..., first:]
+    shifted = labels.where(labels == -100, labels - first)
+    wanted = LabelSmoother(epsilon=0.1)({"logits": places}, shifted, shift_labels=True)
+    given = {**visits, "location_features": city, "labels": labels, "smoothing": 0.1}
+    loss = model.train(training)(**given).loss
+    build.assert_same(loss, wanted)
+    build.assert_same(model(**given, num_items_in_batch=210).loss, wanted * 21 / 210)
+    loss.backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_smoothing_counts_a_sampled_place_for_those_left_out(build: SimpleNamespace) -> None:
+    """Twelve places of which four are copies of others: two of each pair, or one that counts for both."""
+    model = build.model("paper", use_eos=False)
+    city, visits = build.city(model.config, n=8), build.visits(model.config, n=4)
+    twice = torch.cat([city, city[6:]])
+    weights = torch.tensor([0.0] * 6 + [math.log(2)] * 4)
+    given = {**visits, "labels": visits["input_ids"], "smoothing": 0.3}
+    whole = model(**given, location_features=twice).loss
+    build.assert_same(model(**given, location_features=city, candidate_log_weights=weights).loss, whole)
+
+
+def test_stay_labels_without_labels_are_refused(build: SimpleNamespace) -> None:
+    model, city, visits = build.all()
+    with pytest.raises(ValueError, match="stay_labels are given without labels"):
+        model(**visits, location_features=city, stay_labels=visits["stay_ids"])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

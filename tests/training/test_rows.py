@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
-from transformers import PreTrainedConfig, PreTrainedModel, Trainer
+from transformers import PreTrainedConfig, PreTrainedModel, Trainer, TrainingArguments
 
-from hf_mobility import ArrayRows, training_arguments
+from hf_mobility import ArrayRows, MstarConfig, MstarForTrajectoryGeneration, training_arguments
 
 
 def make_columns(rows: int = 7) -> dict[str, np.ndarray | torch.Tensor]:
@@ -85,3 +85,18 @@ def test_a_trainer_learns_from_rows_and_is_judged_on_others(tmp_path: Path) -> N
     assert model.slope.item() == pytest.approx(2, abs=0.1)
     expected = float((model.slope.detach() * x - x).square().mean())
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_plain_trainer_evaluates_mstar_without_labels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny")).eval()
+    codec, rows = model.config.codec, 6
+    columns = {"code_ids": torch.randint(codec.codebook_size, (rows, codec.num_codes_per_week))}
+    columns |= {name: torch.arange(rows) % codec.num_cells for name in ("home_ids", "work_ids")}
+    columns["attribute_ids"] = torch.zeros(rows, dtype=torch.long)
+    options = {"label_names": [], "remove_unused_columns": False, "use_cpu": True, "report_to": "none"}
+    arguments = TrainingArguments(str(tmp_path), disable_tqdm=True, **options)
+    with torch.no_grad():
+        expected = float(model(**columns).loss)
+    trainer = Trainer(model, arguments, eval_dataset=ArrayRows(columns), data_collator=ArrayRows.collate)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected)

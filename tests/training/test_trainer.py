@@ -316,6 +316,37 @@ def test_an_unknown_preset_is_refused_and_fields_may_be_overridden(tmp_path: Pat
     assert (arguments.learning_rate, arguments.bf16, arguments.warmup_steps) == (0.5, False, 5)
 
 
+# Label smoothing
+
+
+def test_label_smoothing_is_over_the_places(toy: SimpleNamespace, corpus: CityCorpus, tmp_path: Path) -> None:
+    def evaluated(smoothing: float) -> float:
+        smoothed = trainer_for(model, tmp_path, eval_dataset=corpus, label_smoothing_factor=smoothing)
+        return smoothed.evaluate()["eval_loss"]
+
+    model = toy.model(spread=None)
+    plain, some, all_of_it = (evaluated(share) for share in (0.0, 0.25, 1.0))
+    assert np.isfinite(all_of_it) and abs(all_of_it - plain) > 1e-3
+    np.testing.assert_allclose(some, 0.75 * plain + 0.25 * all_of_it, rtol=1e-5)
+
+    options = {"num_train_epochs": 2, "learning_rate": 1e-2, "logging_strategy": "epoch"}
+    trainer = trainer_for(model, tmp_path, train_dataset=corpus, label_smoothing_factor=0.1, **options)
+    trainer.train()
+    first, last = (entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    assert last < first and all(torch.isfinite(weight).all() for weight in model.parameters())
+
+
+def test_a_plain_trainer_refuses_to_smooth_labels(toy: SimpleNamespace, tmp_path: Path) -> None:
+    visits, city = toy.city(24)
+    model = toy.model(spread=None)
+    tokenizer = SamoeTokenizer.from_city(city, model.config)
+    dataset = visits_to_dataset(visits, tokenizer, max_length=16)
+    arguments = TrainingArguments(str(tmp_path), label_smoothing_factor=0.1, use_cpu=True, report_to="none")
+    trainer = Trainer(model, arguments, train_dataset=dataset, data_collator=VisitCollator(tokenizer))
+    with pytest.raises(ValueError, match="smooth with MobilityTrainer"):
+        trainer.train()
+
+
 # Without MobilityTrainer
 
 

@@ -726,7 +726,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         known = ("rollout", CACHE)  # `forward` takes the cache by a decorator, unseen by its signature
         super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in known})
 
-    def _get_static_cache_init_shape(self) -> tuple[int, int] | None:
+    def _get_static_cache_init_shape(self) -> Any:  # heads and their size
         shape = super()._get_static_cache_init_shape()
         # The streams are folded into the heads.
         return (4 * shape[0], shape[1]) if shape is not None and self.config.mixture else shape

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from .errors import DataError
+from .whole_files import whole_file
 
 FORMAT_VERSION = 2
 CITY_FILE, TABLE_FILE = "city.json", "city.safetensors"
@@ -43,8 +44,9 @@ def write_city_files(
     """Write both files. `header` holds what JSON knows, `arrays` go into the table."""
     header = {"format_version": FORMAT_VERSION, "kind": kind, **header}
     header = {"content_hash": content_hash(header, arrays), **header}
-    Path(city_file).write_text(json.dumps(header, ensure_ascii=False, indent=0), encoding="utf-8")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, table_file)
+    with whole_file(city_file) as new_header, whole_file(table_file) as new_table:  # neither where one fails
+        new_header.write_text(json.dumps(header, ensure_ascii=False, indent=0), encoding="utf-8")
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, new_table)
 
 
 def read_city_files(city_file: str | Path, table_file: str | Path, *, kinds: Sequence[str] = ()) -> Contents:

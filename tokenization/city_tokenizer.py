@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizer
 from .city import City
 from .city_files import CITY_FILE, TABLE_FILE, Contents, read_city_files, write_city_files
 from .errors import DataError
+from .whole_files import whole_folder
 
 # What transformers' tokenizers understand and a city's tokenizer may be given.
 GENERAL_OPTIONS = ("padding_side", "truncation_side", "model_max_length", "name_or_path")
@@ -73,6 +74,14 @@ class CityTokenizer(PreTrainedTokenizer):
     def _own_contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What the files hold beside the city."""
         return {}, {}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        """As transformers', but all files or none."""
+        if kwargs.get("push_to_hub"):  # it looks at the folder itself
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with whole_folder(save_directory) as scratch:
+            paths = super().save_pretrained(str(scratch), *args, **kwargs)
+        return tuple(os.path.join(save_directory, os.path.basename(path)) for path in paths)
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         paths = tuple(

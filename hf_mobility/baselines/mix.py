@@ -19,6 +19,7 @@ import pandas as pd
 from ..data.tasks import NextLocationTask
 from ..tokenization.clock import epoch_seconds, to_local, weekday
 from ..tokenization.grid import EARTH_RADIUS_KM, unwrapped
+from ..tokenization.whole_files import whole_file
 from .count import UserHistory, place_counts, user_histories
 
 OWN = ("frequency", "recency_10", "recency_40", "own_markov", "hour_successors")
@@ -73,7 +74,8 @@ class MixWeights:
             "user_fraction": self.user_fraction,
             "table": self.table.round(6).tolist(),
         }
-        Path(path).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+        with whole_file(path) as file:
+            file.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> MixWeights:

@@ -43,11 +43,12 @@ def check_folder(path: Path) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not os.access(there, os.W_OK):
-        raise PermissionError(f"{path} cannot be written: {there} does not allow it.")
-    if there != path and not there.is_dir():
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
         raise NotADirectoryError(f"{path} cannot be written: {there} is no folder.")
+    for needed in (there, path):  # what is new is written beside the old and takes its place
+        if needed.exists() and not os.access(needed, os.W_OK):
+            raise PermissionError(f"{path} cannot be written: {needed} does not allow it.")
 
 
 def check_inputs(*paths: Path | None) -> None:
@@ -165,7 +166,8 @@ def holds_weeks(path: Path) -> bool:
 
 
 def write_frame(frame: Any, path: Path) -> None:
-    """Write by suffix, or CSV to stdout for `-`; the folder is made. GeoParquet needs the columns `lat` and `lon`.
+    """Write by suffix, whole or not at all, or CSV to stdout for `-`; the folder is made. GeoParquet needs the columns
+    `lat` and `lon`.
 
     Raises:
         ValueError: no coordinates for GeoParquet.
@@ -175,12 +177,15 @@ def write_frame(frame: Any, path: Path) -> None:
         frame.to_csv(sys.stdout, index=False)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == GEO:
-        write_geo(frame, path)
-    elif path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
+    from ..tokenization.whole_files import whole_file
+
+    with whole_file(path) as file:
+        if path.suffix == GEO:
+            write_geo(frame, file)
+        elif path.suffix == ".parquet":
+            frame.to_parquet(file, index=False)
+        else:
+            frame.to_csv(file, index=False)
 
 
 def write_geo(frame: Any, path: Path) -> None:

@@ -121,9 +121,11 @@ def _simulated(users: int, card: Path | None, **options: Any) -> Any:
     """Visits of a simulated city, and its card."""
     from ..data.simulation.cities import simulate_city
     from ..hub.cards import dataset_card
+    from ..tokenization.whole_files import whole_file
 
     made = simulate_city(users, **options)
     if card is not None:
         options.pop("timezone", None)  # the card reads it off the city
-        card.write_text(str(dataset_card(made, **options)).rstrip("\n") + "\n", encoding="utf-8")
+        with whole_file(card) as file:
+            file.write_text(str(dataset_card(made, **options)).rstrip("\n") + "\n", encoding="utf-8")
     return made.visits

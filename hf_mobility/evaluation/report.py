@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..tokenization.whole_files import whole_file
+
 BASELINES = ("UserFrequency", "UserMarkov", "ContextMix", "GRU", "Transformer")
 
 
@@ -74,4 +76,5 @@ def to_csv(
         raise ValueError("command must be one non-empty line.")
     table = order_rows(table, baselines=baselines)
     text = table.to_csv(index=False, float_format=f"%.{digits}f", lineterminator="\n")
-    Path(path).write_text(f"# {command}\n{text}", encoding="utf-8")
+    with whole_file(path) as file:
+        file.write_text(f"# {command}\n{text}", encoding="utf-8")

@@ -19,6 +19,7 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.report import to_markdown
+from ..tokenization.whole_files import whole_file
 from ..version import __version__
 from .card_facts import CardFacts, with_base_names, with_inherited
 from .card_snippets import SNIPPETS, snippet
@@ -171,7 +172,8 @@ def write_card(
     if path.exists() and not replace and UNFILLED not in path.read_text(encoding="utf-8"):
         return False
     card = model_card(model_or_config, tokenizer=tokenizer, name=name or Path(folder).resolve().name, facts=facts)
-    path.write_text(str(card).rstrip("\n") + "\n", encoding="utf-8")
+    with whole_file(path) as file:
+        file.write_text(str(card).rstrip("\n") + "\n", encoding="utf-8")
     return True
 
 

@@ -10,6 +10,7 @@ repeated.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 
+from ..tokenization.whole_files import whole_folder
 from .known_files import known_files
 from .requests import HUB_ID, pushing
 
@@ -92,17 +94,25 @@ class SavedWithCard(PushToHub):
     tokenizer: Any
 
     def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None) -> None:
-        """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load. A card
-        that somebody wrote there stays.
+        """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load: all of
+        them or, where saving fails, none. A card that somebody wrote there stays.
 
         Args:
             facts: for the card, what cannot be read from the weights.
         """
         from .cards import write_card
 
-        self.model.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
-        write_card(folder, self.model, tokenizer=self.tokenizer, facts=facts)
+        card = Path(folder) / "README.md"
+        with whole_folder(folder) as scratch:
+            if card.is_file():
+                shutil.copyfile(card, scratch / card.name)
+            self.model.save_pretrained(str(scratch))
+            self.tokenizer.save_pretrained(str(scratch))
+            self._save_extras(scratch)
+            write_card(scratch, self.model, tokenizer=self.tokenizer, name=Path(folder).resolve().name, facts=facts)
+
+    def _save_extras(self, folder: Path) -> None:
+        """What a subclass saves beside them."""
 
     def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
         from .cards import write_card

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..tokenization.grid import SquareGrid
+from ..tokenization.whole_files import whole_file
 from .prepare import (
     arc,
     largest_flows,
@@ -190,7 +191,8 @@ def save_map(made: Map, path: str | Path) -> None:
     page = made.get_root().render()
     page = re.sub(r'<script src="https?://[^"]*"></script>|<link [^>]*href="https?://[^"]*"[^>]*/?>', "", page)
     inside = f"<style>{style}</style>\n<script>{script}</script>\n</head>"
-    Path(path).write_text(page.replace("</head>", inside, 1), encoding="utf-8")
+    with whole_file(path) as file:
+        file.write_text(page.replace("</head>", inside, 1), encoding="utf-8")
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers

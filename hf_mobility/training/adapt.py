@@ -124,7 +124,9 @@ class Adaptation(Trained):
         if not config.base_model_name_or_path:
             raise ValueError("the base model has no name: save it and adapt from its folder, or pass base_model=.")
         super().save_pretrained(folder, facts=facts)
-        self.report.to_csv(Path(folder) / "adaptation.csv", index=False)
+
+    def _save_extras(self, folder: Path) -> None:
+        self.report.to_csv(folder / "adaptation.csv", index=False)
 
 
 def adapt(

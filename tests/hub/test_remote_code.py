@@ -241,4 +241,5 @@ def test_a_tokenizer_saved_without_any_model_brings_its_code(tmp_path: Path) -> 
     assert isinstance(TOKENIZER, SamoeTokenizer)
     TOKENIZER.save_pretrained(tmp_path)
     shared = {"city", "city_files", "city_tokenizer", "clock", "errors", "grid", "poi", "records", "tables"}
+    shared |= {"whole_files"}
     assert {path.stem for path in tmp_path.glob("*.py")} == {"tokenization_samoe", "places_samoe", *shared}

@@ -19,6 +19,7 @@ import pandas as pd
 from ...tokenization.errors import DataError
 from ...tokenization.grid import to_km, unwrapped
 from ...tokenization.weeks import home_and_work
+from ...tokenization.whole_files import whole_file
 
 __all__ = ["matsim_plans", "od_matrix", "week_matrix"]
 
@@ -155,7 +156,7 @@ def matsim_plans(
     x, y = _positions(frame, project)
     rng = np.random.default_rng(seed)
     totals = {"persons": len(ids), "activities": 0, "legs": 0}
-    with _open_text(Path(path)) as file:
+    with whole_file(path) as whole, _open_text(whole) as file:
         file.write(f'<?xml version="1.0" encoding="utf-8"?>\n{_DOCTYPE}\n<population>\n')
         if crs is not None:
             file.write(f"<attributes>{_CRS}{escape(crs)}</attribute></attributes>\n")

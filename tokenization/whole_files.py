@@ -1,0 +1,74 @@
+"""Files and folders that are written whole or not at all: under another name beside the target, and then renamed.
+
+A reader finds what was there before or what is new, and so does whoever comes after a crash.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+# Without these a folder cannot be loaded: they go first from the old one, and come last into the new one.
+CONFIGS = ("tokenizer_config.json", "adapter_config.json", "config.json")
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A path to write to, of the same name in a new folder beside `path`. It becomes `path` when the block ends without
+    an error, and is removed otherwise. Devices and pipes are written to directly."""
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    with TemporaryDirectory(prefix=".", dir=target.parent) as scratch:
+        yield Path(scratch, target.name)
+        os.replace(Path(scratch, target.name), target)
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder beside `folder`, whose files move in there when the block ends without an error. The configuration
+    goes first and comes last, so that nobody loads half a model; other files that lie there stay. Two writers move
+    one after the other (not on Windows)."""
+    target = Path(folder).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=target.parent) as beside:
+        scratch = Path(beside, target.name)
+        scratch.mkdir()
+        yield scratch
+        target.mkdir(exist_ok=True)
+        with _locked(target):
+            _move(scratch, target)
+
+
+def _move(scratch: Path, target: Path) -> None:
+    names = [path.relative_to(scratch) for path in sorted(scratch.rglob("*")) if path.is_file()]
+    last = [Path(name) for name in CONFIGS if Path(name) in names]
+    for name in last:
+        (target / name).unlink(missing_ok=True)
+    if any(name.match("model*.safetensors") for name in names):
+        for path in (*target.glob("model-*-of-*.safetensors"), target / "model.safetensors.index.json"):
+            path.unlink(missing_ok=True)  # parts of other weights
+    for name in [*(name for name in names if name not in last), *last]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(scratch / name, target / name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One at a time; the lock is on the folder itself and ends with the process."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -114,7 +114,7 @@ def test_the_configuration_goes_first_and_comes_last(tmp_path: Path, monkeypatch
     seen = []
 
     def spy(source: Path, target: Path) -> None:
-        seen.append((target.name, sorted(path.name for path in folder.iterdir())))
+        seen.append((target.name, sorted(path.name for path in folder.glob("[!.]*"))))
         replace(source, target)
 
     monkeypatch.setattr("os.replace", spy)

@@ -79,7 +79,7 @@ class CityTokenizer(PreTrainedTokenizer):
         """As transformers', but all files or none."""
         if kwargs.get("push_to_hub"):  # it looks at the folder itself
             return super().save_pretrained(save_directory, *args, **kwargs)
-        with whole_folder(save_directory) as scratch:
+        with whole_folder(os.fspath(save_directory)) as scratch:
             paths = super().save_pretrained(str(scratch), *args, **kwargs)
         return tuple(os.path.join(save_directory, os.path.basename(path)) for path in paths)
 

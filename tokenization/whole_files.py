@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all: under another name beside the target, and then renamed.
+"""Files and folders that are written whole or not at all: in a hidden folder beside or in the target, then renamed.
 
 A reader finds what was there before or what is new, and so does whoever comes after a crash.
 """
@@ -33,18 +33,23 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: str | Path) -> Iterator[Path]:
-    """A new folder beside `folder`, whose files move in there when the block ends without an error. The configuration
-    goes first and comes last, so that nobody loads half a model; other files that lie there stay. Two writers move
-    one after the other (not on Windows)."""
+    """A hidden folder inside `folder`, whose files move up when the block ends without an error. The configuration goes
+    first and comes last, so that nobody loads half a model; other files that lie there stay. Two writers move one after
+    the other (not on Windows). A `folder` that was made for a block that fails is removed again."""
     target = Path(folder).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", dir=target.parent) as beside:
-        scratch = Path(beside, target.name)
-        scratch.mkdir()
-        yield scratch
-        target.mkdir(exist_ok=True)
-        with _locked(target):
-            _move(scratch, target)
+    is_new = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=".", dir=target) as hidden:
+            scratch = Path(hidden, target.name)
+            scratch.mkdir()
+            yield scratch
+            with _locked(target):
+                _move(scratch, target)
+    except BaseException:
+        if is_new and not any(target.iterdir()):
+            target.rmdir()
+        raise
 
 
 def _move(scratch: Path, target: Path) -> None:

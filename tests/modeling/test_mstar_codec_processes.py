@@ -78,7 +78,7 @@ def test_two_processes_train_the_codec_and_the_codebook_of_one(
         one, *two = (load_file(tmp_path / f"{variant}-{name}.safetensors") for name in ("1-0", "2-0", "2-1"))
         for name, value in one.items():
             torch.testing.assert_close(
-                two[0][name], value, atol=1e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+                two[0][name], value, atol=1e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}"
             )
             assert torch.equal(two[0][name], two[1][name]), name
         assert (one["quantiser.codebook.weight"] - starts[variant]["quantiser.codebook.weight"]).abs().max() > 1e-2

@@ -65,6 +65,7 @@ def test_two_processes_train_the_codec_and_the_codebook_of_one(
     starts = {}
     for variant in VARIANTS:
         quiet = {"dropout": 0.0, "attention_dropout": 0.0, "restart_share": 0.0}
+        torch.manual_seed(0)  # of some starts two codes are equally near, and rounding decides between them
         model = MstarCodecModel(MstarCodecConfig.from_preset("tiny", variant=variant, **quiet))
         model.train()(weeks)  # begins the codebook
         model.save_pretrained(tmp_path / variant)
@@ -78,7 +79,7 @@ def test_two_processes_train_the_codec_and_the_codebook_of_one(
         one, *two = (load_file(tmp_path / f"{variant}-{name}.safetensors") for name in ("1-0", "2-0", "2-1"))
         for name, value in one.items():
             torch.testing.assert_close(
-                two[0][name], value, atol=1e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}"
+                two[0][name], value, atol=1e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
             )
             assert torch.equal(two[0][name], two[1][name]), name
         assert (one["quantiser.codebook.weight"] - starts[variant]["quantiser.codebook.weight"]).abs().max() > 1e-2

@@ -32,7 +32,7 @@ class PushToHub:
     def save_pretrained(self, folder: str | Path) -> None:
         raise NotImplementedError
 
-    def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
+    def _write_card(self, folder: Path, *, name: str, facts: CardFacts | None) -> None:
         """Into a folder of our own, under the name that the Hub will know it by."""
 
     def push_to_hub(
@@ -88,10 +88,12 @@ class PushToHub:
 
 
 class SavedWithCard(PushToHub):
-    """Saves and pushes a `model`, its `tokenizer` and a card in one folder."""
+    """Saves and pushes a `model`, its `tokenizer` and a card in one folder. `facts` are for the card, where saving or
+    pushing gets none."""
 
     model: Any
     tokenizer: Any
+    facts: CardFacts | None = None
 
     def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None) -> None:
         """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load: all of
@@ -109,14 +111,16 @@ class SavedWithCard(PushToHub):
             self.model.save_pretrained(str(scratch))
             self.tokenizer.save_pretrained(str(scratch))
             self._save_extras(scratch)
-            write_card(scratch, self.model, tokenizer=self.tokenizer, name=Path(folder).resolve().name, facts=facts)
+            name = Path(folder).resolve().name
+            write_card(scratch, self.model, tokenizer=self.tokenizer, name=name, facts=facts or self.facts)
 
     def _save_extras(self, folder: Path) -> None:
         """What a subclass saves beside them."""
 
-    def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
+    def _write_card(self, folder: Path, *, name: str, facts: CardFacts | None) -> None:
         from .cards import write_card
 
+        facts = facts or self.facts
         write_card(folder, self.model, tokenizer=self.tokenizer, name=name, facts=facts, replace=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -31,7 +30,3 @@ class Trained(SavedWithCard):
     seconds: float
     notes: tuple[str, ...] = ()
     facts: CardFacts = field(default_factory=CardFacts)
-
-    def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None) -> None:
-        """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load."""
-        super().save_pretrained(folder, facts=facts or self.facts)

@@ -39,6 +39,7 @@ from hf_mobility import (
     SamoeTokenizer,
     TrajectoryGenerationPipeline,
 )
+from hf_mobility.hub.card_facts import CardFacts
 from hf_mobility.hub.folder import SavedFolder
 from hf_mobility.training.adapt import Adaptation
 
@@ -147,9 +148,9 @@ def adapters(scratch: Path) -> None:
             if "lora_B" in name:
                 torch.nn.init.constant_(parameter, fill)
         report = VISITS.head(0)
-        return Adaptation(
-            model=adapted, tokenizer=TOKENIZER, history=report, seconds=0.0, strength="strong", report=report, reason=""
-        )
+        made = {"model": adapted, "tokenizer": TOKENIZER, "history": report, "seconds": 0.0}
+        facts = CardFacts(training_data="the visits of a made town")
+        return Adaptation(**made, strength="strong", report=report, reason="", facts=facts)
 
     made = adapter(SamoeForNextLocation.from_pretrained("mia/base"), 0.1)
     made.push_to_hub("mia/town", private=True)

@@ -103,6 +103,7 @@ def test_an_adapter_finds_its_base_on_the_hub_and_has_revisions_of_its_own(
     files = hub.repositories["mia/town"].files()
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "mia/base"
     assert "model.safetensors" not in files and {"city.json", "adaptation.csv"} <= files.keys()
+    assert b"the visits of a made town" in files["README.md"]
 
 
 def test_an_adapter_whose_base_only_this_machine_has_is_not_pushed(hub: HubServer, found: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
 
 from ..data.week_arrays import PlaceHours, check_weeks, place_hours
 from ..tokenization.errors import DataError
@@ -141,10 +141,11 @@ class MeasuredWeeks:
 
 def jsd(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Jensen-Shannon divergence in nats of counts p and q (..., K); NaN where one of them is all zero or empty."""
-    if np.shape(p)[-1] == 0:
-        return np.full(np.broadcast_shapes(np.shape(p), np.shape(q))[:-1], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.square(jensenshannon(p, q, axis=-1))
+        p, q = (np.asarray(x) / np.sum(x, axis=-1, keepdims=True) for x in (p, q))
+    middle = (p + q) / 2
+    divergence = np.maximum((rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=-1) / 2, 0.0)
+    return divergence if np.shape(p)[-1] else np.full_like(divergence, np.nan)
 
 
 def histogram_bins(

@@ -32,23 +32,28 @@ def check_output(path: Path | None) -> None:
         raise ValueError(f"Cannot write {path.name}: end its name in {SUFFIXES}.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it.")
-    _check_writable(path)
+    _check_writable(path, _folder_above(path))  # the new file is written beside the old one and takes its place
+    _check_writable(path, path)
 
 
 def check_folder(path: Path) -> None:
     """Raises an OSError where a folder is to be saved and cannot be."""
     if path == STDOUT or (path.exists() and not path.is_dir()):
         raise NotADirectoryError(f"{path} is no folder; name the folder that the model is to be saved to.")
-    _check_writable(path)
+    _check_writable(path, path if path.exists() else _folder_above(path))
 
 
-def _check_writable(path: Path) -> None:
+def _folder_above(path: Path) -> Path:
+    """The first that exists."""
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
         raise NotADirectoryError(f"{path} cannot be written: {there} is no folder.")
-    for needed in (there, path):  # what is new is written beside the old and takes its place
-        if needed.exists() and not os.access(needed, os.W_OK):
-            raise PermissionError(f"{path} cannot be written: {needed} does not allow it.")
+    return there
+
+
+def _check_writable(path: Path, needed: Path) -> None:
+    if needed.exists() and not os.access(needed, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: {needed} does not allow it.")
 
 
 def check_inputs(*paths: Path | None) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from command_line import ZONE, call
 
 from hf_mobility import __version__
+from hf_mobility.cli import files
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -159,3 +162,22 @@ def town_folder(folder: Path) -> Path:
 
 def test_the_version_is_the_packages() -> None:
     assert call("--version").output == f"hf-mobility {__version__}\n"
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions are simulated: the tests may run as a user who may write everywhere."""
+    inside = tmp_path / "closed" / "open"
+    inside.mkdir(parents=True)
+    closed = {tmp_path / "closed", tmp_path / "closed" / "old.csv"}
+    (inside.parent / "old.csv").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in closed)
+    files.check_folder(inside)  # new files are written into the folder itself
+    files.check_output(inside / "new.csv")
+    for check, path in [
+        (files.check_folder, inside.parent),
+        (files.check_folder, inside.parent / "new" / "deeper"),
+        (files.check_output, inside.parent / "new.csv"),
+        (files.check_output, inside.parent / "old.csv"),
+    ]:
+        with pytest.raises(PermissionError, match=r"closed.*does not allow it"):
+            check(path)

@@ -14,7 +14,7 @@ import pandas as pd
 from ..data.week_arrays import place_hours
 from ..tokenization.errors import DataError
 from ..tokenization.grid import SquareGrid, to_km
-from ..tokenization.weeks import commonest_cell
+from ..tokenization.weeks import home_and_work
 
 NIGHT_HOURS = (0, 6)
 
@@ -57,8 +57,7 @@ def mobility_features(
     pair = known[:, 1:] & known[:, :-1]
     moved = ((cells[:, 1:] != cells[:, :-1]) & pair).sum(axis=1)
     hour = np.arange(lat.shape[1]) % slots_per_day * 24 // slots_per_day
-    home = commonest_cell(np.where((hour >= NIGHT_HOURS[0]) & (hour < NIGHT_HOURS[1]), cells, -1))
-    home = np.where(home < 0, commonest_cell(cells), home)
+    home, _ = home_and_work(cells, slots_per_day=slots_per_day, home_hours=NIGHT_HOURS)
     at_home = cells == home[:, None]
     night_share = _share(at_home, known & (hour < NIGHT_HOURS[1]))
     overall = _share(at_home, known)

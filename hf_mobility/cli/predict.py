@@ -154,8 +154,8 @@ def embed(
     if regions is not None and side is not None:
         raise typer.BadParameter("give either --regions or --cell-km")
     _check(output, device, points, regions)
-    from ..data.grid import SquareGrid
     from ..pipelines.embedding import MobilityEmbeddingPipeline
+    from ..tokenization.grid import SquareGrid
 
     pipe = MobilityEmbeddingPipeline.from_pretrained(model, device=device, batch_size=batch_size)
     reading: dict[str, Any] = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}

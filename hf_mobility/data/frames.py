@@ -1,4 +1,4 @@
-"""The canonical visits and points frames, and the one place where users' tables are checked.
+"""The canonical frames of visits and points: users' tables are checked and brought into this form.
 
 ``validate_visits`` and ``validate_points`` take a table as people have it (any column names, row order, dtypes and
 time format) and return a canonical pandas frame, or raise :class:`DataError` with one sentence that names the column,
@@ -83,7 +83,7 @@ def validate_points(
     """Check a table of GPS points and return it in canonical form.
 
     The columns are ``user_id``, ``time``, ``lat``, ``lon`` and those in ``keep``: extra columns (a transport mode, a
-    taxi's occupied flag) that are carried along unchecked. Everything else is as in :func:`validate_visits`.
+    taxi's occupied flag) that are copied unchecked. Everything else is as in :func:`validate_visits`.
     """
     names = {"user_id": user_id, "time": time, "lat": lat, "lon": lon}
     return _canonical(frame, names, optional=(), timezone=timezone, keep=keep)
@@ -93,14 +93,6 @@ def _canonical(
     frame: Any, names: dict[str, str], *, optional: Sequence[str], timezone: Zone | None, keep: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Read, check and sort visits or points. ``names`` maps canonical to given names."""
-    checked = _checked(frame, names, optional=optional, timezone=timezone, keep=keep)
-    return checked.take(_order(checked)).reset_index(drop=True)
-
-
-def _checked(
-    frame: Any, names: dict[str, str], *, optional: Sequence[str], timezone: Zone | None, keep: Sequence[str] = ()
-) -> pd.DataFrame:
-    """Shared core: read, check column by column, in the order of the rows."""
     table, names = load_table(frame, names, optional=optional, keep=keep)
     if len(table) == 0:
         raise DataError("The frame has no rows; at least one row is needed.")
@@ -121,7 +113,7 @@ def _checked(
     checked = pd.DataFrame({role: columns[role] for role in names})
     for name in keep:
         checked[name] = table[name].set_axis(checked.index)
-    return checked
+    return checked.take(_order(checked)).reset_index(drop=True)
 
 
 def _is_canonical(frame: pd.DataFrame) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..tokenization.errors import DataError
+from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.grid import EARTH_RADIUS_KM, SquareGrid
 from .frames import validate_points
 from .grid import h3_cells
@@ -24,7 +24,6 @@ from .grid import h3_cells
 __all__ = ["Discs", "H3Cells", "Polygons", "Visitors", "visitors"]
 
 _BLOCK = 200_000  # points looked at together
-_SHOWN = 5  # offenders named in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,7 @@ class Discs:
         if bad.any():
             raise DataError(
                 f"{int(bad.sum())} of {len(bad)} discs have {fault} "
-                f"(first: {self.region_ids[bad][:_SHOWN].tolist()}); repair or drop them."
+                f"(first: {self.region_ids[bad][:SHOWN].tolist()}); repair or drop them."
             )
 
     def hits(self, lat: np.ndarray, lon: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -166,7 +165,7 @@ class Polygons:
         if missing and (id_property is not None or len(missing) < len(names)):
             wanted = "id" if id_property is None else f"property {id_property!r}"
             raise DataError(
-                f"{len(missing)} of {len(names)} GeoJSON features have no {wanted} (first rows {missing[:_SHOWN]}); "
+                f"{len(missing)} of {len(names)} GeoJSON features have no {wanted} (first rows {missing[:SHOWN]}); "
                 "name all of them or, with ids, none."
             )
         texts = [json.dumps(feature.get("geometry")) for feature in features]
@@ -177,7 +176,7 @@ class Polygons:
         if bad.any():
             raise DataError(
                 f"{int(bad.sum())} of {len(bad)} regions are {fault} "
-                f"(first: {self.region_ids[bad][:_SHOWN].tolist()}); {advice}."
+                f"(first: {self.region_ids[bad][:SHOWN].tolist()}); {advice}."
             )
 
     def hits(self, lat: np.ndarray, lon: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -287,7 +286,7 @@ def _checked_ids(region_ids: Any, number: int) -> np.ndarray:
     twice = pd.Index(ids).duplicated()
     if twice.any():
         raise DataError(
-            f"region_ids: {int(twice.sum())} of {number} names repeat (first: {ids[twice][:_SHOWN].tolist()}); each "
+            f"region_ids: {int(twice.sum())} of {number} names repeat (first: {ids[twice][:SHOWN].tolist()}); each "
             "region needs its own."
         )
     return ids

@@ -25,7 +25,7 @@ __all__ = [
     "split_weeks_by_user",
 ]
 
-Split = tuple[np.ndarray, np.ndarray]
+Split = tuple[np.ndarray, np.ndarray]  # rows of training and of test
 _COLUMNS = ("user_id", "time", "location_id", "lat", "lon")
 
 

@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..tokenization.errors import DataError
+from ..tokenization.errors import SHOWN, DataError
 
 __all__ = ["PlaceHours", "check_weeks", "day_type", "place_hours", "shift_weeks", "split_days"]
-
-_SHOWN = 5  # offenders named in a message
 
 
 class PlaceHours(NamedTuple):
@@ -64,8 +62,8 @@ def check_weeks(
         rows = np.flatnonzero(wrong.any(axis=1))
         limit = f"-1 (unknown) to {num_cells - 1}" if num_cells is not None else "-1 (unknown) or more"
         raise DataError(
-            f"{name}: {int(wrong.sum())} cell ids are not in {limit} (first: {cells[wrong][:_SHOWN].tolist()}, "
-            f"first rows: {rows[:_SHOWN].tolist()}); map the weeks to the cells of lat and lon first."
+            f"{name}: {int(wrong.sum())} cell ids are not in {limit} (first: {cells[wrong][:SHOWN].tolist()}, "
+            f"first rows: {rows[:SHOWN].tolist()}); map the weeks to the cells of lat and lon first."
         )
     return cells.astype(np.int32, copy=False)
 

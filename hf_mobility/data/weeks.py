@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..tokenization.errors import DataError
+from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.grid import SquareGrid
 
 __all__ = ["WeekTable", "read_weeks"]
@@ -23,7 +23,6 @@ __all__ = ["WeekTable", "read_weeks"]
 _SLOT_COLUMN = re.compile(r"(?:h|hour_?|slot_?)?(\d{1,4})", re.IGNORECASE)
 _USERS = ("user_id", "user", "uid")
 _STARTS = ("start", "week_start_local", "week_start", "date")
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _cells(frame: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
         if len(odd):
             raise DataError(
                 f"Column 'cells': {len(odd)} of {len(frame)} rows have not the {lengths[0]} slots of the first one "
-                f"(first rows {odd[:_SHOWN].tolist()}); all weeks need the same number."
+                f"(first rows {odd[:SHOWN].tolist()}); all weeks need the same number."
             )
         flat = np.concatenate(frame["cells"].to_list())
         return _whole(flat, "cells").reshape(len(frame), -1), ["cells"]
@@ -167,7 +166,7 @@ def _whole(values: np.ndarray, name: str) -> np.ndarray:
     numbers = np.where(np.isnan(values), -1, values) if values.dtype.kind == "f" else values
     odd = np.flatnonzero(numbers != np.floor(numbers))
     if len(odd) or numbers.max(initial=0) >= 2**31:
-        shown = values[odd[:_SHOWN]].tolist() or [float(numbers.max())]
+        shown = values[odd[:SHOWN]].tolist() or [float(numbers.max())]
         raise DataError(f"Column(s) {name!r}: {max(len(odd), 1)} values are no cell numbers, first {shown}.")
     return np.maximum(numbers, -1).astype(np.int32)
 
@@ -194,7 +193,7 @@ def _check_range(values: np.ndarray, count: int | None) -> None:
     if len(strange):
         raise DataError(
             f"{len(strange)} of {len(values)} weeks hold cells above {count} - 1 (first rows "
-            f"{strange[:_SHOWN].tolist()}); the table and its cells do not belong together."
+            f"{strange[:SHOWN].tolist()}); the table and its cells do not belong together."
         )
 
 

@@ -1,8 +1,8 @@
 """What a set of generated weeks, or a table of visits, reveals about the users behind it.
 
-Every value is compared with that of held-out users: a generated week is near some training week because people are
-alike, so the question is whether it is nearer than the weeks of users who were not trained on. A good result is no
-proof of privacy. A bad one is a reason not to publish.
+`audit` of weeks compares with held-out users: a generated week is near some training week because people are alike, so
+the question is whether it is nearer than the weeks of users who were not trained on. `audit` of visits compares with
+published figures, where there are any. A good result is no proof of privacy. A bad one is a reason not to publish.
 """
 
 from __future__ import annotations

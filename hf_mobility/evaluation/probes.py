@@ -14,16 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.splits import deal_groups, hold_out_users
+from ..data.splits import Split, deal_groups, hold_out_users
 from ..tokenization.errors import DataError
 from ..tokenization.grid import to_km
 from .probe_models import fit_linear, fit_mlp, standardizer
 
 READERS = {"linear": fit_linear, "mlp": fit_mlp}
 CLASSIFICATION, REGRESSION = ("accuracy", "f1", "auc"), ("mae", "rmse", "pcc", "r2")
-
-# rows of training and of test
-Split = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)

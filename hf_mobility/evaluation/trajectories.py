@@ -1,8 +1,9 @@
 """Errors of trajectory prediction in metres per horizon, over all users and over those who move.
 
-Notes: metres are great-circle distances. The authors take 100 km for every unit of the box, 11 to 13 % too much in
-Beijing; `paper_scale` does as they did. Correlation is taken across users, axis by axis; theirs correlates the first
-two users. The copied last point belongs in every table, because most users stand still.
+Errors along an axis are box units times the box's metres per unit; `error_km` and who is moving are great-circle
+distances. The authors take 100 km for every unit of the box, 11 to 13 % too much in Beijing; `paper_scale` does as they
+did. Correlation is taken across users, axis by axis; theirs correlates the first two users. The copied last point
+belongs in every table, because most users stand still.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import numpy as np
 import pandas as pd
 
 from ..data.trajectory_tasks import TrajectoryTask
-from ..tokenization.grid import haversine_km
+from ..tokenization.grid import PAPER_METRES_PER_UNIT, haversine_km
 
 MOVING_METRES = 500.0
-_PAPER_METRES_PER_UNIT = 100_000.0
 
 
 class TrajectoryPredictor(Protocol):
@@ -56,7 +56,7 @@ def horizon_table(
     Raises:
         ValueError: predictions of another shape, or that are not finite.
     """
-    metres = np.full(2, _PAPER_METRES_PER_UNIT) if paper_scale else task.metres_per_unit
+    metres = np.full(2, PAPER_METRES_PER_UNIT) if paper_scale else task.metres_per_unit
     truth = task.future.astype(np.float64)
     lat, lon = task.degrees(truth)
     start_lat, start_lon = task.degrees(task.known[:, -1:])

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 import pandas as pd
 
-from ...tokenization.errors import DataError
+from ...tokenization.errors import SHOWN, DataError
 from ...tokenization.grid import to_km, unwrapped
 from ...tokenization.weeks import home_and_work
 from ...tokenization.whole_files import whole_file
@@ -24,7 +24,6 @@ from ...tokenization.whole_files import whole_file
 __all__ = ["matsim_plans", "od_matrix", "week_matrix"]
 
 Project = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
-_SHOWN = 5
 _DOCTYPE = '<!DOCTYPE population SYSTEM "http://www.matsim.org/files/dtd/population_v6.dtd">'
 _CRS = '<attribute name="coordinateReferenceSystem" class="java.lang.String">'
 
@@ -47,7 +46,7 @@ def week_matrix(frame: Any) -> tuple[np.ndarray, np.ndarray]:
     nameless = np.flatnonzero(frame["trajectory_id"].isna())
     if len(nameless):
         raise DataError(
-            f"Column 'trajectory_id' is empty in {len(nameless)} rows (first rows {nameless[:_SHOWN].tolist()}); name "
+            f"Column 'trajectory_id' is empty in {len(nameless)} rows (first rows {nameless[:SHOWN].tolist()}); name "
             "every week."
         )
     ids, row = np.unique(frame["trajectory_id"].to_numpy(), return_inverse=True)
@@ -179,7 +178,7 @@ def _refuse_gaps(cells: np.ndarray) -> None:
     gaps = np.flatnonzero((cells < 0).any(axis=1))
     if len(gaps):
         raise DataError(
-            f"{len(gaps)} of {len(cells)} trajectories have unknown hours (first {gaps[:_SHOWN].tolist()}); a plan "
+            f"{len(gaps)} of {len(cells)} trajectories have unknown hours (first {gaps[:SHOWN].tolist()}); a plan "
             "needs all: complete them first, as with TrajectoryGenerationPipeline.complete."
         )
 

@@ -315,7 +315,7 @@ def _visits_with_ends(table: pd.DataFrame, end: str, *, time: str, timezone: Zon
     if table[end].dt.tz is None:  # the clock may change during a stay, so both are read as instants first
         known = table[end].notna()
         both = [table, table[known].assign(**{time: table[end][known]})]
-        start, stop = (_instants(part, time, timezone, names) for part in both)
+        start, stop = (_instants(part, time, timezone) for part in both)
         table = table.assign(**{time: start, end: stop.reindex(table.index)})
     duration = (table[end] - table[time]).dt.total_seconds()
     early = duration < 0
@@ -327,7 +327,7 @@ def _visits_with_ends(table: pd.DataFrame, end: str, *, time: str, timezone: Zon
     return validate_visits(table.assign(duration=duration), time=time, **names)
 
 
-def _instants(table: pd.DataFrame, time: str, timezone: Zone | None, names: dict[str, str]) -> pd.Series:
+def _instants(table: pd.DataFrame, time: str, timezone: Zone | None) -> pd.Series:
     """Naive local times as validate_visits reads them, in the table's own order."""
     if not len(table):
         return pd.Series([], dtype="datetime64[us, UTC]", index=table.index)

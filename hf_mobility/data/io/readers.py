@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...tokenization.city import Bounds
 from ...tokenization.clock import Zone
 from ...tokenization.errors import DataError, renamed_argument
 from ...tokenization.grid import Box, from_km
@@ -35,8 +36,6 @@ __all__ = [
     "read_table",
     "read_yjmob100k",
 ]
-
-Bounds = tuple[float, float, float, float]
 
 _BLOCK = 500_000  # lines held as text at one time
 _FOURSQUARE_TIME = "%a %b %d %H:%M:%S %z %Y"

@@ -190,7 +190,7 @@ def _plan_day(rng: np.random.Generator, people: People, habits: CityHabits, *, d
     start = np.where(people.is_shift, np.where((day // 7 + np.arange(count)) % 2 == 0, 6.0, 14.0) + noise, start)
     finish = start + people.work_hours + rng.normal(0.0, 0.3, count)
 
-    hour, activity, leave = _stages(rng, people, habits, weekday, working, start, finish)
+    hour, activity, leave = _stages(rng, people, habits, weekday, working, finish)
     at_work = working[:, None] & (hour > start[:, None] - 0.4) & (hour < finish[:, None])
     lunch_or_coffee = _BREAKS & (hour > start[:, None] + 1.0) & (leave < finish[:, None] - 0.5)
     hour[at_work & ~lunch_or_coffee] = np.inf
@@ -219,7 +219,6 @@ def _stages(
     habits: CityHabits,
     weekday: int,
     working: np.ndarray,
-    start: np.ndarray,
     finish: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Outings (n, stages) before working hours are taken into account: hour (inf = none), activity, hour of leaving."""

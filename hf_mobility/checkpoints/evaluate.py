@@ -14,7 +14,7 @@ from ..tokenization.errors import DataError
 from .mstar import evaluate_mstar
 from .raw import evaluate_raw
 from .samoe import evaluate_samoe
-from .unseen import Checkpoint
+from .unseen import Checkpoint, notes_on_test
 
 EVALUATIONS: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
     "mobility_samoe": (evaluate_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
@@ -27,8 +27,8 @@ def evaluate_checkpoint(
     model: Any,
     data: Any,
     *,
-    test_fraction: float = 0.2,
-    seed: int = 0,
+    test_fraction: float | None = None,
+    seed: int | None = None,
     city: Any = None,
     min_known: float | None = None,
     fill_hours: float | None = None,
@@ -46,8 +46,9 @@ def evaluate_checkpoint(
         model: a folder or Hub id, or what `train` or `adapt` returned.
         data: a table of visits or points, as a frame, dataset, Arrow table or path (see `validate_visits`); for M-STAR
             also weeks of cells (see `read_weeks`).
-        test_fraction: of each user's visits (SAMoE), or of the users. Train and adapt with the same fraction and seed.
-        seed: of the split and of everything that is drawn.
+        test_fraction: of each user's visits (SAMoE), or of the users; by default the one that was left out in training,
+            or 0.2 where none was.
+        seed: of the split and of everything that is drawn; by default that of the training, or 0.
         city: another `City` than the checkpoint's (SAMoE); its popularity is counted anew from the training part.
         min_known, fill_hours: of weeks, as in `train` (M-STAR).
         timezone: IANA name, for naive times; the checkpoint's by default.
@@ -60,15 +61,20 @@ def evaluate_checkpoint(
         columns, `attrs["notes"]` holds sentences on what limits the comparison.
 
     Raises:
-        DataError: a model that is not evaluated alone (a codec), or one that was made from exactly these records.
+        DataError: a model that is not evaluated alone (a codec), or one that was trained on records of the test.
 
     Example:
         >>> table = evaluate_checkpoint("my-city", visits)  # doctest: +SKIP
         >>> table[table.attrs["main"]]  # doctest: +SKIP
     """
+    checkpoint = Checkpoint.opened(model, device=device, batch_size=batch_size)
+    trained = checkpoint.record()
+    if test_fraction is None:
+        test_fraction = (trained and trained.test_fraction) or 0.2
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must lie between 0 and 1; it is {test_fraction}.")
-    checkpoint = Checkpoint.opened(model, device=device, batch_size=batch_size)
+    if seed is None:
+        seed = trained.seed if trained else 0
     kind = kind_of(model)
     if kind not in EVALUATIONS:
         raise DataError(f"{checkpoint.name} is a {kind}; evaluate_checkpoint evaluates {', '.join(EVALUATIONS)}.")
@@ -81,9 +87,11 @@ def evaluate_checkpoint(
     zone = timezone or getattr(city, "timezone", None) or checkpoint.timezone
     records = as_records(data, timezone=zone, **columns)
     extra = {"city": city} if kind == "mobility_samoe" else weeks
-    table = evaluation(checkpoint, records, test_fraction=test_fraction, seed=seed, **extra)
+    system, split = kind.removeprefix("mobility_"), {"test_fraction": test_fraction, "seed": seed}
+    notes = notes_on_test(checkpoint.name, trained, system, records, **split)
+    table = evaluation(checkpoint, records, **split, **extra)
     table.attrs["main"] = main
-    table.attrs.setdefault("notes", [])
+    table.attrs["notes"] = [*table.attrs.get("notes", []), *notes]
     return table
 
 

@@ -1,7 +1,7 @@
-"""A checkpoint to evaluate, and the check that it was not made from its own test data.
+"""A checkpoint to evaluate, and the check that it was not trained on its own test data.
 
-What the tokenizer counted of its training data (popularity, homes) tells, without a record of whose data they were.
-RAW's tokenizer has its bounds only, which is worth a note.
+`train` and `adapt` save a record of hashes beside the weights. A checkpoint without one (of the Hub, or older) is told
+by what its tokenizer counted of the training data (popularity, homes). RAW's tokenizer has its bounds only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..data.parts import split_records
+from ..data.training_record import TrainingRecord
 from ..tokenization.errors import DataError
+
+SEEN_SHARE = 0.01  # of the test; less may be records that share a hash by chance
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class Checkpoint:
         except (OSError, ValueError):
             return None
 
+    def record(self) -> TrainingRecord | None:
+        """Of the training; None for a repository of the Hub and for what was saved without one."""
+        return TrainingRecord.load(self.source) if self.made is None else getattr(self.made, "record", None)
+
     def pipeline(self, pipeline_class: Any, **options: Any) -> Any:
         """The pipeline of a folder, Hub id or `Trained`, on the device that was asked for."""
         options["batch_size"] = self.batch_size
@@ -60,6 +68,31 @@ class Checkpoint:
             return pipeline_class.from_pretrained(self.source, device=self.device, **options)
         model = self.made.model if self.device is None else self.made.model.to(self.device)
         return pipeline_class(model, self.made.tokenizer, **options)
+
+
+def notes_on_test(
+    name: str, trained: TrainingRecord | None, system: str, records: Any, *, test_fraction: float, seed: int
+) -> list[str]:
+    """Sentences on the test part where it cannot be compared with the training, or shares people with it.
+
+    Raises:
+        DataError: records of the test were trained on.
+    """
+    if trained is None:
+        return ["no record of the training lies beside the weights: what of the test it has seen cannot be told."]
+    _, test = split_records(system, records, test_fraction=test_fraction, seed=seed)
+    seen = trained.share_of(test)
+    if seen["records"] > SEEN_SHARE:
+        advice = f"evaluate its whole table with test_fraction={trained.test_fraction:g} and seed={trained.seed}"
+        if not trained.test_fraction:
+            advice = "train or adapt with a test_fraction"
+        raise DataError(
+            f"{name} was trained on about {seen['records']:.0%} of the test records: {advice}, or give records that it "
+            "has not seen."
+        )
+    if system != "samoe" and seen["people"] > SEEN_SHARE:
+        return [f"about {seen['people']:.0%} of the test users were in the training too, with other records."]
+    return []
 
 
 def refuse_seen(name: str, saved: Any, of_all: Any, of_training: Any) -> None:

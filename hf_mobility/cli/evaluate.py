@@ -30,10 +30,15 @@ def evaluate(
     data: Records,
     output: MaybeOutput = None,
     city: NewCity = None,
-    test_fraction: Annotated[float, typer.Option(help="Of each user's visits (SAMoE), or of the users.")] = 0.2,
+    test_fraction: Annotated[
+        float | None,
+        typer.Option(help="Of each user's visits (SAMoE), or of the users; by default as in training, or 0.2."),
+    ] = None,
     min_known: MinKnown = None,
     fill_hours: FillHours = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the split and of everything random; by default as in training, or 0.")
+    ] = None,
     device: Device = None,
     batch_size: BatchSize = None,
     timezone: Timezone = None,
@@ -44,7 +49,7 @@ def evaluate(
     """Evaluate a model on records that it was not trained on, baselines first.
 
     SAMoE: ranking of every user's last visits. M-STAR: fidelity of generated weeks to those of a part of the users.
-    RAW: positions of a part of the users. Train and adapt with the same --test-fraction and --seed.
+    RAW: positions of a part of the users. What a model was trained on is no test of it, and is refused.
 
     \b
     hf-mobility evaluate checkpoints/samoe-small visits.parquet --city visits.parquet --timezone Europe/Paris

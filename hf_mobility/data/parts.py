@@ -9,28 +9,34 @@ import pandas as pd
 
 from ..tokenization.errors import DataError
 from .splits import split_by_sequence, split_by_user, split_weeks_by_user
-from .tasks import training_visits
+from .tasks import split_visits
 from .weeks import WeekTable
 
-__all__ = ["split_users", "training_part"]
+__all__ = ["split_records", "split_users", "training_part"]
 
 
 def training_part(system: str, data: Any, *, test_fraction: float, seed: int) -> Any:
-    """The records that `evaluate_checkpoint` with the same fraction and seed does not test on.
-
-    Args:
-        system: `samoe`: the earlier visits of every user with ten or more. Any other: all records of the other users.
-        data: a canonical frame or a `WeekTable`.
-        test_fraction: of each user's visits, or of the users; 0 keeps everything.
-        seed: of the split by users.
-    """
+    """The records that `evaluate_checkpoint` with the same fraction and seed does not test on; all for fraction 0. The
+    arguments are those of `split_records`."""
     if not 0 <= test_fraction < 1:
         raise DataError(f"test_fraction must lie in 0..1, 1 excluded; it is {test_fraction}.")
     if not test_fraction:
         return data
+    return split_records(system, data, test_fraction=test_fraction, seed=seed)[0]
+
+
+def split_records(system: str, data: Any, *, test_fraction: float, seed: int) -> tuple[Any, Any]:
+    """Training and test part.
+
+    Args:
+        system: `samoe`: the earlier and the last visits of every user with ten or more. Any other: of other users.
+        data: a canonical frame or a `WeekTable`.
+        test_fraction: of each user's visits, or of the users.
+        seed: of the split by users.
+    """
     if system == "samoe":
-        return training_visits(data, test_fraction=test_fraction)
-    return split_users(data, test_fraction=test_fraction, seed=seed)[0]
+        return split_visits(data, test_fraction=test_fraction)
+    return split_users(data, test_fraction=test_fraction, seed=seed)
 
 
 def split_users(data: Any, *, test_fraction: float, seed: int) -> tuple[Any, Any]:

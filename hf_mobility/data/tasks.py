@@ -104,11 +104,11 @@ def make_task(visits: Any, city: Any, *, test_fraction: float = 0.2, min_visits:
     )
 
 
-def training_visits(visits: Any, *, test_fraction: float = 0.2, min_visits: int = 10) -> pd.DataFrame:
-    """The visits that are no targets of `make_task` with the same arguments, of the users it keeps; no city is needed.
-    Arguments and errors as there; times are aware or epoch seconds."""
+def split_visits(visits: Any, *, test_fraction: float = 0.2, min_visits: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The visits that are no targets of `make_task` with the same arguments, and the targets, of the users it keeps; no
+    city is needed. Arguments and errors as there; times are aware or epoch seconds."""
     visits, _, target = _with_targets(visits, None, test_fraction, min_visits)
-    return visits[~target].reset_index(drop=True)
+    return visits[~target].reset_index(drop=True), visits[target].reset_index(drop=True)
 
 
 def _with_targets(

@@ -29,6 +29,7 @@ from ..data.frames import as_visits
 from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
 from ..data.sequences import CitySequences
+from ..data.training_record import TrainingRecord
 from ..hub.card_facts import CardFacts
 from ..hub.loading import adapter_base, load_model
 from ..modeling.modeling_samoe import SamoeForNextLocation
@@ -39,7 +40,7 @@ from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
 from .fit import callers_random_state, fit, nothing, on_device, on_stderr
 from .presets import training_arguments
-from .result import Trained
+from .result import Trained, earlier_record
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERYWHERE = (
@@ -91,7 +92,7 @@ class Adaptation(Trained):
     report: one row per strength tried: `nll_a`, `nll_b` (negative log-likelihood per visit on the half that was not
         tuned on), `nll` (their mean), `gain` over no adaptation (nats per visit of all users), `gain_se` (its
         standard error over users) and `chosen`.
-    history, seconds, notes, facts: see `Trained`.
+    history, seconds, notes, facts, record: see `Trained`.
     """
 
     strength: str
@@ -126,6 +127,7 @@ class Adaptation(Trained):
         super().save_pretrained(folder, facts=facts)
 
     def _save_extras(self, folder: Path) -> None:
+        super()._save_extras(folder)
         self.report.to_csv(folder / "adaptation.csv", index=False)
 
 
@@ -205,6 +207,9 @@ def adapt(
         seconds=time.perf_counter() - start,
         notes=(reason,),
         facts=CardFacts(notes=reason, training_data=text, seed=seed),
+        record=TrainingRecord.of(
+            [visits], earlier=earlier_record(base), system="samoe", test_fraction=test_fraction, seed=seed
+        ),
         strength=chosen,
         report=report,
         reason=reason,

@@ -13,6 +13,7 @@ from transformers import TrainingArguments, set_seed
 
 from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
+from ..data.training_record import TrainingRecord
 from ..data.weeks import WeekTable
 from ..hub.card_facts import CardFacts
 from ..hub.loading import check_folder
@@ -21,7 +22,7 @@ from ..tokenization.errors import DataError
 from .fit import callers_random_state, nothing, on_device, on_stderr
 from .presets import TRAINING_PRESETS, training_arguments
 from .recipes import Recipe, train_codec, train_mstar, train_raw, train_samoe
-from .result import Trained
+from .result import Trained, earlier_record
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
     "samoe": train_samoe,
@@ -144,7 +145,10 @@ def train(
     if start is not None:
         text += f"; before that, what {Path(start).name} was trained on"
     facts = CardFacts(training_data=f"{text}.", seed=seed)
-    return Trained(**made._asdict(), seconds=time.perf_counter() - began, facts=facts)
+    tables = [visits for visits, _ in ready] if system == "samoe" else [ready]
+    split = {"system": system, "test_fraction": test_fraction, "seed": seed}
+    record = TrainingRecord.of(tables, earlier=earlier_record(codec if start is None else start), **split)
+    return Trained(**made._asdict(), seconds=time.perf_counter() - began, facts=facts, record=record)
 
 
 # --------------------------------------------------------------------------------------------------------------- checks

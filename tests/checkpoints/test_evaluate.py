@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_mobility import City, DataError, NextLocationPipeline, evaluate, make_task, simulate_city, summarize
+from hf_mobility import (
+    City,
+    DataError,
+    NextLocationPipeline,
+    evaluate,
+    make_task,
+    simulate_city,
+    summarize,
+)
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.checkpoints.evaluate import evaluate_checkpoint
-from hf_mobility.data.parts import split_users
+from hf_mobility.data.parts import split_users, training_part
+from hf_mobility.data.training_record import FILE
 from hf_mobility.data.weeks import WeekTable
 from hf_mobility.evaluation import fidelity_report
 from hf_mobility.pipelines.trajectory_generation import TrajectoryGenerationPipeline
@@ -35,12 +45,19 @@ def samoe(visits: pd.DataFrame) -> Any:
 
 @pytest.fixture(scope="module")
 def codec(visits: pd.DataFrame) -> Any:
-    return train("mstar-codec", visits, timezone=ZONE, batch_size=4, test_fraction=0.4, **SHORT)
+    city = City.from_visits(visits, timezone=ZONE)  # with the places of the test users
+    return train("mstar-codec", visits, city=city, batch_size=4, test_fraction=0.4, **SHORT)
 
 
 @pytest.fixture(scope="module")
 def generator(visits: pd.DataFrame, codec: Any) -> Any:
     return train("mstar", visits, codec=codec, batch_size=4, test_fraction=0.4, **SHORT)
+
+
+@pytest.fixture(scope="module")
+def raw(visits: pd.DataFrame) -> Any:
+    points = visits[["user_id", "time", "lat", "lon"]]
+    return train("raw", points, timezone=ZONE, test_fraction=0.2, batch_size=4, **SHORT)
 
 
 def test_samoe_is_ranked_behind_the_count_tables_of_the_same_task(visits: pd.DataFrame, samoe: Any) -> None:
@@ -72,7 +89,6 @@ def test_a_folder_an_adapter_and_another_city_are_evaluated_alike(
 
 def test_mstar_is_compared_with_held_out_weeks_of_records_or_of_a_table(visits: pd.DataFrame, generator: Any) -> None:
     tokenizer = generator.tokenizer
-    visits = visits[visits["user_id"].isin(tokenizer.weeks(visits).user_id)].reset_index(drop=True)  # with a whole week
     table = evaluate_checkpoint(generator, visits, test_fraction=0.4)
     assert table["model"].tolist()[:2] == ["train sample", "real itself"]
     assert table["model"].iloc[-1] == "MstarForTrajectoryGeneration"
@@ -88,23 +104,64 @@ def test_mstar_is_compared_with_held_out_weeks_of_records_or_of_a_table(visits: 
     assert table["mean6"].iloc[-1] == pytest.approx(expected["mean6"].iloc[-1])
 
 
-def test_raw_is_evaluated_on_points(visits: pd.DataFrame) -> None:
+def test_raw_is_evaluated_on_points(visits: pd.DataFrame, raw: Any) -> None:
     points = visits[["user_id", "time", "lat", "lon"]]
-    made = train("raw", points, timezone=ZONE, test_fraction=0.2, batch_size=4, **SHORT)
-    table = evaluate_checkpoint(made, points, batch_size=2)
+    table = evaluate_checkpoint(raw, points, batch_size=2)
     assert list(table["model"].unique()) == ["CopyLast", "HourMean", "RAW"]
     assert table["users"].max() == 12  # windows: two weeks of six users of thirty
     seen = train("raw", points, timezone=ZONE, batch_size=4, **SHORT)
-    assert "it has seen its test users" in evaluate_checkpoint(seen, points).attrs["notes"][0]
+    assert "it has seen its test users" in evaluate_checkpoint(replace(seen, record=None), points).attrs["notes"][0]
 
 
-def test_what_a_model_has_seen_is_no_test_of_it(visits: pd.DataFrame, codec: Any) -> None:
+def test_what_a_model_has_seen_is_no_test_of_it(visits: pd.DataFrame) -> None:
     seen = train("samoe", visits, timezone=ZONE, **SHORT)
     weeks = train("mstar-codec", visits, timezone=ZONE, batch_size=4, **SHORT)
     generator = train("mstar", visits, codec=weeks, batch_size=4, **SHORT)
     for made in (seen, generator):
-        with pytest.raises(DataError, match="was made from exactly these records"):
+        with pytest.raises(
+            DataError, match="was trained on about 100% of the test records: train or adapt with a test"
+        ):
             evaluate_checkpoint(made, visits)
+        with pytest.raises(DataError, match="was made from exactly these records"):  # as the tokenizer alone tells
+            evaluate_checkpoint(replace(made, record=None), visits)
+
+
+@pytest.mark.parametrize(
+    ("share", "options"),
+    [(0.5, {}), (1.0, {"test_fraction": 0.6})],
+    ids=["half of the training visits", "a larger test part"],
+)
+@pytest.mark.parametrize("system", ["samoe", "mstar", "raw"])
+def test_a_part_of_what_a_model_has_seen_is_no_test_of_it_either(
+    system: str, share: float, options: dict[str, Any], visits: pd.DataFrame, samoe: Any, generator: Any, raw: Any
+) -> None:
+    made = {"samoe": samoe, "mstar": generator, "raw": raw}[system]
+    columns = ["user_id", "time", "lat", "lon"] + ["location_id"] * (system != "raw")
+    data = training_part(system, visits, test_fraction=made.record.test_fraction, seed=0) if share < 1 else visits
+    with pytest.raises(DataError, match=r"was trained on about .*% of the test records: evaluate its whole table"):
+        evaluate_checkpoint(made, data[columns], **options)
+
+
+def test_another_seed_and_the_base_of_an_adapter_are_seen_too(visits: pd.DataFrame, raw: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"was trained on about .*% of the test records"):
+        evaluate_checkpoint(raw, visits[["user_id", "time", "lat", "lon"]], seed=1)
+    train("samoe", visits, timezone=ZONE, **SHORT).save_pretrained(tmp_path / "base")
+    others = simulate_city(12, num_days=14, seed=2).visits
+    local = adapt(tmp_path / "base", others, timezone=ZONE, strength="none", test_fraction=0.2)
+    local.save_pretrained(tmp_path / "local")
+    assert len(evaluate_checkpoint(tmp_path / "local", others))
+    with pytest.raises(DataError, match="local was trained on about 100% of the test records"):
+        evaluate_checkpoint(tmp_path / "local", visits, city=City.from_visits(visits, timezone=ZONE))
+
+
+def test_the_test_part_is_by_default_the_one_that_training_left_out(visits: pd.DataFrame, tmp_path: Path) -> None:
+    made = train("samoe", visits, timezone=ZONE, test_fraction=0.35, seed=3, **SHORT)
+    made.save_pretrained(tmp_path)
+    table = evaluate_checkpoint(tmp_path, visits)
+    pd.testing.assert_frame_equal(table, evaluate_checkpoint(tmp_path, visits, test_fraction=0.35, seed=3))
+    (tmp_path / FILE).unlink()
+    notes = evaluate_checkpoint(tmp_path, visits, test_fraction=0.35, seed=3).attrs["notes"]
+    assert notes == ["no record of the training lies beside the weights: what of the test it has seen cannot be told."]
 
 
 def test_faults_are_one_sentence(visits: pd.DataFrame, codec: Any, samoe: Any, generator: Any, tmp_path: Path) -> None:

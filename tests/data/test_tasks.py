@@ -14,7 +14,7 @@ from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.baselines.mix import ContextMix, MixWeights
 from hf_mobility.data import DataError
 from hf_mobility.data.splits import split_by_user
-from hf_mobility.data.tasks import make_task, training_visits
+from hf_mobility.data.tasks import make_task, split_visits
 
 
 def frame(visits: list[tuple[int, int]]) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def test_frames_that_are_not_canonical_are_refused(change, message: str) -> None
 def test_training_visits_are_those_of_the_task_without_a_city(test_fraction: float, min_visits: int) -> None:
     visits, rule = frame([(0, 0)] * 12 + [(1, 0)] * 3 + [(2, 1)] * 10), {"test_fraction": test_fraction}
     task = make_task(visits, town(2), min_visits=min_visits, **rule)
-    pd.testing.assert_frame_equal(training_visits(visits, min_visits=min_visits, **rule), task.train_visits())
+    pd.testing.assert_frame_equal(split_visits(visits, min_visits=min_visits, **rule)[0], task.train_visits())
 
 
 def test_a_raw_frame_is_validated() -> None:

@@ -26,7 +26,7 @@ from hf_mobility import (
     adapt,
 )
 from hf_mobility.data.sequences import CitySequences
-from hf_mobility.data.tasks import training_visits
+from hf_mobility.data.tasks import split_visits
 from hf_mobility.training.adapt import STRENGTHS, nll_by_person
 from hf_mobility.training.corpus import TrainingCity
 
@@ -370,7 +370,7 @@ def test_without_a_city_the_places_of_the_visits_are_the_city(local: SimpleNames
 
 def test_what_is_left_out_for_the_evaluation_is_neither_trained_on_nor_counted(local: SimpleNamespace) -> None:
     made = adapt(local.base, local.visits, city=local.city, strength="weak", test_fraction=0.3, **local.small)
-    known = training_visits(local.visits, test_fraction=0.3)
+    known = split_visits(local.visits, test_fraction=0.3)[0]
     same = adapt(local.base, known, city=local.city.with_popularity(known), strength="weak", **local.small)
     assert np.array_equal(made.tokenizer.popularity, same.tokenizer.popularity)
     assert all(torch.equal(value, trained(same)[name]) for name, value in trained(made).items())

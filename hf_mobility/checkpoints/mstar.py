@@ -13,6 +13,7 @@ from ..data.parts import split_users
 from ..data.weeks import WeekTable
 from ..evaluation.fidelity import fidelity_report
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from ..tokenization.errors import DataError
 from .unseen import Checkpoint, refuse_seen
 
 UNSEEN_HOME_SHARE = 0.05  # of the test weeks: homes where nobody of the training data lives
@@ -25,18 +26,20 @@ def evaluate_mstar(
     pipe = checkpoint.pipeline(TrajectoryGenerationPipeline)
     tokenizer = pipe.tokenizer
     train, real, report = _parts(tokenizer, data, test_fraction, seed, weeks)
-    fitted_homes = np.zeros(tokenizer.num_cells, np.int64)
-    if tokenizer.conditions is not None:
-        fitted_homes = tokenizer.conditions.home_counts.sum(axis=0)
+    if tokenizer.conditions is None:
+        raise DataError(f"The city of {checkpoint.name} has no conditions to draw from: call its fit_conditions first.")
+    fitted_homes = tokenizer.conditions.home_counts.sum(axis=0)
     of_train = _homes(tokenizer, train)
     refuse_seen(checkpoint.name, fitted_homes, of_train + _homes(tokenizer, real), of_train)
-    real = real[: len(train)]
+    notes = [describe_weeks(report, min_known=weeks.get("min_known"))]
+    if len(real) > len(train):  # the training weeks are one of the baselines, and are compared with as many
+        notes.append(f"{len(train)} of the {len(real)} test weeks, drawn by the seed, are compared.")
+        real = real[np.sort(np.random.default_rng(seed).permutation(len(real))[: len(train)])]
     lat, lon, slots = tokenizer.lat, tokenizer.lon, 24 * 60 // tokenizer.interval_minutes
     drawn = Conditions(**tokenizer.sample_conditions(len(real), seed=seed))
     made = {name: rival.generate(drawn, seed=seed) for name, rival in _rivals(train, lat, lon, slots).items()}
     made[checkpoint.name] = pipe.generate(len(real), seed=seed, to="weeks")
     table = fidelity_report(made, real=real, train=train, lat=lat, lon=lon, seed=seed, slots_per_day=slots)
-    notes = [describe_weeks(report, min_known=weeks.get("min_known"))]
     unseen = _homes(tokenizer, real)[fitted_homes == 0].sum() / len(real)
     if unseen > UNSEEN_HOME_SHARE:
         notes.append(

@@ -32,7 +32,8 @@ class Checkpoint:
     @classmethod
     def opened(cls, model: Any, *, device: Any, batch_size: int | None) -> Checkpoint:
         if isinstance(model, (str, Path)):
-            return cls(Path(model).name, str(model), None, device, batch_size)
+            name = Path(model).resolve().name if Path(model).is_dir() else str(model).rpartition("/")[2]
+            return cls(name, str(model), None, device, batch_size)
         if not (hasattr(model, "model") and hasattr(model, "tokenizer")):
             raise TypeError(
                 f"model must be a folder, a Hub id, or what train or adapt returned, got {type(model).__name__}."

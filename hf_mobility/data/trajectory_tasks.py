@@ -28,6 +28,7 @@ class TrajectoryTask:
         slots_per_day: slots of a day.
         metres_per_unit: float64 (2,), for longitude and latitude, true at the middle of the box.
         degrees: box units (..., 2) -> latitude, longitude (...).
+        recorded: bool (N, H), which of the future points come from a record; the others are filled in.
     """
 
     known: np.ndarray
@@ -37,6 +38,7 @@ class TrajectoryTask:
     slots_per_day: int
     metres_per_unit: np.ndarray
     degrees: Callable[[Any], tuple[np.ndarray, np.ndarray]]
+    recorded: np.ndarray
 
     def __len__(self) -> int:
         return len(self.known)
@@ -81,7 +83,7 @@ class TrajectoryTask:
         kept = observed.mean(axis=1) >= least_observed
         if observed_only:
             kept &= observed[:, end - steps - 1 :].all(axis=1)
-        rows, slots = rows[kept], slots[kept]
+        rows, slots, observed = rows[kept], slots[kept], observed[kept]
         if not len(rows):
             wanted = "is observed to the end" if observed_only else "is long enough"
             wanted += f" and observed in {least_observed:.0%} of its slots" if least_observed else ""
@@ -95,6 +97,7 @@ class TrajectoryTask:
             slots_per_day=tokenizer.slots_per_day,
             metres_per_unit=tokenizer.metres_per_unit(),
             degrees=tokenizer.denormalize,
+            recorded=observed[:, end - steps :],
         )
 
     def take(self, rows: Any) -> TrajectoryTask:
@@ -110,6 +113,7 @@ class TrajectoryTask:
             future=self.future[rows],
             users=self.users[rows],
             start_weekday=self.start_weekday[rows],
+            recorded=self.recorded[rows],
         )
         if not len(part):
             raise DataError(f"None of the {len(self)} series is left.")

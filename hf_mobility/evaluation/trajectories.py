@@ -37,6 +37,7 @@ def horizon_table(
     *,
     moving_metres: float = MOVING_METRES,
     paper_scale: bool = False,
+    recorded_only: bool = False,
 ) -> pd.DataFrame:
     """Errors at each horizon j = 1..H.
 
@@ -45,13 +46,14 @@ def horizon_table(
         moving_metres: whose true distance from their last known point exceeds this at horizon j is "moving" at j.
         paper_scale: metres by the authors' 100,000 per unit, for comparison with their figures only; great-circle
             errors and who is moving stay true.
+        recorded_only: count only points that come from a record; a filled-in one is the answer of a rule.
 
     Returns:
         One row per model, subset ("all", "moving") and horizon: `model`, `subset`, `horizon`, `minutes`, `users`;
         `mae_m` (mean |d| over people and both axes, metres), `mae_lon_m`, `mae_lat_m`; `mse_km2`, `mse_lon_km2`,
-        `mse_lat_km2` (mean d squared); `pcc`, `pcc_lon`, `pcc_lat` (Pearson correlation across people of predicted and
-        true coordinate, and their mean; NaN where one does not vary); `error_km` (mean great-circle error). NaN where
-        `users` is 0.
+        `mse_lat_km2` (mean d squared); `pcc`, `pcc_lon`, `pcc_lat` (Pearson correlation across people of predicted
+        and true coordinate, and their mean; NaN where one does not vary); `error_km` (mean great-circle error). NaN
+        where `users` is 0.
 
     Raises:
         ValueError: predictions of another shape, or that are not finite.
@@ -61,13 +63,14 @@ def horizon_table(
     lat, lon = task.degrees(truth)
     start_lat, start_lon = task.degrees(task.known[:, -1:])
     moving = haversine_km(start_lat, start_lon, lat, lon) * 1000 > moving_metres
+    counted = task.recorded if recorded_only else np.ones_like(moving)
     table: list[dict[str, Any]] = []
     for name, predicted in _predictions(predictors, task).items():
         deviation = (predicted - truth) * metres
         error = haversine_km(*task.degrees(predicted), lat, lon)
         for subset, mask in (("all", np.ones_like(moving)), ("moving", moving)):
             for step in range(truth.shape[1]):
-                rows = mask[:, step]
+                rows = mask[:, step] & counted[:, step]
                 head = {"model": name, "subset": subset, "horizon": step + 1}
                 head |= {"minutes": (step + 1) * task.interval_minutes, "users": int(rows.sum())}
                 values = _row(deviation[rows, step], predicted[rows, step], truth[rows, step], error[rows, step])

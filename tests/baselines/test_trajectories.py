@@ -21,6 +21,7 @@ def task_of(points: np.ndarray, steps: int, slots_per_day: int = 4) -> Trajector
         slots_per_day=slots_per_day,
         metres_per_unit=np.array([1000.0, 1000.0]),
         degrees=lambda units: (np.asarray(units)[..., 1], np.asarray(units)[..., 0]),
+        recorded=np.ones((len(points), steps), bool),
     )
 
 

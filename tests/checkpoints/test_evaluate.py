@@ -107,10 +107,50 @@ def test_mstar_is_compared_with_held_out_weeks_of_records_or_of_a_table(visits: 
 def test_raw_is_evaluated_on_points(visits: pd.DataFrame, raw: Any) -> None:
     points = visits[["user_id", "time", "lat", "lon"]]
     table = evaluate_checkpoint(raw, points, batch_size=2)
-    assert list(table["model"].unique()) == ["CopyLast", "HourMean", "RAW"]
-    assert table["users"].max() == 12  # windows: two weeks of six users of thirty
+    assert list(table["model"].unique()) == ["CopyLast", "HourMean", "RawForTrajectoryPrediction"]
+    assert 0 < table["users"].max() <= 6  # of thirty, those with a record at a horizon
+    assert table.attrs["notes"][0].startswith("one window of 6 users, 10 slots to slot ")
     seen = train("raw", points, timezone=ZONE, batch_size=4, **SHORT)
     assert "it has seen its test users" in evaluate_checkpoint(replace(seen, record=None), points).attrs["notes"][0]
+
+
+def test_raw_is_evaluated_where_something_was_recorded(visits: pd.DataFrame, raw: Any) -> None:
+    """Nothing is recorded at night: a filled-in point there is the last known one, so that to copy it is no feat."""
+    minutes = pd.date_range("2024-01-01", periods=14 * 24 * 4, freq="15min", tz=ZONE)
+    day = minutes[(minutes.hour >= 8) & (minutes.hour < 18)]
+    box = visits["lat"].min(), visits["lon"].min()
+    frames = [
+        pd.DataFrame({"user_id": user, "time": day.tz_convert("UTC"), "lat": box[0], "lon": box[1]})
+        for user in range(100, 120)
+    ]
+    points = pd.concat(frames, ignore_index=True)
+    wander = np.random.default_rng(0).normal(0, 1e-3, (2, len(points)))
+    points["lat"] += 0.01 + wander[0].clip(-0.005, 0.005)
+    points["lon"] += 0.01 + wander[1].clip(-0.005, 0.005)
+    table = evaluate_checkpoint(raw, points)
+    copied = table.query("model == 'CopyLast' and subset == 'all'")
+    assert (copied["users"] == 4).all() and (copied["mae_m"] > 10).all()
+    assert "100% of them hold a record" in table.attrs["notes"][0]
+
+    far = points[::400].assign(lat=box[0] + 5)
+    table_with_far = evaluate_checkpoint(raw, pd.concat([points, far], ignore_index=True))
+    assert "records lie outside the model's bounds" in table_with_far.attrs["notes"][1]
+    pd.testing.assert_frame_equal(table_with_far, table)
+
+
+def test_test_weeks_beyond_the_training_weeks_are_drawn_not_cut(visits: pd.DataFrame, generator: Any) -> None:
+    table = evaluate_checkpoint(replace(generator, record=None), visits, test_fraction=0.8)
+    cells, users, _ = generator.tokenizer.weeks(visits)
+    train, _ = split_users(visits, test_fraction=0.8, seed=0)
+    training = np.isin(users, train["user_id"].unique())
+    number = int(training.sum())
+    assert table["n"].iloc[-1] == number < (~training).sum()
+    assert f"{number} of the {(~training).sum()} test weeks, drawn by the seed" in table.attrs["notes"][1]
+    drawn = np.sort(np.random.default_rng(0).permutation(int((~training).sum()))[:number])
+    city = {"lat": generator.tokenizer.lat, "lon": generator.tokenizer.lon}
+    real = cells[~training][drawn]
+    expected = fidelity_report({"x": real}, real=real, train=cells[training], seed=0, **city)
+    assert table["mean6"].iloc[0] == pytest.approx(expected["mean6"].iloc[0])
 
 
 def test_what_a_model_has_seen_is_no_test_of_it(visits: pd.DataFrame) -> None:

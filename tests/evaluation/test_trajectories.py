@@ -30,7 +30,21 @@ def make_task(users: int = 6, known: int = 20, steps: int = 3, seed: int = 0) ->
         slots_per_day=96,
         metres_per_unit=TOKENIZER.metres_per_unit(),
         degrees=TOKENIZER.denormalize,
+        recorded=np.ones((users, steps), bool),
     )
+
+
+def test_points_that_were_filled_in_do_not_count_where_only_recorded_ones_do() -> None:
+    task = make_task(users=8)
+    recorded = np.random.default_rng(1).random((8, 3)) < 0.5
+    task = replace(task, recorded=recorded)
+    noisy = {"noisy": task.future + np.random.default_rng(2).normal(0, 0.01, task.future.shape)}
+    table = horizon_table(noisy, task, recorded_only=True).query("subset == 'all'")
+    assert table["users"].tolist() == recorded.sum(axis=0).tolist()
+    for step, mae in enumerate(table["mae_m"]):
+        deviation = (noisy["noisy"] - task.future)[recorded[:, step], step] * task.metres_per_unit
+        assert mae == pytest.approx(np.abs(deviation).mean())
+    assert horizon_table(noisy, task).query("subset == 'all'")["users"].tolist() == [8, 8, 8]
 
 
 class Shifted:

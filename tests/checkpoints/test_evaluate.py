@@ -111,7 +111,7 @@ def test_raw_is_evaluated_on_points(visits: pd.DataFrame, raw: Any) -> None:
     assert 0 < table["users"].max() <= 6  # of thirty, those with a record at a horizon
     assert table.attrs["notes"][0].startswith("one window of 6 users, 10 slots to slot ")
     seen = train("raw", points, timezone=ZONE, batch_size=4, **SHORT)
-    assert "it has seen its test users" in evaluate_checkpoint(replace(seen, record=None), points).attrs["notes"][0]
+    assert "it has seen its test users" in evaluate_checkpoint(replace(seen, record=None), points).attrs["notes"][1]
 
 
 def test_raw_is_evaluated_where_something_was_recorded(visits: pd.DataFrame, raw: Any) -> None:

@@ -151,9 +151,27 @@ def test_the_adapters_card_replaces_pefts_unfilled_one_and_names_no_path(toy: Si
 def test_a_card_that_somebody_wrote_stays(toy: SimpleNamespace, tmp_path: Path) -> None:
     model = samoe(SamoeForNextLocation, toy)[0]
     (tmp_path / "README.md").write_text("my own words\n", encoding="utf-8")
-    assert not write_card(tmp_path, model)
+    with pytest.warns(UserWarning, match="was written by hand and stays"):
+        assert not write_card(tmp_path, model)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "my own words\n"
     assert write_card(tmp_path, model, replace=True)
+
+
+def test_a_card_of_other_weights_goes_and_a_changed_one_stays(toy: SimpleNamespace, tmp_path: Path) -> None:
+    model, tokenizer = samoe(SamoeForNextLocation, toy)
+    card = tmp_path / "README.md"
+    NextLocationPipeline(model, tokenizer).save_pretrained(tmp_path, facts=CardFacts(notes="Gains 0.225 nats."))
+    assert "Gains 0.225 nats." in card.read_text()
+    again = NextLocationPipeline.from_pretrained(tmp_path)
+    again.save_pretrained(tmp_path)  # the same weights: what is said of them stays true
+    assert "Gains 0.225 nats." in card.read_text()
+    (tmp_path / "adaptation.csv").touch()
+    NextLocationPipeline(samoe(SamoeForNextLocation, toy)[0], tokenizer).save_pretrained(tmp_path)
+    assert "Gains 0.225 nats." not in card.read_text() and not (tmp_path / "adaptation.csv").exists()
+    card.write_text(card.read_text().replace("## Figures", "My own words.\n\n## Figures"))
+    with pytest.warns(UserWarning, match="was written by hand and stays"):
+        NextLocationPipeline(samoe(SamoeForNextLocation, toy)[0], tokenizer).save_pretrained(tmp_path)
+    assert "My own words." in card.read_text()
 
 
 def test_licence_and_training_data_go_with_the_weights(toy: SimpleNamespace, tmp_path: Path) -> None:

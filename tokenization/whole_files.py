@@ -14,6 +14,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+INDEX = "model.safetensors.index.json"
+OF_THE_WEIGHTS = ("training_record.json", "adaptation.csv")  # true of the weights beside them, and of no others
 # Without these a folder cannot be loaded: they go first from the old one, and come last into the new one.
 CONFIGS = ("tokenizer_config.json", "adapter_config.json", "config.json")
 
@@ -57,9 +59,9 @@ def _move(scratch: Path, target: Path) -> None:
     last = [Path(name) for name in CONFIGS if Path(name) in names]
     for name in last:
         (target / name).unlink(missing_ok=True)
-    if any(name.match("model*.safetensors") for name in names):
-        for path in (*target.glob("model-*-of-*.safetensors"), target / "model.safetensors.index.json"):
-            path.unlink(missing_ok=True)  # parts of other weights
+    if any(name.match("*model*.safetensors") for name in names):
+        for path in (*target.glob("model-*-of-*.safetensors"), *(target / name for name in (INDEX, *OF_THE_WEIGHTS))):
+            path.unlink(missing_ok=True)
     for name in [*(name for name in names if name not in last), *last]:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / name, target / name)

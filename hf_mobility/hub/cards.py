@@ -6,9 +6,11 @@ the model. What was not given is called "not recorded".
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 import shlex
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -165,16 +167,36 @@ def write_card(
 ) -> bool:
     """Write `README.md` into the folder of a saved checkpoint, and say whether it was written.
 
-    A card that is there stays, unless it is the unfilled one that PEFT leaves in an adapter's folder; `replace` is for
-    folders that nobody has written in. Other arguments as `model_card`; `name` is the folder's by default.
+    A card that somebody wrote or changed stays, with a warning. One that was written here and not changed is replaced,
+    and so is the unfilled one that PEFT leaves in an adapter's folder. `replace` is for folders that nobody wrote in.
+    Other arguments as `model_card`; `name` is the folder's by default.
     """
     path = Path(folder) / "README.md"
-    if path.exists() and not replace and UNFILLED not in path.read_text(encoding="utf-8"):
+    if path.exists() and not replace and not _is_ours(path.read_text(encoding="utf-8")):
+        warnings.warn(
+            f"{path.name} in {Path(folder).resolve().name} was written by hand and stays: see that it is true of what "
+            "is saved now.",
+            UserWarning,
+            stacklevel=3,
+        )
         return False
     card = model_card(model_or_config, tokenizer=tokenizer, name=name or Path(folder).resolve().name, facts=facts)
+    text = str(card).rstrip("\n")
     with whole_file(path) as file:
-        file.write_text(str(card).rstrip("\n") + "\n", encoding="utf-8")
+        file.write_text(f"{text}\n\n{_mark(text)}\n", encoding="utf-8")
     return True
+
+
+def _is_ours(text: str) -> bool:
+    """Whether a card is as `write_card` or PEFT wrote it."""
+    body, _, mark = text.rstrip("\n").rpartition("\n\n")
+    return UNFILLED in text or mark == _mark(body)
+
+
+def _mark(text: str) -> str:
+    """The last line of a card: whether it still belongs to the text above tells whether somebody changed it."""
+    checksum = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"<!-- Written by hf_mobility ({checksum}); a card that was changed is kept. -->"
 
 
 def dataset_card(simulated: Any, *, seed: int, name: str = "", **options: Any) -> DatasetCard:

@@ -62,7 +62,7 @@ class SavedFolder(PushToHub):
 
     def _write_card(self, folder: Path, *, name: str, facts: Any) -> None:
         card = folder / "README.md"
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() and not card.is_file():
             from transformers import AutoConfig
 
             from .cards import write_card

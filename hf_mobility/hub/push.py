@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 
-from ..tokenization.whole_files import whole_folder
+from ..tokenization.whole_files import OF_THE_WEIGHTS, whole_folder
 from .known_files import known_files
 from .requests import HUB_ID, pushing
 
@@ -97,22 +97,26 @@ class SavedWithCard(PushToHub):
 
     def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None) -> None:
         """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load: all of
-        them or, where saving fails, none. A card that somebody wrote there stays.
+        them or, where saving fails, none. A card that somebody wrote there stays, and so does all that lies beside
+        weights that were loaded from there.
 
         Args:
             facts: for the card, what cannot be read from the weights.
         """
         from .cards import write_card
 
-        card = Path(folder) / "README.md"
+        facts, target = facts or self.facts, Path(folder).resolve()
+        source = str(getattr(self.model.config, "name_or_path", "") or "")
+        stays = facts is None and bool(source) and Path(source).resolve() == target
         with whole_folder(folder) as scratch:
-            if card.is_file():
-                shutil.copyfile(card, scratch / card.name)
+            for name in ("README.md", *(OF_THE_WEIGHTS if stays else ())):
+                if (target / name).is_file():
+                    shutil.copyfile(target / name, scratch / name)
             self.model.save_pretrained(str(scratch))
             self.tokenizer.save_pretrained(str(scratch))
             self._save_extras(scratch)
-            name = Path(folder).resolve().name
-            write_card(scratch, self.model, tokenizer=self.tokenizer, name=name, facts=facts or self.facts)
+            if not (stays and (scratch / "README.md").is_file()):
+                write_card(scratch, self.model, tokenizer=self.tokenizer, name=target.name, facts=facts)
 
     def _save_extras(self, folder: Path) -> None:
         """What a subclass saves beside them."""

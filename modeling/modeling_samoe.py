@@ -578,7 +578,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             stay_labels: (B, T) int64 class of the time between visit t - 1 and visit t (so `stay_ids`); 0 and -100 are
                 ignored.
             smoothing: share of the location's loss that is the mean of -ln p over all places (label smoothing).
-            logits_to_keep: keep the last k positions only (0 = all).
+            logits_to_keep: scores of places at the last k positions only (0 = all); `stay_logits` are of all.
 
         Raises:
             ValueError: if an input is missing or has the wrong shape, or for `stay_labels` without `labels`.
@@ -622,13 +622,13 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 km=location_table.km,
                 cache=getattr(outputs, CACHE),
             )
-        if labels is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            hidden, input_ids = hidden[:, keep], input_ids[:, keep]
-            pointer = pointer.keep(keep) if pointer is not None else None
-
         query = self.query_proj(hidden)
         stay_logits = self.stay_head(query)
+        if labels is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            hidden, query, input_ids = hidden[:, keep], query[:, keep], input_ids[:, keep]
+            pointer = pointer.keep(keep) if pointer is not None else None
+
         scores = self._candidate_scores(query, hidden, input_ids, location_table, pointer)
         log_norm = torch.logsumexp(
             scores if candidate_log_weights is None else scores + candidate_log_weights.float(), dim=-1

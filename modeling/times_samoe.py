@@ -46,6 +46,20 @@ def stay_seconds(classes: torch.Tensor, config: SamoeConfig) -> torch.Tensor:
     return torch.where(classes > 0, middle.round().long(), 0)
 
 
+def stay_quantile(shares: torch.Tensor, level: float, config: SamoeConfig) -> torch.Tensor:
+    """Quantile of the time between two visits: (..., classes) shares that sum to 1 -> (...) float32 seconds. Within a
+    class the time is even on the scale that the classes divide; the open last one is as wide as the others there."""
+    reached = shares.double().cumsum(-1)
+    reached = reached / reached[..., -1:]
+    index = (reached < level).sum(-1, keepdim=True).clamp(max=shares.shape[-1] - 1)
+    upper = reached.gather(-1, index)
+    lower = torch.where(index > 0, reached.gather(-1, (index - 1).clamp(min=0)), 0.0)
+    position = (index + (level - lower) / (upper - lower).clamp(min=1e-12)).squeeze(-1)
+    if config.stay_encoding == "half_hours":  # a class is a rounded number of half hours
+        return ((position - 0.5).clamp(min=0) * HALF_HOUR).float()
+    return ((torch.exp2((position - 1).clamp(min=0) / 1.6) - 1) * 600).float()
+
+
 def next_arrivals(given: torch.Tensor | None, timestamps: torch.Tensor, *, given_by_labels: bool) -> torch.Tensor:
     """When each visit's successor begins, (B, T): as given, or in training read off the visits themselves.
 

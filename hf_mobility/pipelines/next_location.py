@@ -17,13 +17,13 @@ import torch
 from ..data.sequences import CitySequences, pad_visits
 from ..data.tasks import NextLocationTask
 from ..modeling.modeling_samoe import SamoeForNextLocation
-from ..modeling.times_samoe import stay_seconds
 from ..tokenization.clock import epoch_seconds, to_local
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
 from .base import MobilityPipeline, read_records, shown
+from .gaps import QUANTILES, expected_gaps
 
-RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
+RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", *QUANTILES, "expected_stay"]
 FORECAST_COLUMNS = ["user_id", "step", "time", "location_id", "lat", "lon"]
 _READ = ("user_id", "time", "location_id", "lat", "lon")
 
@@ -94,10 +94,11 @@ class NextLocationPipeline(MobilityPipeline):
             columns: other column names, as in `user_id="uid"`.
 
         Returns:
-            `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, `expected_stay`, sorted
-            by user and rank. `expected_stay` is the mean, in seconds, of the time from the last arrival on record to
-            the next one on record: in check-ins mostly the time until somebody next tells where they are, not the
-            length of a stay, and a few long gaps weigh in it.
+            `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, `expected_gap`,
+            `gap_low`, `gap_high`, sorted by user and rank. The last three are the median and the 10 % and 90 %
+            quantiles, in seconds, of the time from the last arrival on record to the next one on record, given the
+            user's own gaps: in check-ins mostly the time until somebody next tells where they are, not the length of a
+            stay. `expected_stay`, the mean without the user's own gaps, is kept until version 0.2.
 
         Raises:
             DataError: for faults in the frame, an unsuitable `top_k` or a missing `target_time`; one sentence each.
@@ -119,7 +120,7 @@ class NextLocationPipeline(MobilityPipeline):
         spans = _last_visits(sequences, self.context)
         parts = []
         for users in shown(self._batches(spans, size), len(spans), unit="users", progress=progress):
-            logits, stays = self._last(sequences, spans[users])
+            logits, gaps = self._last(sequences, spans[users])
             probability, ids = logits[:, NUM_SPECIAL:].softmax(-1).topk(top_k, dim=-1)
             parts.append(
                 pd.DataFrame(
@@ -128,7 +129,7 @@ class NextLocationPipeline(MobilityPipeline):
                         "rank": np.tile(np.arange(1, top_k + 1), len(users)),
                         **self._places(ids.numpy().ravel()),
                         "probability": probability.numpy().ravel(),
-                        "expected_stay": np.repeat(stays.numpy(), top_k),
+                        **{name: np.repeat(seconds.numpy(), top_k) for name, seconds in gaps.items()},
                     }
                 )
             )
@@ -294,14 +295,14 @@ class NextLocationPipeline(MobilityPipeline):
         padded = pad_visits(parts, fields=sequences.fields, left=True)
         return {name: torch.from_numpy(values) for name, values in padded.items()}
 
-    def _last(self, sequences: CitySequences, spans: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, N + 2) scores after each person's last visit, (B,) expected seconds until the next."""
-        output = self._forward(self._tensors(sequences, spans), keep=1)
-        stay = output.stay_logits[:, -1].float()
-        stay[:, 0] = float("-inf")  # "unknown" is no answer
-        config = self.model.config
-        seconds = stay_seconds(torch.arange(config.num_stay_bins), config).float()
-        return output.logits[:, -1].float(), stay.softmax(-1) @ seconds
+    def _last(self, sequences: CitySequences, spans: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(B, N + 2) scores after each person's last visit, and (B,) seconds until the next by name."""
+        batch = self._tensors(sequences, spans)
+        output = self._forward(batch, keep=1)
+        known = batch["attention_mask"].bool()
+        return output.logits[:, -1].float(), expected_gaps(
+            output.stay_logits, batch["timestamps"], known, self.model.config
+        )
 
     def _forward(self, batch: dict[str, torch.Tensor], *, keep: int) -> Any:
         """The model's output at the last `keep` positions of a left-padded batch, on the CPU."""

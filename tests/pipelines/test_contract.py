@@ -103,7 +103,7 @@ READING = [
         NextLocationPipeline,
         "predict",
         TOWN.visits,
-        ["user_id", "rank", *PLACE, "probability", "expected_stay"],
+        ["user_id", "rank", *PLACE, "probability", "expected_gap", "gap_low", "gap_high", "expected_stay"],
         {"top_k": 3},
     ),
     Verb(NextLocationPipeline, "forecast", TOWN.visits, ["user_id", "step", "time", *PLACE], {"steps": 3}),

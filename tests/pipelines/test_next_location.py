@@ -17,7 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_mobility import DataError, NextLocationPipeline, SamoeTokenizer, evaluate, make_task
 
-COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", "expected_stay"]
+GAPS = ["expected_gap", "gap_low", "gap_high", "expected_stay"]
+COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", *GAPS]
 EXACT = {"atol": 1e-6, "rtol": 1e-5}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.io.records import as_records
+from ..hub.device import check_device
 from ..hub.loading import adapter_base, loading
 from ..tokenization.errors import DataError
 from .mstar import evaluate_mstar
@@ -52,8 +53,9 @@ def evaluate_checkpoint(
         city: another `City` than the checkpoint's (SAMoE); its popularity is counted anew from the training part.
         min_known, fill_hours: of weeks, as in `train` (M-STAR).
         timezone: IANA name, for naive times; the checkpoint's by default.
-        device: where the model computes; by default where it was loaded.
-        batch_size: weeks or windows at one time.
+        device: where the model computes; by default the CPU for a folder or Hub id, else where the model is. A model
+            that was handed over is copied there.
+        batch_size: weeks (M-STAR) or windows (SAMoE, RAW) that the model reads at one time.
         columns: other names of the columns, as in `user_id="uid"`.
 
     Returns:
@@ -62,11 +64,13 @@ def evaluate_checkpoint(
 
     Raises:
         DataError: a model that is not evaluated alone (a codec), or one that was trained on records of the test.
+        ValueError: a device that is not there.
 
     Example:
         >>> table = evaluate_checkpoint("my-city", visits)  # doctest: +SKIP
         >>> table[table.attrs["main"]]  # doctest: +SKIP
     """
+    check_device(device)
     checkpoint = Checkpoint.opened(model, device=device, batch_size=batch_size)
     trained = checkpoint.record()
     if test_fraction is None:

@@ -6,11 +6,13 @@ by what its tokenizer counted of the training data (popularity, homes). RAW's to
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..data.parts import split_records
 from ..data.training_record import TrainingRecord
@@ -63,11 +65,14 @@ class Checkpoint:
         return TrainingRecord.load(self.source) if self.made is None else getattr(self.made, "record", None)
 
     def pipeline(self, pipeline_class: Any, **options: Any) -> Any:
-        """The pipeline of a folder, Hub id or `Trained`, on the device that was asked for."""
+        """The pipeline of a folder, Hub id or `Trained`, on the device that was asked for; the caller's own model stays
+        where it is."""
         options["batch_size"] = self.batch_size
         if self.made is None:
             return pipeline_class.from_pretrained(self.source, device=self.device, **options)
-        model = self.made.model if self.device is None else self.made.model.to(self.device)
+        model = self.made.model
+        if self.device is not None and torch.device(self.device) != model.device:
+            model = copy.deepcopy(model).to(self.device)
         return pipeline_class(model, self.made.tokenizer, **options)
 
 

@@ -1,12 +1,13 @@
 """What all pipelines share: loading a model with its city, reading a frame once, batches and their progress.
 
-A pipeline is a model and a tokenizer (one city). Its verbs take a frame and return a frame. Every verb takes
-`timezone=` (of naive times), column names as in `user_id="uid"`, `batch_size=` and `progress=`; nothing depends on the
-order of rows or, but for rounding, on the batch size.
+A pipeline is a model and a tokenizer (one city). Its verbs return a frame and take `batch_size=` and `progress=`. Those
+that read a frame also take `timezone=` (of naive times) and column names as in `user_id="uid"`. The order of rows plays
+no part, and the batch size matters by rounding only, except in `forecast(do_sample=True)`.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -14,8 +15,10 @@ from typing import Any, ClassVar, Self, TypeVar
 import pandas as pd
 import torch
 from huggingface_hub.utils import tqdm
+from transformers.utils import cached_file
 
 from ..data.frames import validate_visits
+from ..hub.device import check_device
 from ..hub.loading import fetching, load_model
 from ..hub.push import SavedWithCard
 from ..hub.requests import loading
@@ -65,39 +68,53 @@ class MobilityPipeline(SavedWithCard):
 
         Args:
             name_or_path: a checkpoint, or an adapter with its city, as `save_pretrained` writes them.
-            city: a `City` in place of the saved one; needed where none was saved.
+            city: a `City` in place of the saved one; needed where none was saved. See `for_city`.
             device: where the model runs, such as "cuda"; by default the CPU.
             dtype: of the weights, such as `torch.bfloat16`; by default that of the checkpoint. Results are float32.
             batch_size: rows that the model reads at one time.
-            hub: options of the pipeline's constructor; anything else (`revision`, `token`, ...) goes to the model's
-                `from_pretrained`, and what is about the Hub to the tokenizer's too. `revision` is that of the adapter
-                where there is one; `base_revision` that of its base model, by default the one that the adapter
+            hub: options of the pipeline's constructor. All others (`revision`, `token`, ...) go to the model's
+                `from_pretrained`; those about the Hub go to the tokenizer's, too. `revision` is that of the adapter
+                where there is one. `base_revision` is that of its base model: by default the one that the adapter
                 names, or `main`.
 
         Raises:
-            ValueError: if another kind of model was saved there, or the city does not fit it.
+            ValueError: if another kind of model was saved there, the city does not fit it, or the device is not there.
             OSError: if there is no such folder or repository, or the Hub refuses.
         """
+        check_device(device)
         options = {name: hub.pop(name) for name in cls.options if name in hub}
         if dtype is not None:
             hub["dtype"] = dtype
         model = load_model(cls.model_class, name_or_path, reader=cls.__name__, kwargs=hub)
+        tokenizer = cls._saved_tokenizer(name_or_path, fetching(hub), must_exist=city is None)
         if city is not None:
-            tokenizer = cls._tokenizer_of(city, model)
-        else:
-            with loading(name_or_path):
-                tokenizer = cls.tokenizer_class.from_pretrained(str(name_or_path), **fetching(hub))
+            tokenizer = cls._tokenizer_of(city, model, tokenizer)
         model = model if device is None else model.to(device)
         return cls(model, tokenizer, batch_size=batch_size, **options)
 
     def for_city(self, city: Any) -> Self:
-        """The same weights in another `City`."""
+        """The same weights in another `City`; the tokenizer keeps its settings, such as RAW's `fill`.
+
+        Conditions of M-STAR belong to the old city: before `generate` draws new ones, call `tokenizer.fit_conditions`
+        with weeks of the new city.
+        """
         options = {name: getattr(self, name) for name in self.options}
-        return type(self)(self.model, self._tokenizer_of(city, self.model), batch_size=self.batch_size, **options)
+        tokenizer = self._tokenizer_of(city, self.model, self.tokenizer)
+        return type(self)(self.model, tokenizer, batch_size=self.batch_size, **options)
 
     @classmethod
-    def _tokenizer_of(cls, city: Any, model: Any) -> Any:
-        return cls.tokenizer_class.from_city(city, model.config)
+    def _tokenizer_of(cls, city: Any, model: Any, old: Any) -> Any:
+        """That of another city, with the settings of the old one, if there was any."""
+        return cls.tokenizer_class.from_city(city, model.config, **({} if old is None else _settings_of(old)))
+
+    @classmethod
+    def _saved_tokenizer(cls, name_or_path: str | Path, options: dict[str, Any], *, must_exist: bool) -> Any:
+        """None where weights were saved alone."""
+        with loading(name_or_path):
+            where, missing = str(name_or_path), {"_raise_exceptions_for_missing_entries": False}
+            if must_exist or cached_file(where, "tokenizer_config.json", **missing, **options):
+                return cls.tokenizer_class.from_pretrained(where, **options)
+        return None
 
     def _check_city(self) -> None:
         """Raises a `DataError` where the tokenizer's city does not fit the model."""
@@ -136,6 +153,16 @@ class MobilityPipeline(SavedWithCard):
         size = self._checked_size(batch_size) or max(total, 1)
         parts = (slice(first, min(first + size, total)) for first in range(0, total, size))
         return shown(parts, total, unit=unit, progress=progress)
+
+
+def _settings_of(tokenizer: Any) -> dict[str, Any]:
+    """Options of a tokenizer that are not the defaults of its class, without what belongs to one grid."""
+    found = {}
+    for name, parameter in inspect.signature(type(tokenizer).__init__).parameters.items():
+        value = getattr(tokenizer, name, parameter.default)
+        if name in tokenizer.options and name != "cell_map" and value != parameter.default:
+            found[name] = value
+    return found
 
 
 def shown(parts: Iterable[Part], total: int, *, unit: str, progress: bool) -> Iterator[Part]:

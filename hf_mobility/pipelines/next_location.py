@@ -1,7 +1,7 @@
 """Next places and future visits: a frame of visits in, a frame of probable next locations or of visits out (SAMoE).
 
-The city is encoded once per pipeline, and users are batched by length. The same object answers the evaluator
-(`probabilities(task)`), so figures and predictions come from one code path.
+Each call encodes the city with the present weights, so one call for many users is quicker than many calls. The same
+object answers the evaluator (`probabilities(task)`): figures and predictions come from one code path.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ class NextLocationPipeline(MobilityPipeline):
         batch_size: users that the model reads at one time, at most; None = only `tokens_per_batch` counts.
         context: visits the model looks back on, at most. It was trained on 128 and reads more: on check-ins, where few
             people have as many, it makes no difference, elsewhere it does (docs/results/adaptation.md).
-        tokens_per_batch: bound on a batch, padding included.
+        tokens_per_batch: bound on a batch, padding included; a batch has at least one user.
         name: how tables of results call it.
+
+    Raises:
+        DataError: batch_size, context or tokens_per_batch below 1.
     """
 
     model_class, tokenizer_class, verb = SamoeForNextLocation, SamoeTokenizer, "predict"
@@ -55,11 +58,13 @@ class NextLocationPipeline(MobilityPipeline):
         name: str = "SAMoE",
     ) -> None:
         super().__init__(model, tokenizer, batch_size=batch_size)
+        for option, value in (("context", context), ("tokens_per_batch", tokens_per_batch)):
+            if value < 1:
+                raise DataError(f"{option} must be at least 1, not {value}.")
         limit = model.config.max_position_embeddings
         self.context = min(context, limit) if limit else context
         self.tokens_per_batch, self.name = tokens_per_batch, name
         self._stride = max(self.context // 4, 1)  # targets of one evaluation window
-        self._table: Any = None
 
     @property
     def arrival_time_given(self) -> bool:
@@ -118,9 +123,9 @@ class NextLocationPipeline(MobilityPipeline):
         if arrivals is not None:
             _tell_arrivals(sequences)[sequences.offsets[1:] - 1] = arrivals
         spans = _last_visits(sequences, self.context)
-        parts = []
+        city, parts = self._city_table(), []
         for users in shown(self._batches(spans, size), len(spans), unit="users", progress=progress):
-            logits, gaps = self._last(sequences, spans[users])
+            logits, gaps = self._last(sequences, spans[users], city)
             probability, ids = logits[:, NUM_SPECIAL:].softmax(-1).topk(top_k, dim=-1)
             parts.append(
                 pd.DataFrame(
@@ -184,13 +189,11 @@ class NextLocationPipeline(MobilityPipeline):
         sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
         spans = _last_visits(sequences, self._context_before(steps))
         settings = {"do_sample": do_sample, "num_return_sequences": num_samples, "max_new_tokens": steps}
-        parts = []
+        city, parts = self._city_table(), []
         with _seeded(seed, self.device):
             for users in shown(self._batches(spans, size, steps), len(spans), unit="users", progress=progress):
                 inputs = {name: value.to(self.device) for name, value in self._tensors(sequences, spans[users]).items()}
-                made = self.model.generate(
-                    **inputs, location_table=self._city_table(), return_timestamps=True, **settings
-                )
+                made = self.model.generate(**inputs, location_table=city, return_timestamps=True, **settings)
                 ids, times = (values[:, inputs["input_ids"].shape[1] :].cpu().numpy() for values in made)
                 row, step = np.nonzero(ids >= NUM_SPECIAL)
                 user, sample = np.divmod(row, num_samples)
@@ -235,9 +238,10 @@ class NextLocationPipeline(MobilityPipeline):
                 )
             _tell_arrivals(sequences)
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
-        for windows in self._batches(spans):
+        city = self._city_table()
+        for windows in self._batches(spans, self.batch_size):
             # Every target stands in the last quarter of its window: no other position is scored.
-            logits = self._forward(self._tensors(sequences, spans[windows]), keep=self._stride).logits
+            logits = self._forward(self._tensors(sequences, spans[windows]), city, keep=self._stride).logits
             for line, window in enumerate(windows):
                 rows, positions = queries[window]
                 p = logits[line, torch.from_numpy(positions - spans[window, 1]), NUM_SPECIAL:].float().softmax(-1)
@@ -260,16 +264,9 @@ class NextLocationPipeline(MobilityPipeline):
         chunk = (before - offsets[owner]) // self._stride
         spans, queries = [], []
         for group in np.split(np.arange(len(targets)), np.flatnonzero(np.diff(owner) | np.diff(chunk)) + 1):
-            stop = before[group[-1]] + 1
-            spans.append(
-                (
-                    max(
-                        offsets[owner[group[0]]],
-                        (chunk[group[0]] + 1) * self._stride + offsets[owner[group[0]]] - self.context,
-                    ),
-                    stop,
-                )
-            )
+            first = offsets[owner[group[0]]]
+            start = first + (chunk[group[0]] + 1) * self._stride - self.context
+            spans.append((max(first, start), before[group[-1]] + 1))
             queries.append((targets[group], before[group]))
         return np.asarray(spans), queries
 
@@ -295,26 +292,27 @@ class NextLocationPipeline(MobilityPipeline):
         padded = pad_visits(parts, fields=sequences.fields, left=True)
         return {name: torch.from_numpy(values) for name, values in padded.items()}
 
-    def _last(self, sequences: CitySequences, spans: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _last(
+        self, sequences: CitySequences, spans: np.ndarray, city: Any
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """(B, N + 2) scores after each person's last visit, and (B,) seconds until the next by name."""
         batch = self._tensors(sequences, spans)
-        output = self._forward(batch, keep=1)
+        output = self._forward(batch, city, keep=1)
         known = batch["attention_mask"].bool()
         return output.logits[:, -1].float(), expected_gaps(
             output.stay_logits, batch["timestamps"], known, self.model.config
         )
 
-    def _forward(self, batch: dict[str, torch.Tensor], *, keep: int) -> Any:
+    def _forward(self, batch: dict[str, torch.Tensor], city: Any, *, keep: int) -> Any:
         """The model's output at the last `keep` positions of a left-padded batch, on the CPU."""
         inputs = {name: value.to(self.device) for name, value in batch.items()}
-        output = self.model(**inputs, location_table=self._city_table(), logits_to_keep=keep)
+        output = self.model(**inputs, location_table=city, logits_to_keep=keep)
         output.logits, output.stay_logits = output.logits.cpu(), output.stay_logits.cpu()
         return output
 
     def _city_table(self) -> Any:
-        if self._table is None:
-            self._table = self.model.encode_locations(self.tokenizer.location_features.to(self.device))
-        return self._table
+        """Of the weights as they are now: they may change between calls."""
+        return self.model.encode_locations(self.tokenizer.location_features.to(self.device))
 
     def _places(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         city = self.tokenizer

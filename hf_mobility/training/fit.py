@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from ..hub.device import check_device
 from .corpus import CityCorpus
 from .rows import ArrayRows
 from .trainer import MobilityTrainer
@@ -80,19 +81,6 @@ def on_device(device: Any) -> dict[str, Any]:
     if device is None or torch.device(device).type != "cpu":
         return {}
     return {"use_cpu": True, "dataloader_pin_memory": False}
-
-
-def check_device(device: Any) -> None:
-    """Raises a ValueError for a device that is not there, before anything is loaded; None is any."""
-    if device is None:
-        return
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is none that torch knows; give 'cpu' or 'cuda'.") from error
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if kind != "cpu" and (accelerator is None or accelerator.type != kind):
-        raise ValueError(f"device {device!r} is not available here; leave it out, or give 'cpu'.")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from hf_mobility import (
 )
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.checkpoints.evaluate import evaluate_checkpoint
+from hf_mobility.checkpoints.unseen import Checkpoint
 from hf_mobility.data.parts import split_users, training_part
 from hf_mobility.data.training_record import FILE
 from hf_mobility.data.weeks import WeekTable
@@ -202,6 +203,18 @@ def test_the_test_part_is_by_default_the_one_that_training_left_out(visits: pd.D
     (tmp_path / FILE).unlink()
     notes = evaluate_checkpoint(tmp_path, visits, test_fraction=0.35, seed=3).attrs["notes"]
     assert notes == ["no record of the training lies beside the weights: what of the test it has seen cannot be told."]
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device: str) -> None:
+    with pytest.raises(ValueError, match=f"^device '{device}' is "):
+        evaluate_checkpoint("no/such", "no/such/file.parquet", device=device)
+
+
+def test_the_callers_model_stays_where_it_is(samoe: Any) -> None:
+    pipe = Checkpoint("x", "", samoe, "meta", None).pipeline(NextLocationPipeline)
+    assert pipe.model.device.type == "meta" and samoe.model.device.type == "cpu"
+    assert Checkpoint("x", "", samoe, "cpu", None).pipeline(NextLocationPipeline).model is samoe.model
 
 
 def test_faults_are_one_sentence(visits: pd.DataFrame, codec: Any, samoe: Any, generator: Any, tmp_path: Path) -> None:

@@ -235,6 +235,13 @@ def test_device_type_and_batch_size_are_the_pipelines(verb: Verb, folders: dict[
         verb.pipeline.from_pretrained(folder, batch_size=0)
 
 
+@every_pipeline
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(pipeline: Any, device: str) -> None:
+    with pytest.raises(ValueError, match=rf"^device '{device}' is (none that torch knows|not available here)[^.]*\.$"):
+        pipeline.from_pretrained("nowhere/at/all", device=device)
+
+
 # Cities
 
 
@@ -254,6 +261,45 @@ def test_a_pipeline_has_a_city_and_takes_another_one(
     assert type(moved) is pipeline and moved.batch_size == pipes[pipeline].batch_size
     back = pipeline.from_pretrained(folders[pipeline])
     assert back.city == pipes[pipeline].city
+
+
+def _with_settings(pipeline: Any, pipe: Any) -> tuple[Any, dict[str, Any]]:
+    """The pipeline with a tokenizer of other settings than the defaults, and these."""
+    settings: dict[str, Any] = {
+        NextLocationPipeline: {"coordinate_norm": "grid", "pad_token": "<nobody>"},
+        TrajectoryGenerationPipeline: {"work_hours": (8, 12), "home_hours": (1, 5), "work_days": (1, 4)},
+    }.get(pipeline, {"fill": "paper"})
+    shape = {"num_hours": 24, "factors": (2, 1)} if pipeline is TrajectoryGenerationPipeline else {}
+    config = None if shape else pipe.model.config
+    tokenizer = pipeline.tokenizer_class.from_city(pipe.city, config, **settings, **shape)
+    return pipeline(pipe.model, tokenizer), settings
+
+
+@every_pipeline
+def test_another_city_keeps_the_tokenizers_own_settings(pipeline: Any, pipes: dict[Any, Any], tmp_path: Path) -> None:
+    pipe, settings = _with_settings(pipeline, pipes[pipeline])
+    pipe.save_pretrained(tmp_path)
+    city = make_city(7)
+    if pipeline is TrajectoryGenerationPipeline:
+        south, west, north, east = city.bounds
+        city = city.with_grid(SquareGrid(south, west, north, east, 4, 4))
+    for moved in (pipe.for_city(city), pipeline.from_pretrained(tmp_path, city=city)):
+        assert moved.city == city
+        assert {name: getattr(moved.tokenizer, name) for name in settings} == settings
+
+
+def test_weights_alone_are_loaded_in_a_given_city(pipes: dict[Any, Any], tmp_path: Path) -> None:
+    pipe = pipes[NextLocationPipeline]
+    pipe.model.save_pretrained(tmp_path)
+    alone = NextLocationPipeline.from_pretrained(tmp_path, city=pipe.city)
+    pd.testing.assert_frame_equal(alone.predict(TOWN.visits), pipe.predict(TOWN.visits))
+
+
+def test_conditions_of_the_old_city_are_no_conditions_of_the_new_one(pipes: dict[Any, Any]) -> None:
+    moved = pipes[TrajectoryGenerationPipeline].for_city(make_city(7).with_grid(SquareGrid(*BOX, 4, 4)))
+    with pytest.raises(ValueError, match=r"no distributions to draw from: call fit_conditions\(training_weeks\)"):
+        moved.generate(2)
+    assert len(moved.generate(2, home_ids=[0, 1], work_ids=[2, 3], attribute_ids=[0, 0])) == 48
 
 
 def test_another_city_gives_raw_other_bounds(pipes: dict[Any, Any], folders: dict[Any, Path]) -> None:

@@ -215,6 +215,13 @@ def test_the_context_never_exceeds_the_models_positions(toy: SimpleNamespace, wo
     assert len(pipe.predict(world.visits, top_k=1)) == 12
 
 
+@pytest.mark.parametrize("option", ["context", "tokens_per_batch"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_context_and_tokens_are_at_least_one(world: SimpleNamespace, option: str, value: int) -> None:
+    with pytest.raises(DataError, match=f"^{option} must be at least 1, not {value}\\.$"):
+        NextLocationPipeline(world.model, world.pipe.tokenizer, **{option: value})
+
+
 def test_batches_do_not_matter(world: SimpleNamespace) -> None:
     small = NextLocationPipeline(world.model, world.pipe.tokenizer, tokens_per_batch=1)
     one_by_one = small.predict(world.visits)
@@ -403,6 +410,25 @@ def test_a_model_of_another_kind_is_named(tmp_path: Path) -> None:
     GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=10, n_positions=8)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a GPT2LMHeadModel; NextLocationPipeline needs a SamoeForNextLocation"):
         NextLocationPipeline.from_pretrained(tmp_path)
+
+
+def test_changed_weights_change_the_answers(toy: SimpleNamespace, world: SimpleNamespace) -> None:
+    """Of the places as well as of the users: the city is encoded with the weights of the moment."""
+    pipe = NextLocationPipeline(toy.model(), world.pipe.tokenizer)
+    task = make_task(world.visits, world.city, min_visits=5)
+
+    def answers(one: NextLocationPipeline) -> list[Any]:
+        return [one.predict(world.visits, top_k=60), one.forecast(world.visits, steps=2), *one.probabilities(task)]
+
+    answers(pipe)
+    with torch.no_grad():
+        for parameter in pipe.model.parameters():
+            parameter.data.mul_(1.3)
+    for found, wanted in zip(answers(pipe), answers(NextLocationPipeline(pipe.model, pipe.tokenizer))):
+        if isinstance(found, pd.DataFrame):
+            pd.testing.assert_frame_equal(found, wanted)
+        else:
+            np.testing.assert_array_equal(found[1], wanted[1])
 
 
 def test_predicting_needs_no_gradient_and_leaves_the_weights_alone(world: SimpleNamespace) -> None:

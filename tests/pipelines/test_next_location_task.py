@@ -73,6 +73,20 @@ def test_batches_do_not_matter_to_the_evaluator(world: SimpleNamespace) -> None:
     np.testing.assert_allclose(answers(small, task), answers(large, task), atol=1e-6)
 
 
+def test_the_evaluator_reads_as_many_windows_at_one_time_as_the_pipeline_says(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(world.visits, world.city, test_fraction=0.5, min_visits=5)
+    pipe = NextLocationPipeline(world.model, world.pipe.tokenizer, context=8, batch_size=3)
+    sizes: list[int] = []
+    forward = pipe._forward
+    monkeypatch.setattr(
+        pipe, "_forward", lambda batch, *a, **k: sizes.append(len(batch["input_ids"])) or forward(batch, *a, **k)
+    )
+    np.testing.assert_allclose(answers(pipe, task), target_by_target(world, pipe, task), atol=1e-6)
+    assert max(sizes) == 3
+
+
 def test_a_target_in_the_same_second_as_its_past_is_not_part_of_that_past(world: SimpleNamespace) -> None:
     """Visits of one second keep the order of the task, also where the city lists its places in another order."""
     own = world.of(world.visits, 0).reset_index(drop=True)

@@ -67,7 +67,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 # Of new models that `train` makes; the configurations' own defaults are the papers'.
 MODEL_SETTINGS: dict[str, dict[str, Any]] = {
-    "samoe": {},
     "mstar-codec": {  # as the shipped codec
         "num_encoder_layers": 0,
         "hierarchical_cells": True,
@@ -82,7 +81,6 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "smoothing_window": 0,
         "decoding": "viterbi",
     },
-    "raw": {},
 }
 SAMOE_BATCHES: dict[str, Any] = {"tokens_per_batch": 1024, "augment": True, "max_candidates": 1500}
 RAW_WINDOW_DAYS = 7

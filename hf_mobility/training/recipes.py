@@ -41,12 +41,14 @@ CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `train` was asked for, after its checks; see there. `tell` is called with sentences on the data."""
+    """What `train` was asked for, after its checks; see there. `tokenizer` is that of the model to go on with or of the
+    codec, None for a new city; `tell` is called with sentences on the data."""
 
     size: str
     settings: TrainingArguments
     start: str | None
     codec: Any
+    tokenizer: Any
     city: Any
     timezone: str | None
     name: str
@@ -71,9 +73,7 @@ class Made(NamedTuple):
 
 def train_samoe(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made:
     """One model for several cities; the tokenizer is that of the first."""
-    model = _started(SamoeForNextLocation, recipe) or SamoeForNextLocation(
-        SamoeConfig.from_preset(recipe.size, **MODEL_SETTINGS["samoe"])
-    )
+    model = _started(SamoeForNextLocation, recipe) or SamoeForNextLocation(SamoeConfig.from_preset(recipe.size))
     tokenizers = [SamoeTokenizer.from_city(city, model.config) for _, city in cities]
     corpus = CityCorpus.from_visits([(visits, tokenizer) for (visits, _), tokenizer in zip(cities, tokenizers)])
     notes = tuple(f"city {city.name or '(no name)'}: {len(city):,} places" for _, city in cities)
@@ -84,7 +84,7 @@ def train_samoe(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
 
 def train_codec(data: Any, recipe: Recipe) -> Made:
     """M-STAR's codec, with the tokenizer of the grid and its conditions."""
-    tokenizer = _started_tokenizer(MstarTokenizer, recipe) or new_grid(data, recipe)
+    tokenizer = recipe.tokenizer or new_grid(data, recipe)
     cells, notes = _weeks(tokenizer, data, recipe)
     model = _started(MstarCodecModel, recipe)
     if model is None:
@@ -100,7 +100,7 @@ def train_codec(data: Any, recipe: Recipe) -> Made:
 
 def train_mstar(data: Any, recipe: Recipe) -> Made:
     """M-STAR's generator: a new one on a codec, or one that goes on."""
-    tokenizer = _started_tokenizer(MstarTokenizer, recipe) or _tokenizer_of(recipe.codec)
+    tokenizer = recipe.tokenizer
     cells, notes = _weeks(tokenizer, data, recipe)
     model: Any = _started(MstarForTrajectoryGeneration, recipe) or _new_generator(tokenizer, recipe)
     model.fit_transition(torch.from_numpy(cells))
@@ -120,7 +120,7 @@ def train_raw(data: Any, recipe: Recipe) -> Made:
     tokenizer, model = _raw_tokenizer(data, recipe), _started(RawForTrajectoryPrediction, recipe)
     if model is None:
         shape = {"max_position_embeddings": tokenizer.model_max_length, "slots_per_day": tokenizer.slots_per_day}
-        model = RawForTrajectoryPrediction(RawConfig.from_preset(recipe.size, **MODEL_SETTINGS["raw"], **shape))
+        model = RawForTrajectoryPrediction(RawConfig.from_preset(recipe.size, **shape))
     series = tokenizer.encode_points(data, outside="keep" if _whole_box(recipe) else "drop")
     batch = tokenizer.to_batch(series, padding=True, return_tensors="pt")
     notes = (_describe_windows(tokenizer, series, len(data)),)
@@ -135,14 +135,6 @@ def train_raw(data: Any, recipe: Recipe) -> Made:
 def _started(model_class: Any, recipe: Recipe) -> Any:
     """The model of the folder to go on with; None for a new one."""
     return None if recipe.start is None else load_model(model_class, recipe.start, reader="train(start=)", kwargs={})
-
-
-def _started_tokenizer(tokenizer_class: Any, recipe: Recipe) -> Any:
-    return None if recipe.start is None else tokenizer_class.from_pretrained(recipe.start)
-
-
-def _tokenizer_of(codec: Any) -> Any:
-    return codec.tokenizer if hasattr(codec, "tokenizer") else MstarTokenizer.from_pretrained(str(codec))
 
 
 # --------------------------------------------------------------------------------------------------------------- M-STAR
@@ -238,7 +230,7 @@ def _whole_box(recipe: Recipe, *, started: bool = True) -> bool:
 
 def _raw_tokenizer(points: pd.DataFrame, recipe: Recipe) -> RawTokenizer:
     """The box of the points, of `bounds`, of a city, or of the model to go on with."""
-    started = _started_tokenizer(RawTokenizer, recipe)
+    started = recipe.tokenizer
     if started is not None and _whole_box(recipe, started=False):
         return started
     shape: dict[str, Any] = {"model_max_length": RAW_WINDOW_DAYS * 96}
@@ -247,7 +239,7 @@ def _raw_tokenizer(points: pd.DataFrame, recipe: Recipe) -> RawTokenizer:
         shape = {name: getattr(started, name) for name in names}
     if recipe.city is not None:
         return RawTokenizer.from_city(recipe.city, **shape)
-    shape |= {"timezone": started.timezone if started is not None else _zone(recipe), "name": recipe.name}
+    shape |= {"timezone": _zone(recipe), "name": recipe.name}
     if recipe.bounds is not None:
         return RawTokenizer.from_bounds(recipe.bounds, **shape)
     if recipe.coverage is None:

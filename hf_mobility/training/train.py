@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +18,11 @@ from ..data.parts import training_part
 from ..data.training_record import TrainingRecord
 from ..data.weeks import WeekTable
 from ..hub.card_facts import CardFacts
-from ..hub.loading import check_folder
+from ..hub.loading import check_folder, loading
 from ..tokenization.city import City
 from ..tokenization.errors import DataError
+from ..tokenization.tokenization_mstar import MstarTokenizer
+from ..tokenization.tokenization_raw import RawTokenizer
 from .fit import callers_random_state, nothing, on_device, on_stderr
 from .presets import TRAINING_PRESETS, training_arguments
 from .recipes import Recipe, train_codec, train_mstar, train_raw, train_samoe
@@ -49,6 +53,16 @@ _ALTERNATIVES = (
     ("city", "coverage", "how large the city is"),
     ("epochs", "steps", "how long to train"),
 )
+_OWN_KEYWORD = {  # a field of `TrainingArguments` -> the keyword of `train` that says it
+    "per_device_train_batch_size": "batch_size",
+    "learning_rate": "learning_rate",
+    "max_steps": "steps",
+    "num_train_epochs": "epochs",
+    "output_dir": "output_dir",
+    "seed": "seed",
+    "use_cpu": "device",
+    "disable_tqdm": "progress",
+}
 
 
 def train(
@@ -83,14 +97,15 @@ def train(
     Args:
         system: `samoe` (next places), `mstar-codec` and then `mstar` (weeks), `raw` (positions).
         data: a table of visits or points, as a frame, dataset, Arrow table or path (see `validate_visits`). For the two
-            of M-STAR also weeks of cells (`WeekTable`, or what `read_weeks` reads). For `samoe` also a list of pairs,
-            one per city: (visits, `City` or name of the time zone).
+            of M-STAR also weeks of cells (`WeekTable`, or what `read_weeks` reads). For `samoe` also a list, one entry
+            per city: a pair (visits, `City` or name of the time zone), or visits alone, of which all have `timezone`.
         size: preset of a new model: `tiny`, `small` (default), `base`, ...
         start: folder or Hub id of a model of this kind to go on with, instead of a new one.
         codec: of a new `mstar`: a folder, a Hub id, or what `train("mstar-codec", ...)` returned.
         city: `City` of the records; by default the places that occur in them (`samoe`), or their box. An M-STAR city
             without a grid gets cells of `cell_km`.
-        timezone: IANA name: of a new city, and of naive times.
+        timezone: IANA name: of a new city, and of naive times. By default that of `city`, or of the city of `start` or
+            `codec` (not `samoe`, which goes on in other cities); another one is refused.
         cell_km: side of a cell of a new grid (`mstar-codec`); 1 by default.
         coverage: central share of the records, on each axis, that a new grid or box must hold (`mstar-codec`, `raw`).
         bounds: (south, west, north, east) in degrees of a new grid or box, in place of `coverage`.
@@ -101,7 +116,7 @@ def train(
         epochs, steps: passes over the data (3 by default) or batches; one of the two.
         batch_size: rows of a batch. `samoe` fills batches by length and takes none.
         learning_rate: highest; the preset's by default.
-        arguments: other fields of `transformers.TrainingArguments`.
+        arguments: other fields of `transformers.TrainingArguments`; those that have a keyword here are refused.
         output_dir: for checkpoints that `arguments` ask for; none are written by default.
         device: `cpu` or `cuda`; by default the accelerator where there is one.
         seed: of the first weights, the order of batches and the split.
@@ -112,7 +127,9 @@ def train(
         `Trained`, with `model`, `tokenizer`, `history`, `notes`, `save_pretrained` and `push_to_hub`.
 
     Raises:
-        DataError: options that contradict each other or are of another system, and faults of the data.
+        DataError: options that contradict each other or are of another system, numbers below their least value, and
+            faults of the data.
+        ValueError: a device that is not there.
         OSError: no such folder, file or repository.
 
     Example:
@@ -121,7 +138,8 @@ def train(
     """
     options: dict[str, Any] = {"codec": codec, "shifted_copies": shifted_copies, "min_known": min_known, "city": city}
     options |= {"fill_hours": fill_hours, "cell_km": cell_km, "coverage": coverage, "bounds": bounds}
-    check_options(system, **options, size=size, start=start, epochs=epochs, steps=steps, batch_size=batch_size)
+    numbers = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    check_options(system, **options, **numbers, size=size, start=start, arguments=arguments)
     began = time.perf_counter()
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate, "max_steps": steps}
     given["num_train_epochs"] = (3.0 if steps is None else None) if epochs is None else epochs
@@ -130,12 +148,14 @@ def train(
     with tempfile.TemporaryDirectory() as scratch, callers_random_state():
         set_seed(seed)
         settings = _settings(system, output_dir or scratch, seed=seed, progress=progress, fields=fields)
+        tokenizer = _started_tokenizer(system, codec if start is None else start)
         recipe = Recipe(
             **options,
             size=size or "small",
             settings=settings,
             start=None if start is None else str(start),
-            timezone=timezone or getattr(city, "timezone", None),
+            tokenizer=tokenizer,
+            timezone=_zone(timezone, city=city, tokenizer=tokenizer),
             name=name_of(data),
             seed=seed,
             tell=on_stderr if progress else nothing,
@@ -179,16 +199,59 @@ def check_options(system: str, **options: Any) -> None:
     for one, other, what in _ALTERNATIVES:
         if one in given and other in given:
             raise DataError(f"{one} and {other} both say {what}: give one of them.")
-    if given.get("shifted_copies", 0) < 0:
-        raise DataError(f"shifted_copies must be 0 or more, not {given['shifted_copies']}.")
+    _check_numbers(given)
+    _check_arguments(given.get("arguments", {}))
     for name in ("start", "codec"):
         if isinstance(given.get(name), (str, Path)):
             check_folder(given[name])
 
 
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    if given.get("shifted_copies", 0) < 0:
+        raise DataError(f"shifted_copies must be 0 or more, not {given['shifted_copies']}.")
+    for name in ("epochs", "learning_rate"):
+        if name in given and not 0 < given[name] < math.inf:
+            raise DataError(f"{name} must be above 0, not {given[name]}.")
+    for name in ("steps", "batch_size"):
+        if name in given and not (given[name] >= 1 and given[name] % 1 == 0):
+            raise DataError(f"{name} must be a whole number from 1 on, not {given[name]}.")
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    for name in arguments:
+        if name in _OWN_KEYWORD:
+            raise DataError(f"arguments: {name} has a keyword of its own, {_OWN_KEYWORD[name]}=.")
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    if unknown := sorted(set(arguments) - known):
+        raise DataError(f"arguments: {', '.join(unknown)} is no field of transformers.TrainingArguments.")
+
+
 def _settings(system: str, folder: Any, *, seed: int, progress: bool, fields: dict[str, Any]) -> TrainingArguments:
     quiet = {"disable_tqdm": not progress}
     return training_arguments(str(folder), preset=TRAINING_PRESETS[system], seed=seed, **{**quiet, **fields})
+
+
+# ----------------------------------------------------------------------------------------------------------------- city
+
+
+def _started_tokenizer(system: str, source: Any) -> Any:
+    """The city of what is gone on with: `start`, or the `codec` of a new `mstar`. None for a new city; SAMoE's cities
+    are those of its data."""
+    if source is None or system == "samoe":
+        return None
+    if hasattr(source, "tokenizer"):
+        return source.tokenizer
+    with loading(source):
+        return (RawTokenizer if system == "raw" else MstarTokenizer).from_pretrained(str(source))
+
+
+def _zone(timezone: str | None, *, city: Any, tokenizer: Any) -> str | None:
+    """The time zone of the records' city; None where nothing says it."""
+    known = getattr(tokenizer if city is None else city, "timezone", None)
+    if None not in (timezone, known) and str(timezone) != known:
+        source = "start= or codec=" if city is None else "city="
+        raise DataError(f"timezone={str(timezone)!r}, but {source} is in {known!r}: leave timezone out.")
+    return known or timezone
 
 
 # ----------------------------------------------------------------------------------------------------------------- data
@@ -208,12 +271,28 @@ def _prepared(
             raise DataError(f"{system} is trained on one city at a time, {len(data)} are given.")
         records = part(data, recipe.timezone)
         return records, _describe(records, name_of(data))
-    pairs = data if isinstance(data, (list, tuple)) else [(data, recipe.city or recipe.timezone)]
-    if not pairs:
-        raise DataError("There is no city to train on: the list is empty.")
-    cities = [_city_of(source, where, part, bool(test_fraction)) for source, where in pairs]
+    cities = [_city_of(source, where, part, bool(test_fraction)) for source, where in _pairs(data, recipe)]
     texts = [_describe(visits, city.name) for visits, city in cities]
     return cities, "; ".join(texts)
+
+
+def _pairs(data: Any, recipe: Recipe) -> list[tuple[Any, Any]]:
+    """(visits, `City` or name of the time zone or None), one per city."""
+    if not isinstance(data, (list, tuple)):
+        return [(data, recipe.city or recipe.timezone)]
+    if not data:
+        raise DataError("There is no city to train on: the list is empty.")
+    if recipe.city is not None:
+        raise DataError("city= is that of one table: in a list, give each its own, as in (visits, city).")
+    paired = [isinstance(entry, (list, tuple)) for entry in data]
+    if recipe.timezone is not None and all(paired):
+        raise DataError(
+            "timezone= is that of visits alone: every entry of the list has a city or time zone of its own."
+        )
+    entries = [entry if pair else (entry, recipe.timezone) for entry, pair in zip(data, paired)]
+    if wrong := [number for number, entry in enumerate(entries) if len(entry) != 2]:
+        raise DataError(f"{len(wrong)} entries of the list are no pairs (visits, city or time zone), first {wrong[0]}.")
+    return [(source, where) for source, where in entries]
 
 
 def _city_of(source: Any, where: Any, part: Callable[..., Any], left_out: bool) -> tuple[pd.DataFrame, City]:

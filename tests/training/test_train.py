@@ -106,6 +106,27 @@ def test_several_cities_train_one_samoe_with_the_first_ones_tokenizer(visits: pd
     assert "of 20 users" in (tmp_path / "saved" / "README.md").read_text()
 
 
+def test_cities_of_one_time_zone_share_it(visits: pd.DataFrame) -> None:
+    few = visits[visits["user_id"] < 10]
+    made = train("samoe", [visits, few], timezone=ZONE, **SHORT)
+    same = train("samoe", [(visits, ZONE), (few, ZONE)], **SHORT)
+    same_weights(made.model, same.model)
+    mixed = train("samoe", [visits, (few, City.from_visits(few, timezone=ZONE))], timezone=ZONE, **SHORT)
+    same_weights(mixed.model, same.model)
+
+
+def test_what_would_be_ignored_beside_a_list_of_cities_is_refused(visits: pd.DataFrame) -> None:
+    city = City.from_visits(visits, timezone=ZONE)
+    for data, options, sentence in (
+        ([(visits, ZONE)], {"city": city}, "city= is that of one table"),
+        ([(visits, ZONE)], {"timezone": "Asia/Tokyo"}, "every entry of the list has a city or time zone of its own"),
+        ([(visits, ZONE, city)], {}, "1 entries of the list are no pairs .*, first 0"),
+        (visits, {"city": city, "timezone": "Asia/Tokyo"}, "timezone='Asia/Tokyo', but city= is in 'Europe/Berlin'"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            train("samoe", data, **options, **SHORT)  # type: ignore[arg-type]
+
+
 def test_what_is_left_out_is_not_counted_as_popularity(visits: pd.DataFrame) -> None:
     city = City.from_visits(visits, timezone=ZONE)
     made = train("samoe", visits, city=city, test_fraction=0.2, **SHORT)
@@ -199,6 +220,23 @@ def test_raw_goes_on_in_other_bounds_with_the_models_slots(points: pd.DataFrame,
     assert again.tokenizer.model_max_length == 7 * 96
 
 
+@pytest.mark.parametrize("system", ["raw", "mstar-codec", "mstar"])
+def test_the_city_that_is_gone_on_in_says_the_time_zone(
+    system: str, visits: pd.DataFrame, points: pd.DataFrame, codec: Any, tmp_path: Path
+) -> None:
+    """Naive times need no other word for it, and another zone is refused."""
+    made = codec if system != "raw" else train("raw", points, timezone=ZONE, batch_size=4, **SHORT)
+    made.save_pretrained(tmp_path)
+    given: dict[str, Any] = {"codec" if system == "mstar" else "start": tmp_path, "steps": 1, "batch_size": 4}
+    data = points if system == "raw" else visits
+    naive = data.assign(time=data["time"].dt.tz_convert(ZONE).dt.tz_localize(None))
+    again, same = (train(system, table, **given) for table in (naive, data))
+    same_weights(again.model, same.model)
+    assert again.tokenizer.timezone == ZONE
+    with pytest.raises(DataError, match=r"timezone='Asia/Tokyo', but start= or codec= is in 'Europe/Berlin'"):
+        train(system, data, timezone="Asia/Tokyo", **given)
+
+
 # What is refused, before data are read
 
 
@@ -219,6 +257,18 @@ def test_raw_goes_on_in_other_bounds_with_the_models_slots(points: pd.DataFrame,
         ("mstar-codec", {"shifted_copies": -1}, "shifted_copies must be 0 or more"),
         ("raw", {"epochs": 1, "steps": 1}, "epochs and steps both"),
         ("samoe", {"batch_size": 4}, "batch_size is for mstar-codec and mstar and raw, not for samoe"),
+        ("raw", {"steps": 0}, "steps must be a whole number from 1 on, not 0"),
+        ("raw", {"steps": -5}, "steps must be a whole number from 1 on, not -5"),
+        ("raw", {"steps": 1.5}, "steps must be a whole number from 1 on, not 1.5"),
+        ("samoe", {"epochs": 0}, "epochs must be above 0, not 0"),
+        ("samoe", {"epochs": -1}, "epochs must be above 0, not -1"),
+        ("raw", {"epochs": float("nan")}, "epochs must be above 0, not nan"),
+        ("raw", {"batch_size": 0}, "batch_size must be a whole number from 1 on, not 0"),
+        ("raw", {"learning_rate": 0.0}, "learning_rate must be above 0, not 0.0"),
+        ("raw", {"arguments": {"seed": 3}}, "arguments: seed has a keyword of its own, seed="),
+        ("raw", {"arguments": {"max_steps": 3}}, "arguments: max_steps has a keyword of its own, steps="),
+        ("raw", {"arguments": {"output_dir": "x"}}, "arguments: output_dir has a keyword of its own, output_dir="),
+        ("raw", {"arguments": {"preset": "raw"}}, "arguments: preset is no field of transformers.TrainingArguments"),
     ],
 )
 def test_contradictions_are_refused_before_data_are_read(system: str, options: dict[str, Any], sentence: str) -> None:

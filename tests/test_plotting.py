@@ -230,6 +230,9 @@ def test_heat_maps_show_each_cells_share_on_one_scale() -> None:
     assert axes[0].images[0].origin == "lower"
     assert axes[0].figure.get_suptitle() == "50% of the two maps overlap"
     assert [ax.get_title() for ax in axes] == ["real: 4 rows, 2 cells", "generated: 2 rows, 2 cells"]
+    far = pd.concat([real, real.head(3) + 10])
+    titles = [ax.get_title() for ax in plot_visit_heat(far, generated, grid)]
+    assert titles == ["real: 4 rows, 2 cells", "generated: 2 rows, 2 cells"], "rows outside the grid are not drawn"
     with pytest.raises(DataError, match="None of the 4 rows lies inside"):
         visit_shares(real + 10, grid)
 

@@ -136,6 +136,17 @@ def test_attention_by_hour_is_the_mean_of_the_models_own(raw: SimpleNamespace) -
     assert table["even"].iloc[0] == pytest.approx((1 + 2 / 25) / 2)
 
 
+def test_attention_does_not_depend_on_the_batches(raw: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days begin with the first record of all, also for a person who is read alone and comes a day later."""
+    first = raw.points["time"] < pd.Timestamp("2024-01-02", tz="UTC")
+    points = raw.points[~(first & (raw.points["user_id"] >= 12))]
+    tables = []
+    for size in (1, 100):
+        monkeypatch.setattr("hf_mobility.plotting.models._PER_BATCH", size)
+        tables.append(attention_by_hour(raw.pipe, points))
+    pd.testing.assert_frame_equal(*tables, check_exact=False, atol=1e-5)
+
+
 def test_the_attention_map_shows_shares_and_their_ratio_to_even_ones(raw: SimpleNamespace) -> None:
     table = attention_by_hour(raw.pipe, raw.points)
     axes = plot_attention(table.sample(frac=1, random_state=0))

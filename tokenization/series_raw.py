@@ -22,7 +22,7 @@ then a view of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -201,6 +201,18 @@ class RawSeries:
     def start_weekday(self) -> np.ndarray:
         """(N,) int64: day of the week of the window's first day, 0 = Monday."""
         return weekday(self.window_start)
+
+    def part(self, rows: slice) -> RawSeries:
+        """Neighbouring rows, without copying."""
+        begin, end = self.offsets[rows.start], self.offsets[rows.stop]
+        return replace(
+            self,
+            coordinates=self.coordinates[begin:end],
+            observed=self.observed[begin:end],
+            offsets=self.offsets[rows.start : rows.stop + 1] - begin,
+            user_index=self.user_index[rows],
+            window_start=self.window_start[rows],
+        )
 
 
 def batch_series(series: RawSeries, *, length: int | None, left: bool) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
         """`embed_users` of a checked frame."""
         series = self.tokenizer.encode_points(frame, **encoding)
         slices = self._slices(len(series), batch_size, unit="windows", progress=progress)
-        parts = [self._encode(_rows(series, rows)) for rows in slices]
+        parts = [self._encode(series.part(rows)) for rows in slices]
         users, row = np.unique(series.user_index, return_inverse=True)
         slots = np.diff(series.offsets).astype(np.float64)
         weight = slots / np.bincount(row, slots)[row]
@@ -217,19 +217,6 @@ def check_slots(config: Any, tokenizer: RawTokenizer) -> None:
             f"The city's days have {tokenizer.slots_per_day} slots, the model's {config.slots_per_day}; they must be "
             "the same."
         )
-
-
-def _rows(series: RawSeries, rows: slice) -> RawSeries:
-    """Some rows, without copying."""
-    begin, end = series.offsets[rows.start], series.offsets[rows.stop]
-    return replace(
-        series,
-        coordinates=series.coordinates[begin:end],
-        observed=series.observed[begin:end],
-        offsets=series.offsets[rows.start : rows.stop + 1] - begin,
-        user_index=series.user_index[rows],
-        window_start=series.window_start[rows],
-    )
 
 
 def _at_least(there: Visitors, min_visits: int) -> Visitors:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 EXPERTS = ("POI", "geography", "popularity")  # the order of SAMoE's router
-_PER_BATCH = 16  # people
+_PER_BATCH = 16  # people, or windows of RAW
 _COLOURS = dict(zip(EXPERTS, ("tab:orange", "tab:blue", "tab:green")))
 
 
@@ -94,12 +94,11 @@ def attention_by_hour(pipeline: Any, points: Any, *, timezone: str | None = None
             f"Attention weights exist only with eager attention, this model uses {used!r}; load it with "
             "attn_implementation='eager'."
         )
-    frame = validate_visits(points, timezone=timezone)
-    people = np.unique(frame["user_id"])
+    series = tokenizer.encode_points(validate_visits(points, timezone=timezone), **options)  # days alike for everybody
     sums = np.zeros((3, 24, 24))
-    for first in range(0, len(people), _PER_BATCH):
-        some = frame[frame["user_id"].isin(people[first : first + _PER_BATCH])]
-        batch = tokenizer(some, padding=True, return_tensors="pt", **options).to(model.device)
+    for first in range(0, len(series), _PER_BATCH):
+        some = series.part(slice(first, min(first + _PER_BATCH, len(series))))
+        batch = tokenizer.to_batch(some, padding=True, return_tensors="pt").to(model.device)
         output = model(**batch, use_cache=False, output_attentions=True)
         weights = torch.stack([layer.float().mean(1) for layer in output.attentions]).mean(0).cpu().numpy()  # (B, T, T)
         known = batch["attention_mask"].cpu().numpy().astype(bool)

@@ -163,7 +163,8 @@ def plot_visit_heat(
         axes: two axes to draw into.
 
     Returns:
-        The two axes. Titles say how much of the visits the two maps have in common: 1 - half the sum of differences.
+        The two axes. Titles say how many rows lie in the grid, and how much of them the two maps have in common:
+        1 - half the sum of differences.
 
     Raises:
         DataError: a column is missing, or no row of a frame lies in the grid.
@@ -178,7 +179,8 @@ def plot_visit_heat(
     for ax, share, name, frame in zip(axes, shares, names, (real, generated)):
         values = np.ma.masked_equal(share.reshape(grid.rows, grid.columns), 0)
         image = ax.imshow(values, origin="lower", extent=_extent(ax, grid), norm=norm, cmap="magma_r")
-        ax.set_title(f"{name}: {len(frame):,} rows, {int((share > 0).sum())} cells")
+        rows = int((grid.cell(frame["lat"], frame["lon"]) >= 0).sum())
+        ax.set_title(f"{name}: {rows:,} rows, {int((share > 0).sum())} cells")
     axes[0].figure.colorbar(image, ax=list(axes), label="share of the rows in a cell", shrink=0.8)
     axes[0].figure.suptitle(f"{common:.0%} of the two maps overlap")
     return np.asarray(axes)
@@ -223,8 +225,8 @@ def plot_regions(
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
-def new_axes(columns: int = 1, *, width: float = 6.0) -> Any:
-    """Axes (columns,) side by side in a figure of their own.
+def new_axes(columns: int = 1) -> Any:
+    """Axes (columns,) side by side in a figure of their own, 6 inches wide each.
 
     Raises:
         ImportError: without matplotlib, with the command that installs it.
@@ -233,7 +235,7 @@ def new_axes(columns: int = 1, *, width: float = 6.0) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("maps need matplotlib: pip install hf_mobility[plot]") from error
-    figure = Figure(figsize=(width * columns + 1, 6), layout="constrained")
+    figure = Figure(figsize=(6 * columns + 1, 6), layout="constrained")
     return figure.subplots(1, columns, squeeze=False)[0]
 
 

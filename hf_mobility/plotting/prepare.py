@@ -131,12 +131,12 @@ def training_log(source: Any) -> pd.DataFrame:
     return table
 
 
-def arc(start: np.ndarray, end: np.ndarray, *, bend: float = 0.15, steps: int = 12) -> np.ndarray:
-    """(steps + 1, 2) points of a curve that bows to the right of the way from `start` to `end` (x, y each), by `bend`
-    of its length: a flow and the one back lie apart."""
-    along = np.linspace(0, 1, steps + 1)[:, None]
+def arc(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """(13, 2) points of a curve that bows to the right of the way from `start` to `end` (x, y each), by 15 % of its
+    length: a flow and the one back lie apart."""
+    along = np.linspace(0, 1, 13)[:, None]
     step = np.asarray(end, dtype=np.float64) - start
-    return start + along * step + 4 * bend * along * (1 - along) * np.array([step[1], -step[0]])
+    return start + along * step + 4 * 0.15 * along * (1 - along) * np.array([step[1], -step[0]])
 
 
 def largest_flows(flows: pd.DataFrame, num_cells: int, top: int) -> pd.DataFrame:

@@ -18,7 +18,17 @@ class DataError(ValueError):
 
 
 def refuse(bad: Any, name: str, fault: str, advice: str, column: Any = None) -> None:
-    """Raise one sentence if any row is bad: column, count, first rows and, where `column` is given, their values.
+    """Raise the sentence of `fault_of`, if there is one.
+
+    Raises:
+        DataError: if any row is bad.
+    """
+    if sentence := fault_of(bad, name, fault, advice, column):
+        raise DataError(sentence)
+
+
+def fault_of(bad: Any, name: str, fault: str, advice: str, column: Any = None) -> str:
+    """One sentence if any row is bad: column, count, first rows and, where `column` is given, their values; else empty.
 
     Args:
         bad: (n,) bool, which rows are bad. Rows are named by the labels of a pandas column, else by their numbers.
@@ -26,21 +36,16 @@ def refuse(bad: Any, name: str, fault: str, advice: str, column: Any = None) -> 
         fault: what the values are, as in "missing".
         advice: what to do about it.
         column: (n,) the values.
-
-    Raises:
-        DataError: if any row is bad.
     """
     mask = np.atleast_1d(np.asarray(bad, dtype=bool))
     count = int(mask.sum())
     if not count:
-        return
+        return ""
     labels = next((values.index for values in (bad, column) if hasattr(values, "iloc")), range(len(mask)))
     first = np.flatnonzero(mask)[:SHOWN].tolist()
     shown = [str(labels[row]) if column is None else f"{labels[row]!s}: {_value(column, row)}" for row in first]
     more = ", ..." if count > len(first) else ""
-    raise DataError(
-        f"Column {name!r}: {count} of {len(mask)} values are {fault} (first rows {listing(shown)}{more}); {advice}."
-    )
+    return f"Column {name!r}: {count} of {len(mask)} values are {fault} (first rows {listing(shown)}{more}); {advice}."
 
 
 def listing(items: Iterable[Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -151,21 +152,26 @@ class Box(NamedTuple):
         Raises:
             DataError: if most points do, or any with `outside="error"`; the sentence says so where latitude and
                 longitude look swapped.
+
+        Warns:
+            UserWarning: a tenth or more of the points are kept although they do.
         """
         if outside not in ("keep", "drop", "error"):
             raise ValueError(f"outside must be 'keep', 'drop' or 'error', got {outside!r}.")
         beyond = (np.abs(units) > 1).any(1)
         count = int(beyond.sum())
-        if count and (outside == "error" or 2 * count > len(beyond)):
-            swapped = (np.abs(self.normalize(lon, lat)) <= 1).all(1)
-            if 2 * int(swapped.sum()) > len(beyond):
-                advice = f"columns {names[0]!r} and {names[1]!r} look swapped"
-            else:
-                advice = "use a tokenizer of these points' city, or drop them (outside='drop')"
-            shown = ", ".join(f"{i}: {lat[i]:g}, {lon[i]:g}" for i in np.flatnonzero(beyond)[:SHOWN].tolist())
-            raise DataError(
-                f"{count} of {len(beyond)} points lie outside the box {tuple(self)} (first rows {shown}); {advice}."
-            )
+        refused = outside == "error" or 2 * count > len(beyond)
+        if not count or not (refused or (outside == "keep" and 10 * count >= len(beyond))):
+            return beyond
+        shown = ", ".join(f"{i}: {lat[i]:g}, {lon[i]:g}" for i in np.flatnonzero(beyond)[:SHOWN].tolist())
+        fault = f"{count} of {len(beyond)} points lie outside the box {tuple(self)} (first rows {shown})"
+        swapped = (np.abs(self.normalize(lon, lat)) <= 1).all(1)
+        advice = "use a tokenizer of these points' city, or drop them (outside='drop')"
+        if 2 * int(swapped.sum()) > len(beyond):
+            advice = f"columns {names[0]!r} and {names[1]!r} look swapped"
+        if refused:
+            raise DataError(f"{fault}; {advice}.")
+        warnings.warn(f"{fault} and are kept, though a model knows its box only; {advice}.", stacklevel=2)
         return beyond
 
     # Units of RAW: the box is -1..1 on both axes

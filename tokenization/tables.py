@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError, listing, refuse
-from .grid import unwrapped, wrapped
+from .errors import SHOWN, DataError, listing, refuse
+from .grid import haversine_km, unwrapped, wrapped
 
 try:
     import pandas as pd
@@ -21,6 +21,7 @@ except ImportError as error:
     raise ImportError("tables are read by pandas: pip install pandas") from error
 
 LABELS = ("category", "category_group")
+FAR_APART_KM = 100.0  # no two records of one place, were it a large cell
 _MISSING_TEXT = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
 
 
@@ -61,20 +62,33 @@ def read_places(
 def merge_places(*tables: pd.DataFrame) -> dict[str, np.ndarray]:
     """Tables of `read_places` -> one row per location, sorted by id: `location_ids` (N,) str, `lat`, `lon` (N,) the
     mean coordinates, `category`, `category_group` (N,) the first that is not None, or None.
+
+    Raises:
+        DataError: an id with coordinates more than `FAR_APART_KM` apart.
     """
     places = pd.concat(tables, ignore_index=True)
     labels = [name for name in LABELS if name in places]
-    merged = (
-        places.assign(lon=unwrapped(places["lon"]))
-        .groupby("location_id", sort=True)
-        .agg({"lat": "mean", "lon": "mean", **dict.fromkeys(labels, "first")})
-    )
+    by_id = places.assign(lon=unwrapped(places["lon"])).groupby("location_id", sort=True)
+    _refuse_far_apart(by_id)
+    merged = by_id.agg({"lat": "mean", "lon": "mean", **dict.fromkeys(labels, "first")})
     return {
         "location_ids": merged.index.to_numpy(object),
         "lat": merged["lat"].to_numpy(np.float64),
         "lon": wrapped(merged["lon"].to_numpy(np.float64)),
         **{name: merged[name].to_numpy(object) if name in merged else np.full(len(merged), None) for name in LABELS},
     }
+
+
+def _refuse_far_apart(by_id: Any) -> None:
+    corners = [by_id[["lat", "lon"]].agg(side) for side in ("min", "max")]
+    apart = haversine_km(*(corner[name] for corner in corners for name in ("lat", "lon")))
+    far = np.flatnonzero(apart > FAR_APART_KM)
+    if len(far):
+        first = listing(f"{corners[0].index[row]}: {apart[row]:,.0f} km" for row in far[:SHOWN])
+        raise DataError(
+            f"Column 'location_id': {len(far)} of {len(apart)} ids have coordinates more than {FAR_APART_KM:g} km "
+            f"apart (first {first}); an id names one place: give each place an id of its own, or each city a City."
+        )
 
 
 def location_ids(frame: Any) -> pd.Series:

@@ -1,19 +1,20 @@
 """Any spelling of time -> microseconds in UTC.
 
 Daylight saving: local times that occur twice are read as the first of the two (the daylight-saving one); local times
-that do not exist are shifted forward to the first instant that does.
+that do not exist are shifted forward to the first instant that does, and a warning names them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..tokenization.clock import LATEST_EPOCH_SECOND, Zone, to_utc, zone_of
-from ..tokenization.errors import refuse
+from ..tokenization.errors import fault_of, refuse
 
 _ISO_DATE = r"^\s*\d{4}(?:-\d{1,2}-\d{1,2}|\d{4}(?:T|\s|$))"  # pandas would also read "2012", "now" and "today"
 _ZONE = r"(?:T\d{2,6}|\d:\d{2})(?:[.,]\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2})"
@@ -21,7 +22,11 @@ _OTHER_FORMATS = ("%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z")  # Four
 
 
 def utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
-    """Any spelling of time as datetime64[us, UTC]."""
+    """Any spelling of time as datetime64[us, UTC].
+
+    Warns:
+        UserWarning: naive times in an hour that the clock of `timezone` skipped: they may be of another zone.
+    """
     refuse(column.isna(), name, "missing", "every row needs a time")
     if pd.api.types.infer_dtype(column, skipna=False) == "integer":
         column = column.astype("int64")
@@ -40,16 +45,21 @@ def utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
         return clock
     if timezone is None:
         refuse(~zoned, name, "without a time zone", "pass timezone=, the IANA name of the city's zone", column)
-    clock[~zoned] = _localize(clock[~zoned], zone_of(timezone))
+    clock[~zoned], exists = _localize(clock[~zoned], zone_of(timezone))
+    skipped = ~zoned
+    skipped[~zoned] = ~exists
+    advice = "they are read as the moment of the change; check timezone="
+    if sentence := fault_of(skipped, name, f"times that the clock of {timezone} skipped", advice, column):
+        warnings.warn(sentence, stacklevel=2)
     return clock
 
 
-def _localize(clock: pd.Series, timezone: Zone) -> pd.Series:
-    """Local readings labelled UTC -> UTC."""
+def _localize(clock: pd.Series, timezone: Zone) -> tuple[pd.Series, np.ndarray]:
+    """Local readings labelled UTC -> UTC, and which of them exist."""
     local, rest = np.divmod(clock.astype("int64").to_numpy(), 1_000_000)
     utc, exists = to_utc(local, timezone, skipped="first")
     times = pd.Series(utc * 1_000_000 + np.where(exists, rest, 0), index=clock.index)
-    return times.astype("datetime64[us]").dt.tz_localize("UTC")
+    return times.astype("datetime64[us]").dt.tz_localize("UTC"), exists
 
 
 def _from_epoch(column: pd.Series, name: str) -> pd.Series:

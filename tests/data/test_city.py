@@ -248,6 +248,18 @@ def test_places_of_visits_have_mean_coordinates_and_their_first_known_category()
     assert city.popularity.tolist() == popularity_levels(np.array([1, 3])).tolist()
 
 
+def test_an_id_that_names_places_far_apart_is_refused() -> None:
+    """As in tables of several cities that number their places from 0."""
+    visits = make_visits(["a", "b", "c", "a", "b"])
+    visits.loc[3, "lat"], visits.loc[4, "lat"] = 60.0, visits["lat"][1] + 0.5  # 1,334 km and 56 km
+    sentence = r"^Column 'location_id': 1 of 3 ids have coordinates more than 100 km apart \(first a: 1,334 km\); "
+    with pytest.raises(DataError, match=sentence):
+        City.from_visits(visits, timezone="Europe/Berlin")
+    pois = visits.drop_duplicates("location_id").assign(lon=13.0)
+    with pytest.raises(DataError, match="'location_id': 3 of 3 ids have coordinates more than 100 km apart"):
+        City.from_visits(visits, pois=pois, timezone="Europe/Berlin")
+
+
 def test_popularity_may_come_from_other_visits_or_none() -> None:
     visits = make_visits(["a", "b", "b", "c"])
     training = make_visits(["c", "c", "a", "z"])  # z is not listed and does not count

@@ -205,6 +205,7 @@ def test_names_modes_and_projections_are_those_given(tmp_path: Path) -> None:
     [
         ({}, "plans.txt", {}, "not to plans.txt"),
         ({"lat": np.nan}, "p.xml", {}, "'lat' and 'lon': 12 cells have none"),
+        ({}, "p.xml", {"crs": "EPSG:25832"}, "crs='EPSG:25832' needs project="),
         ({}, "p.xml", {"day": 2}, r"day must lie in 0..1, not 2"),
         ({}, "p.xml", {"spread_minutes": 61}, r"spread_minutes must lie in 0..60"),
         ({}, "p.xml", {"home_ids": [1, 2]}, "home_ids must hold one cell for each of the 40"),

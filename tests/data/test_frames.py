@@ -143,7 +143,12 @@ def test_the_timezone_argument_is_ignored_for_aware_times_and_used_for_naive_one
 
 def test_ambiguous_local_times_take_the_first_reading_and_nonexistent_ones_move_forward() -> None:
     frame = make_frame().iloc[:2].assign(time=["2024-10-27 02:30", "2024-03-31 02:30"])
-    times = validate_visits(frame, timezone="Europe/Berlin").set_index("user_id")["time"]
+    sentence = (
+        r"^Column 'time': 1 of 2 values are times that the clock of Europe/Berlin skipped \(first rows b: 2024-03-31 "
+        r"02:30\); they are read as the moment of the change; check timezone=\.$"
+    )
+    with pytest.warns(UserWarning, match=sentence):
+        times = validate_visits(frame, timezone="Europe/Berlin").set_index("user_id")["time"]
     assert times[2] == pd.Timestamp("2024-10-27T00:30Z")
     assert times[1] == pd.Timestamp("2024-03-31T01:00Z")
 

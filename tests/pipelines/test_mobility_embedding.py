@@ -214,6 +214,9 @@ def test_faulty_points_are_refused_in_one_sentence(pipe: MobilityEmbeddingPipeli
         pipe.embed_users(POINTS, batch_size=0)
     with pytest.raises(DataError, match="lie outside the box"):
         pipe.embed_users(POINTS.assign(lat=-POINTS["lat"]))
+    half = POINTS.assign(lat=POINTS["lat"].where(np.arange(len(POINTS)) % 2 == 0, 60.0))
+    with pytest.warns(UserWarning, match=r"^\d+ of \d+ points lie outside the box .* and are kept"):
+        pipe.embed_users(half)
     with pytest.raises(DataError, match="without a time zone"):
         pipe.embed_users(POINTS.assign(time=POINTS["time"].dt.tz_localize(None)))
     with pytest.raises(DataError, match=r"Unknown option\(s\) \['latitude'\]"):

@@ -272,6 +272,12 @@ def test_points_outside_the_box_are_kept_dropped_or_refused() -> None:
         pipe.predict(of(4).assign(lat=-of(4)["lat"]))
 
 
+def test_many_points_outside_the_box_are_reported() -> None:
+    points = of(4).assign(lat=of(4)["lat"].where(np.arange(len(of(4))) % 2 == 0, 60.0))
+    with pytest.warns(UserWarning, match=r"^\d+ of \d+ points lie outside the box .* and are kept"):
+        make_pipe().predict(points)
+
+
 def test_a_city_that_is_not_the_models_is_refused() -> None:
     with pytest.raises(DataError, match="The city's windows have 96 slots, the model knows 72"):
         make_pipe(days=4)

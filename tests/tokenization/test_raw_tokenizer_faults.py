@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,13 @@ def test_swapped_columns_are_recognised() -> None:
 
 def test_points_outside_the_box() -> None:
     frame = with_value("lon", [1, 2, 9], 14.2)
-    kept = TOKENIZER.encode_points(frame)
+    with pytest.warns(UserWarning, match=r"^3 of 13 points lie outside the box .* and are kept.*; use a tokenizer of"):
+        kept = TOKENIZER.encode_points(frame)
     assert kept.num_outside == 3 and kept.coordinates[:, 0].max() == pytest.approx(2.0)
-    dropped = TOKENIZER.encode_points(frame, outside="drop")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing to say of one in thirteen, or of what is dropped
+        TOKENIZER.encode_points(with_value("lon", [1], 14.2))
+        dropped = TOKENIZER.encode_points(frame, outside="drop")
     assert dropped.num_outside == 3
     assert np.array_equal(dropped.coordinates, TOKENIZER.encode_points(frame.drop(index=[1, 2, 9])).coordinates)
     with pytest.raises(

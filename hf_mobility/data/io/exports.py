@@ -131,7 +131,7 @@ def matsim_plans(
             `home_and_work` finds, the first day being a Monday; home wins where they are the same.
         project: (lat, lon) in degrees -> (x, y) in metres, as arrays; the projection of the network. By default metres
             east and north of the middle of all points.
-        crs: its name, such as "EPSG:25832", written into the file.
+        crs: name of that projection, such as "EPSG:25832", written into the file; only with `project`.
         spread_minutes: full hours would send everybody off at once: each end of an activity is moved by a uniform draw
             within so many minutes about the full slot, at most `interval_minutes`.
         seed: of these draws.
@@ -140,8 +140,11 @@ def matsim_plans(
         {"persons", "activities", "legs"}.
 
     Raises:
-        DataError: see `week_matrix`; missing coordinates, unknown hours, a day that is not there, or a bad file name.
+        DataError: see `week_matrix`; missing coordinates, unknown hours, a day that is not there, a bad file name, or
+            `crs` without `project`.
     """
+    if crs is not None and project is None:
+        raise DataError(f"crs={crs!r} needs project=, which gives its coordinates; without it they are local metres.")
     ids, cells = week_matrix(frame)
     _refuse_gaps(cells)
     home, work = _anchors(cells, interval_minutes, home_ids, work_ids)

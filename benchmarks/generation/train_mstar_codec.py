@@ -60,10 +60,11 @@ def train(
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
         save_strategy="no",
+        disable_tqdm=False,
         seed=seed,
     )
     rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
-    return fit(model, arguments, rows, eager=False, quiet=False)[0]
+    return fit(model, arguments, rows, eager=False)[0]
 
 
 @torch.no_grad()

@@ -267,8 +267,7 @@ def _dated(weeks: Any, cells: np.ndarray) -> Weeks:
 def _check_options(options: dict[str, Any]) -> None:
     """Raises a `DataError` for what `MstarForTrajectoryGeneration.generate` does not take."""
     taken = set(inspect.signature(MstarForTrajectoryGeneration.generate).parameters)
-    taken -= {"self", "generator", "prefix_ids", "prefix_mask", "batch_size", "progress", "return_codes"}
-    taken -= {"work_ids", *_CONDITIONS}
+    taken -= {"self", "generator", "prefix_ids", "prefix_mask", "batch_size", "progress", "return_codes", *_CONDITIONS}
     unknown = sorted(set(options) - taken)
     if unknown:
         raise DataError(f"Unknown option(s) {unknown}; those of the model are {', '.join(sorted(taken))}.")

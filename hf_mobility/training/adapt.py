@@ -54,10 +54,13 @@ _NO_REPORT = pd.DataFrame(columns=["strength", "nll_a", "nll_b", "nll", "gain", 
 
 @dataclass(frozen=True)
 class Strength:
-    """How hard to tune: which linear layers carry LoRA, for how long (epochs, but at most `max_steps` batches), how
-    fast, with which dropout on the adapter's input, and which part of the way from the base to the tuned weights is
-    kept (`shrink`; Wortsman et al., arXiv 2109.01903). Dropout and a part of the way keep what was learned and lose
-    what was learned of a few users only."""
+    """How hard to tune.
+
+    target_modules: linear layers that carry LoRA. epochs: passes over the visits, but at most `max_steps` batches.
+    learning_rate: highest. rank: of LoRA. dropout: on the adapter's input. shrink: the part of the way from the base to
+    the tuned weights that is kept (Wortsman et al., arXiv 2109.01903). Dropout and shrinking lose what was learned of a
+    few users only.
+    """
 
     target_modules: tuple[str, ...]
     epochs: float
@@ -375,11 +378,11 @@ def _shrink(adapted: Any, factor: float) -> None:
 
 
 @torch.no_grad()
-def nll_by_person(model: Any, city: TrainingCity, *, window: int = CONTEXT, tokens_per_batch: int = 4096) -> np.ndarray:
+def nll_by_person(model: Any, city: TrainingCity, *, window: int = CONTEXT) -> np.ndarray:
     """(users, 2) float64: the summed negative log-likelihood (nats) of a user's visits that have a past, over all
     places of the city, and their number."""
     corpus = CityCorpus([city])
-    sampler = CityBatchSampler(corpus, tokens_per_batch=tokens_per_batch, window=window, shuffle=False)
+    sampler = CityBatchSampler(corpus, tokens_per_batch=4096, window=window, shuffle=False)
     collator = CityCollator(corpus)
     model.eval()
     found = np.zeros((len(city.sequences.users), 2))

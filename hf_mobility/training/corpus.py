@@ -19,6 +19,7 @@ from ..data.sequences import FIELDS, CitySequences, WindowRule, pad_visits
 from ..tokenization.poi import popularity_levels
 
 NUM_SPECIAL = 2
+TOKENS_PER_BATCH, WINDOW, SAMPLED_CANDIDATES = 2048, 128, 800
 POPULARITY_SHARES = (0.05, 0.05, 0.20, 1.00)
 
 
@@ -87,25 +88,20 @@ class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
         self,
         corpus: CityCorpus,
         *,
-        tokens_per_batch: int = 2048,
-        window: int = 128,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+        window: int = WINDOW,
         window_rule: WindowRule | None = None,
         shuffle: bool = True,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.corpus, self.tokens_per_batch, self.window, self.window_rule = (
-            corpus,
-            tokens_per_batch,
-            window,
-            window_rule,
-        )
+        self.corpus, self.tokens_per_batch = corpus, tokens_per_batch
+        self.window, self.window_rule = window, window_rule
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
         self.epoch = 0
-        self.batch_sampler = (
-            self  # where the Trainer looks for set_epoch, with and without a skipping wrapper around it
-        )
+        # Where the Trainer looks for set_epoch, with and without a skipping wrapper around it.
+        self.batch_sampler = self
         self._length = len(self._batches(0))
         if not self._length:
             raise ValueError("nobody in the training set has two visits, so there is nothing to predict.")
@@ -173,7 +169,7 @@ class CityCollator:
         *,
         augment: bool = False,
         max_candidates: int | None = None,
-        sampled_candidates: int = 800,
+        sampled_candidates: int = SAMPLED_CANDIDATES,
         seed: int = 0,
     ) -> None:
         self.corpus, self.augment, self.seed = corpus, augment, seed

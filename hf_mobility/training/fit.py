@@ -28,18 +28,16 @@ def fit(
     train_dataset: CityCorpus | ArrayRows,
     *,
     eager: bool = True,
-    quiet: bool = True,
     resume_from_checkpoint: Any = None,
     **options: Any,
 ) -> tuple[Any, pd.DataFrame]:
-    """Train `model` and return it with its history.
+    """Train `model` and return it with its history; nothing is printed where there is no bar (`disable_tqdm`).
 
     Args:
         model: a model of this package, or a PEFT model around one.
         arguments: see `training_arguments`.
         train_dataset: a `CityCorpus` for SAMoE (trained by `MobilityTrainer`), `ArrayRows` for the others.
         eager: plain attention on CPUs, which is faster to train there.
-        quiet: no printed losses where there is no bar (`disable_tqdm`).
         resume_from_checkpoint: of `Trainer.train`.
         options: of `MobilityTrainer` or `Trainer`, such as `augment`, `eval_dataset`, `callbacks`.
 
@@ -54,8 +52,7 @@ def fit(
         trainer: Trainer = MobilityTrainer(model, arguments, train_dataset=train_dataset, **options)
     else:
         trainer = Trainer(model, arguments, train_dataset=train_dataset, data_collator=_WHOLE_BATCHES, **options)
-    if quiet:
-        trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
     # The Trainer leaves autocast wrapped around forward; a model that is handed out computes in its own precision.
     trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)

@@ -18,9 +18,10 @@ class Trained(SavedWithCard):
     """A model with its city, ready to save, push, predict and evaluate.
 
     model: in evaluation mode, where it was trained. tokenizer: the city (of several, the first). history: a frame with
-    `step`, `epoch`, `loss`, `learning_rate`, `grad_norm` per logged step. seconds: wall time. notes: sentences on the
-    data: grid, weeks kept, windows. facts: for the card, used where `save_pretrained` gets none. record: hashes of what
-    it was trained on, which `evaluate_checkpoint` compares with its test; saved in the folder and not pushed.
+    `step`, `epoch`, `loss`, `eval_loss`, `learning_rate`, `grad_norm` per logged step, as far as they were logged.
+    seconds: wall time. notes: sentences on the data: grid, weeks kept, windows. facts: for the card, used where
+    `save_pretrained` gets none. record: hashes of what it was trained on, which `evaluate_checkpoint` compares with its
+    test; saved in the folder and not pushed.
 
     Example:
         >>> made = train("samoe", visits, timezone="Europe/Berlin", size="tiny", steps=20)  # doctest: +SKIP

@@ -13,7 +13,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.sequences import WindowRule
-from .corpus import CityBatchSampler, CityCollator, CityCorpus
+from .corpus import SAMPLED_CANDIDATES, TOKENS_PER_BATCH, WINDOW, CityBatchSampler, CityCollator, CityCorpus
 
 
 class MobilityTrainer(Trainer):
@@ -43,12 +43,12 @@ class MobilityTrainer(Trainer):
         args: Any = None,
         *,
         train_dataset: CityCorpus | None = None,
-        tokens_per_batch: int = 2048,
-        window: int = 128,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+        window: int = WINDOW,
         window_rule: WindowRule | None = None,
         augment: bool = False,
         max_candidates: int | None = None,
-        sampled_candidates: int = 800,
+        sampled_candidates: int = SAMPLED_CANDIDATES,
         **kwargs: Any,
     ) -> None:
         if train_dataset is not None:

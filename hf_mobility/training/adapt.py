@@ -31,6 +31,7 @@ from ..data.parts import training_part
 from ..data.sequences import CitySequences
 from ..data.training_record import TrainingRecord
 from ..hub.card_facts import CardFacts
+from ..hub.device import check_device
 from ..hub.loading import adapter_base, load_model
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.city import City
@@ -172,8 +173,8 @@ def adapt(
         columns: other names of the columns, as in `user_id="uid"`.
 
     Raises:
-        ValueError: for an unknown strength, an adapter in place of a model, or visits in which nobody has two (unless
-            the strength is `none`).
+        ValueError: for an unknown strength, a device that is not there, an adapter in place of a model, or visits in
+            which nobody has two (unless the strength is `none`).
         TypeError: for another kind of model.
 
     Example:
@@ -189,6 +190,7 @@ def adapt(
         raise ValueError(f"strength must be 'auto' or one of {sorted(STRENGTHS)}, got {strength!r}.")
     if not isinstance(model, (SamoeForNextLocation, str, Path)):
         raise TypeError(f"model must be a SamoeForNextLocation or where to load one from, got {type(model).__name__}.")
+    check_device(device)
     start = time.perf_counter()
     base = _load_base(model)
     visits, city = _visits_and_city(data, city, timezone, test_fraction, columns)

@@ -358,6 +358,11 @@ def test_the_old_order_of_arguments_is_accepted_with_a_warning(local: SimpleName
     assert np.array_equal(old.tokenizer.location_ids, new.tokenizer.location_ids)
 
 
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(local: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="^device 'cuda:99' is not available here"):
+        adapt("no/such", local.visits, city=local.city, strength="none", device="cuda:99")
+
+
 def test_without_a_city_the_places_of_the_visits_are_the_city(local: SimpleNamespace, tmp_path: Path) -> None:
     path = tmp_path / "there.csv"
     local.visits.rename(columns={"location_id": "venue"}).to_csv(path, index=False)

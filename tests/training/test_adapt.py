@@ -359,7 +359,7 @@ def test_the_old_order_of_arguments_is_accepted_with_a_warning(local: SimpleName
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(local: SimpleNamespace) -> None:
-    with pytest.raises(ValueError, match="^device 'cuda:99' is not available here"):
+    with pytest.raises(ValueError, match=r"^device 'cuda:99' is not available here"):
         adapt("no/such", local.visits, city=local.city, strength="none", device="cuda:99")
 
 

@@ -93,10 +93,11 @@ class HubNextLocationPipeline(MobilityTaskPipeline):
     def _forward(self, input_tensors: dict[str, Any], rows: int = BATCH_SIZE) -> dict[str, Any]:
         table = self.model.encode_locations(input_tensors["city"])
         parts = [
-            self.model(**part, location_table=table, logits_to_keep=1).logits[:, -1, NUM_SPECIAL:].float().softmax(-1)
+            self.model(**part, location_table=table, logits_to_keep=1).logits[:, -1, NUM_SPECIAL:].float()
             for part in _parts(input_tensors["visits"], rows)
         ]
-        return {"probabilities": torch.cat(parts), "users": input_tensors["users"]}
+        probabilities = (torch.cat(parts) / self.tokenizer.temperature).softmax(-1)
+        return {"probabilities": probabilities, "users": input_tensors["users"]}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int = 5) -> list[dict[str, Any]]:
         probabilities = model_outputs["probabilities"]

@@ -40,10 +40,12 @@ class SamoeTokenizer(CityTokenizer):
         distances: whether `location_features` carries the two columns in km that distance terms need.
         coordinate_norm: `locations` standardises x, y over the city's locations; `grid` over the full rectangle they
             span, as the released arrays do.
+        temperature: of the probabilities of places in this city, p ** (1 / temperature), as `adapt` fits it; above 1
+            they are more even. Pipelines use it.
 
     Raises:
-        ValueError: without a city. A `DataError` for a city without places, files of another kind or format, or files
-            that do not match their hash.
+        ValueError: without a city, or a temperature that is not above 0. A `DataError` for a city without places, files
+            of another kind or format, or files that do not match their hash.
 
     Example:
         >>> tokenizer = SamoeTokenizer.from_city(City.from_visits(visits, timezone="Europe/Berlin"))
@@ -52,8 +54,9 @@ class SamoeTokenizer(CityTokenizer):
 
     kinds = ("samoe", "city")
     options = (
-        "stay_encoding", "num_stay_bins", "use_eos", "distances", "coordinate_norm", "pad_token", "eos_token"
-    )  # fmt: skip
+        *("stay_encoding", "num_stay_bins", "use_eos", "distances", "coordinate_norm", "temperature"),
+        *("pad_token", "eos_token"),
+    )
     model_input_names = ["input_ids", "attention_mask", "time_ids", "weekday_ids", "stay_ids", "timestamps"]
     special_tokens_pattern = "eos"
 
@@ -68,6 +71,7 @@ class SamoeTokenizer(CityTokenizer):
         use_eos: bool = False,
         distances: bool = True,
         coordinate_norm: str = "locations",
+        temperature: float = 1.0,
         pad_token: str = "<pad>",
         eos_token: str = "<eos>",
         **kwargs: Any,
@@ -77,7 +81,9 @@ class SamoeTokenizer(CityTokenizer):
         self.city = city_with_places(city, "SAMoE")
         if coordinate_norm not in ("locations", "grid"):
             raise ValueError(f"coordinate_norm must be 'locations' or 'grid', got {coordinate_norm!r}.")
-        self.stay_encoding, self.num_stay_bins = stay_encoding, num_stay_bins
+        if not (isinstance(temperature, (int, float)) and 0 < temperature < float("inf")):
+            raise ValueError(f"temperature must be a number above 0, got {temperature!r}.")
+        self.stay_encoding, self.num_stay_bins, self.temperature = stay_encoding, num_stay_bins, float(temperature)
         self.use_eos, self.distances, self.coordinate_norm = use_eos, distances, coordinate_norm
         self._index = {location: row + NUM_SPECIAL for row, location in enumerate(self.location_ids.tolist())}
         self._features: torch.Tensor | None = None
@@ -93,6 +99,7 @@ class SamoeTokenizer(CityTokenizer):
             use_eos=use_eos,
             distances=distances,
             coordinate_norm=coordinate_norm,
+            temperature=temperature,
             pad_token=pad_token,
             eos_token=eos_token,
             special_tokens_pattern="eos" if use_eos else "none",

@@ -156,11 +156,11 @@ class MobilityPipeline(SavedWithCard):
 
 
 def _settings_of(tokenizer: Any) -> dict[str, Any]:
-    """Options of a tokenizer that are not the defaults of its class, without what belongs to one grid."""
+    """Options of a tokenizer that are not the defaults of its class, without what belongs to its city."""
     found = {}
     for name, parameter in inspect.signature(type(tokenizer).__init__).parameters.items():
         value = getattr(tokenizer, name, parameter.default)
-        if name in tokenizer.options and name != "cell_map" and value != parameter.default:
+        if name in tokenizer.options and name not in ("cell_map", "temperature") and value != parameter.default:
             found[name] = value
     return found
 

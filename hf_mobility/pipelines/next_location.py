@@ -15,13 +15,14 @@ import pandas as pd
 import torch
 
 from ..data.sequences import CitySequences, pad_visits
-from ..data.tasks import NextLocationTask
+from ..data.tasks import NextLocationTask, make_task
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.clock import epoch_seconds, to_local
-from ..tokenization.errors import DataError
+from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
 from .base import MobilityPipeline, read_records, shown
 from .gaps import QUANTILES, expected_gaps
+from .sets import least_probability, true_place_probabilities
 
 RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", *QUANTILES, "expected_stay"]
 FORECAST_COLUMNS = ["user_id", "step", "time", "location_id", "lat", "lon"]
@@ -119,14 +120,9 @@ class NextLocationPipeline(MobilityPipeline):
             )
         size = self._checked_size(batch_size)
         sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
-        arrivals = self._arrivals(target_time, sequences.users)
-        if arrivals is not None:
-            _tell_arrivals(sequences)[sequences.offsets[1:] - 1] = arrivals
-        spans = _last_visits(sequences, self.context)
-        city, parts = self._city_table(), []
-        for users in shown(self._batches(spans, size), len(spans), unit="users", progress=progress):
-            logits, gaps = self._last(sequences, spans[users], city)
-            probability, ids = logits[:, NUM_SPECIAL:].softmax(-1).topk(top_k, dim=-1)
+        parts = []
+        for users, shares, gaps in self._next(sequences, target_time, size, progress=progress):
+            probability, ids = shares.topk(top_k, dim=-1)
             parts.append(
                 pd.DataFrame(
                     {
@@ -138,9 +134,65 @@ class NextLocationPipeline(MobilityPipeline):
                     }
                 )
             )
-        table = pd.concat(parts).sort_values(["user", "rank"], ignore_index=True)
-        table.insert(0, "user_id", sequences.users[table.pop("user").to_numpy()])
-        return table[RESULT_COLUMNS]
+        return _by_user(parts, sequences.users)[RESULT_COLUMNS]
+
+    @torch.no_grad()
+    def predict_set(
+        self,
+        visits: Any,
+        *,
+        calibration: Any,
+        coverage: float = 0.9,
+        target_time: Any = None,
+        unknown: str = "error",
+        timezone: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+        **columns: str,
+    ) -> pd.DataFrame:
+        """For every user the places that hold the next one with probability `coverage`: as many as it takes.
+
+        The probability that a place must reach is set on the last fifth of the visits of the users in `calibration`
+        (of those with ten visits or more). The sets are right for users like these, whatever the model is worth: a poor
+        one has large sets. Places that nobody could have foreseen make a high coverage expensive.
+
+        Args:
+            visits, target_time, unknown, timezone, batch_size, progress, columns: as in `predict`.
+            calibration: visits of other users in the same city, in the same form.
+            coverage: share of next places that are to be in the sets, 0..1.
+
+        Returns:
+            `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`, sorted by user and rank;
+            at least one row per user. `attrs["least_probability"]` is what a place had to reach.
+
+        Raises:
+            DataError: as `predict`; for users who are in both tables, or too few visits for the coverage.
+
+        Example:
+            >>> pipe.predict_set(visits, calibration=other_visits, coverage=0.8)  # doctest: +SKIP
+        """
+        size = self._checked_size(batch_size)
+        others = read_records(calibration, timezone=timezone, columns=columns, names=_READ)
+        sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
+        shared = np.intersect1d(sequences.users.astype(str), others["user_id"].astype(str))
+        if len(shared):
+            raise DataError(
+                f"{len(shared)} users are in visits and in calibration (first {shared[:SHOWN].tolist()}): calibrate "
+                "with other users."
+            )
+        task = make_task(others, self.city)
+        found = true_place_probabilities(self.probabilities(task), task.location)
+        least, parts = least_probability(found, coverage), []
+        for users, shares, _ in self._next(sequences, target_time, size, progress=progress):
+            probability, ids = shares.sort(dim=-1, descending=True)
+            inside = probability >= least
+            inside[:, 0] = True
+            line, rank = (index.numpy() for index in inside.nonzero(as_tuple=True))
+            chosen = {**self._places(ids[inside].numpy()), "probability": probability[inside].numpy()}
+            parts.append(pd.DataFrame({"user": users[line], "rank": rank + 1, **chosen}))
+        table = _by_user(parts, sequences.users)[RESULT_COLUMNS[:6]]
+        table.attrs["least_probability"] = least
+        return table
 
     @torch.no_grad()
     def forecast(
@@ -244,8 +296,7 @@ class NextLocationPipeline(MobilityPipeline):
             logits = self._forward(self._tensors(sequences, spans[windows]), city, keep=self._stride).logits
             for line, window in enumerate(windows):
                 rows, positions = queries[window]
-                p = logits[line, torch.from_numpy(positions - spans[window, 1]), NUM_SPECIAL:].float().softmax(-1)
-                yield rows, p.numpy()
+                yield rows, self._shares(logits[line, torch.from_numpy(positions - spans[window, 1])]).numpy()
 
     def _evaluation_windows(
         self, task: NextLocationTask, listed: np.ndarray, offsets: np.ndarray
@@ -292,6 +343,18 @@ class NextLocationPipeline(MobilityPipeline):
         padded = pad_visits(parts, fields=sequences.fields, left=True)
         return {name: torch.from_numpy(values) for name, values in padded.items()}
 
+    def _next(
+        self, sequences: CitySequences, target_time: Any, size: int | None, *, progress: bool
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor, dict[str, torch.Tensor]]]:
+        """By batches: rows of the users (B,), probabilities of all places (B, N), seconds to the next visit by name."""
+        arrivals = self._arrivals(target_time, sequences.users)
+        if arrivals is not None:
+            _tell_arrivals(sequences)[sequences.offsets[1:] - 1] = arrivals
+        spans, city = _last_visits(sequences, self.context), self._city_table()
+        for users in shown(self._batches(spans, size), len(spans), unit="users", progress=progress):
+            logits, gaps = self._last(sequences, spans[users], city)
+            yield users, self._shares(logits), gaps
+
     def _last(
         self, sequences: CitySequences, spans: np.ndarray, city: Any
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -302,6 +365,10 @@ class NextLocationPipeline(MobilityPipeline):
         return output.logits[:, -1].float(), expected_gaps(
             output.stay_logits, batch["timestamps"], known, self.model.config
         )
+
+    def _shares(self, logits: torch.Tensor) -> torch.Tensor:
+        """(..., N + 2) scores -> (..., N) float32 probabilities of the places, at the city's temperature."""
+        return (logits[..., NUM_SPECIAL:].float() / self.tokenizer.temperature).softmax(-1)
 
     def _forward(self, batch: dict[str, torch.Tensor], city: Any, *, keep: int) -> Any:
         """The model's output at the last `keep` positions of a left-padded batch, on the CPU."""
@@ -356,6 +423,13 @@ class NextLocationPipeline(MobilityPipeline):
                 f"first {bad[:5].tolist()}."
             )
         return to_local(epoch_seconds(pd.to_datetime(stamps, utc=True)), self.tokenizer.timezone)
+
+
+def _by_user(parts: list[pd.DataFrame], users: np.ndarray) -> pd.DataFrame:
+    """One table, sorted by user and rank, with `user_id` for the row number `user`."""
+    table = pd.concat(parts).sort_values(["user", "rank"], ignore_index=True)
+    table.insert(0, "user_id", users[table.pop("user").to_numpy()])
+    return table
 
 
 def _last_visits(sequences: CitySequences, context: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import copy
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ EVERYWHERE = (
     *("up_proj", "down_proj", "query_proj", "state_proj", "visit_proj", "pair_weights", "head_weights", "gate"),
     *("distance", "same_place", "activity", "deep_up", "deep_down", "out_proj", "poi", "geo"),
 )
+TEMPERATURES = np.geomspace(0.5, 2.0, 29)  # tried on held-out users, in steps of 5 %
 MIN_USERS_FOR_FOLDS, MAX_USERS_FOR_FOLDS = 4, 200
 _NO_REPORT = pd.DataFrame(columns=["strength", "nll_a", "nll_b", "nll", "gain", "gain_se", "chosen"])
 
@@ -153,6 +154,8 @@ def adapt(
 ) -> Adaptation:
     """Fit a LoRA adapter of SAMoE for a city; the base model is left untouched.
 
+    The check on held-out users also fits the temperature of the city's tokenizer, with which pipelines predict.
+
     Args:
         model: a `SamoeForNextLocation` (not a PEFT model around one) or where to load one from.
         data: visits with `location_id`, as a frame, dataset, Arrow table or path (see `validate_visits`).
@@ -200,8 +203,9 @@ def adapt(
     settings = {"tokens_per_batch": tokens_per_batch, "window": window, "seed": seed, "device": device}
     tell = on_stderr if progress else nothing
     with callers_random_state():
-        report, chosen, reason = _choose(base, tokenizer, sequences, strength, settings, tell)
+        report, chosen, reason, temperature = _choose(base, tokenizer, sequences, strength, settings, tell)
         tell(f"strength: {chosen}; {reason}")
+        tokenizer = SamoeTokenizer.from_city(city, base.config, temperature=temperature)
         recipe = strength if isinstance(strength, Strength) else STRENGTHS[chosen]
         adapted, history = _tune(base, TrainingCity.build(sequences, tokenizer), recipe, settings)
     text = f"The adapter: {len(visits):,} visits of {visits['user_id'].nunique():,} users."
@@ -260,12 +264,12 @@ def _choose(
     strength: str | Strength,
     settings: dict[str, Any],
     tell: Callable[[str], None],
-) -> tuple[pd.DataFrame, str, str]:
-    """The report, the strength and why."""
+) -> tuple[pd.DataFrame, str, str, float]:
+    """The report, the strength and why, and the temperature."""
     if isinstance(strength, Strength):
-        return _NO_REPORT.copy(), "custom", f"{strength} was asked for."
+        return _NO_REPORT.copy(), "custom", f"{strength} was asked for.", 1.0
     if strength != "auto":
-        return _NO_REPORT.copy(), strength, f"strength {strength!r} was asked for."
+        return _NO_REPORT.copy(), strength, f"strength {strength!r} was asked for.", 1.0
     users = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
     if len(users) < MIN_USERS_FOR_FOLDS:
         return (
@@ -273,10 +277,12 @@ def _choose(
             "weak",
             f"{len(users)} users with two visits are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), "
             "so 'weak' was used.",
+            1.0,
         )
     order = np.random.default_rng(settings["seed"]).permutation(len(users))[:MAX_USERS_FOR_FOLDS]
     halves = np.array_split(users[order], 2)
     scores: dict[str, list[np.ndarray]] = {name: [] for name in STRENGTHS}
+    tempered = dict.fromkeys(STRENGTHS, np.zeros(len(TEMPERATURES)))
     for half, (tuned_on, scored_on) in enumerate((halves, halves[::-1]), 1):
         training = _with_own_popularity(TrainingCity.build(sequences.subset(tuned_on), tokenizer))
         held_out = replace(training, sequences=sequences.subset(scored_on))
@@ -284,21 +290,25 @@ def _choose(
             tell(f"trying strength {name!r} on half {half} of the users")
             tuned, _ = _tune(base, training, candidate, settings)
             scores[name].append(nll_by_person(tuned, held_out, window=settings["window"]))
+            tempered[name] = tempered[name] + nll_by_temperature(tuned, held_out, window=settings["window"])
     report = _compare(scores)
     chosen = str(report["strength"][report["chosen"]].item())
     best = report.set_index("strength").loc[chosen]
+    temperature = float(TEMPERATURES[tempered[chosen].argmin()])
     if chosen == "none":
         return (
             report,
             chosen,
             "no strength predicted held-out users better than the base model by more than the standard error over "
             "users, so the adapter is the identity.",
+            temperature,
         )
     return (
         report,
         chosen,
         f"{chosen!r} predicted held-out users best, by {best['gain']:.3f} nats per visit over no adaptation "
         f"(standard error over users {best['gain_se']:.3f}).",
+        temperature,
     )
 
 
@@ -379,21 +389,38 @@ def _shrink(adapted: Any, factor: float) -> None:
     adapted.peft_config[name].lora_alpha *= factor
 
 
-@torch.no_grad()
 def nll_by_person(model: Any, city: TrainingCity, *, window: int = CONTEXT) -> np.ndarray:
     """(users, 2) float64: the summed negative log-likelihood (nats) of a user's visits that have a past, over all
     places of the city, and their number."""
+    found = np.zeros((len(city.sequences.users), 2))
+    for logits, target, start in _scored(model, city, window):
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+        user = np.searchsorted(city.sequences.offsets, start, side="right") - 1
+        for column, values in enumerate((loss.double().sum(1), (target != -100).sum(1))):
+            found[:, column] += np.bincount(user, weights=values.cpu().numpy(), minlength=len(found))
+    return found
+
+
+def nll_by_temperature(model: Any, city: TrainingCity, *, window: int = CONTEXT) -> np.ndarray:
+    """(temperatures,) float64: the summed negative log-likelihood (nats) of all visits that have a past, with the
+    scores divided by each of `TEMPERATURES`."""
+    found = np.zeros(len(TEMPERATURES))
+    for logits, target, _ in _scored(model, city, window):
+        scores, place = logits[target != -100][:, NUM_SPECIAL:].float(), target[target != -100] - NUM_SPECIAL
+        losses = [F.cross_entropy(scores / t, place, reduction="sum").item() for t in TEMPERATURES]
+        found += losses
+    return found
+
+
+@torch.no_grad()
+def _scored(model: Any, city: TrainingCity, window: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
+    """By batches: scores (B, T, N + 2), the places that followed (B, T), -100 = none, and where each row begins."""
     corpus = CityCorpus([city])
     sampler = CityBatchSampler(corpus, tokens_per_batch=4096, window=window, shuffle=False)
     collator = CityCollator(corpus)
     model.eval()
-    found = np.zeros((len(city.sequences.users), 2))
     for keys in sampler:
         batch = {name: value.to(model.device) for name, value in collator([corpus[key] for key in keys]).items()}
         target = batch.pop("labels")[:, 1:]
         logits = model(**{name: value for name, value in batch.items() if name != "stay_labels"}).logits[:, :-1]
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
-        user = np.searchsorted(city.sequences.offsets, [key.start for key in keys], side="right") - 1
-        for column, values in enumerate((loss.double().sum(1), (target != -100).sum(1))):
-            found[:, column] += np.bincount(user, weights=values.cpu().numpy(), minlength=len(found))
-    return found
+        yield logits, target, [key.start for key in keys]

@@ -20,10 +20,12 @@ from hf_mobility import (
     Adaptation,
     City,
     DataError,
+    NextLocationPipeline,
     SamoeConfig,
     SamoeForNextLocation,
     SamoeTokenizer,
     adapt,
+    make_task,
 )
 from hf_mobility.data.sequences import CitySequences
 from hf_mobility.data.tasks import split_visits
@@ -292,6 +294,38 @@ def test_a_gain_counts_only_beyond_its_standard_error_over_people(
     assert made.strength == chosen
     own, before = (local.logits(model, made.tokenizer, local.visits) for model in (made.model, local.base))
     assert torch.equal(own, before) == (chosen == "none") == ("identity" in made.reason)
+
+
+def test_the_temperature_is_the_best_for_held_out_users(
+    local: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def per_visit(model: Any, city: TrainingCity, **_: Any) -> np.ndarray:
+        """A world in which 1.4 is right for the base model and 0.8 for what was tuned."""
+        tuned = any(value.abs().sum() > 0 for name, value in model.named_parameters() if "lora_B" in name)
+        return np.log(module.TEMPERATURES / (0.8 if tuned else 1.4)) ** 2
+
+    monkeypatch.setattr(module, "nll_by_temperature", per_visit)
+    for strong, wanted in ((0.5, 0.8), (1.5, 1.4)):
+        scores = iter([people(1, 1), people(1, 1), people(strong, strong)] * 2)
+        monkeypatch.setattr(module, "nll_by_person", lambda *_, scores=scores, **__: next(scores))
+        made = adapt(local.base, local.visits, city=local.city, **local.small)
+        assert made.tokenizer.temperature == pytest.approx(wanted, rel=0.03)
+    assert adapt(local.base, local.visits, city=local.city, strength="none").tokenizer.temperature == 1.0
+
+
+def test_temperatures_are_scored_on_the_places_that_followed(local: SimpleNamespace) -> None:
+    tokenizer = SamoeTokenizer.from_city(local.city, local.base.config)
+    city = TrainingCity.build(CitySequences.from_visits(local.visits, tokenizer), tokenizer)
+    by_temperature, total = module.nll_by_temperature(local.base, city), nll_by_person(local.base, city).sum(0)[0]
+    one = int(np.abs(module.TEMPERATURES - 1).argmin())
+    assert module.TEMPERATURES[one] == pytest.approx(1) and by_temperature[one] == pytest.approx(total, rel=1e-5)
+    tempered = SamoeTokenizer.from_city(local.city, local.base.config, temperature=module.TEMPERATURES[20])
+    pipe, found = NextLocationPipeline(local.base, tempered), 0.0
+    for _, own in local.visits.groupby("user_id"):
+        task = make_task(own.reset_index(drop=True), local.city, test_fraction=0.99, min_visits=2)
+        for rows, probabilities in pipe.probabilities(task):
+            found -= np.log(probabilities[np.arange(len(rows)), task.location[rows]].astype(float)).sum()
+    assert by_temperature[20] == pytest.approx(found, rel=1e-3)
 
 
 def test_the_standard_error_is_that_of_a_ratio_of_sums() -> None:

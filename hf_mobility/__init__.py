@@ -46,6 +46,7 @@ _NAMES = {
     "adapt": "training.adapt",
     "Adaptation": "training.adapt",
     "Strength": "training.adapt",
+    "convert": "hub.convert",
     "ContextMix": "baselines.mix",
     "evaluate": "evaluation.ranking",
     "evaluate_checkpoint": "checkpoints.evaluate",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from .evaluation.ranking import evaluate as evaluate
     from .evaluation.ranking import paired_difference as paired_difference
     from .evaluation.ranking import summarize as summarize
+    from .hub.convert import convert as convert
     from .modeling import MstarCodecConfig as MstarCodecConfig
     from .modeling import MstarCodecModel as MstarCodecModel
     from .modeling import MstarConfig as MstarConfig

@@ -22,6 +22,8 @@ WEEK_LEVELS = [1, 7, 14, 28, 56, 84, 112, 168]
 CODEC_VARIANTS: dict[str, dict[str, Any]] = {
     "released": {
         "attention_dropout": 0.1,
+        "input_dropout": False,
+        "bias_init": "uniform",
         "codebook_update": "gradient",
         "code_loss": "last",
         "code_loss_weight": 1.0,
@@ -47,6 +49,8 @@ CODEC_SIZES: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "released": {
         "attention_dropout": 0.2,
+        "dropout_form": "released",
+        "start_at_generation": False,
         "attribute_init": 1.0,
         "within_level_steps": 1,
         "code_noise": 0.0,
@@ -151,6 +155,8 @@ class MstarCodecConfig(PreTrainedConfig):
             those of a level are means of the vectors of their own hours' cells, and a code speaks of its own hours
             only. The codes of a level then depend far less on one another, and a generator foresees them far better.
         attention_dropout: of attention weights (released: 0.1, as `dropout`; a fifth of a training step on a CPU).
+        input_dropout: whether `dropout` also falls on what encoder and decoder read (released: not).
+        bias_init: how biases outside attention start: `zeros`, or `uniform` as torch's own (released).
         codebook_size: codes V, shared by all levels.
         codebook_update: `ema` = moving average of the features that chose a code, unused codes restarted from
             residuals; `gradient` = trained by the code loss (released; it collapses).
@@ -187,6 +193,8 @@ class MstarCodecConfig(PreTrainedConfig):
     num_decoder_layers: int = 2
     dropout: float | int = 0.1
     attention_dropout: float | int = 0.0
+    input_dropout: bool = True
+    bias_init: str = "zeros"
     codebook_size: int = 4096
     codebook_update: str = "ema"
     ema_decay: float | int = 0.98
@@ -243,6 +251,7 @@ class MstarCodecConfig(PreTrainedConfig):
         if not 0 <= self.ema_decay <= 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}.")
         for name, allowed in (
+            ("bias_init", ("zeros", "uniform")),
             ("codebook_update", ("ema", "gradient")),
             ("code_loss", ("all", "last")),
             ("residual", ("quantized", "continuous")),
@@ -285,6 +294,11 @@ class MstarConfig(PreTrainedConfig):
         num_attributes: classes of the movement attribute.
         dropout, attention_dropout: in training. The latter is 0.2 in the released code; it multiplies the time of a
             training step on a CPU. `drop_path`: of the last layer's branches, growing linearly from 0.
+        dropout_form: where they fall. `branches`: `dropout` on the output of attention and feed-forward network,
+            `drop_path` on whole weeks. `released`: `dropout` behind GELU and on the feed-forward network's output, none
+            on attention's, `drop_path` on single numbers.
+        start_at_generation: whether generation adds the learned start vector to the condition, as training does
+            (released: not).
         attribute_init: standard deviation of the attribute embedding (released code: 1.0, by accident).
         condition_dropout: share of training weeks whose condition is hidden, which guidance needs. Not in the paper.
         code_noise: share of input codes that training replaces at random, so that finer levels learn to correct
@@ -331,6 +345,8 @@ class MstarConfig(PreTrainedConfig):
     dropout: float | int = 0.2
     attention_dropout: float | int = 0.0
     drop_path: float | int = 0.2
+    dropout_form: str = "branches"
+    start_at_generation: bool = True
     attribute_init: float | int = 0.02
     condition_dropout: float | int = 0.0
     code_noise: float | int = 0.0
@@ -374,6 +390,8 @@ class MstarConfig(PreTrainedConfig):
         ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        if self.dropout_form not in ("branches", "released"):
+            raise ValueError(f"dropout_form must be one of ('branches', 'released'), got {self.dropout_form!r}.")
         if self.code_noise and self.scheduled_sampling:
             raise ValueError(
                 f"choose code_noise={self.code_noise} or scheduled_sampling={self.scheduled_sampling}, not both."

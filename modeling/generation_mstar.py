@@ -417,7 +417,9 @@ class MstarGeneration:
             for step in self.order.of_level(level):
                 ranks = slice(step.start, step.end)
                 given = (features.repeat(2, 1, 1), codes.repeat(2, 1)) if guided else (features, codes)
-                tokens, candidates = self._embed(*given, condition, places, ranks, offset)
+                tokens, candidates = self._embed(
+                    *given, condition, places, ranks, offset, add_start=self.config.start_at_generation
+                )
                 hidden = self._run(tokens, modulations, None, cache)
                 logits = self._score(hidden, self._point(hidden, candidates))
                 cache.start = step.end

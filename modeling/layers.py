@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 def mark(module: nn.Module, **values: Any) -> None:
-    """Set the marks (`init_std`, `init_bound`, `init_weight`, `init_bias`) that `_init_weights` reads.
+    """Set the marks (`init_std`, `init_bound`, `init_weight`, `init_bias`, `uniform_bias`) that `_init_weights` reads.
 
     transformers skips modules of custom code that hold no parameter of their own, so a matrix that starts differently
     carries marks that its owner sets.

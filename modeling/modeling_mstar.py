@@ -213,15 +213,17 @@ class MstarAttention(MultiHeadAttention):
 
 
 class MstarMLP(nn.Module):
-    """Feed-forward network d -> 4 d -> d with GELU."""
+    """Feed-forward network d -> 4 d -> d with GELU; `dropout` inside and behind it in the released form only."""
 
     def __init__(self, config: MstarConfig) -> None:
         super().__init__()
+        self.dropout = float(config.dropout) if config.dropout_form == "released" else 0.0
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(F.gelu(self.up_proj(hidden_states)))
+        inner = F.dropout(F.gelu(self.up_proj(hidden_states)), self.dropout, self.training)
+        return F.dropout(self.down_proj(inner), self.dropout, self.training)
 
 
 class MstarLayer(GradientCheckpointingLayer):
@@ -232,6 +234,7 @@ class MstarLayer(GradientCheckpointingLayer):
         self.eps = config.layer_norm_eps
         self.dropout = float(config.dropout)
         self.drop_path = config.drop_path * layer_idx / max(config.num_hidden_layers - 1, 1)
+        self.released_form = config.dropout_form == "released"
         self.self_attn = MstarAttention(config, layer_idx)
         self.mlp = MstarMLP(config)
 
@@ -251,6 +254,9 @@ class MstarLayer(GradientCheckpointingLayer):
         return self._add(hidden_states, inner, mlp_modulation[0])
 
     def _add(self, hidden_states: torch.Tensor, branch: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        if self.released_form and self.training:
+            gated = branch.to(hidden_states.dtype) * gate.to(hidden_states.dtype)
+            return hidden_states + F.dropout(gated, self.drop_path)
         branch = F.dropout(branch, self.dropout, self.training)
         gate = drop_path(gate, self.drop_path, self.training)
         return torch.addcmul(hidden_states, branch.to(hidden_states.dtype), gate.to(hidden_states.dtype))
@@ -325,11 +331,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        bound = getattr(module, "init_bound", None)
-        if isinstance(module, nn.Linear) and bound is not None:
-            init.uniform_(module.weight, -bound, bound)
-            init.constant_(module.bias, getattr(module, "init_bias", 0.0))
-        elif isinstance(module, MstarConditions):
+        if isinstance(module, MstarConditions):
             if module.null is not None:
                 init.normal_(module.null, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, MstarPointer):
@@ -617,6 +619,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         known: KnownPlaces | None,
         ranks: slice,
         offset: int = 0,
+        add_start: bool = True,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
         """Input tokens (N, T', d) of these ranks, and the codes that a pointer may use there, with where it may.
         features (N, n, D), the codec's u, and code_ids (N, n) are of the n positions from `offset` on. The coarsest
@@ -627,7 +630,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         tokens = self.in_proj(inputs.to(self.in_proj.weight.dtype))
         first = max(min(ranks.stop, self.config.codec.level_lengths[0]) - ranks.start, 0)
         if first:
-            start = (condition + self.start).unsqueeze(1).expand(-1, first, -1)
+            start = (condition + self.start if add_start else condition).unsqueeze(1).expand(-1, first, -1)
             tokens = torch.cat([start.to(tokens.dtype), tokens[:, first:]], dim=1)
         tokens = tokens + (self.slot_embedding[positions] + self.level_embedding(self.level_ids[positions]))
         beside = features.new_empty(*tokens.shape[:2], 0, features.shape[-1])

@@ -94,8 +94,9 @@ class MstarCodecLayer(GradientCheckpointingLayer):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.post_feedforward_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        mark(self.up_proj, init_bound=config.hidden_size**-0.5)
-        mark(self.down_proj, init_bound=config.intermediate_size**-0.5)
+        uniform = config.bias_init == "uniform"
+        mark(self.up_proj, init_bound=config.hidden_size**-0.5, uniform_bias=uniform)
+        mark(self.down_proj, init_bound=config.intermediate_size**-0.5, uniform_bias=uniform)
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, dropping: bool = False
@@ -356,9 +357,10 @@ class MstarRefiner(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.up_proj = nn.Linear(width, width)
         self.down_proj = nn.Linear(width, width)
-        mark(self.conv_proj, init_bound=(3 * width) ** -0.5)
-        mark(self.up_proj, init_bound=width**-0.5)
-        mark(self.down_proj, init_bound=width**-0.5)
+        uniform = config.bias_init == "uniform"
+        mark(self.conv_proj, init_bound=(3 * width) ** -0.5, uniform_bias=uniform)
+        mark(self.up_proj, init_bound=width**-0.5, uniform_bias=uniform)
+        mark(self.down_proj, init_bound=width**-0.5, uniform_bias=uniform)
         self.use_norm = config.refiner_norm
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -443,8 +445,10 @@ class MstarPreTrainedModel(SavedWithCode, PreTrainedModel):
                 init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
             else:
                 init.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
-                init.zeros_(module.bias)
+            if module.bias is not None and getattr(module, "uniform_bias", False):
+                init.uniform_(module.bias, -bound, bound)
+            elif module.bias is not None:
+                init.constant_(module.bias, getattr(module, "init_bias", 0.0))
         elif isinstance(module, nn.Embedding):
             std = getattr(module, "init_std", None)
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range if std is None else std)
@@ -490,7 +494,7 @@ class MstarCodecModel(MstarPreTrainedModel):
         self.decoder = nn.ModuleList(MstarCodecLayer(config) for _ in range(config.num_decoder_layers))
         self.cell_head = nn.Linear(width, config.num_cells)
         self.resolutions = sorted(set(config.level_resolutions))  # those that some level reads
-        mark(self.cell_head, init_bound=width**-0.5)
+        mark(self.cell_head, init_bound=width**-0.5, uniform_bias=config.bias_init == "uniform")
         for index, table in enumerate(self.cell_embeddings):
             mark(table, init_std=0.5 if config.hierarchical_cells and index else 1.0)  # beside positions of that size
         self._freeze_unused()
@@ -714,10 +718,13 @@ class MstarCodecModel(MstarPreTrainedModel):
             hidden_states = hidden_states * known.unsqueeze(-1)
             keys = known | ~known.any(-1, keepdim=True)  # somebody must be attended to
             mask = create_bidirectional_mask(self.config, inputs_embeds=hidden_states, attention_mask=keys)
-        hidden_states = F.dropout(self.position(hidden_states), self.config.dropout, dropping)
+        hidden_states = self._drop_inputs(self.position(hidden_states), dropping)
         for layer in self.encoder:
             hidden_states = layer(hidden_states, mask, dropping)
         return hidden_states
+
+    def _drop_inputs(self, hidden_states: torch.Tensor, dropping: bool) -> torch.Tensor:
+        return F.dropout(hidden_states, self.config.dropout, dropping and self.config.input_dropout)
 
     def _embed_cells(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
         """(N, L, D) of every resolution that is read; hierarchical, a cell's vector is added to those of cells around
@@ -767,8 +774,7 @@ class MstarCodecModel(MstarPreTrainedModel):
         return torch.stack([share * widened(hidden) for share, hidden in zip(shares, encoded)]).sum(0)
 
     def _decode(self, fhat: torch.Tensor, dropping: bool) -> torch.Tensor:
-        hidden_states = self.position(fhat.to(self.cell_head.weight.dtype))
-        hidden_states = F.dropout(hidden_states, self.config.dropout, dropping)
+        hidden_states = self._drop_inputs(self.position(fhat.to(self.cell_head.weight.dtype)), dropping)
         for layer in self.decoder:
             hidden_states = layer(hidden_states, None, dropping)
         return self.cell_head(hidden_states)

@@ -74,7 +74,7 @@ class SamoeExperts(nn.Module):
 
 
 class Samoe(nn.Module):
-    """`forward(ids, slots, weekdays, stays, table)`: ids (B, T), 0 = PAD; weekdays 1..7, 0 = none; table (N + 2, 71)."""
+    """`forward(ids, slots, weekdays, stays, table)`: ids (B, T), 0 = PAD; weekdays 1..7 or 0; table (N + 2, 71)."""
 
     def __init__(self, *, width: int, layers: int, heads: int, length: int) -> None:
         super().__init__()
@@ -179,7 +179,9 @@ class RawAttention(nn.Module):
         self.proj_q, self.proj_k, self.proj_v, self.linear = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.proj_q, self.proj_k, self.proj_v))
+        q, k, v = (
+            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.proj_q, self.proj_k, self.proj_v)
+        )
         scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
         weights = (scores - 1e9 * torch.ones_like(scores).triu(1)).softmax(-1)
         return self.linear((weights @ v).transpose(1, 2).flatten(2))
@@ -357,7 +359,7 @@ class MstarGenerator(nn.Module):
                         nn.Linear(4 * width, width),
                         nn.Dropout(drop),
                     ),
-                    "drop_path": nn.Dropout(drop * layer / max(layers - 1, 1)),  # of single numbers, in spite of its name
+                    "drop_path": nn.Dropout(drop * layer / max(layers - 1, 1)),  # of numbers, not paths
                 }
             )
             for layer in range(layers)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 
 from ..tokenization.errors import SHOWN, listing
@@ -64,8 +65,9 @@ def convert(file: str | Path, system: str, *, num_attention_heads: int, **values
         _check_names(tensors, layout, sources, config)
         _check_shapes(tensors, sources, shapes)
         _check_fixed(tensors, layout, config)
-    except ValueError as error:
-        raise ValueError(f"{path} could not be converted: {str(error).rstrip('.')}.") from error
+    except (ValueError, StrictDataclassError) as error:  # the latter wraps what a configuration refuses
+        fault = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        raise ValueError(f"{path} could not be converted: {str(fault).rstrip('.')}.") from error
     model.load_state_dict({name: source.read(tensors[source.name]) for name, source in sources.items()}, strict=False)
     return model.eval()
 

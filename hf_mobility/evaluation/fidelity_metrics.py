@@ -91,14 +91,18 @@ class MeasuredWeeks:
             np.concatenate([np.ones(len(owner)), stays[rows]]),
         )
 
-    def radius(self, *, rms: bool = False) -> Items:
-        """Mean (or root mean square) km of the known hours of each week to their mean latitude and longitude."""
+    def radius(self, *, rms: bool = False, in_metres: bool = False) -> Items:
+        """Mean (or root mean square) km of the known hours of each week to their mean latitude and longitude.
+
+        With `in_metres` (the reference) each distance is rounded to metres first.
+        """
         owner, cell, hours = self.places
         total = np.bincount(owner, hours, minlength=len(self))
         with np.errstate(invalid="ignore"):  # weeks without a known hour
             middle_lat = np.bincount(owner, hours * self.lat[cell], minlength=len(self)) / total
             middle_lon = np.bincount(owner, hours * self.lon[cell], minlength=len(self)) / total
         km = haversine_km(self.lat[cell], self.lon[cell], middle_lat[owner], middle_lon[owner]) * _RADIUS_RATIO
+        km = km.round(3) if in_metres else km
         rows = np.flatnonzero(total)
         mean = np.bincount(owner, hours * (km**2 if rms else km), minlength=len(self))[rows] / total[rows]
         return Items(rows, np.sqrt(mean) if rms else mean, np.ones(len(rows)))
@@ -191,7 +195,7 @@ class SixTables:
     def __init__(self, real: MeasuredWeeks, generated: MeasuredWeeks, *, form: Form, radius_bins: int) -> None:
         clean, hours = form == "clean", real.cells.shape[1]
         step = largest(real.displacement)
-        a, b = real.radius(), generated.radius()
+        a, b = (x.radius(in_metres=not clean) for x in (real, generated))
         edge = largest(a)
         self.tables = {
             "displacement": self._binned(

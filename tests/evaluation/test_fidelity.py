@@ -129,6 +129,42 @@ def test_radius_is_the_mean_distance_to_the_middle() -> None:
     assert made.radius(rms=True).value == pytest.approx([math.sqrt((3 * 0.01 + 0.09) / 4) * DEGREE, 0, 0.15 * DEGREE])
 
 
+def metres_apart(lon1: float, lat1: float, lon2: float, lat2: float) -> float:
+    """Great-circle km on a round Earth, rounded to metres."""
+    lon1, lat1, lon2, lat2 = map(math.radians, (lon1, lat1, lon2, lat2))
+    half = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
+    return round(2 * math.asin(math.sqrt(half)) * 6371, 3)
+
+
+def test_distances_of_the_reference_are_rounded_to_metres_hour_by_hour() -> None:
+    """As the authors' code counts them: a bin of the radius is less than a metre wide here."""
+    rng = np.random.default_rng(0)
+    lat, lon = 48 + 0.02 * rng.random(30), 11 + 0.03 * rng.random(30)
+    real, made = rng.integers(0, 30, (150, 12)), rng.integers(0, 30, (150, 12))
+
+    def radii(cells: np.ndarray) -> np.ndarray:
+        found = []
+        for week in cells:
+            x, y = lon[week], lat[week]
+            found.append(np.mean([metres_apart(x.mean(), y.mean(), a, b) for a, b in zip(x, y)]))
+        return np.array(found)
+
+    def steps(cells: np.ndarray) -> np.ndarray:
+        pairs = [pair for week in cells for pair in pairwise(week)]
+        return np.array([metres_apart(lon[a], lat[a], lon[b], lat[b]) for a, b in pairs])
+
+    def shares(values: np.ndarray, top: float) -> dict[int, float]:
+        counts, _ = np.histogram(values, np.arange(0, top, top / 10_000))
+        return {index: float(count) for index, count in enumerate(counts) if count}
+
+    out = fidelity(real, made, lat=lat, lon=lon, form="reference", slots_per_day=12)
+    a, b = radii(real), radii(made)
+    assert 1 < a.max() and a.max() ** 2 / 10_000 < 0.001
+    assert out["radius"] == pytest.approx(divergence(shares(a, a.max() ** 2), shares(b, a.max() ** 2)), abs=1e-9)
+    a, b = steps(real), steps(made)
+    assert out["displacement"] == pytest.approx(divergence(shares(a, a.max()), shares(b, a.max())), abs=1e-9)
+
+
 def test_duration_counts_all_runs_in_the_clean_form_and_drops_the_last_in_the_reference() -> None:
     real, generated = [[0, 0, 1, 1, 1, 2]], [[0, 0, 0, 1, 2, 2]]
     assert compare(real, generated)["duration"] == pytest.approx(0)

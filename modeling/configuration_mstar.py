@@ -172,6 +172,10 @@ class MstarCodecConfig(PreTrainedConfig):
             call it `nested_cells`. Not in the paper.
         refiner_norm: whether the norm inside each Phi is applied (released: present, but never applied).
 
+    Notes:
+        Variant `released` has the outputs, losses, initial values and dropout of the authors' code, but for one point:
+        levels that read one resolution share its encoded hours and their dropout (theirs encodes them for each level).
+
     Example:
 
         >>> MstarCodecConfig.from_preset("small", level_lengths=[1, 7, 28, 168]).num_codes_per_week
@@ -323,6 +327,11 @@ class MstarConfig(PreTrainedConfig):
         decoding: `argmax` per hour (paper), or the best (`viterbi`) or a drawn (`sample`) path when staying, returning
             to a place of the week and going elsewhere have the probabilities that `fit_transition` learned.
         emission_scale: factor of the codec's scores in such a path; the larger, the less the path overrules them.
+
+    Notes:
+        Variant `released` has the outputs, losses, dropout and generation of the authors' code, but for one point: the
+        codec inside runs without dropout (theirs drops while the generator trains, so that the codes to predict differ
+        from one pass to the next).
 
     Example:
 

@@ -91,6 +91,13 @@ class SamoeConfig(PreTrainedConfig):
         use_eos: whether tokenizers append the end-of-trajectory token.
         attention_init: `xavier` (the library default the released code keeps) or `normal`.
 
+    Notes:
+        Variant `released` has the outputs of the authors' code. Its training differs in five points. PAD is no
+        candidate in the softmax (theirs closes it for the ranking only). The stay before the end of a trajectory has no
+        label (theirs: 48 - slot). The stay's loss is divided by the number of location labels (theirs: of stay labels).
+        A gap of several days counts in full, up to the last class (theirs: as one day). The first visit has stay 0
+        (theirs: the last stay, if the window is full).
+
     Example:
 
         >>> SamoeConfig.from_preset("tiny", variant="paper").selector

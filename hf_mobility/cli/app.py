@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from ..version import __version__
+from .convert import convert
 from .evaluate import audit, evaluate
 from .predict import embed, forecast, generate, predict
 from .prepare import prepare
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (prepare, train, adapt, predict, forecast, generate, embed, evaluate, audit, info, push)
+COMMANDS = (prepare, train, adapt, predict, forecast, generate, embed, evaluate, audit, info, push, convert)
 
 
 def _show_version(wanted: bool) -> None:

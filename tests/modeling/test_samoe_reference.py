@@ -14,6 +14,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hf_mobility import SamoeForNextLocation
+
 Weights = dict[str, torch.Tensor]
 
 
@@ -151,6 +153,39 @@ def test_the_forward_pass_equals_the_equations(build: SimpleNamespace, variant: 
         logits, stays = forward(weights, array.double(), person, layers=2, heads=2, paper=variant == "paper")
         build.assert_same(output.logits[b], logits.float())
         build.assert_same(output.stay_logits[b], stays.float())
+
+
+def test_the_released_loss_is_the_authors_but_for_padding_and_the_stays_divisor(build: SimpleNamespace) -> None:
+    """Theirs: mean cross-entropy over all rows with PAD, and over the visits that have a stay."""
+    model = build.model("released")
+    array, visits = released_array(), build.visits(model.config)
+    labels, stays = visits["input_ids"], visits["stay_ids"].clone()
+    stays[:, ::3] = 0  # no label
+    output = model(**visits, location_features=as_features(array), labels=labels, stay_labels=stays)
+    weights = {name: value.double() for name, value in model.state_dict().items()}
+    location, with_pad, stay = [], [], []
+    for b in range(3):
+        person = {name: value[b] for name, value in visits.items()}
+        scores, stay_scores = forward(weights, array.double(), person, layers=2, heads=2, paper=False)
+        pad = (
+            linear(weights, "query_proj", states_of(model, visits, array)[b].double())
+            @ candidates(weights, array.double(), paper=False)[0]
+        )
+        for t in range(8):
+            target, gap = int(labels[b, t + 1]), int(stays[b, t + 1])
+            location.append(scores[t].logsumexp(0) - scores[t, target])
+            with_pad.append(torch.logaddexp(scores[t].logsumexp(0), pad[t]) - scores[t, target])
+            if gap:
+                stay.append(stay_scores[t].logsumexp(0) - stay_scores[t, gap])
+    build.assert_same(output.location_loss, torch.stack(location).mean().float())
+    build.assert_same(output.stay_loss, (torch.stack(stay).sum() / len(location)).float())
+    build.assert_same(output.loss, output.location_loss + output.stay_loss)
+    assert len(stay) < len(location) and torch.stack(with_pad).mean() > output.location_loss
+
+
+def states_of(model: SamoeForNextLocation, visits: dict[str, torch.Tensor], array: torch.Tensor) -> torch.Tensor:
+    inputs = {name: value for name, value in visits.items() if name != "timestamps"}
+    return model.model(**inputs, location_features=as_features(array)).last_hidden_state
 
 
 def test_the_shares_of_a_released_array_do_not_matter(build: SimpleNamespace) -> None:

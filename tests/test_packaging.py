@@ -162,11 +162,10 @@ def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called == "torch.load" and name_of(path) == "hf_mobility/hub/convert.py":
-            assert "weights_only=True" in map(ast.unparse, node.keywords), (
-                "foreign checkpoints are opened as weights only"
-            )
-        elif called in {"eval", "exec", "compile", "__import__", "torch.load", "torch.save"}:
+        of_weights = called == "torch.load" and "weights_only=True" in map(ast.unparse, node.keywords)
+        if of_weights and name_of(path) == "hf_mobility/hub/convert.py":
+            continue  # checkpoints of the systems' authors
+        if called in {"eval", "exec", "compile", "__import__", "torch.load", "torch.save"}:
             faults.append(f"line {node.lineno}: {called}(...)")
         if called.endswith(("read_pickle", "to_pickle")):
             faults.append(f"line {node.lineno}: {called}(...)")

@@ -220,12 +220,14 @@ def _configure_codec(sizes: Sizes, values: dict[str, Any], prefix: str = "") -> 
 
 def _codec_sources(config: MstarCodecConfig, ours: str = "", theirs: str = "") -> Sources:
     quantizer, phi = f"{ours}quantiser", f"{theirs}quantizer.quant_resi"
-    count = len(config.cells_per_resolution)
+    cells: list[int] = config.cells_per_resolution  # type: ignore[assignment]
+    lengths: list[int] = config.level_lengths  # type: ignore[assignment]
+    count = len(cells)
     tables = {f"{ours}cell_embeddings.{k}": f"{theirs}spatial_embeddings.{count - 1 - k}" for k in range(count)}
     tables[f"{quantizer}.codebook"] = f"{theirs}quantizer.embedding"
     maps = {f"{ours}cell_head": f"{theirs}final_proj"}
     found: Sources = {}
-    for level in range(len(config.level_lengths) - 1):
+    for level in range(len(lengths) - 1):
         refiner = f"{quantizer}.refiners.{level}"
         maps[f"{refiner}.up_proj"] = f"{phi}.mlps.{level}.0"
         maps[f"{refiner}.down_proj"] = f"{phi}.mlps.{level}.2"
@@ -249,7 +251,7 @@ def _codec_positions(config: MstarCodecConfig, prefix: str = "") -> dict[str, to
 
 def _configure_mstar(sizes: Sizes, values: dict[str, Any]) -> MstarConfig:
     sizes.of("scale_ids", axes=1)
-    levels = sizes.tensors["scale_ids"].long().clamp(min=0).bincount().tolist()
+    levels = sizes.tensors["scale_ids"].unique(return_counts=True)[1].tolist()
     read = {
         "hidden_size": sizes.of("token_embed.weight")[0],
         "intermediate_size": sizes.of("blocks.0.ffn.0.weight")[0],

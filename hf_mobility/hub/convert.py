@@ -53,6 +53,8 @@ def convert(file: str | Path, system: str, *, num_attention_heads: int, **values
     """
     if system not in LAYOUTS:
         raise ValueError(f"unknown system {system!r}; choose one of {listing(LAYOUTS)}.")
+    if num_attention_heads < 1:
+        raise ValueError(f"num_attention_heads must be at least 1, got {num_attention_heads}.")
     path, layout = Path(file), LAYOUTS[system]
     known = {field.name for field in fields(layout.model.config_class)}
     if strange := sorted(set(values) - known):
@@ -60,10 +62,10 @@ def convert(file: str | Path, system: str, *, num_attention_heads: int, **values
     tensors = _read(path)
     try:
         config = layout.configure(Sizes(tensors, layout.title), {**values, "num_attention_heads": num_attention_heads})
-        model = layout.model(config)
-        sources, shapes = layout.sources(config), {name: value.shape for name, value in model.state_dict().items()}
+        sources = layout.sources(config)
         _check_names(tensors, layout, sources, config)
-        _check_shapes(tensors, sources, shapes)
+        model = layout.model(config)
+        _check_shapes(tensors, sources, {name: value.shape for name, value in model.state_dict().items()})
         _check_fixed(tensors, layout, config)
     except (ValueError, StrictDataclassError) as error:  # the latter wraps what a configuration refuses
         fault = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
@@ -92,7 +94,9 @@ def _read(path: Path) -> Tensors:
             content = content[name]
             break
     tensors = dict(content) if isinstance(content, Mapping) else {}
-    others = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    others = [
+        str(name) for name, value in tensors.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))
+    ]
     if not tensors or others:
         found = f"{_some(others)} are no tensors" if others else "there are no tensors"
         raise ValueError(

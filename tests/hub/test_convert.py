@@ -284,6 +284,8 @@ def test_arguments_that_fit_nothing_are_refused(tmp_path: Path) -> None:
         convert(file, "raw", num_attention_heads=2, hiden_size=16)
     with pytest.raises(ValueError, match=r"raw\.pt could not be converted: hidden_size must be divisible by"):
         convert(file, "raw", num_attention_heads=3)
+    with pytest.raises(ValueError, match="num_attention_heads must be at least 1, got 0"):
+        convert(file, "raw", num_attention_heads=0)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         convert(tmp_path / "none.pt", "raw", num_attention_heads=2)
 
@@ -300,7 +302,7 @@ class Opened:
 
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     trace, file = tmp_path / "ran", tmp_path / "evil.pt"
-    for write in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))):
+    for write in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))):
         write({"model": {"ln_head.bias": Opened(trace)}}, file)
         with pytest.raises(ValueError, match=r"evil\.pt could not be converted: it is damaged, or holds objects other"):
             convert(file, "raw", num_attention_heads=2)
@@ -320,6 +322,7 @@ def test_a_damaged_file_is_refused_in_one_sentence(name: str, content: bytes, tm
     [
         ({}, "there are no tensors in it"),
         ([torch.ones(2)], "there are no tensors in it"),
+        ({0: torch.ones(2)}, r"1 \(first 0\) are no tensors in it"),
         ({"epoch": 3, "weights": torch.ones(2)}, r"1 \(first epoch\) are no tensors in it, nor under model_state_dict"),
     ],
 )

@@ -111,7 +111,7 @@ def audit(
     from ..evaluation import audit as measure
 
     if train is None or held_out is None:
-        table = measure(files.visits_frame(data, **reading), min_people=min_users, seed=seed)
+        table = measure(files.visits_frame(data, **reading), min_users=min_users, seed=seed)
     else:
         tables = (_week_cells(path, city, reading) for path in (data, train, held_out))
         (made, _), (known, users), (other, _) = tables

@@ -7,7 +7,7 @@ A week is one row of L cells, -1 = unknown. Two forms are read: a list column of
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pandas as pd
 from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.grid import SquareGrid
 
-__all__ = ["WeekTable", "read_weeks"]
+__all__ = ["WeekTable", "is_hourly_table", "is_week_table", "read_weeks"]
 
 _SLOT_COLUMN = re.compile(r"(?:h|hour_?|slot_?)?(\d{1,4})", re.IGNORECASE)
 _USERS = ("user_id", "user", "uid")
@@ -61,6 +61,20 @@ class WeekTable:
             start=None if self.start is None else self.start[rows],
             extra=self.extra.iloc[np.arange(len(self))[rows]].reset_index(drop=True),
         )
+
+
+def is_week_table(names: Iterable[Any]) -> bool:
+    """Whether a table with columns of these names holds one week a row, which `read_weeks` reads: `cells`, or a column
+    of the first slot (`h0`, `h00`, `hour_0`, `slot0`, `0`, ...) and none of times."""
+    names = {str(name) for name in names}
+    slots = [match for match in map(_SLOT_COLUMN.fullmatch, names) if match]
+    return "cells" in names or ("time" not in names and any(int(match[1]) == 0 for match in slots))
+
+
+def is_hourly_table(names: Iterable[Any]) -> bool:
+    """Whether a table with columns of these names holds one hour of a week a row, as generated weeks do."""
+    names = set(names)
+    return names >= {"trajectory_id", "slot", "cell"} and "user_id" not in names
 
 
 def read_weeks(

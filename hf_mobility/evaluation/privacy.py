@@ -16,7 +16,7 @@ from scipy import sparse
 from ..data.frames import validate_visits
 from ..data.io.exports import week_matrix
 from ..data.week_arrays import check_weeks
-from ..tokenization.errors import DataError
+from ..tokenization.errors import DataError, renamed_argument
 from ..tokenization.weeks import home_and_work
 from .fidelity import hide_hours
 from .fidelity_movement import copied_share, nearest_overlap
@@ -29,6 +29,7 @@ POINTS = (2, 3, 4)
 PHONE_USERS = {2: 0.5, 4: 0.95}
 
 
+@renamed_argument("min_people", "min_users")
 def audit(
     data: Any,
     *,
@@ -36,7 +37,7 @@ def audit(
     held_out: Any = None,
     train_users: Any = None,
     slots_per_day: int = 24,
-    min_people: int = 5,
+    min_users: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Measure what could be learned about single people.
@@ -48,7 +49,7 @@ def audit(
         train, held_out: for weeks: (M, L) that the generator was fitted on, and (H, L) real weeks of other people.
         train_users: (M,) whose the training weeks are; by default each is another person's.
         slots_per_day: of weeks; column 0 is midnight of a Monday.
-        min_people: for visits: locations with fewer people count as rare (k of k-anonymity).
+        min_users: for visits: locations with fewer users count as rare (k of k-anonymity).
         seed: of every draw.
 
     Returns:
@@ -61,16 +62,16 @@ def audit(
         ties counting half. Pairs: share of the weeks whose home and work (`home_and_work`) are together
         those of exactly one training person. Each of them beside the same of the held-out weeks.
 
-        For visits. Rare locations: share of the locations with fewer than `min_people` people, and of the people who
+        For visits. Rare locations: share of the locations with fewer than `min_users` people, and of the people who
         were at one. Unicity: share of at most 1,000 people whom 2, 3 and 4 random points of theirs (location and UTC
         hour) single out among all people; people with fewer points are left out.
 
     Raises:
         DataError: faulty weeks or visits.
-        ValueError: weeks without `train` or `held_out`, visits with them, min_people below 2.
+        ValueError: weeks without `train` or `held_out`, visits with them, min_users below 2.
     """
-    if min_people < 2:
-        raise ValueError(f"min_people must be at least 2, not {min_people}.")
+    if min_users < 2:
+        raise ValueError(f"min_users must be at least 2, not {min_users}.")
     is_long = isinstance(data, pd.DataFrame) and {"trajectory_id", "slot", "cell"} <= set(data.columns)
     if is_long or (hasattr(data, "ndim") and data.ndim == 2 and not isinstance(data, pd.DataFrame)):
         if train is None or held_out is None:
@@ -79,7 +80,7 @@ def audit(
         return _audit_weeks(cells, train, held_out, users=train_users, slots_per_day=slots_per_day, seed=seed)
     if train is not None or held_out is not None or train_users is not None:
         raise ValueError("train, held_out and train_users belong to weeks; a table of visits is audited alone.")
-    return _audit_visits(data, min_people=min_people, seed=seed)
+    return _audit_visits(data, min_users=min_users, seed=seed)
 
 
 def nearest_distance(weeks: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -162,18 +163,18 @@ def _audit_weeks(
     return _finished(table)
 
 
-def _audit_visits(visits: Any, *, min_people: int, seed: int) -> pd.DataFrame:
+def _audit_visits(visits: Any, *, min_users: int, seed: int) -> pd.DataFrame:
     frame = validate_visits(visits)
     if "location_id" not in frame:
         raise DataError("Column 'location_id' is missing; give each row a place or a cell (see assign_cells).")
     user, users = pd.factorize(frame["user_id"])
     place, places = pd.factorize(frame["location_id"])
     people = np.bincount(np.unique(np.stack([place, user], axis=1), axis=0)[:, 0])
-    rare = people < min_people
+    rare = people < min_users
     exposed = len(np.unique(user[rare[place]])) / len(users)
     none = "k-anonymous data"
-    few = f"{rare.sum():,} of {len(places):,} locations were visited by fewer than {min_people} people"
-    who = f"{_percent(exposed)} of {len(users):,} people were at a location of fewer than {min_people} people"
+    few = f"{rare.sum():,} of {len(places):,} locations were visited by fewer than {min_users} people"
+    who = f"{_percent(exposed)} of {len(users):,} people were at a location of fewer than {min_users} people"
     rows: list[tuple[str, float, float, str, str]] = [
         ("rare locations", float(rare.mean()), 0.0, none, few),
         ("people at rare locations", exposed, 0.0, none, who),

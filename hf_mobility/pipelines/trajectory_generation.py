@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.weeks import WeekTable, read_weeks
+from ..data.weeks import WeekTable, is_week_table, read_weeks
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..tokenization.errors import DataError, renamed_argument
 from ..tokenization.tables import open_table
@@ -238,7 +238,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
             return self.tokenizer.weeks(weeks, **columns)
         user_id = columns.get("user_id", "user_id")
         found, read = open_table(weeks, {"user_id": user_id})
-        if {"cells", "h0", "hour_0", "slot_0"} & set(found):
+        if is_week_table(found):
             table = read_weeks(read(found), user_id=columns.get("user_id"))
             return _dated(table, self.tokenizer.as_cells(table.cells))
         if {columns.get(name, name) for name in ("slot", "cell")} & set(found):

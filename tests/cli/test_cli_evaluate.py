@@ -84,7 +84,7 @@ def test_weeks_of_another_city_are_told_by_their_homes(generator: Path, tmp_path
 
 def test_audit_of_visits_is_the_verbs(town: SimpleNamespace, tmp_path: Path) -> None:
     result = call("audit", town.visits, "--min-users", 3, "-o", tmp_path / "audit.parquet")
-    expected = audit(town.frame, min_people=3)
+    expected = audit(town.frame, min_users=3)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "audit.parquet"), expected)
     assert result.output.splitlines()[: len(expected)] == expected["sentence"].tolist()
 

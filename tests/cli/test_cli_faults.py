@@ -50,7 +50,7 @@ def test_faults_of_data_and_arguments_are_one_sentence_and_exit_code_1(
         "must be at least 1": ("generate", generator, "-n", 0, *out),
         "needs a RawModel": ("embed", town.samoe, town.visits, *out),
         "one city at a time": ("train", *[town.visits] * 2, "--timezone", ZONE, "--system", "raw", "-o", tmp_path),
-        "min_people must be": ("audit", town.visits, "--min-users", 1),
+        "min_users must be at least 2, not 1. (Here: --min-users.)": ("audit", town.visits, "--min-users", 1),
         "knows the city that it was trained in": (
             *("evaluate", generator, town.visits, "--city", town.visits, "--timezone", ZONE),
         ),

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from hf_mobility.data import DataError, SquareGrid, simulate_city
 from hf_mobility.data.splits import split_by_sequence, split_by_user, split_weeks_by_user
-from hf_mobility.data.weeks import read_weeks
+from hf_mobility.data.io.records import as_records
+from hf_mobility.data.weeks import is_hourly_table, is_week_table, read_weeks
 
 DATA = Path(os.environ.get("HF_MOBILITY_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 CELLS = np.array([[0, 1, -1, 5], [2, 2, 2, 2], [8, -1, -1, 0]])
@@ -76,6 +77,20 @@ def test_one_column_per_slot_in_any_order(tmp_path: Path, names: str, suffix: st
     assert np.array_equal(table.cells, CELLS) and table.user_id.tolist() == ["a", "b", "b"]
     assert table.start is None and table.grid is None and table.extra.shape == (3, 0)
     pd.testing.assert_frame_equal(frame, before)
+
+
+@pytest.mark.parametrize("names", ["h{}", "H{}", "h{:02}", "hour_{}", "hour{}", "slot_{}", "slot{}", "{}"])
+def test_what_read_weeks_reads_is_told_by_the_names_of_the_columns(names: str) -> None:
+    frame = pd.DataFrame(CELLS, columns=[names.format(i) for i in range(4)])
+    assert is_week_table(frame.columns) and np.array_equal(as_records(frame).cells, read_weeks(frame).cells)
+    assert not is_week_table([*frame.columns, "time"]) and not is_week_table(frame.columns[1:])
+
+
+def test_weeks_are_one_row_a_week_or_one_row_an_hour_of_no_known_user() -> None:
+    assert is_week_table(["user_id", "cells"]) and not is_hourly_table(["user_id", "cells"])
+    hours = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]
+    assert is_hourly_table(hours) and not is_week_table(hours)
+    assert not is_hourly_table([*hours, "user_id"]) and not is_hourly_table(["slot", "cell"])
 
 
 def test_the_coordinates_of_cells_come_from_a_second_table() -> None:

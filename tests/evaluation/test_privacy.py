@@ -92,11 +92,13 @@ ROWS = [(1, "a", 0), (1, "b", 1), (1, "c", 2), (2, "a", 0), (2, "b", 1), (2, "c"
 
 
 def test_rare_locations_and_who_was_there_are_counted() -> None:
-    found = values(audit(visits([*ROWS, (3, "d", 9)]), min_people=3))
+    found = values(audit(visits([*ROWS, (3, "d", 9)]), min_users=3))
     assert found["rare locations"] == (3 / 4, 0.0)  # a has three people; b, c and d fewer
     assert found["people at rare locations"] == (1.0, 0.0)
-    found = values(audit(visits(ROWS), min_people=2))
+    found = values(audit(visits(ROWS), min_users=2))
     assert found["rare locations"] == (0.0, 0.0)
+    with pytest.warns(FutureWarning, match="min_people is now min_users"):
+        assert values(audit(visits(ROWS), min_people=2)) == found
 
 
 def test_points_single_out_whom_nobody_else_shares_them_with() -> None:
@@ -142,7 +144,7 @@ def test_requests_that_make_no_sense_are_answered_by_one_sentence() -> None:
     with pytest.raises(ValueError, match="belong to weeks"):
         audit(visits(ROWS), held_out=REAL)
     with pytest.raises(ValueError, match="at least 2"):
-        audit(visits(ROWS), min_people=1)
+        audit(visits(ROWS), min_users=1)
     with pytest.raises(DataError, match="24 are needed"):
         audit(MADE[:, :12], train=TRAIN, held_out=REAL)
     with pytest.raises(DataError, match="one person for each of the 4 weeks"):

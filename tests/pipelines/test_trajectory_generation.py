@@ -230,6 +230,9 @@ def test_week_tables_and_frames_of_hours_are_completed_as_their_cells(
     files = [tmp_path / "weeks.parquet", str(tmp_path / "weeks.csv"), pa.Table.from_pandas(wide)]
     for weeks in (listed, read_weeks(wide), *files):
         pd.testing.assert_frame_equal(pipe.complete(weeks), table)
+    for name in ("h{:02}", "H{}", "hour{}", "slot{}", "{}"):
+        other = wide.rename(columns={f"h{hour}": name.format(hour) for hour in range(168)})
+        pd.testing.assert_frame_equal(pipe.complete(other), table)
     renamed = listed.rename(columns={"user_id": "uid"})
     pd.testing.assert_frame_equal(pipe.complete(renamed, user_id="uid"), table)
     hours = pd.DataFrame(

@@ -6,7 +6,6 @@ are turned into a frame here. Generated weeks (`trajectory_id`, `slot`, `cell`) 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,12 @@ import pandas as pd
 from ...tokenization.errors import DataError
 from ...tokenization.tables import numbers_where_exact
 from ..frames import validate_visits
-from ..weeks import WeekTable, read_weeks
+from ..weeks import WeekTable, is_hourly_table, is_week_table, read_weeks
 
-__all__ = ["GEO", "OpenedTable", "as_records", "column_names", "is_week_table", "name_of", "open_table"]
+__all__ = ["GEO", "OpenedTable", "as_records", "column_names", "name_of", "open_table"]
 
 GEO = ".geoparquet"
-_GENERATED = {"trajectory_id", "slot", "cell"}
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
-_FIRST_SLOT = re.compile(r"(?:h|hour_?|slot_?)?0", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def open_table(
         DataError: a separator for another file than CSV, or times of another format.
     """
     names = column_names(source, sep=sep or ",")
-    if "user_id" not in columns and names >= _GENERATED and "user_id" not in names:
+    if "user_id" not in columns and is_hourly_table(names):
         columns = {**columns, "user_id": "trajectory_id"}
     time = columns.get("time", "time")
     if isinstance(source, (str, Path)):
@@ -96,11 +93,6 @@ def open_table(
     if time_format is not None:
         source = _with_times(source, time, time_format)
     return OpenedTable(source, columns)
-
-
-def is_week_table(names: set[str]) -> bool:
-    """Whether these are the columns of what `read_weeks` reads."""
-    return "cells" in names or ("time" not in names and any(_FIRST_SLOT.fullmatch(str(name)) for name in names))
 
 
 def column_names(source: Any, *, sep: str = ",") -> set[str]:

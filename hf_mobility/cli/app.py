@@ -23,6 +23,7 @@ from .evaluate import audit, evaluate
 from .predict import embed, forecast, generate, predict
 from .prepare import prepare
 from .push import info, push
+from .reading import with_reading
 from .train import adapt, train
 
 app = typer.Typer(
@@ -78,7 +79,7 @@ def _as_options(sentence: str, function: Callable[..., None]) -> str:
 
 
 for _function in COMMANDS:
-    app.command()(_in_one_sentence(_function))
+    app.command()(_in_one_sentence(with_reading(_function)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import typer
 from . import files
 from .options import (
     BatchSize,
-    Columns,
     Device,
     FillHours,
     MaybeOutput,
@@ -19,10 +18,11 @@ from .options import (
     NewCity,
     Records,
     Seed,
-    Sep,
-    TimeFormat,
-    Timezone,
+    check_counting,
 )
+from .reading import Reading
+
+_FOR_DATA = {"min_users": ["visits"], "city": ["weeks"]}
 
 
 def evaluate(
@@ -41,10 +41,8 @@ def evaluate(
     ] = None,
     device: Device = None,
     batch_size: BatchSize = None,
-    timezone: Timezone = None,
-    column: Columns = [],  # noqa: B006
-    sep: Sep = None,
-    time_format: TimeFormat = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Evaluate a model on records that it was not trained on, baselines first.
 
@@ -56,20 +54,20 @@ def evaluate(
     hf-mobility evaluate my-raw points.parquet -o results.csv
     """
     files.check_output(output)
-    files.check_inputs(data, city)
+    reading.check(data, city)
     from ..checkpoints.evaluate import evaluate_checkpoint
     from ..training.fit import check_device
 
     check_device(device)
     table = evaluate_checkpoint(
         model,
-        files.records(data, timezone=timezone, column=column, sep=sep, time_format=time_format),
-        city=files.read_city(city, timezone=timezone, column=column, sep=sep),
+        reading.records(data),
+        city=reading.city(city),
         test_fraction=test_fraction,
         min_known=min_known,
         fill_hours=fill_hours,
         seed=seed,
-        timezone=timezone,
+        timezone=reading.timezone,
         device=device,
         batch_size=batch_size,
     )
@@ -89,13 +87,12 @@ def audit(
     held_out: Annotated[Path | None, typer.Option(help="Weeks or visits of other real users.")] = None,
     city: Annotated[str | None, typer.Option(help="Generator whose grid turns visits into weeks.")] = None,
     min_users: Annotated[
-        int, typer.Option("--min-users", "--min-people", help="Places with fewer users count as rare.")
-    ] = 5,
+        int | None,
+        typer.Option("--min-users", "--min-people", help="Places with fewer users count as rare.", show_default="5"),
+    ] = None,
     seed: Seed = 0,
-    timezone: Timezone = None,
-    column: Columns = [],  # noqa: B006
-    sep: Sep = None,
-    time_format: TimeFormat = None,
+    *,
+    reading: Reading,
 ) -> None:
     """What visits, or generated weeks, give away about single users.
 
@@ -104,16 +101,16 @@ def audit(
     hf-mobility audit weeks.parquet --train train.parquet --held-out others.parquet --city checkpoints/mstar-small
     """
     files.check_output(output)
-    files.check_inputs(data, train, held_out)
-    reading: dict[str, Any] = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}
-    if (train is None) != (held_out is None) or (train is None and files.holds_weeks(data)):
+    reading.check(data, train, held_out)
+    if (train is None) != (held_out is None) or (train is None and reading.holds_weeks(data)):
         raise typer.BadParameter("weeks are compared with others: give both --train and --held-out")
+    check_counting({"min_users": min_users, "city": city}, _FOR_DATA, "visits" if train is None else "weeks")
     from ..evaluation import audit as measure
 
     if train is None or held_out is None:
-        table = measure(files.visits_frame(data, **reading), min_users=min_users, seed=seed)
+        table = measure(reading.visits(data), min_users=5 if min_users is None else min_users, seed=seed)
     else:
-        tables = (_week_cells(path, city, reading) for path in (data, train, held_out))
+        tables = (_weeks(path, city, reading) for path in (data, train, held_out))
         (made, _), (known, users), (other, _) = tables
         table = measure(made, train=known, held_out=other, train_users=users, seed=seed)
     for sentence in table["sentence"]:
@@ -123,18 +120,15 @@ def audit(
         files.done(f"{len(table)} measures", output)
 
 
-def _week_cells(path: Path, city: str | None, reading: dict[str, Any]) -> tuple[Any, Any]:
-    """(N, L) cells and the (N,) users, or None: generated weeks, a table of weeks, or visits with the city's grid."""
+def _weeks(path: Path, city: str | None, reading: Reading) -> tuple[Any, Any]:
+    """(N, L) cells and the (N,) users, or None: of weeks, or of visits with the city's grid."""
+    if reading.holds_weeks(path):
+        table = reading.weeks(path)
+        return table.cells, table.user_id
+    if city is None:
+        raise typer.BadParameter(f"{path.name} holds no weeks; give the generator whose grid makes some as --city")
     from ..data.cutting import weeks_on
-    from ..data.io.exports import week_matrix
-    from ..data.weeks import WeekTable, read_weeks
     from ..tokenization.tokenization_mstar import MstarTokenizer
 
-    if files.holds_weeks(path):
-        return week_matrix(files.read_frame(path))[1], None
-    data = files.records(path, **reading) if city is not None else read_weeks(files.read_frame(path))
-    if isinstance(data, WeekTable):
-        return data.cells, data.user_id
-    frame = files.visits_frame(path, **reading)
-    cells, users, _ = weeks_on(MstarTokenizer.from_pretrained(str(city)), frame)
+    cells, users, _ = weeks_on(MstarTokenizer.from_pretrained(city), reading.visits(path))
     return cells, users

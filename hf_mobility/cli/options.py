@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,12 +18,9 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="File to write, by 
 MaybeOutput = Annotated[Path | None, typer.Option("--output", "-o", help="File to write as well; - is stdout (CSV).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")]
 
-Timezone = Annotated[str | None, typer.Option(help="IANA name, for naive times and for a new city.")]
-Columns = Annotated[list[str], typer.Option("--column", metavar="ROLE=NAME", help="A column's name in the file.")]
-Sep = Annotated[str | None, typer.Option(help="Separator of a CSV file; a comma by default.")]
-TimeFormat = Annotated[str | None, typer.Option(help="Format of the times in a CSV file, as in '%d.%m.%Y %H:%M'.")]
-
-Bounds = Annotated[str | None, typer.Option(metavar="S,W,N,E", help="Edges in degrees; a box around a city.")]
+Bounds = Annotated[
+    str | None, typer.Option(metavar="S,W,N,E", help="Box of the city: south,west,north,east in degrees.")
+]
 OldBox = Annotated[str | None, typer.Option("--box", hidden=True)]
 CellKm = Annotated[float | None, typer.Option(help="Side of a square cell in km.")]
 Coverage = Annotated[float | None, typer.Option(help="Central share of the records that the box must hold, e.g. 0.99.")]
@@ -30,8 +28,8 @@ MinKnown = Annotated[float | None, typer.Option(help="Least share of known hours
 FillHours = Annotated[float | None, typer.Option(help="Fill gaps of at most so many hours in one and the same cell.")]
 
 TestFraction = Annotated[float, typer.Option(help="Left out, for `evaluate` with the same fraction and seed.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default what the verb of the library takes.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; train takes the GPU by default, all else the CPU.")]
 BatchSize = Annotated[int | None, typer.Option(help="Rows that the model reads at one time.")]
 
 Reader = Literal["table", "tsmc2014", "tist2015", "gowalla", "yjmob100k", "geolife", "cabspotting"]
@@ -39,3 +37,21 @@ System = Literal["samoe", "mstar-codec", "mstar", "raw"]
 Strength = Literal["auto", "none", "weak", "strong"]
 Unknown = Literal["error", "nearest", "drop"]
 Pooling = Literal["sum", "mean", "log"]
+
+
+def check_counting(given: Mapping[str, Any], counts_for: Mapping[str, Sequence[str]], case: str) -> None:
+    """Refuse an option that would be ignored.
+
+    Args:
+        given: parameter -> its value; None, False or nothing in a list where the option was not given.
+        counts_for: parameter -> the cases that it is for.
+        case: that of this call.
+
+    Raises:
+        typer.BadParameter: naming the option and its cases.
+    """
+    for name, cases in counts_for.items():
+        absent = given[name] is None or given[name] is False or given[name] == []
+        if not absent and case not in cases:
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{option} is for {' or '.join(cases)}, not for {case}")

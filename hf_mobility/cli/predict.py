@@ -11,7 +11,6 @@ from . import files
 from .options import (
     BatchSize,
     CellKm,
-    Columns,
     Device,
     Model,
     NewCity,
@@ -19,12 +18,14 @@ from .options import (
     Points,
     Pooling,
     Seed,
-    Sep,
-    TimeFormat,
-    Timezone,
     Unknown,
     Visits,
+    check_counting,
 )
+from .reading import Reading
+
+_FOR_SYSTEMS = {"top_k": ["SAMoE"], "unknown": ["SAMoE"], "horizon": ["RAW"]}
+_FOR_REGIONS = {"pooling": ["regions (--regions, --cell-km)"], "min_users": ["regions (--regions, --cell-km)"]}
 
 
 def predict(
@@ -34,13 +35,13 @@ def predict(
     top_k: Annotated[int | None, typer.Option(help="SAMoE: places per user.", show_default="5")] = None,
     horizon: Annotated[str | None, typer.Option(help="RAW: hours ahead, or as in 90min.", show_default="2")] = None,
     city: NewCity = None,
-    unknown: Annotated[Unknown, typer.Option(help="SAMoE: places that the city does not list.")] = "error",
+    unknown: Annotated[
+        Unknown | None, typer.Option(help="SAMoE: places that the city does not list.", show_default="error")
+    ] = None,
     device: Device = None,
     batch_size: BatchSize = None,
-    timezone: Timezone = None,
-    column: Columns = [],  # noqa: B006
-    sep: Sep = None,
-    time_format: TimeFormat = None,
+    *,
+    reading: Reading,
 ) -> None:
     """The next place of every user (SAMoE), or their positions in the next hours (RAW).
 
@@ -49,26 +50,24 @@ def predict(
     hf-mobility predict checkpoints/samoe-small visits.csv --city visits.csv --timezone Europe/Paris -o -
     hf-mobility predict checkpoints/raw-small points.parquet --horizon 2 -o positions.parquet
     """
-    _check(output, device, records, city)
+    _check(output, device)
+    reading.check(records, city)
     from ..checkpoints.evaluate import kind_of
 
-    kind = kind_of(model)
-    wrong = ("--top-k", top_k) if kind == "mobility_raw" else ("--horizon", horizon)
-    if wrong[1] is not None:
-        raise ValueError(f"{wrong[0]} is not for a {kind}: --top-k is for SAMoE, --horizon for RAW.")
+    system = "RAW" if kind_of(model) == "mobility_raw" else "SAMoE"
+    check_counting({"top_k": top_k, "unknown": unknown, "horizon": horizon}, _FOR_SYSTEMS, system)
     verb: dict[str, Any]
-    if kind == "mobility_raw":
+    if system == "RAW":
         from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline as Pipeline
 
         verb = {"horizon": _hours(horizon or "2")}
     else:
         from ..pipelines.next_location import NextLocationPipeline as Pipeline  # type: ignore[assignment]
 
-        verb = {"top_k": 5 if top_k is None else top_k, "unknown": unknown}
-    place = files.read_city(city, timezone=timezone, column=column, sep=sep)
+        verb = {"top_k": 5 if top_k is None else top_k, "unknown": unknown or "error"}
+    place = reading.city(city)
     pipe = Pipeline.from_pretrained(model, city=place, device=device, batch_size=batch_size)
-    table = files.records(records, timezone=timezone, column=column, sep=sep, time_format=time_format)
-    made = pipe.predict(table, timezone=timezone, progress=files.bars(), **verb)
+    made = pipe.predict(reading.records(records), timezone=reading.timezone, progress=files.bars(), **verb)
     files.write_frame(made, output)
     files.done(f"{len(made):,} rows for {made['user_id'].nunique():,} users", output)
 
@@ -82,23 +81,22 @@ def forecast(
     unknown: Annotated[Unknown, typer.Option(help="Places that the city does not list.")] = "error",
     device: Device = None,
     batch_size: BatchSize = None,
-    timezone: Timezone = None,
-    column: Columns = [],  # noqa: B006
-    sep: Sep = None,
-    time_format: TimeFormat = None,
+    *,
+    reading: Reading,
 ) -> None:
     """The next visits of every user, one after the other: where, and when they begin (SAMoE).
 
     \b
     hf-mobility forecast my-city visits.parquet --steps 3 -o visits-ahead.csv
     """
-    _check(output, device, visits, city)
+    _check(output, device)
+    reading.check(visits, city)
     from ..pipelines.next_location import NextLocationPipeline
 
-    place = files.read_city(city, timezone=timezone, column=column, sep=sep)
+    place = reading.city(city)
     pipe = NextLocationPipeline.from_pretrained(model, city=place, device=device, batch_size=batch_size)
-    table = files.records(visits, timezone=timezone, column=column, sep=sep, time_format=time_format)
-    made = pipe.forecast(table, steps=steps, unknown=unknown, timezone=timezone, progress=files.bars())
+    options: dict[str, Any] = {"steps": steps, "unknown": unknown, "timezone": reading.timezone}
+    made = pipe.forecast(reading.records(visits), **options, progress=files.bars())
     files.write_frame(made, output)
     files.done(f"{len(made):,} visits of {made['user_id'].nunique():,} users", output)
 
@@ -106,7 +104,7 @@ def forecast(
 def generate(
     model: Model,
     output: Output,
-    number: Annotated[int, typer.Option("--number", "-n", help="Weeks.")] = 1000,
+    number: Annotated[int, typer.Option("--number", "-n", help="Number of weeks to generate.")] = 1000,
     start: Annotated[str, typer.Option(help="Local date of the first hour.")] = "2024-01-01",
     device: Device = None,
     batch_size: BatchSize = None,
@@ -133,16 +131,18 @@ def embed(
     regions: Annotated[Path | None, typer.Option(help="GeoJSON: embed regions instead of users.")] = None,
     cell_km: CellKm = None,
     cell_metres: Annotated[float | None, typer.Option(hidden=True)] = None,
-    pooling: Annotated[Pooling, typer.Option(help="Of the users of a region.")] = "sum",
-    min_users: Annotated[int, typer.Option(help="Regions with fewer users are left out.")] = 5,
+    pooling: Annotated[
+        Pooling | None, typer.Option(help="How the users of a region are combined.", show_default="sum")
+    ] = None,
+    min_users: Annotated[
+        int | None, typer.Option(help="Regions with fewer users are left out.", show_default="5")
+    ] = None,
     start: Annotated[str | None, typer.Option(help="First day that is read, as in 2024-01-01.")] = None,
     end: Annotated[str | None, typer.Option(help="First day that is no longer read.")] = None,
     device: Device = None,
     batch_size: BatchSize = None,
-    timezone: Timezone = None,
-    column: Columns = [],  # noqa: B006
-    sep: Sep = None,
-    time_format: TimeFormat = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Vectors of users, or of regions (with --regions or --cell-km) by who was there (RAW).
 
@@ -153,29 +153,34 @@ def embed(
     side = cell_km if cell_metres is None else cell_metres / 1000
     if regions is not None and side is not None:
         raise typer.BadParameter("give either --regions or --cell-km")
-    _check(output, device, points, regions)
+    how = {"pooling": pooling, "min_users": min_users}
+    if regions is None and side is None:
+        check_counting(how, _FOR_REGIONS, "users")
+    _check(output, device)
+    files.check_inputs(regions)
+    reading.check(points)
     from ..pipelines.embedding import MobilityEmbeddingPipeline
     from ..tokenization.grid import SquareGrid
 
     pipe = MobilityEmbeddingPipeline.from_pretrained(model, device=device, batch_size=batch_size)
-    reading: dict[str, Any] = {"timezone": timezone, "column": column, "sep": sep, "time_format": time_format}
     days: dict[str, Any] = {"start": start, "end": end, "progress": files.bars()}
     if regions is None and side is None:
-        table = pipe.embed_users(files.records(points, **reading), timezone=timezone, **days)
+        table = pipe.embed_users(reading.records(points), timezone=reading.timezone, **days)
     else:
-        frame = files.visits_frame(points, **reading)
+        frame = reading.visits(points)
         where: Any = regions
         if side is not None:
             where = SquareGrid.around(frame["lat"], frame["lon"], cell_km=side)
-        table = pipe.embed_regions(frame, where, pooling=pooling, min_users=min_users, **days)
+        table = pipe.embed_regions(
+            frame, where, pooling=pooling or "sum", min_users=5 if min_users is None else min_users, **days
+        )
     files.write_frame(table, output)
     files.done(f"{len(table):,} vectors", output)
 
 
-def _check(output: Path, device: str | None, *inputs: Path | None) -> None:
+def _check(output: Path, device: str | None) -> None:
     """What can be wrong before a model is loaded."""
     files.check_output(output)
-    files.check_inputs(*inputs)
     if device is not None:
         from ..training.fit import check_device
 

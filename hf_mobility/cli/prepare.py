@@ -8,32 +8,57 @@ from typing import Annotated, Any
 import typer
 
 from . import files
-from .options import Bounds, CellKm, Columns, OldBox, Output, Reader, Seed, Sep, TimeFormat, Timezone
+from .options import Bounds, CellKm, OldBox, Output, Reader, check_counting
+from .reading import Reading
 
 CHECKINS = ("tsmc2014", "tist2015", "gowalla")
 GPS = ("geolife", "cabspotting")
+START = "2024-01-01"
+_SIMULATION: dict[str, Any] = {"num_days": 56, "observe": 1.0, "seed": 0, "start": START}
+
+
+def _readers(*names: str) -> tuple[str, ...]:
+    return tuple(f"--reader {name}" for name in names)
+
+
+_COUNTS_FOR = {  # the other options are for all
+    "places": _readers("tist2015"),
+    "anchor": _readers("yjmob100k"),
+    "bounds": _readers(*CHECKINS),
+    "points": _readers(*GPS),
+    "cell_km": _readers(*GPS),
+    "start": (*_readers("yjmob100k"), "--simulate"),
+    **dict.fromkeys(("days", "observe", "card", "seed"), ("--simulate",)),
+    "timezone": (*_readers("table"), "--simulate"),
+    **dict.fromkeys(("column", "sep", "time_format"), _readers("table")),
+}
 
 
 def prepare(
     output: Output,
     source: Annotated[Path | None, typer.Argument(help="File (or folder of a GPS set) to read.")] = None,
-    reader: Annotated[Reader, typer.Option(help="Public format of the source.")] = "table",
+    reader: Annotated[Reader | None, typer.Option(help="Public format of the source.", show_default="table")] = None,
     places: Annotated[Path | None, typer.Option(help="Second file of tist2015: the POIs.")] = None,
     bounds: Bounds = None,
     box: OldBox = None,
-    anchor: Annotated[str | None, typer.Option(metavar="LAT,LON", help="Of yjmob100k, whose place is hidden.")] = None,
-    start: Annotated[str, typer.Option(help="First day of yjmob100k or of a simulation.")] = "2024-01-01",
+    anchor: Annotated[
+        str | None,
+        typer.Option(metavar="LAT,LON", help="Where to place the yjmob100k grid, whose true position is secret."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="First day of yjmob100k or of a simulation.", show_default=START)
+    ] = None,
     points: Annotated[bool, typer.Option("--points", help="Keep GPS points as they are; else stays in cells.")] = False,
     cell_km: CellKm = None,
     simulate: Annotated[int | None, typer.Option(metavar="USERS", help="Simulate a city instead of reading.")] = None,
-    days: Annotated[int, typer.Option(help="Of a simulation.")] = 56,
-    observe: Annotated[float, typer.Option(help="Share of simulated visits that are kept.")] = 1.0,
+    days: Annotated[int | None, typer.Option(help="Days to simulate.", show_default="56")] = None,
+    observe: Annotated[
+        float | None, typer.Option(help="Share of simulated visits that are kept.", show_default="1.0")
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="Where to write a dataset card of a simulation.")] = None,
-    seed: Seed = 0,
-    timezone: Timezone = None,
-    column: Columns = [],  # noqa: B006
-    sep: Sep = None,
-    time_format: TimeFormat = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of a simulation.", show_default="0")] = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Public formats, tables or a simulation -> one checked table of visits.
 
@@ -43,52 +68,48 @@ def prepare(
     hf-mobility prepare Geolife/Data --reader geolife -o beijing.parquet --cell-km 0.5
     hf-mobility prepare --simulate 200 --days 28 --seed 1 -o simville.parquet --card README.md
     """
-    edges = files.bounds_of(bounds, box)
-    if (source is None) == (simulate is None):
-        raise typer.BadParameter("give either a source to read or --simulate USERS")
-    if card is not None and simulate is None:
-        raise typer.BadParameter("--card describes a simulation; give --simulate USERS as well")
+    if (source is None) == (simulate is None) or (source is None and reader):
+        raise typer.BadParameter("give either a source to read, and its --reader, or --simulate USERS")
+    edges, form = files.bounds_of(bounds, box), reader or "table"
+    given: dict[str, Any] = {"places": places, "anchor": anchor, "bounds": edges, "points": points}
+    given |= {"cell_km": cell_km, "start": start, "card": card, "days": days, "observe": observe, "seed": seed}
+    check_counting(given | vars(reading), _COUNTS_FOR, "--simulate" if source is None else f"--reader {form}")
     files.check_output(output)
     if simulate is not None:
-        zone = {"timezone": timezone} if timezone else {}
-        frame = _simulated(simulate, card, num_days=days, seed=seed, observe=observe, start=start, **zone)
+        asked = {"num_days": days, "observe": observe, "seed": seed, "start": start, "timezone": reading.timezone}
+        options = _SIMULATION | {name: value for name, value in asked.items() if value is not None}
+        frame = _simulated(simulate, card, **options)
     elif source is not None:
-        given = {"--places": places, "--bounds": edges, "--anchor": anchor, "--cell-km": cell_km, "--column": column}
-        given |= {"--sep": sep, "--time-format": time_format}
-        _check_reader(reader, given, points=points)
-        files.check_inputs(source, places)
-        if reader == "table":
-            frame = _table(source, timezone=timezone, column=column, sep=sep, time_format=time_format)
-        elif reader in GPS:
-            frame = _gps(source, reader, cell_km=None if points else cell_km or 0.5)
+        _check_needed(form, given)
+        reading.check(source)
+        files.check_inputs(places)
+        if form == "table":
+            frame = _table(source, reading)
+        elif form in GPS:
+            frame = _gps(source, form, cell_km=None if points else cell_km or 0.5)
         else:
-            frame = _public(source, reader, places=places, bounds=edges, anchor=anchor, start=start)
+            frame = _public(source, form, places=places, bounds=edges, anchor=anchor, start=start or START)
     files.write_frame(frame, output)
     rejected = frame.attrs.get("read_report", {}).get("rejected")
     left_out = f"; left out: {rejected}" if rejected else ""
     files.done(f"{len(frame):,} rows of {frame['user_id'].nunique():,} users{left_out}", output)
 
 
-def _check_reader(reader: str, given: dict[str, Any], *, points: bool) -> None:
-    """Which options belong to which format."""
-    owners = {"--places": ("tist2015",), "--anchor": ("yjmob100k",), "--bounds": CHECKINS, "--cell-km": GPS}
-    owners |= dict.fromkeys(("--column", "--sep", "--time-format"), ("table",))
-    for option, readers in owners.items():
-        if given[option] and reader not in readers:
-            raise typer.BadParameter(f"{option} is for --reader {' or '.join(readers)}, not for --reader {reader}")
-    for option, needing in (("--places", "tist2015"), ("--anchor", "yjmob100k")):
-        if not given[option] and reader == needing:
-            raise typer.BadParameter(f"--reader {needing} needs {option}")
-    if points and (reader not in GPS or given["--cell-km"]):
-        raise typer.BadParameter(f"--points keeps the points of --reader {' or '.join(GPS)}, without --cell-km")
+def _check_needed(form: str, given: dict[str, Any]) -> None:
+    """What a format cannot be read without, and what it cannot be read with."""
+    for option, needing in (("places", "tist2015"), ("anchor", "yjmob100k")):
+        if not given[option] and form == needing:
+            raise typer.BadParameter(f"--reader {needing} needs --{option}")
+    if given["points"] and given["cell_km"]:
+        raise typer.BadParameter("--points keeps the points as they are: leave out --cell-km")
 
 
-def _table(source: Path, *, timezone: str | None, column: list[str], **csv: str | None) -> Any:
+def _table(source: Path, reading: Reading) -> Any:
     from ..data import read_table
 
-    if any(csv.values()):
-        return files.visits_frame(source, timezone=timezone, column=column, **csv)
-    return read_table(source, timezone=timezone, **files.column_names(column))
+    if reading.sep or reading.time_format:
+        return reading.visits(source)
+    return read_table(source, timezone=reading.timezone, **reading.columns(source))
 
 
 def _public(source: Path, reader: str, *, places: Path | None, bounds: Any, anchor: str | None, start: str) -> Any:
@@ -123,6 +144,8 @@ def _simulated(users: int, card: Path | None, **options: Any) -> Any:
     from ..hub.cards import dataset_card
     from ..tokenization.whole_files import whole_file
 
+    if card is not None:
+        files.check_file(card)
     made = simulate_city(users, **options)
     if card is not None:
         options.pop("timezone", None)  # the card reads it off the city

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import files
+from .reading import Reading
 
 
 def info(target: Annotated[str, typer.Argument(help="A model's folder or Hub id, or a file of visits.")]) -> None:
@@ -25,11 +25,13 @@ def info(target: Annotated[str, typer.Argument(help="A model's folder or Hub id,
 def push(
     folder: Annotated[Path, typer.Argument(help="A saved model, pipeline or adapter.")],
     repo_id: Annotated[str, typer.Argument(help="user/name, or name below your own.")],
-    private: Annotated[bool, typer.Option("--private", help="Of a new repository.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; main by default.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Hub id for an adapter's base.")] = None,
-    base_revision: Annotated[str | None, typer.Option(help="Of that base: branch, tag or commit to pin it to.")] = None,
-    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    base_revision: Annotated[
+        str | None, typer.Option(help="Revision of the base model that the adapter names.")
+    ] = None,
+    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
 ) -> None:
     """Upload the model files of a saved folder to the Hugging Face Hub (log in with `hf auth login` first).
 
@@ -40,7 +42,7 @@ def push(
     """
     from ..hub.folder import SavedFolder
 
-    message = message or f"Upload {folder.name}"
+    message = message or f"Upload {folder.resolve().name}"
     commit = SavedFolder(folder).push_to_hub(
         repo_id,
         private=private or None,
@@ -55,10 +57,11 @@ def push(
 def _facts_of_file(path: Path) -> dict[str, Any]:
     from ..data.weeks import WeekTable
 
-    data = files.records(path, timezone="UTC")
+    reading = Reading(timezone="UTC")
+    data = reading.records(path)
     if isinstance(data, WeekTable):
         return _facts_of_weeks(data)
-    frame = files.visits_frame(path, timezone="UTC")
+    frame = reading.visits(path)
     span = f"{frame['time'].min():%Y-%m-%d} to {frame['time'].max():%Y-%m-%d}"
     facts = {"rows": f"{len(frame):,}", "users": f"{frame['user_id'].nunique():,}", "time": span}
     if "location_id" in frame:
@@ -92,5 +95,5 @@ def _facts_of_model(target: str) -> dict[str, Any]:
             facts = {"model": ", ".join(config.architectures or ["not saved with a model"]), "type": config.model_type}
         tokenizer = AutoTokenizer.from_pretrained(target)
     local = {"tokenizer": type(tokenizer).__name__, "city": getattr(tokenizer, "name", ""), "zone": tokenizer.timezone}
-    size = getattr(tokenizer, "num_cells", None) or len(getattr(tokenizer, "location_ids", ()))
-    return facts | local | ({"places": f"{size:,}"} if size else {})
+    sizes = {"cells": getattr(tokenizer, "num_cells", 0), "places": len(getattr(tokenizer, "location_ids", ()))}
+    return facts | local | {what: f"{size:,}" for what, size in sizes.items() if size}

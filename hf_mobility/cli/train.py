@@ -14,7 +14,6 @@ from .options import (
     BatchSize,
     Bounds,
     CellKm,
-    Columns,
     Coverage,
     Device,
     FillHours,
@@ -23,15 +22,13 @@ from .options import (
     Model,
     NewCity,
     Seed,
-    Sep,
     Strength,
     System,
     TestFraction,
-    TimeFormat,
-    Timezone,
     Unknown,
     Visits,
 )
+from .reading import Reading
 
 
 def train(
@@ -39,15 +36,15 @@ def train(
     output: Folder,
     system: Annotated[System, typer.Option(help="What to train.")] = "samoe",
     size: Annotated[str | None, typer.Option(help="Preset: tiny, small, base, ...", show_default="small")] = None,
-    codec: Annotated[str | None, typer.Option(help="Folder of the codec of a new mstar.")] = None,
-    start: Annotated[str | None, typer.Option(help="Folder of a trained model of this kind to go on with.")] = None,
+    codec: Annotated[str | None, typer.Option(help="Folder or Hub id of the codec of a new mstar.")] = None,
+    start: Annotated[str | None, typer.Option(help="Folder or Hub id of a model to go on with.")] = None,
     city: NewCity = None,
     bounds: Bounds = None,
     coverage: Coverage = None,
     cell_km: CellKm = None,
     min_known: MinKnown = None,
     fill_hours: FillHours = None,
-    shifted_copies: Annotated[int, typer.Option(help="Of each week, moved over the grid; for few weeks (M-STAR).")] = 0,
+    shifted_copies: Annotated[int, typer.Option(help="Copies of each week, moved over the grid (M-STAR).")] = 0,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.", show_default="3")] = None,
     steps: Annotated[int | None, typer.Option(help="Batches instead of epochs.")] = None,
     batch_size: BatchSize = None,
@@ -55,10 +52,9 @@ def train(
     test_fraction: TestFraction = 0.0,
     seed: Seed = 0,
     device: Device = None,
-    timezone: Annotated[list[str], typer.Option(help="Of the cities: one for all, or one per file.")] = [],  # noqa: B006
-    column: Columns = [],  # noqa: B006
-    sep: Sep = None,
-    time_format: TimeFormat = None,
+    timezone: Annotated[list[str], typer.Option(help="IANA name: one for all cities, or one per file.")] = [],  # noqa: B006
+    *,
+    reading: Reading,
 ) -> None:
     """Train a model, and save it with its city and a card.
 
@@ -84,7 +80,7 @@ def train(
     if city is not None and len(data) > 1:
         raise typer.BadParameter("--city is that of one file; several files have one city each")
     files.check_folder(output)
-    files.check_inputs(*data, city)
+    reading.check(*data, city)
     from ..training.fit import check_device
     from ..training.train import check_options
     from ..training.train import train as fit
@@ -93,9 +89,8 @@ def train(
     check_options(system, **options, city=city)
     given: list[Any] = timezone or [None]
     zones = given if len(given) == len(data) else given * len(data)
-    reading: dict[str, Any] = {"column": column, "sep": sep, "time_format": time_format}
-    tables: list[Any] = [files.records(path, timezone=zone, **reading) for path, zone in zip(data, zones)]
-    place = files.read_city(city, timezone=zones[0], column=column, sep=sep)
+    tables: list[Any] = [replace(reading, timezone=zone).records(path) for path, zone in zip(data, zones)]
+    place = replace(reading, timezone=zones[0]).city(city)
     several = len(data) > 1
     made = fit(
         system,
@@ -124,10 +119,8 @@ def adapt(
     test_fraction: TestFraction = 0.0,
     seed: Seed = 0,
     device: Device = None,
-    timezone: Timezone = None,
-    column: Columns = [],  # noqa: B006
-    sep: Sep = None,
-    time_format: TimeFormat = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Fit a LoRA adapter of SAMoE to a city, and save it with the city and a card.
 
@@ -137,8 +130,8 @@ def adapt(
     hf-mobility evaluate tested visits.parquet --test-fraction 0.2
     """
     files.check_folder(output)
-    files.check_inputs(visits, city)
-    if timezone is None and (city is None or not city.is_dir()):
+    reading.check(visits, city)
+    if reading.timezone is None and (city is None or not city.is_dir()):
         raise ValueError("The time zone of the city is missing: give --timezone, such as Europe/Berlin.")
     from ..training.adapt import adapt as fit
     from ..training.fit import check_device
@@ -146,9 +139,9 @@ def adapt(
     check_device(device)
     local = fit(
         model,
-        files.records(visits, timezone=timezone, column=column, sep=sep, time_format=time_format),
-        city=files.read_city(city, timezone=timezone, column=column, sep=sep),
-        timezone=timezone,
+        reading.records(visits),
+        city=reading.city(city),
+        timezone=reading.timezone,
         strength=strength,
         unknown=unknown,
         test_fraction=test_fraction,

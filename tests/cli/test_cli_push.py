@@ -30,7 +30,8 @@ def test_info_tells_what_files_and_folders_hold(town: SimpleNamespace, generator
     assert re.search(r"users:\s+30\n", told) and re.search(r"places:\s+\d+", told)
     told = call("info", town.samoe).output
     assert "SamoeForNextLocation" in told and "simville" in told and ZONE in told
-    assert "MstarForTrajectoryGeneration" in call("info", generator).output
+    told = call("info", generator).output
+    assert "MstarForTrajectoryGeneration" in told and re.search(r"cells:\s+\d+\n", told) and "places" not in told
     assert "RawForTrajectoryPrediction" in call("info", encoder).output
 
 
@@ -139,6 +140,17 @@ def test_the_command_on_a_card_names_no_folders(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("sys.argv", ["hf-mobility", *given])
     wanted = "hf-mobility adapt me/samoe visits.csv visits.csv --timezone=Europe/Berlin -o town"
     assert own_command(Path("out/town")) == wanted
+
+
+def test_a_folder_is_named_in_the_commit_wherever_the_command_runs(
+    town: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: dict[str, Any] = {}
+    answer = SimpleNamespace(commit_url="https://example.org/commit")
+    monkeypatch.setattr(SavedFolder, "push_to_hub", lambda self, repo_id, **options: sent.update(options) or answer)
+    monkeypatch.chdir(town.samoe)
+    call("push", ".", "me/x")
+    assert sent["commit_message"] == "Upload samoe"
 
 
 def test_push_refuses_what_nobody_could_load(local: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mobility.data import DataError, SquareGrid, simulate_city
-from hf_mobility.data.splits import split_by_sequence, split_by_user, split_weeks_by_user
 from hf_mobility.data.io.records import as_records
+from hf_mobility.data.splits import split_by_sequence, split_by_user, split_weeks_by_user
 from hf_mobility.data.weeks import is_hourly_table, is_week_table, read_weeks
 
 DATA = Path(os.environ.get("HF_MOBILITY_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))

@@ -51,7 +51,7 @@ def check_counting(given: Mapping[str, Any], counts_for: Mapping[str, Sequence[s
         typer.BadParameter: naming the option and its cases.
     """
     for name, cases in counts_for.items():
-        absent = given[name] is None or given[name] is False or given[name] == []
+        absent = given[name] is None or given[name] is False or given[name] == []  # 0 is given
         if not absent and case not in cases:
             option = f"--{name.replace('_', '-')}"
             raise typer.BadParameter(f"{option} is for {' or '.join(cases)}, not for {case}")

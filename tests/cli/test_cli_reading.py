@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from command_line import ZONE, call
 
+from hf_mobility import SamoeTokenizer
 from hf_mobility.cli import options
 from hf_mobility.cli.app import COMMANDS
 from hf_mobility.cli.reading import Reading
@@ -105,12 +107,14 @@ def test_every_command_that_reads_records_has_the_four_options() -> None:
     assert len(readers) == 8
     for command in readers:
         told = call(command, "--help").output
-        assert [told.count(f"  {option} ") for option in ("--timezone", "--column", "--sep", "--time-format")] == [
-            1
-        ] * 4
+        for option in ("--timezone", "--column", "--sep", "--time-format"):
+            assert told.count(f"  {option} ") == 1, (command, option)
 
 
-def test_the_choices_of_options_are_those_of_the_library() -> None:
+def test_the_choices_of_options_are_those_of_the_library(town: SimpleNamespace) -> None:
     assert get_args(options.System) == tuple(SYSTEMS)
     assert get_args(options.Strength) == ("auto", *STRENGTHS)
     assert get_args(options.Pooling) == POOLINGS
+    with pytest.raises(ValueError, match="unknown must be") as fault:
+        SamoeTokenizer.from_pretrained(town.samoe).encode_visits(town.frame, unknown="?")
+    assert tuple(re.findall(r"'(\w+)'", str(fault.value))) == get_args(options.Unknown)

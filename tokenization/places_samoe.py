@@ -32,11 +32,13 @@ class Places:
         return ROUNDED_KM_PER_DEGREE * np.stack([wrapped(lon - self.lon0) * scale, lat - self.lat0], axis=1)
 
     def nearest(self, lat: Any, lon: Any, *, visits: int | None = None) -> np.ndarray:
-        """Row of the place nearest to each point, (n,), (n,) -> (n,) int64; of `visits`, where the others are at known
-        places.
+        """Row of the place nearest to each point, degrees (n,), (n,) -> (n,) int64.
+
+        Args:
+            visits: how many visits there are, where these points are only those at unlisted places.
 
         Raises:
-            ValueError: if most visits are farther from all places than the city is wide.
+            ValueError: if more than half of the visits are farther from all places than the city is wide.
         """
         points = self.to_km(lat, lon)
         rows = np.zeros(len(points), np.int64)

@@ -22,7 +22,7 @@ from .city_tokenizer import CityTokenizer, city_with_places
 from .clock import HALF_HOUR_SECONDS, half_hour, to_local, to_utc, weekday
 from .errors import SHOWN, DataError
 from .places_samoe import Places
-from .records import column, has_column, is_records, read_times, read_users
+from .records import checked_degrees, column, has_column, is_records, read_numbers, read_times, read_users
 
 NUM_SPECIAL = 2
 CONTEXT = 512  # visits that are looked back on where the model sets no bound of its own
@@ -194,7 +194,17 @@ class SamoeTokenizer(CityTokenizer):
 
     # Visits -> ids
 
-    def encode_visits(self, visits: Any, *, unknown: str = "error", **columns: str) -> dict[str, np.ndarray]:
+    def encode_visits(
+        self,
+        visits: Any,
+        *,
+        unknown: str = "error",
+        user_id: str = "user_id",
+        time: str = "time",
+        location_id: str = "location_id",
+        lat: str = "lat",
+        lon: str = "lon",
+    ) -> dict[str, np.ndarray]:
         """All visits as flat arrays, people one after the other in the order of `users`, each person's visits by time.
 
         Args:
@@ -202,7 +212,7 @@ class SamoeTokenizer(CityTokenizer):
                 `unknown="nearest"` also `lat`, `lon`. Times are time-zone aware, or integers (epoch seconds UTC).
             unknown: what to do with a location the city does not list: `error`, `nearest` (needs coordinates) or
                 `drop`.
-            columns: other column names, as in `user_id="uid"`.
+            user_id, time, location_id, lat, lon: other column names.
 
         Returns:
             `input_ids`, `time_ids` (half hour of the day, 0..47), `weekday_ids` (0 = Monday), `stay_ids` (class of the
@@ -210,13 +220,14 @@ class SamoeTokenizer(CityTokenizer):
             (n,); `offsets` (U + 1,), `users` (U,).
 
         Raises:
-            ValueError: for missing columns, no visits, unknown locations, coordinates (where there are any) that are
-                mostly elsewhere than the city lists their locations, or naive times; one sentence each.
+            ValueError: for missing columns, no visits, unknown locations (with `unknown="nearest"` those without
+                coordinates), coordinates (where there are any) that are mostly elsewhere than the city lists their
+                locations, or naive times; one sentence each.
         """
-        location = column(visits, columns.get("location_id", "location_id"))
-        utc = read_times(visits, columns.get("time", "time"))
-        users, codes = read_users(visits, columns.get("user_id", "user_id"), len(utc))
-        ids = self._location_rows(location, visits, unknown, columns)
+        location = column(visits, location_id, "location_id")
+        utc = read_times(visits, time)
+        users, codes = read_users(visits, user_id, len(utc))
+        ids = self._location_rows(location, visits, unknown, (lat, lon))
         kept = ids >= 0
         if not kept.any():
             raise ValueError(
@@ -247,36 +258,38 @@ class SamoeTokenizer(CityTokenizer):
             "timestamps": local,
         }
 
-    def _location_rows(self, location: np.ndarray, visits: Any, unknown: str, columns: dict[str, str]) -> np.ndarray:
+    def _location_rows(self, location: np.ndarray, visits: Any, unknown: str, names: tuple[str, str]) -> np.ndarray:
         if unknown not in ("error", "nearest", "drop"):
             raise ValueError(f"unknown must be 'error', 'nearest' or 'drop', got {unknown!r}.")
         rows = self.city.index_of(location)
         missing = rows < 0
         ids = rows + NUM_SPECIAL
-        points = [columns.get(name, name) for name in ("lat", "lon")]
-        if not missing.all() and all(has_column(visits, name) for name in points):
-            lat, lon = (np.asarray(column(visits, name), np.float64)[~missing] for name in points)
-            self.places.check(ids[~missing] - NUM_SPECIAL, lat, lon)
-        if not missing.any() or unknown == "drop":
-            return np.where(missing, -1, ids)
-        if unknown == "error":
+        snapped = unknown == "nearest" and missing.any()
+        if snapped or all(has_column(visits, name) for name in names):
+            lat, lon = (read_numbers(visits, name, role) for name, role in zip(names, ("lat", "lon")))
+            if not missing.all():
+                self.places.check(rows[~missing], lat[~missing], lon[~missing])
+        if snapped:
+            lat, lon = checked_degrees(*(np.where(missing, degrees, 0.0) for degrees in (lat, lon)), names=names)
+            ids[missing] = self.places.nearest(lat[missing], lon[missing], visits=len(ids)) + NUM_SPECIAL
+            return ids
+        if missing.any() and unknown == "error":
             absent = sorted(set(map(str, np.asarray(location)[missing].tolist())))
             raise ValueError(
                 f"column 'location_id': {int(missing.sum())} visits are at {len(absent)} locations that "
                 f"{self.places.called} does not list, first {[name[:40] for name in absent[:SHOWN]]}; "
                 "add them to the City, or pass unknown='nearest' or 'drop'."
             )
-        lat, lon = (np.asarray(column(visits, name), np.float64)[missing] for name in points)
-        ids[missing] = self.places.nearest(lat, lon, visits=len(ids)) + NUM_SPECIAL
-        return ids
+        return np.where(missing, -1, ids)
 
     def nearest(self, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
         """Token id of the listed location nearest to each point, (n,), (n,) -> (n,) int64.
 
         Raises:
-            ValueError: if most points are farther from all locations than the city is wide (and 10 km).
+            ValueError: for coordinates that are missing or no degrees, or if most points are farther from all
+                locations than the city is wide (and 10 km).
         """
-        return self.places.nearest(lat, lon) + NUM_SPECIAL
+        return self.places.nearest(*checked_degrees(lat, lon)) + NUM_SPECIAL
 
     def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> BatchEncoding:
         """Visits (or text) -> `BatchEncoding`.

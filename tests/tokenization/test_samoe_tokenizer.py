@@ -267,6 +267,38 @@ def test_nothing_is_snapped_from_another_city() -> None:
     assert len(TOKENIZER.encode_visits(abroad, unknown="nearest")["input_ids"]) == 13
 
 
+@pytest.mark.parametrize("missing", [np.nan, None, np.inf])
+def test_a_visit_without_coordinates_has_no_nearest_location(missing: float | None) -> None:
+    frame = make_visits()
+    frame.loc[[2, 7], "location_id"] = "elsewhere"
+    frame.loc[7, "lon"] = missing
+    frame.loc[1, "lon"] = np.nan  # at a listed location
+    with pytest.raises(ValueError, match=r"Column 'lon': 1 of 13 values are missing, NaN or infinite \(first rows 7: "):
+        TOKENIZER(frame, unknown="nearest")
+    assert len(TOKENIZER.encode_visits(frame, unknown="drop")["utc"]) == 11
+    with pytest.raises(ValueError, match=r"Column 'lat': 1 of 2 values are missing"):
+        TOKENIZER.nearest(np.array([48.0, np.nan]), np.array([11.0, 11.0]))
+
+
+@pytest.mark.parametrize("unknown", ["error", "nearest", "drop"])
+def test_coordinates_that_are_no_numbers_are_refused(unknown: str) -> None:
+    with pytest.raises(ValueError, match="Column 'lat' must hold numbers"):
+        TOKENIZER(make_visits().assign(lat="x"), unknown=unknown)
+
+
+def test_the_nearest_location_needs_coordinates() -> None:
+    with pytest.raises(ValueError, match="no column 'lat'; name it by keyword, as in lat="):
+        TOKENIZER(make_visits().drop(columns="lat").assign(location_id="elsewhere"), unknown="nearest")
+
+
+@pytest.mark.parametrize("misspelled", [{"unkown": "drop"}, {"userid": "uid"}, {"paddding": True}], ids=str)
+def test_misspelled_options_are_refused(misspelled: dict[str, Any]) -> None:
+    (name,) = misspelled
+    for call in (TOKENIZER, TOKENIZER.encode_visits):
+        with pytest.raises(TypeError, match=name):
+            call(make_visits(), **misspelled)
+
+
 @pytest.mark.parametrize("reserved", ["<pad>", "<eos>"])
 def test_special_tokens_are_no_locations(reserved: str) -> None:
     with pytest.raises(ValueError, match="does not list"):

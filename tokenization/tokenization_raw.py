@@ -21,7 +21,7 @@ from .city_tokenizer import CityTokenizer, as_city
 from .clock import DAY_SECONDS, local_midnight, to_local, to_utc
 from .errors import DataError, renamed_method
 from .grid import PAPER_BOUNDS, Box
-from .records import read_points
+from .records import read_degrees, read_points
 from .series_raw import (
     PER_SLOT,
     RULES,
@@ -138,16 +138,15 @@ class RawTokenizer(CityTokenizer):
         *,
         timezone: str,
         margin: float = 0.05,
-        time: str = "time",
         lat: str = "lat",
         lon: str = "lon",
         **kwargs: Any,
     ) -> RawTokenizer:
         """The tokenizer of the box that the points span, `margin` of its width wider on each side; give it the training
-        people's points, without strays.
+        people's points, without strays. Only the columns `lat` and `lon` are read.
         """
-        read = read_points(points, user_id="user_id", time=time, lat=lat, lon=lon, duration="duration")
-        return cls.from_bounds(Box.around(read.lat, read.lon, margin=margin), timezone=timezone, **kwargs)
+        box = Box.around(*read_degrees(points, lat, lon), margin=margin)
+        return cls.from_bounds(box, timezone=timezone, **kwargs)
 
     # Degrees, box units, metres
 
@@ -177,7 +176,6 @@ class RawTokenizer(CityTokenizer):
         self,
         points: Any,
         *,
-        interval_minutes: int | None = None,
         start: Any = None,
         end: Any = None,
         outside: str = "keep",
@@ -195,7 +193,6 @@ class RawTokenizer(CityTokenizer):
         Args:
             points: anything with columns `time` (time-zone aware, or integer epoch seconds UTC), `lat`, `lon`, and
                 maybe `user_id` (absent = one person) and `duration` (seconds; records are then stays).
-            interval_minutes: another slot length than the tokenizer's.
             start, end: first day, and first day no longer wanted (dates, or '2023-03-01'), of everybody's windows; by
                 default the days on which the first and the last record of all begin.
             outside: what to do with points outside the box: `keep` (they exceed 1), `drop` or `error`. It is always an
@@ -209,8 +206,7 @@ class RawTokenizer(CityTokenizer):
         Raises:
             ValueError: for faulty records or options; one sentence each.
         """
-        minutes = self.interval_minutes if interval_minutes is None else interval_minutes
-        window = _checked_window(self.model_max_length if max_length is None else max_length, minutes)
+        window = _checked_window(self.model_max_length if max_length is None else max_length, self.interval_minutes)
         rule = _checked_rule(self.fill if fill is None else fill)
         read = read_points(points, user_id=user_id, time=time, lat=lat, lon=lon, duration=duration)
         units = self.normalize(read.lat, read.lon)
@@ -223,7 +219,7 @@ class RawTokenizer(CityTokenizer):
             last = to_local(utc + (read.duration[kept] - 1).clip(min=0), self.timezone)
         if rule == "auto":
             rule = "forward" if read.duration is None else "paper"
-        seconds = 60 * minutes
+        seconds = 60 * self.interval_minutes
         begin, stop = self._days(first, last, start, end)
         num_slots = (stop - begin) // seconds
         if truncation and truncation != "do_not_truncate" and num_slots > window:

@@ -259,10 +259,13 @@ def test_truncation_keeps_one_window(side: str, day: str) -> None:
 
 def test_other_intervals() -> None:
     frame = make_points((20, 20), days=3, stays=True)
-    series = BERLIN.encode_points(frame, interval_minutes=30, max_length=96)
+    half_hours = RawTokenizer.from_city(BERLIN.city, interval_minutes=30, model_max_length=96)
+    series = half_hours.encode_points(frame)
     assert_is_expected(series, expected(frame, "Europe/Berlin", 96, "paper", minutes=30))
     with pytest.raises(ValueError, match="interval_minutes must divide a day, got 7"):
-        BERLIN(frame, interval_minutes=7)
+        RawTokenizer.from_city(BERLIN.city, interval_minutes=7)
+    with pytest.raises(TypeError, match="interval_minutes"):
+        BERLIN.encode_points(frame, interval_minutes=30)  # `decode` would read its times back with another interval
     with pytest.raises(ValueError, match="a window of 100 slots is no whole number of days of 96 slots"):
         BERLIN(frame, max_length=100)
 
@@ -403,6 +406,7 @@ def test_the_box_of_points_is_a_little_wider_than_they_are() -> None:
     tokenizer = RawTokenizer.from_points(frame, timezone="Europe/Berlin", margin=0.1)
     units = tokenizer.normalize(frame["lat"], frame["lon"])
     np.testing.assert_allclose(np.abs(units).max(0), 1 / 1.2, atol=0.01)
+    assert RawTokenizer.from_points(frame[["lat", "lon"]], timezone="UTC", margin=0.1).bounds == tokenizer.bounds
     alike = RawTokenizer.from_points({"time": [0], "lat": [48.0], "lon": [11.0]}, timezone="UTC")
     assert alike.bounds == pytest.approx((47.995, 10.995, 48.005, 11.005))
 

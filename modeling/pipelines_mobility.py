@@ -45,7 +45,7 @@ class MobilityTaskPipeline(Pipeline):
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
         if isinstance(inputs, (list, tuple)) and inputs:
             if all(isinstance(record, Mapping) and not _has_columns(record) for record in inputs):
-                inputs = {name: [record.get(name) for record in inputs] for name in inputs[0]}
+                inputs = tuple(map(dict, inputs))  # one table: transformers takes a list for several inputs
             elif all(isinstance(week, (list, tuple)) for week in inputs):
                 inputs = np.asarray(inputs)
         rows = batch_size or self._batch_size or BATCH_SIZE

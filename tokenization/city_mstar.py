@@ -13,7 +13,7 @@ import torch
 from .city import City
 from .clock import local_dates
 from .errors import DataError
-from .records import checked_degrees, column, has_column, parse_cells
+from .records import checked_degrees, column, has_column, parse_cells, read_degrees
 from .weeks import OUTSIDE, Weeks, WeekShape, weeks_of
 
 
@@ -66,6 +66,10 @@ class GridCity:
 
     # Records -> weeks
 
+    @property
+    def _shape(self) -> WeekShape:
+        return WeekShape(self.num_hours, self.interval_minutes * 60, self.timezone)
+
     def cells_at(self, lat: Any, lon: Any) -> np.ndarray:
         """Finest cell of each point, int64; -1 outside the grid.
 
@@ -115,13 +119,12 @@ class GridCity:
             ValueError: columns that are missing or hold naive times, missing coordinates or cells outside the grid; an
                 empty frame; no week that is known well enough.
         """
-        shape = WeekShape(self.num_hours, self.interval_minutes * 60, self.timezone)
         return weeks_of(
             frame,
             kind=kind,
             names=columns,
             locate=self._locate,
-            shape=shape,
+            shape=self._shape,
             max_stay_hours=max_stay_hours,
             fill_hours=fill_hours,
             min_known=min_known,
@@ -131,7 +134,7 @@ class GridCity:
         """Cell of each row; -1 = unknown, -2 = outside the grid."""
         by_point = has_column(frame, names["lat"]) and has_column(frame, names["lon"])
         if not has_column(frame, names["cell"]) and by_point:
-            cell = self.cells_at(column(frame, names["lat"]), column(frame, names["lon"]))
+            cell = self.cells_at(*read_degrees(frame, names["lat"], names["lon"]))
             return np.where(cell < 0, OUTSIDE, cell)
         name = next((names[n] for n in ("cell", "location_id") if has_column(frame, names[n])), None)
         if name is None:
@@ -185,9 +188,7 @@ class GridCity:
         """
         cells = self.as_cells(cells)
         days = np.broadcast_to(local_dates(start), len(cells))
-        whole_weeks = self.num_hours * self.interval_minutes % (7 * 1440) == 0
-        if whole_weeks and ((days.astype(np.int64) - 4) % 7 != 0).any():
-            raise DataError(f"start must be a Monday, the weeks begin there; got {days[:1].astype(str).tolist()[0]}.")
+        self._shape.check_starts(days)
         ids = np.arange(len(cells)) if trajectory_id is None else np.asarray(trajectory_id)
         if ids.shape != (len(cells),):
             raise DataError(f"trajectory_id must name each of the {len(cells)} weeks, got shape {ids.shape}.")

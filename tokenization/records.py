@@ -7,6 +7,7 @@ pandas is never imported, and nothing loops over rows but where a column holds P
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,23 +27,29 @@ def is_records(items: Any) -> bool:
 
 def has_column(frame: Any, name: str) -> bool:
     if isinstance(frame, (list, tuple)):
-        return bool(frame) and name in frame[0]
+        return any(name in record for record in frame)
     names = getattr(frame, "column_names", None)
     return name in (names if names is not None else frame)
 
 
-def column(frame: Any, name: str, role: str | None = None) -> Any:
-    """A column as an array or a pandas column; `role` is the keyword that names it.
+def column(frame: Any, name: str, role: str | None = None, *, gaps: bool = False) -> Any:
+    """A column as an array or a pandas column.
+
+    Args:
+        role: the keyword that names the column.
+        gaps: whether some dicts of a list may lack the value, which is then None.
 
     Raises:
-        DataError: an empty list, or no such column.
+        DataError: an empty list, no such column, or dicts that lack the value.
     """
     if isinstance(frame, (list, tuple)) and not frame:
         raise DataError("There are no records to encode: the list is empty.")
     if not has_column(frame, name):
         raise DataError(f"The records have no column {name!r}; name it by keyword, as in {role or name}='my_column'.")
     if isinstance(frame, (list, tuple)):
-        return np.asarray([record[name] for record in frame], dtype=object)
+        if not gaps:
+            refuse([name not in record for record in frame], name, "missing", "give every record this value")
+        return np.asarray([record.get(name) for record in frame], dtype=object)
     values = frame[name]
     if hasattr(values, "to_pandas") and not hasattr(values, "dtype"):
         return values.to_pandas()  # an Arrow column; numpy would lose its time zone
@@ -50,6 +57,15 @@ def column(frame: Any, name: str, role: str | None = None) -> Any:
         return values
     is_text = len(values) > 0 and isinstance(values[0], str)
     return np.asarray(values, dtype=object if is_text else None)  # fixed-width text is as wide as the longest one
+
+
+def check_lengths(frame: Any, names: Iterable[str]) -> None:
+    """Raise a `DataError` if columns of a dict, those of these names that it has, differ in length from the first."""
+    lengths = {name: len(frame[name]) for name in names if name in frame} if isinstance(frame, Mapping) else {}
+    first = next(iter(lengths), None)
+    for name, length in lengths.items():
+        if length != lengths[first]:
+            raise DataError(f"Column {name!r} has {length} values, column {first!r} has {lengths[first]}.")
 
 
 def read_times(frame: Any, name: str) -> np.ndarray:
@@ -69,14 +85,11 @@ def read_users(frame: Any, name: str, rows: int) -> tuple[np.ndarray, np.ndarray
     is user 0.
 
     Raises:
-        DataError: missing ids, ids of different types, or as many ids as there are no rows.
+        DataError: missing ids, or ids of different types.
     """
     if not has_column(frame, name):
         return np.zeros(1, np.int64), np.zeros(rows, np.int64)
-    users, codes = factorize(column(frame, name), name)
-    if len(codes) != rows:
-        raise DataError(f"Column {name!r} has {len(codes)} values, the times are {rows}.")
-    return users, codes
+    return factorize(column(frame, name), name)
 
 
 def factorize(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -112,12 +125,12 @@ def _is_missing(item: Any) -> bool:
 
 
 def read_numbers(frame: Any, name: str, role: str | None = None) -> np.ndarray:
-    """A column as a float64 copy, (n,).
+    """A column as a float64 copy, (n,); NaN = missing.
 
     Raises:
         DataError: values that are no numbers.
     """
-    values = column(frame, name, role)
+    values = column(frame, name, role, gaps=True)
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -154,7 +167,7 @@ def read_durations(frame: Any, name: str) -> np.ndarray:
     Raises:
         DataError: negative or infinite values, or values that are neither numbers nor time spans.
     """
-    values = np.asarray(column(frame, name, "duration"))
+    values = np.asarray(column(frame, name, "duration", gaps=True))
     seconds = values / np.timedelta64(1, "s") if values.dtype.kind == "m" else read_numbers(frame, name, "duration")
     refuse(np.isinf(seconds), name, "infinite", "use NaN for an unknown stay", seconds)
     refuse(seconds < 0, name, "negative", "durations are seconds from arrival to departure", seconds)
@@ -219,15 +232,12 @@ def read_points(frame: Any, *, user_id: str, time: str, lat: str, lon: str, dura
     """
     if isinstance(frame, (list, tuple)) and not frame:
         raise DataError("There are no points to encode: the list is empty.")
-    for role, name in (("time", time), ("lat", lat), ("lon", lon)):
-        column(frame, name, role)
+    check_lengths(frame, (time, lat, lon, user_id, duration))
     utc = read_times(frame, time)
     stays = has_column(frame, duration)
     if not stays and duration != "duration":
         raise DataError(f"The records have no column {duration!r}; leave `duration` out for points without stays.")
     degrees = read_degrees(frame, lat, lon)
-    if len(degrees[0]) != len(utc):
-        raise DataError(f"Column {lat!r} has {len(degrees[0])} values, column {time!r} has {len(utc)}.")
     seconds = np.ceil(np.nan_to_num(read_durations(frame, duration))).astype(np.int64) if stays else None
     users, codes = read_users(frame, user_id, len(utc))
     return Points(users, codes, utc, *degrees, seconds)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .clock import DAY_SECONDS, clock_of, local_dates
-from .errors import SHOWN, DataError
-from .records import column, has_column, read_durations, read_times, read_users
+from .errors import SHOWN, DataError, listing, refuse
+from .records import check_lengths, column, factorize, has_column, read_durations, read_numbers, read_times, read_users
 
 FIRST_MONDAY = 4 * DAY_SECONDS  # 1970-01-05
 HOME_HOURS = (0, 8)  # hours 0..7 of every day
@@ -72,6 +72,15 @@ class WeekShape:
                 "times cannot be cut into such windows."
             )
         return days
+
+    def check_starts(self, days: np.ndarray) -> None:
+        """Raise a `DataError` if windows are whole weeks and any of these days (datetime64[D]) is no Monday."""
+        late = days[(days.astype(np.int64) - 4) % 7 != 0]
+        if len(late) and self.num_slots * self.interval % (7 * DAY_SECONDS) == 0:
+            raise DataError(
+                f"start must be a Monday, the weeks begin there; {len(late)} of {len(days)} are none (first "
+                f"{listing(late[:SHOWN])})."
+            )
 
 
 @dataclass
@@ -301,6 +310,7 @@ def weeks_of(
     _check_options(max_stay_hours, fill_hours, min_known)
     names = _column_names(names)
     kind = kind_of(frame, kind, names)
+    check_lengths(frame, (names["slot" if kind == "weeks" else "time"], *names.values()))
     if kind == "weeks":
         cells, users, start, report = _from_slots(frame, names, locate, shape)
     else:
@@ -372,11 +382,11 @@ def _from_times(
 def _from_slots(
     frame: Any, names: dict[str, str], locate: Locate, shape: WeekShape
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-    given = np.asarray(column(frame, names["slot"]))
+    given = read_numbers(frame, names["slot"], "slot")
     if len(given) == 0:
         raise DataError("There are no hours to make weeks of: the frame is empty.")
-    slot = given.astype(np.int64)
-    strange = np.flatnonzero((slot != given.astype(np.float64)) | (slot < 0) | (slot >= shape.num_slots))
+    slot = np.nan_to_num(given, nan=-1).astype(np.int64)
+    strange = np.flatnonzero((slot != given) | (slot < 0) | (slot >= shape.num_slots))
     if len(strange):
         raise DataError(
             f"Column {names['slot']!r}: {len(strange)} of {len(slot)} values are no slot 0..{shape.num_slots - 1} "
@@ -385,20 +395,25 @@ def _from_slots(
     days = np.full(len(slot), np.datetime64("NaT"), "datetime64[D]")
     if has_column(frame, names["start"]):
         days = local_dates(column(frame, names["start"]))
+        shape.check_starts(days[~np.isnat(days)])
+    users, person = read_users(frame, names["user_id"], len(slot))
     if has_column(frame, names["trajectory_id"]):
-        ids, group = np.unique(np.asarray(column(frame, names["trajectory_id"])), return_inverse=True)
-        if has_column(frame, names["user_id"]):
-            ids = np.asarray(column(frame, names["user_id"]))[np.unique(group, return_index=True)[1]]
+        ids, group = factorize(column(frame, names["trajectory_id"]), names["trajectory_id"])
+        first = np.unique(group, return_index=True)[1]
+        for name, values in (("user_id", person), ("start", days.astype(np.int64))):
+            fault = f"other than in the first row of their {names['trajectory_id']!r}"
+            refuse(values != values[first][group], names[name], fault, "give every week an id of its own")
+        ids = users[person[first]] if has_column(frame, names["user_id"]) else ids
     else:
-        ids, person = read_users(frame, names["user_id"], len(slot))
-        code, group = np.unique(np.stack([person, days.astype(np.int64)]), axis=1, return_inverse=True)
-        ids = ids[code[0]]
+        weeks = np.stack([person, days.astype(np.int64)])
+        code, first, group = np.unique(weeks, axis=1, return_index=True, return_inverse=True)
+        ids = users[code[0]]
     group = group.reshape(-1)
     _check_hours_once(group, slot, ids, names, shape.num_slots)
     cell = locate(frame, names)
     cells = np.full((len(ids), shape.num_slots), -1, np.int32)
     cells[group, slot] = np.maximum(cell, -1)
-    start = days[np.unique(group, return_index=True)[1]]
+    start = days[first]
     report = {"kind": "weeks", "rows": len(slot), "users": len(np.unique(ids)), "hours_filled": 0}
     report["rows_outside"] = int((cell == OUTSIDE).sum())
     order = np.lexsort((start, np.unique(ids, return_inverse=True)[1].reshape(-1)))

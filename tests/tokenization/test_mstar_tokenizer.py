@@ -218,6 +218,28 @@ def test_weeks_that_do_not_fit_are_refused(data: Any, options: dict[str, Any], m
         ({"user_id": np.array(["a", 1], dtype=object)}, "Column 'user_id' mixes ids of different types"),
         ({"slot": [0, 168]}, r"Column 'slot': 1 of 2 values are no slot 0..167 \(first rows \[1\]\)"),
         ({"slot": [0, 1.5]}, r"Column 'slot': 1 of 2 values are no slot 0..167 \(first rows \[1\]\)"),
+        ({"slot": ["a", "b"]}, "Column 'slot' must hold numbers"),
+        ({"slot": [0, None]}, r"Column 'slot': 1 of 2 values are no slot 0..167 \(first rows \[1\]\)"),
+        ({"slot": [0, 1, 2]}, "Column 'time' has 2 values, column 'slot' has 3"),
+        ({"duration": [1.0]}, "Column 'duration' has 1 values, column 'time' has 2"),
+        ({"lat": ["x", "y"]}, "Column 'lat' must hold numbers"),
+        (
+            {"slot": [0, 1], "trajectory_id": ["x", "x"], "user_id": ["a", "b"]},
+            r"Column 'user_id': 1 of 2 values are other than in the first row of their 'trajectory_id' \(first rows 1\)",
+        ),
+        (
+            {"slot": [0, 1], "trajectory_id": ["x", "x"], "start": ["2024-01-01", "2024-01-08"]},
+            r"Column 'start': 1 of 2 values are other than in the first row of their 'trajectory_id' \(first rows 1\)",
+        ),
+        (
+            {"slot": [0, 1], "start": ["2024-01-01", "2024-01-02"]},
+            r"start must be a Monday, the weeks begin there; 1 of 2 are none \(first 2024-01-02\)",
+        ),
+        ({"slot": [0, 1], "trajectory_id": ["x", None]}, r"Column 'trajectory_id': 1 of 2 values are missing"),
+        (
+            {"slot": [0, 1], "trajectory_id": ["x", "y"], "user_id": ["a", None]},
+            r"Column 'user_id': 1 of 2 values are missing",
+        ),
         ({"slot": [7, 7]}, r"Column 'slot': 1 hours of weeks occur more than once .* \[\(0, 7\)\]"),
         ({"cell": [3.0, 3.7]}, r"Column 'cell': 1 of 2 values are no cell .*\(first \[3.7\]\)"),
         ({"cell": [-0.9, 2.0]}, "Column 'cell': 1 of 2 values are no cell"),
@@ -226,6 +248,22 @@ def test_weeks_that_do_not_fit_are_refused(data: Any, options: dict[str, Any], m
 def test_records_that_cannot_be_used_are_refused_in_one_sentence(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TOKENIZER.weeks({"time": TIMES, "lat": [48.0, 48.0], "lon": [11.0, 11.0], **changes})
+
+
+def test_weeks_with_an_id_of_their_own_may_be_one_users() -> None:
+    found = TOKENIZER.weeks(
+        {
+            "trajectory_id": [7, 3, 3, 5],
+            "user_id": ["b", "a", "a", "b"],
+            "start": ["2024-01-08", "2024-01-01", "2024-01-01", "2024-01-01"],
+            "slot": [0, 1, 2, 3],
+            "cell": [10, 11, 12, 13],
+        },
+        min_known=0,
+    )
+    assert found.user_id.tolist() == ["a", "b", "b"]
+    assert found.start.astype(str).tolist() == ["2024-01-01", "2024-01-01", "2024-01-08"]
+    assert np.argwhere(found.cells >= 0).tolist() == [[0, 1], [0, 2], [1, 3], [2, 0]]
 
 
 def test_missing_columns_and_empty_frames_are_refused() -> None:

@@ -154,6 +154,22 @@ def test_a_missing_column_is_named(form: str, column: str) -> None:
 def test_columns_must_have_one_length() -> None:
     with pytest.raises(ValueError, match="Column 'lat' has 2 values, column 'time' has 1"):
         TOKENIZER({"time": [START], "lat": [52.5, 52.5], "lon": [13.4, 13.4]})
+    with pytest.raises(ValueError, match="Column 'duration' has 1 values, column 'time' has 2"):
+        TOKENIZER({"time": [START] * 2, "lat": [52.5] * 2, "lon": [13.4] * 2, "duration": [60.0]})
+
+
+def test_a_list_of_dicts_has_the_columns_of_all_of_them() -> None:
+    point = {"user_id": 5, "time": START, "lat": 52.5, "lon": 13.4}
+    stay = {**point, "time": START + 3600, "duration": 7200.0}
+    frame = pd.DataFrame([point, stay])
+    assert np.isnan(frame["duration"][0])
+    for records in ([point, stay], [stay, point]):
+        found = TOKENIZER.encode_points(records)
+        assert np.array_equal(found.observed, TOKENIZER.encode_points(frame).observed) and found.observed.sum() == 9
+    with pytest.raises(ValueError, match=r"Column 'lat': 1 of 2 values are missing"):
+        TOKENIZER([point, {"user_id": 5, "time": START, "lon": 13.4}])
+    with pytest.raises(ValueError, match=r"Column 'time': 1 of 2 values are missing \(first rows 0\)"):
+        TOKENIZER([{"lat": 52.5, "lon": 13.4}, point])
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,24 @@ def test_a_missing_column_is_named(form: str, column: str) -> None:
         TOKENIZER(given)
 
 
+def test_a_list_of_dicts_has_the_columns_of_all_of_them() -> None:
+    visits = [{"time": 0, "location_id": "p0"}, {"time": 60, "location_id": "p1", "user_id": 5}]
+    for records in (visits, visits[::-1]):
+        with pytest.raises(ValueError, match=r"Column 'user_id': 1 of 2 values are missing \(first rows [01]\)"):
+            TOKENIZER(records)
+    with pytest.raises(ValueError, match=r"Column 'location_id': 1 of 2 values are missing \(first rows 0\)"):
+        TOKENIZER([{"time": 0}, {"time": 60, "location_id": "p1"}])
+    known = [{"time": 0, "location_id": "p0"}, {"time": 60, "location_id": "p1", "lat": LAT[1], "lon": LON[1]}]
+    assert TOKENIZER.encode_visits(known)["input_ids"].tolist() == [2, 3]  # coordinates are a check of listed places
+
+
+@pytest.mark.parametrize("short", ["user_id", "location_id", "lat"])
+def test_columns_of_different_lengths_are_refused(short: str) -> None:
+    columns = make_visits().to_dict("list")
+    with pytest.raises(ValueError, match=f"Column '{short}' has 12 values, column 'time' has 13"):
+        TOKENIZER({**columns, short: columns[short][:-1]})
+
+
 @pytest.mark.parametrize("nothing", [make_visits().iloc[:0], {"time": [], "location_id": []}], ids=["frame", "dict"])
 def test_no_visits_are_refused(nothing: Any) -> None:
     with pytest.raises(ValueError, match="There are no records"):

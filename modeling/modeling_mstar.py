@@ -392,18 +392,22 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
             cells: (N, L) integer finest cells of training weeks, -1 = unknown.
 
         Raises:
-            ValueError: if the weeks do not have L hours, or name cells outside the grid.
+            ValueError: if the weeks do not have L hours, hold anything but cells of the grid and -1, or no known hour.
         """
         cells = torch.as_tensor(cells, device=self.stay_probability.device)
         hours, places = self.config.codec.num_hours, self.config.codec.num_cells
         if cells.dim() != 2 or cells.shape[1] != hours:
             raise ValueError(f"cells must be weeks of {hours} hours, (N, {hours}), got {tuple(cells.shape)}.")
-        outside = cells >= places
+        if cells.is_floating_point() or cells.is_complex():
+            raise ValueError(f"cells must be integers, got {cells.dtype}.")
+        outside = (cells < -1) | (cells >= places)
         if bool(outside.any()):
             raise ValueError(
                 f"cells must lie in the model's grid, 0 to {places - 1}, or be -1 = unknown; {int(outside.sum())} do "
                 f"not, the first ones {cells[outside][:3].tolist()}."
             )
+        if not bool((cells >= 0).any()):
+            raise ValueError(f"nothing can be learned from {len(cells)} weeks without a known hour.")
         self.stay_probability.copy_(fit_stay_probability(cells))
         arrivals, returns = fit_arrivals(cells, places)
         self.arrival_share.copy_(arrivals)

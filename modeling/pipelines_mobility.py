@@ -22,6 +22,7 @@ NUM_SPECIAL = 2  # rows of SAMoE's table before the places: padding and end
 VISIT_FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 DAY_SECONDS = 86_400
 BATCH_SIZE = 32
+TOP_K = 5
 
 
 class MobilityTaskPipeline(Pipeline):
@@ -63,7 +64,7 @@ class MobilityTaskPipeline(Pipeline):
 class HubNextLocationPipeline(MobilityTaskPipeline):
     """Task `next-location` (SAMoE): visits -> where every user goes next.
 
-    Options: `top_k` (5) places per user; `context` (512) visits that the model looks back on; `unknown` and the names
+    Options: `top_k` places per user (5, or all of a city with fewer); `context` (512) visits that the model looks back on; `unknown` and the names
     of columns, see `SamoeTokenizer.encode_visits`. For an adapter, give its city as well (`tokenizer=folder`):
     transformers takes the base model's.
 
@@ -77,6 +78,8 @@ class HubNextLocationPipeline(MobilityTaskPipeline):
     result_options = ("top_k",)
 
     def preprocess(self, input_: Any, context: int = 512, **options: Any) -> dict[str, Any]:
+        if context < 1:
+            raise ValueError(f"context must be at least 1, got {context}.")
         context = min(context, self.model.config.max_position_embeddings or context)
         visits = self.tokenizer.encode_visits(input_, **options)
         stops = visits["offsets"][1:]
@@ -99,8 +102,9 @@ class HubNextLocationPipeline(MobilityTaskPipeline):
         probabilities = (torch.cat(parts) / self.tokenizer.temperature).softmax(-1)
         return {"probabilities": probabilities, "users": input_tensors["users"]}
 
-    def postprocess(self, model_outputs: dict[str, Any], top_k: int = 5) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: dict[str, Any], top_k: int | None = None) -> list[dict[str, Any]]:
         probabilities = model_outputs["probabilities"]
+        top_k = min(TOP_K, probabilities.shape[1]) if top_k is None else top_k
         if not 1 <= top_k <= probabilities.shape[1]:
             raise ValueError(f"top_k must be between 1 and the city's {probabilities.shape[1]} places, got {top_k}.")
         best, places = probabilities.topk(top_k, dim=-1)

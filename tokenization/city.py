@@ -65,8 +65,8 @@ class City:
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {"name": str(self.name), "poi_names": tuple(map(str, self.poi_names))}
-        zone_of(self.timezone)
-        given["timezone"] = str(self.timezone)  # of a ZoneInfo, its name
+        given["timezone"] = None if self.timezone is None else str(self.timezone)  # of a ZoneInfo, its name
+        zone_of(given["timezone"])  # files hold names only
         given["location_ids"] = _texts(self.location_ids)
         n = len(given["location_ids"])
         for field, dtype in _DTYPES.items():  # own copies that nobody can write to: the content hash stays true
@@ -107,7 +107,7 @@ class City:
             raise DataError(
                 f"{int(bad.sum())} locations have no valid lat/lon, first {self.location_ids[bad][:SHOWN].tolist()}."
             )
-        if n and (self.popularity.min() < 0 or self.popularity.max() > 127):
+        if n and (self.popularity.min() < 1 or self.popularity.max() > NEVER_SEEN):
             raise DataError(
                 f"popularity holds levels, 1 (most visited) to {NEVER_SEEN} (never seen); got "
                 f"{self.popularity.min()}..{self.popularity.max()}: popularity_levels makes them of counts."
@@ -362,5 +362,11 @@ def _texts(ids: Any) -> np.ndarray:
     values = np.array(ids, dtype=object) if isinstance(ids, (list, tuple)) else np.asarray(ids)
     items = (values.astype(str) if values.dtype.kind == "S" else values).reshape(-1).tolist()
     texts = np.empty(len(items), dtype=object)
-    texts[:] = list(map(str, items))
+    texts[:] = list(map(_text, items))
     return texts
+
+
+def _text(item: Any) -> str:
+    """An id as text; whole floats (integers that once stood beside a gap) count as integers."""
+    is_whole = isinstance(item, (float, np.floating)) and item.is_integer() and abs(item) < 2**53
+    return str(int(item) if is_whole else item)

@@ -20,6 +20,7 @@ Zone = str | dt.tzinfo
 DAY_SECONDS = 86_400
 HALF_HOUR_SECONDS = 1_800
 HALF_HOURS = 48  # of a day
+EARLIEST_EPOCH_SECOND = -62 * 10**9  # the year 5; calendars of Python begin with the year 1
 LATEST_EPOCH_SECOND = 10**11  # the year 5138; larger integers are milliseconds or nanoseconds
 
 
@@ -139,7 +140,8 @@ def epoch_seconds(times: Any, name: str = "time") -> np.ndarray:
     utc = _as_seconds(times, name)
     refuse(utc == np.iinfo(np.int64).min, name, "missing", "every row needs a time")
     advice = "convert milliseconds or nanoseconds to seconds first"
-    refuse(np.abs(utc) >= LATEST_EPOCH_SECOND, name, "no epoch seconds", advice, utc)
+    strange = (utc < EARLIEST_EPOCH_SECOND) | (utc >= LATEST_EPOCH_SECOND)
+    refuse(strange, name, "no epoch seconds", advice, utc)
     return utc
 
 

@@ -18,7 +18,7 @@ from transformers import BatchEncoding
 from .city import City
 from .city_tokenizer import CityTokenizer, as_city
 from .conditions_mstar import ConditionedCity, ConditionTables
-from .errors import DataError, renamed_argument
+from .errors import DataError, listing, renamed_argument
 from .grid import Box, SquareGrid
 from .records import read_degrees
 
@@ -31,10 +31,10 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
     Args:
         city_file, table_file: `city.json` and `city.safetensors`, as `save_pretrained` writes them.
         city: a `City` with a grid, instead of files, see `from_city`; without a grid its places are the cells.
-        factors: finest cells along the side of a coarse one, coarse to fine, each a multiple of the next, the last 1.
-            Edge cells are smaller where they do not fit: 30 rows give 4, 8, 15, 30.
+        factors: finest cells along the side of a coarse one, coarse to fine, each a multiple of the next, the last 1
+            (8, 4, 2, 1). Edge cells are smaller where they do not fit: 30 rows give 4, 8, 15, 30.
         cell_map: (C, R) coarse to fine instead of `factors`; needed without a grid.
-        num_hours, interval_minutes: slots of a window (168 hours).
+        num_hours, interval_minutes: slots of a window (168) and their length (60). Files hold these four themselves.
         home_hours, work_hours, work_days: local hours and weekdays (Monday = 0), end excluded, that tell the home
             and the work place. Windows that are no whole weeks use every day.
         pad_token: how the text path writes an unknown hour.
@@ -62,24 +62,32 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
         table_file: str | None = None,
         *,
         city: City | None = None,
-        factors: Sequence[int] = FACTORS,
+        factors: Sequence[int] | None = None,
         cell_map: Any = None,
-        num_hours: int = 168,
-        interval_minutes: int = 60,
+        num_hours: int | None = None,
+        interval_minutes: int | None = None,
         home_hours: Sequence[int] = (0, 8),
         work_hours: Sequence[int] = (10, 18),
         work_days: Sequence[int] = (0, 5),
         pad_token: str = "?",
         **kwargs: Any,
     ) -> None:
+        shape = {"factors": factors, "cell_map": cell_map, "num_hours": num_hours, "interval_minutes": interval_minutes}
         if city is None:
             fields = _fields_of(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
+            given = [name for name, value in shape.items() if value is not None]
+            if given:
+                raise ValueError(
+                    f"the files hold {listing(given)} already: make another tokenizer of their city "
+                    "(MstarTokenizer.from_city(City.load(folder), ...))."
+                )
         else:
             city = as_city(city)
             if cell_map is None and city.grid is None:
                 raise DataError(f"the city {city.name!r} has no grid: use MstarTokenizer.from_city(city, cell_km=1.0).")
-            cell_map = city.grid.hierarchy(factors) if cell_map is None else cell_map
-            fields = {"city": city, "cell_map": cell_map, "num_hours": num_hours, "interval_minutes": interval_minutes}
+            cell_map = city.grid.hierarchy(FACTORS if factors is None else factors) if cell_map is None else cell_map
+            fields = {"city": city, "cell_map": cell_map, "num_hours": 168 if num_hours is None else num_hours}
+            fields["interval_minutes"] = 60 if interval_minutes is None else interval_minutes
         self._take_city(fields)
         # What files of earlier releases call them.
         work_hours, work_days = kwargs.pop("commute_hours", work_hours), kwargs.pop("commute_days", work_days)

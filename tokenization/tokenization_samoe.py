@@ -300,7 +300,7 @@ class SamoeTokenizer(CityTokenizer):
             text: a frame of visits, one row of the batch per person in sorted order; or a string or list of strings of
                 location ids.
             padding, truncation, max_length, return_tensors: as everywhere in transformers. Truncation keeps the last
-                visits.
+                visits, or with `truncation_side="right"` the first.
             unknown, user_id, time, location_id, lat, lon: see `encode_visits`.
 
         Returns:
@@ -333,7 +333,8 @@ class SamoeTokenizer(CityTokenizer):
                 fields = {name: np.append(value, 1 if name == "input_ids" else 0) for name, value in fields.items()}
                 fields["timestamps"][-1] = fields["timestamps"][-2]
             if truncation and truncation != "do_not_truncate":
-                fields = {name: value[-limit:] for name, value in fields.items()}
+                kept = slice(-limit, None) if self.truncation_side == "left" else slice(limit)
+                fields = {name: value[kept] for name, value in fields.items()}
             sequences.append(
                 {**{n: v.tolist() for n, v in fields.items()}, "attention_mask": [1] * len(fields["input_ids"])}
             )

@@ -6,8 +6,10 @@ import dataclasses
 import json
 import math
 import zlib
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import datasets
 import numpy as np
@@ -112,7 +114,18 @@ def test_a_row_is_found_by_its_id() -> None:
     city = make_city()
     assert city.index_of(["a", "b", "c", "z", ""]).tolist() == [1, 0, 2, -1, -1]
     assert city.index_of(np.array([], dtype=str)).shape == (0,) and city.index_of(["a"]).dtype == np.int64
-    assert make_city(location_ids=np.array([10, 9, 100])).index_of([9, 10, 1]).tolist() == [1, 0, -1]
+    numbered = make_city(location_ids=np.array([10, 9, 100]))
+    assert numbered.index_of([9, 10, 1]).tolist() == [1, 0, -1]
+    for gap in (np.array([9.0, 10.0, np.nan, 9.5]), [9.0, np.float32(10), None, 2.0**60]):  # of tables with gaps
+        assert numbered.index_of(gap).tolist() == [1, 0, -1, -1]
+    assert make_city(location_ids=[10.0, 9.0, 2.5]).location_ids.tolist() == ["10", "9", "2.5"]
+
+
+def test_a_zone_without_an_iana_name_is_refused() -> None:
+    with pytest.raises(DataError, match=r"Unknown time zone 'UTC\+02:00'; give an IANA name"):
+        make_city(timezone=timezone(timedelta(hours=2)))  # its files could not be read back
+    assert make_city(timezone=ZoneInfo("Asia/Tokyo")).timezone == "Asia/Tokyo"
+    assert make_city(timezone=timezone.utc).timezone == "UTC"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +137,8 @@ def test_a_row_is_found_by_its_id() -> None:
         ({"poi": np.zeros((2, 2))}, "poi has 2 rows for 3 locations"),
         ({"popularity": np.zeros(4)}, "popularity has 4 rows for 3 locations"),
         ({"popularity": np.array([1, 2, 300])}, r"popularity holds levels, 1 .* to 9 .*; got 1\.\.300"),
+        ({"popularity": np.array([1, 2, 10])}, r"popularity holds levels, 1 .* to 9 .*; got 1\.\.10"),
+        ({"popularity": np.array([0, 2, 9])}, r"popularity holds levels, 1 .* to 9 .*; got 0\.\.9"),
         ({"poi_names": ("x",)}, "poi_names names 1 columns, poi has the shape"),
         ({"poi": np.full((3, 2), 1e6)}, "poi holds 6 values that are not finite at half precision"),
     ],

@@ -13,6 +13,7 @@ import torch
 from transformers import pipeline
 
 from hf_mobility import (
+    City,
     MobilityEmbeddingPipeline,
     NextLocationPipeline,
     RawModel,
@@ -92,6 +93,30 @@ def test_every_form_of_records_is_one_input_and_a_list_of_tables_several(visits:
 def test_more_places_than_the_city_has_are_refused(top_k: int, visits: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match=f"top_k must be between 1 and the city's .* places, got {top_k}"):
         task("next-location", SAMOE)(visits, top_k=top_k)
+
+
+def test_the_usual_number_of_places_is_that_of_the_city_where_it_has_fewer(visits: pd.DataFrame) -> None:
+    ids = SamoeTokenizer.from_pretrained(SAMOE).location_ids[:3]
+    few = visits[visits["location_id"].isin(ids)]
+    city = City.from_visits(few, timezone="UTC")
+    pipe = pipeline("next-location", model=SAMOE, tokenizer=SamoeTokenizer.from_city(city), device="cpu")
+    found = pd.DataFrame(pipe(few))
+    assert (found.groupby("user_id")["location_id"].nunique() == 3).all()
+    np.testing.assert_allclose(found.groupby("user_id")["probability"].sum(), 1.0, rtol=1e-5)
+
+
+def test_a_context_without_visits_is_refused(visits: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="context must be at least 1, got 0"):
+        task("next-location", SAMOE)(visits, context=0)
+
+
+def test_stays_of_a_list_of_dicts_count_wherever_they_stand(points: pd.DataFrame) -> None:
+    records = points[points["user_id"] == "short"].to_dict("records")
+    stay = {**records.pop(), "duration": 7200}
+    frame = pd.DataFrame([*records, stay])
+    pipe = task("trajectory-prediction", RAW)
+    for table in ([*records, stay], [stay, *records]):
+        assert pipe(table, horizon=0.5) == pipe(frame, horizon=0.5)
 
 
 def test_drawn_weeks_are_those_of_the_packages_pipeline() -> None:

@@ -334,3 +334,10 @@ def test_a_path_needs_training_weeks_first() -> None:
         model.fit_transition(torch.zeros(3, 23))
     with pytest.raises(ValueError, match=r"0 to 15, or be -1 = unknown; 2 do not, the first ones \[16, 99\]"):
         model.fit_transition(torch.tensor([[16, 99, *[-1] * 22]]))
+    with pytest.raises(ValueError, match=r"1 do not, the first ones \[-5\]"):
+        model.fit_transition(torch.tensor([[0, -5, *[-1] * 22]]))
+    with pytest.raises(ValueError, match=r"cells must be integers, got torch\.float32"):
+        model.fit_transition(torch.zeros(3, 24))
+    for weeks in (torch.zeros(0, 24, dtype=torch.int64), torch.full((3, 24), -1)):
+        with pytest.raises(ValueError, match=f"nothing can be learned from {len(weeks)} weeks without a known hour"):
+            model.fit_transition(weeks)

@@ -11,6 +11,8 @@ import pytest
 
 from hf_mobility import DataError
 from hf_mobility.tokenization.clock import (
+    EARLIEST_EPOCH_SECOND,
+    LATEST_EPOCH_SECOND,
     clock_of,
     epoch_seconds,
     half_hour,
@@ -108,5 +110,9 @@ def test_unusable_times_and_zones_are_refused() -> None:
         epoch_seconds(pd.Series(pd.to_datetime(["2024-01-01T10:00Z", None])))
     with pytest.raises(DataError, match=r"1 of 1 values are no epoch seconds .* convert milliseconds"):
         epoch_seconds(np.array([1_704_103_200_000]))
+    with pytest.raises(DataError, match=r"1 of 2 values are no epoch seconds \(first rows 1: -90000000000\)"):
+        epoch_seconds(np.array([0, -90_000_000_000]))
+    for second in (EARLIEST_EPOCH_SECOND, LATEST_EPOCH_SECOND - 1):  # all that is accepted has a local time
+        assert abs(to_local(epoch_seconds(np.array([second])), "Pacific/Kiritimati")[0] - second) < 86_400
     with pytest.raises(DataError, match="Unknown time zone 'Mars/Base'"):
         zone_of("Mars/Base")

@@ -92,6 +92,19 @@ def test_a_saved_tokenizer_is_the_same(tmp_path: Path, method: str) -> None:
         assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"num_hours": 24}, {"interval_minutes": 30}, {"factors": (2, 1)}, {"cell_map": np.arange(30)[:, None]}],
+    ids=lambda option: next(iter(option)),
+)
+def test_what_the_files_hold_cannot_be_changed_by_loading(tmp_path: Path, option: dict[str, Any]) -> None:
+    make_tokenizer().save_pretrained(tmp_path)
+    (name,) = option
+    with pytest.raises(ValueError, match=f"the files hold {name} already: make another tokenizer of their city"):
+        MstarTokenizer.from_pretrained(tmp_path, **option)
+    assert MstarTokenizer.from_pretrained(tmp_path, home_hours=(0, 6)).home_hours == (0, 6)
+
+
 def test_a_tokenizer_is_small_and_holds_no_pickle(tmp_path: Path) -> None:
     tokenizer = MstarTokenizer.from_grid(BOX, timezone="Asia/Shanghai")
     tokenizer.fit_conditions(make_cells(), num_attributes=8)

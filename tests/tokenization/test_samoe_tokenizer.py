@@ -84,6 +84,14 @@ def test_ids_are_rows_of_the_city_and_people_are_sorted() -> None:
     assert encoded["utc"].tolist() == [int(t.timestamp()) for t in frame["time"]]
 
 
+def test_whole_floats_are_the_integers_that_a_gap_made_of_them() -> None:
+    """pandas makes floats of a column of integers with gaps, and they stay floats when the gaps are gone."""
+    visits = make_visits().assign(location_id=lambda f: f["location_id"].str[1:].astype(float))
+    city = SamoeTokenizer.from_city(make_city(location_ids=np.arange(8)))
+    for frame in (visits, visits.to_dict("list"), visits.to_dict("records")):
+        assert_equal_encodings(city.encode_visits(frame), TOKENIZER.encode_visits(make_visits()))
+
+
 def test_people_may_have_text_names_and_columns_other_names() -> None:
     frame = make_visits()
     renamed = frame.assign(user_id=[f"u{k}" for k in frame["user_id"]]).rename(
@@ -410,6 +418,14 @@ def test_truncation_keeps_the_last_visits() -> None:
             assert batch[name] == [row[-limit:] for row in plain[name]]
     assert TOKENIZER(make_visits(), max_length=3)["input_ids"] == plain["input_ids"]  # not asked to
     assert TOKENIZER(make_visits(), truncation="do_not_truncate", max_length=3)["input_ids"] == plain["input_ids"]
+
+
+def test_truncation_on_the_right_keeps_the_first_visits() -> None:
+    tokenizer = SamoeTokenizer.from_city(CITY, CONFIG, truncation_side="right")
+    plain, batch = TOKENIZER(make_visits()), tokenizer(make_visits(), truncation=True, max_length=3)
+    for name in (*FIELDS, "attention_mask"):
+        assert batch[name] == [row[:3] for row in plain[name]]
+    assert tokenizer("p0 p1 p2", truncation=True, max_length=2)["input_ids"] == [2, 3]  # as with text
 
 
 def test_the_longest_context_is_the_models() -> None:

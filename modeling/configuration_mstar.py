@@ -17,6 +17,8 @@ from typing import Any, cast
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_checks import check_choices, check_heads, check_least, check_shares, preset
+
 WEEK_LEVELS = [1, 7, 14, 28, 56, 84, 112, 168]
 
 CODEC_VARIANTS: dict[str, dict[str, Any]] = {
@@ -227,17 +229,15 @@ class MstarCodecConfig(PreTrainedConfig):
 
     def validate_mstar_codec(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
-        if self.hidden_size % self.num_attention_heads:
+        check_heads(self)
+        check_least(self, 0, "code_loss_weight", "commitment_weight", "layer_norm_eps")
+        check_least(self, 1, "intermediate_size", "codebook_size")
+        if self.cells_per_resolution[-1:] != [self.num_cells] or min(self.cells_per_resolution) < 1:
             raise ValueError(
-                f"hidden_size must be divisible by num_attention_heads, got {self.hidden_size} and "
-                f"{self.num_attention_heads}."
+                "cells_per_resolution must be positive and its last, the finest grid, must equal "
+                f"num_cells={self.num_cells}, got {self.cells_per_resolution}."
             )
-        if self.cells_per_resolution[-1] != self.num_cells:
-            raise ValueError(
-                f"the last of cells_per_resolution is the finest grid and must equal num_cells={self.num_cells}, got "
-                f"{self.cells_per_resolution}."
-            )
-        if sorted(self.level_lengths) != self.level_lengths or min(self.level_lengths) < 1:
+        if sorted(self.level_lengths) != self.level_lengths or min(self.level_lengths, default=0) < 1:
             raise ValueError(f"level_lengths must be positive and grow from coarse to fine, got {self.level_lengths}.")
         if len(self.level_resolutions) != len(self.level_lengths) or not all(
             0 <= index < len(self.cells_per_resolution) for index in self.level_resolutions
@@ -249,21 +249,18 @@ class MstarCodecConfig(PreTrainedConfig):
         for name in ("num_encoder_layers", "num_decoder_layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        for name in ("dropout", "attention_dropout", "restart_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        check_shares(self, "dropout", "attention_dropout", "restart_share")
         if not 0 <= self.ema_decay <= 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}.")
-        for name, allowed in (
-            ("bias_init", ("zeros", "uniform")),
-            ("codebook_update", ("ema", "gradient")),
-            ("code_loss", ("all", "last")),
-            ("residual", ("quantized", "continuous")),
-            ("search", ("euclidean", "cosine")),
-            ("straight_through", ("mean", "finest")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        check_choices(
+            self,
+            bias_init=("zeros", "uniform"),
+            codebook_update=("ema", "gradient"),
+            code_loss=("all", "last"),
+            residual=("quantized", "continuous"),
+            search=("euclidean", "cosine"),
+            straight_through=("mean", "finest"),
+        )
 
     @property
     def num_hours(self) -> int:
@@ -282,7 +279,7 @@ class MstarCodecConfig(PreTrainedConfig):
         Raises:
             ValueError: if the size or the variant is not known.
         """
-        values = _preset(CODEC_SIZES, CODEC_VARIANTS, size, variant)
+        values = preset(size, CODEC_SIZES, variant, CODEC_VARIANTS)
         if variant == "released" and size != "tiny":
             values["level_resolutions"] = [3, 0, 0, 1, 1, 2, 2, 3]
         return cls(**{**values, **overrides})
@@ -384,23 +381,12 @@ class MstarConfig(PreTrainedConfig):
 
     def validate_mstar(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
-        if self.hidden_size % 2 or self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size must be even and divisible by num_attention_heads, got {self.hidden_size} and "
-                f"{self.num_attention_heads}."
-            )
-        for name in (
-            "dropout",
-            "attention_dropout",
-            "drop_path",
-            "condition_dropout",
-            "code_noise",
-            "scheduled_sampling",
-        ):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
-        if self.dropout_form not in ("branches", "released"):
-            raise ValueError(f"dropout_form must be one of ('branches', 'released'), got {self.dropout_form!r}.")
+        check_heads(self, 2)
+        check_least(self, 0, "attribute_init", "initializer_range", "layer_norm_eps")
+        check_least(self, 1, "intermediate_size", "num_hidden_layers", "num_attributes")
+        check_shares(self, "dropout", "attention_dropout", "drop_path")
+        check_shares(self, "condition_dropout", "code_noise", "scheduled_sampling")
+        check_choices(self, dropout_form=("branches", "released"))
         if self.code_noise and self.scheduled_sampling:
             raise ValueError(
                 f"choose code_noise={self.code_noise} or scheduled_sampling={self.scheduled_sampling}, not both."
@@ -486,17 +472,9 @@ class MstarConfig(PreTrainedConfig):
         Raises:
             ValueError: if the size or the variant is not known.
         """
-        values = _preset(SIZES, VARIANTS, size, variant)
+        values = preset(size, SIZES, variant, VARIANTS)
         values["codec_config"] = MstarCodecConfig.from_preset(size, variant=variant)
         return cls(**{**values, **overrides})
-
-
-def _preset(sizes: dict[str, Any], variants: dict[str, Any], size: str, variant: str) -> dict[str, Any]:
-    if size not in sizes:
-        raise ValueError(f"unknown size {size!r}; choose one of {sorted(sizes)}.")
-    if variant not in variants:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {sorted(variants)}.")
-    return {**sizes[size], **variants[variant]}
 
 
 __all__ = ["DecodingOrder", "DecodingStep", "MstarCodecConfig", "MstarConfig", "decoding_order", "max_decoding_steps"]

@@ -11,6 +11,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_checks import check_choices, check_heads, check_least, check_shares, preset
+
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
     "small": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
@@ -97,28 +99,18 @@ class RawConfig(PreTrainedConfig):
 
     def validate_raw(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size must be divisible by num_attention_heads, got {self.hidden_size} and "
-                f"{self.num_attention_heads}."
-            )
-        for name, allowed in (
-            ("output_head", ("mlp", "linear")),
-            ("mixture_prediction", ("mean", "mode")),
-            ("user_pooling", ("mean", "last", "last_day")),
-            ("region_pooling", ("sum", "mean", "log")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
-        for name, least in (
-            ("max_position_embeddings", 1),
-            ("slots_per_day", 1),
-            ("mixture_components", 0),
-            ("head_hidden_size", 0),
-            ("input_noise", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        check_heads(self)
+        check_choices(
+            self,
+            output_head=("mlp", "linear"),
+            mixture_prediction=("mean", "mode"),
+            user_pooling=("mean", "last", "last_day"),
+            region_pooling=("sum", "mean", "log"),
+        )
+        check_least(self, 0, "mixture_components", "head_hidden_size", "input_noise")
+        check_least(self, 0, "initializer_range", "layer_norm_eps")
+        check_least(self, 1, "intermediate_size", "num_hidden_layers", "max_position_embeddings", "slots_per_day")
+        check_shares(self, "dropout", "attention_dropout", "head_dropout")
         if self.mixture_min_scale <= 0:
             raise ValueError(f"mixture_min_scale must be positive, got {self.mixture_min_scale}.")
         if self.mixture_prediction != "mean" and self.mixture_components == 0:
@@ -131,9 +123,7 @@ class RawConfig(PreTrainedConfig):
         Raises:
             ValueError: if the size is not known.
         """
-        if size not in SIZES:
-            raise ValueError(f"unknown size {size!r}; choose one of {sorted(SIZES)}.")
-        return cls(**{**SIZES[size], **overrides})
+        return cls(**{**preset(size, SIZES), **overrides})
 
 
 __all__ = ["RawConfig"]

@@ -11,6 +11,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_checks import check_choices, check_heads, check_least, check_shares, preset
+
 # What the authors' code does, what their equations say, and what open check-in data needs (the default).
 VARIANTS: dict[str, dict[str, Any]] = {
     "released": {
@@ -150,23 +152,23 @@ class SamoeConfig(PreTrainedConfig):
 
     def validate_samoe(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
+        check_heads(self, 4)
+        check_least(self, 0, "num_poi_features", "stay_loss_weight", "initializer_range", "layer_norm_eps")
+        check_least(self, 1, "intermediate_size", "num_hidden_layers", "num_popularity_levels", "num_pointer_heads")
+        check_least(self, 1, "max_position_embeddings")
+        check_least(self, 2, "num_stay_bins")
+        check_shares(self, "attention_dropout")
         if self.hidden_size % self.num_pointer_heads:
             raise ValueError(
                 f"num_pointer_heads must divide hidden_size={self.hidden_size}, got {self.num_pointer_heads}."
             )
-        if self.hidden_size % 4 or self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size must be divisible by 4 and by num_attention_heads, got {self.hidden_size} and "
-                f"{self.num_attention_heads}."
-            )
-        for name, allowed in (
-            ("stay_encoding", ("half_hours", "log")),
-            ("selector", ("soft", "hard")),
-            ("location_encoder", ("separate", "shared")),
-            ("attention_init", ("xavier", "normal")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        check_choices(
+            self,
+            stay_encoding=("half_hours", "log"),
+            selector=("soft", "hard"),
+            location_encoder=("separate", "shared"),
+            attention_init=("xavier", "normal"),
+        )
         if self.activity_features and not (self.pointer_head and self.relative_features):
             raise ValueError("activity_features=True needs pointer_head=True and relative_features=True.")
         if self.pointer_features and not self.pointer_head and self.arrival_time:
@@ -188,11 +190,7 @@ class SamoeConfig(PreTrainedConfig):
         Raises:
             ValueError: if the size or the variant is not known.
         """
-        if size not in SIZES:
-            raise ValueError(f"unknown size {size!r}; choose one of {sorted(SIZES)}.")
-        if variant not in VARIANTS:
-            raise ValueError(f"unknown variant {variant!r}; choose one of {sorted(VARIANTS)}.")
-        return cls(**{**SIZES[size], **VARIANTS[variant], **overrides})
+        return cls(**{**preset(size, SIZES, variant, VARIANTS), **overrides})
 
 
 __all__ = ["SamoeConfig"]

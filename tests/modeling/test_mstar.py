@@ -380,6 +380,14 @@ def test_noise_without_targets_is_refused_in_training() -> None:
     ("wrong", "words"),
     [
         ({"hidden_size": 18, "num_attention_heads": 4}, "divisible"),
+        (
+            {"hidden_size": 17, "num_attention_heads": 1},
+            "hidden_size must be divisible by 2 and by num_attention_heads",
+        ),
+        ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, got 0"),
+        ({"num_attributes": 0}, "num_attributes must be at least 1, got 0"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be at least 1, got 0"),
+        ({"attribute_init": -1.0}, "attribute_init must be at least 0"),
         ({"code_noise": 0.1, "scheduled_sampling": 0.1}, "choose code_noise=0.1 or scheduled_sampling=0.1"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"temperature": 0.0}, "temperature must be above 0"),

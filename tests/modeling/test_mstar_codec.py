@@ -425,6 +425,25 @@ def test_there_are_no_negative_numbers_of_layers(name: str) -> None:
         MstarCodecConfig(**{name: -1})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (
+            {"cells_per_resolution": []},
+            r"cells_per_resolution must be positive and its last, .* num_cells=900, got \[\]",
+        ),
+        ({"cells_per_resolution": [0, 900]}, "cells_per_resolution must be positive"),
+        ({"level_lengths": []}, r"level_lengths must be positive and grow from coarse to fine, got \[\]"),
+        ({"codebook_size": 0}, "codebook_size must be at least 1, got 0"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, got 0"),
+    ],
+    ids=str,
+)
+def test_impossible_shapes_are_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(Exception, match=words):
+        MstarCodecConfig(**wrong)
+
+
 @pytest.mark.parametrize("name", ["dropout", "attention_dropout", "ema_decay", "restart_share"])
 def test_a_share_above_one_is_refused(name: str) -> None:
     with pytest.raises(Exception, match=rf"{name} must be .*, got 1\.5"):

@@ -142,3 +142,40 @@ def roll_out(
         if not use_cache:
             points = torch.cat([points, point.to(points.dtype)], dim=1)
     return torch.cat(found, dim=1)
+
+
+def roll_windows(
+    roll: Callable[..., torch.Tensor],
+    series: list[torch.Tensor],
+    weekday: torch.Tensor | None,
+    *,
+    steps: int,
+    window: int,
+    slots_per_day: int,
+    device: torch.device,
+) -> torch.Tensor:
+    """Series (T, 2) that begin at midnight -> (B, steps, 2) on the CPU, the points that follow, window after window: a
+    full window loses its oldest day, so that a slot's position stays its time of day.
+
+    Args:
+        roll: `generate` of a model, or another roll-out with its arguments.
+        weekday: (B,) int64 of each series' first day, 0 = Monday, for models with `time_features`; else None.
+        window: slots of a window, whole days.
+        device: of the model.
+    """
+    parts: list[torch.Tensor] = []
+    while steps:
+        count = min(window + 1 - max(map(len, series)), steps)  # the last point needs no place in the window
+        known = [torch.ones(len(one), dtype=torch.long) for one in series]
+        coordinates, mask = (
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left").to(device)
+            for rows in (series, known)
+        )
+        days = None if weekday is None else weekday.to(device)
+        parts.append(roll(coordinates, attention_mask=mask, steps=count, start_weekday=days).cpu())
+        series = [torch.cat(pair) for pair in zip(series, parts[-1])]
+        full = torch.tensor([len(one) > window for one in series])
+        series = [one[slots_per_day:] if is_full else one for one, is_full in zip(series, full)]
+        weekday = None if weekday is None else (weekday + full) % 7
+        steps -= count
+    return torch.cat(parts, dim=1)

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
+from .generation_raw import roll_windows
+
 NUM_SPECIAL = 2  # rows of SAMoE's table before the places: padding and end
 VISIT_FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 DAY_SECONDS = 86_400
@@ -64,9 +66,9 @@ class MobilityTaskPipeline(Pipeline):
 class HubNextLocationPipeline(MobilityTaskPipeline):
     """Task `next-location` (SAMoE): visits -> where every user goes next.
 
-    Options: `top_k` places per user (5, or all of a city with fewer); `context` (512) visits that the model looks back on; `unknown` and the names
-    of columns, see `SamoeTokenizer.encode_visits`. For an adapter, give its city as well (`tokenizer=folder`):
-    transformers takes the base model's.
+    Options: `top_k` places per user (5, or all of a city with fewer); `context` (512) visits that the model looks back
+    on; `unknown` and the names of columns, see `SamoeTokenizer.encode_visits`. For an adapter, give its city as well
+    (`tokenizer=folder`): transformers takes the base model's.
 
     Returns:
         Per user and rank: `user_id`, `rank` (1 = most probable), `location_id`, `lat`, `lon`, `probability`.
@@ -218,29 +220,17 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
         for first in range(0, len(input_tensors["series"]), rows):
             part = slice(first, first + rows)
             weekday = torch.tensor([(int(start) // DAY_SECONDS + 3) % 7 for start in input_tensors["start"][part]])
-            parts.append(self._roll_on(input_tensors["series"][part], weekday, steps))
-        return {"points": torch.cat(parts), "users": input_tensors["users"], "time": input_tensors["time"]}
-
-    def _roll_on(self, series: list[torch.Tensor], weekday: torch.Tensor, steps: int) -> torch.Tensor:
-        """Series (T, 2) that begin at midnight -> (B, steps, 2). A full window loses its oldest day, so that a slot's
-        position stays its time of day."""
-        window, day = self.tokenizer.model_max_length, self.tokenizer.slots_per_day
-        parts: list[torch.Tensor] = []
-        while steps:
-            count = min(window + 1 - max(map(len, series)), steps)  # the last point needs no place in the window
-            known = [torch.ones(len(one), dtype=torch.long) for one in series]
-            coordinates, mask = (
-                torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left").to(self.device)
-                for rows in (series, known)
+            made = roll_windows(
+                self.model.generate,
+                input_tensors["series"][part],
+                weekday if self.model.config.time_features else None,
+                steps=steps,
+                window=self.tokenizer.model_max_length,
+                slots_per_day=self.tokenizer.slots_per_day,
+                device=self.device,
             )
-            days = weekday.to(self.device) if self.model.config.time_features else None
-            parts.append(self.model.generate(coordinates, attention_mask=mask, steps=count, start_weekday=days))
-            series = [torch.cat(pair) for pair in zip(series, parts[-1].to(series[0].device))]
-            full = [len(one) > window for one in series]
-            series = [one[day:] if is_full else one for one, is_full in zip(series, full)]
-            weekday = (weekday + torch.tensor(full)) % 7
-            steps -= count
-        return torch.cat(parts, dim=1)
+            parts.append(made)
+        return {"points": torch.cat(parts), "users": input_tensors["users"], "time": input_tensors["time"]}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
         points = model_outputs["points"].numpy()

@@ -209,8 +209,7 @@ def _cell_number(text: str, columns: int | None, num_cells: int) -> int:
 @dataclass(frozen=True)
 class Points:
     """Checked records in the order they were given: codes (n,) int64 rows of `users` (U,), which is sorted; utc (n,)
-    int64 epoch seconds; lat, lon (n,) float64 degrees; duration (n,) int64 seconds,
-    rounded up, 0 = unknown; or None.
+    int64 epoch seconds; lat, lon (n,) float64 degrees; duration (n,) float64 seconds, NaN = unknown, or None.
     """
 
     users: np.ndarray
@@ -238,6 +237,6 @@ def read_points(frame: Any, *, user_id: str, time: str, lat: str, lon: str, dura
     if not stays and duration != "duration":
         raise DataError(f"The records have no column {duration!r}; leave `duration` out for points without stays.")
     degrees = read_degrees(frame, lat, lon)
-    seconds = np.ceil(np.nan_to_num(read_durations(frame, duration))).astype(np.int64) if stays else None
+    seconds = read_durations(frame, duration) if stays else None
     users, codes = read_users(frame, user_id, len(utc))
     return Points(users, codes, utc, *degrees, seconds)

@@ -36,6 +36,24 @@ PER_SLOT = ("coordinates", "attention_mask", "observed_mask", "position_ids")
 IGNORED = -100.0  # of labels
 
 
+def fill_rule(fill: str, *, stays: bool) -> str:
+    """`paper` or `forward`, whichever `fill` names; `auto` is the first for stays, the second for points.
+
+    Raises:
+        DataError: for any other name.
+    """
+    if fill not in ("auto", *RULES):
+        raise DataError(f"fill must be one of {('auto', *RULES)}, got {fill!r}.")
+    usual = "paper" if stays else "forward"
+    return usual if fill == "auto" else fill
+
+
+def last_seconds(arrival: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """The last whole second of each stay, int64 (n,), of its arrival and its length in seconds (NaN = unknown): the
+    arrival itself where the length is unknown or at most a second."""
+    return arrival + (np.ceil(np.nan_to_num(duration)).astype(np.int64) - 1).clip(min=0)
+
+
 @dataclass(frozen=True)
 class SlotAxis:
     """The slots of everybody, cut into windows of `window` slots; the last one may be shorter."""

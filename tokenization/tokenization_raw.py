@@ -24,11 +24,12 @@ from .grid import PAPER_BOUNDS, Box
 from .records import read_degrees, read_points
 from .series_raw import (
     PER_SLOT,
-    RULES,
     RawSeries,
     SlotAxis,
     batch_series,
+    fill_rule,
     fill_slots,
+    last_seconds,
     pad_rows,
     target_length,
     to_numpy,
@@ -86,7 +87,8 @@ class RawTokenizer(CityTokenizer):
             city = City.from_contents(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
         self.city = as_city(city)
         self._box = Box(*self.city.bounds)
-        self.interval_minutes, self.fill, self.time_features = interval_minutes, _checked_rule(fill), time_features
+        fill_rule(fill, stays=False)
+        self.interval_minutes, self.fill, self.time_features = interval_minutes, fill, time_features
         _checked_window(model_max_length, interval_minutes)
         super().__init__(
             interval_minutes=interval_minutes,
@@ -207,18 +209,16 @@ class RawTokenizer(CityTokenizer):
             ValueError: for faulty records or options; one sentence each.
         """
         window = _checked_window(self.model_max_length if max_length is None else max_length, self.interval_minutes)
-        rule = _checked_rule(self.fill if fill is None else fill)
         read = read_points(points, user_id=user_id, time=time, lat=lat, lon=lon, duration=duration)
         units = self.normalize(read.lat, read.lon)
         strange = self._box.check_inside(units, read.lat, read.lon, (lat, lon), outside=outside)
         kept = ~strange if outside == "drop" and strange.any() else slice(None)
         user, utc, units = read.codes[kept], read.utc[kept], units[kept]
 
+        rule = fill_rule(self.fill if fill is None else fill, stays=read.duration is not None)
         first = last = to_local(utc, self.timezone)
         if read.duration is not None:
-            last = to_local(utc + (read.duration[kept] - 1).clip(min=0), self.timezone)
-        if rule == "auto":
-            rule = "forward" if read.duration is None else "paper"
+            last = to_local(last_seconds(utc, read.duration[kept]), self.timezone)
         seconds = 60 * self.interval_minutes
         begin, stop = self._days(first, last, start, end)
         num_slots = (stop - begin) // seconds
@@ -399,12 +399,6 @@ class RawTokenizer(CityTokenizer):
         raise ValueError(_TEXT)
 
     encode = tokenize = convert_tokens_to_ids = convert_ids_to_tokens = _no_text
-
-
-def _checked_rule(fill: str) -> str:
-    if fill not in ("auto", *RULES):
-        raise ValueError(f"fill must be one of {('auto', *RULES)}, got {fill!r}.")
-    return fill
 
 
 def _checked_window(slots: int, interval_minutes: int) -> int:

@@ -22,8 +22,16 @@ from .city_tokenizer import CityTokenizer, city_with_places
 from .clock import HALF_HOUR_SECONDS, half_hour, to_local, to_utc, weekday
 from .errors import SHOWN, DataError
 from .places_samoe import Places
-from .records import check_lengths, checked_degrees, column, has_column, is_records
-from .records import read_numbers, read_times, read_users
+from .records import (
+    check_lengths,
+    checked_degrees,
+    column,
+    has_column,
+    is_records,
+    read_numbers,
+    read_times,
+    read_users,
+)
 
 NUM_SPECIAL = 2
 CONTEXT = 512  # visits that are looked back on where the model sets no bound of its own

@@ -11,20 +11,21 @@ have learned weekdays by position; it reads them shifted here, and users with fe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..modeling.generation_raw import roll_out
+from ..modeling.generation_raw import roll_out, roll_windows
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..tokenization.clock import DAY_SECONDS, to_local
 from ..tokenization.errors import DataError
 from ..tokenization.grid import Box
-from ..tokenization.series_raw import RULES, SlotAxis, fill_slots
+from ..tokenization.series_raw import SlotAxis, fill_rule, fill_slots, last_seconds
 from ..tokenization.tokenization_raw import RawTokenizer
 from .base import MobilityPipeline, read_records
 from .embedding import READ, check_slots
@@ -130,14 +131,10 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         users, user = np.unique(frame["user_id"].to_numpy(), return_inverse=True)
         begin = end = frame["time"].to_numpy("datetime64[s]").astype(np.int64)
         if "duration" in frame:
-            end = begin + (np.ceil(frame["duration"].fillna(0).to_numpy()).astype(np.int64) - 1).clip(min=0)
+            end = last_seconds(begin, frame["duration"].to_numpy())
         first, last = to_local(begin, tokenizer.timezone), to_local(end, tokenizer.timezone)
         last = np.maximum(first, last)
-        rule = tokenizer.fill if fill is None else fill
-        if rule not in ("auto", *RULES):
-            raise DataError(f"fill must be one of {('auto', *RULES)}, got {rule!r}.")
-        if rule == "auto":
-            rule = "paper" if "duration" in frame else "forward"
+        rule = fill_rule(tokenizer.fill if fill is None else fill, stays="duration" in frame)
 
         window = tokenizer.model_max_length
         final = _per_user(np.maximum, last, user)
@@ -193,53 +190,21 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
             users, lengths = starts.user[rows], starts.length[rows]
             series = [torch.from_numpy(histories.coordinates[u, :n]) for u, n in zip(users, lengths)]
             weekday = torch.from_numpy((histories.midnight[users] // DAY_SECONDS + 3) % 7)  # Monday = 0
-            made[rows] = self._roll_on(
-                series, weekday, steps, None if noise is None else noise[rows % len(noise)]
+            made[rows] = roll_windows(
+                self.model.generate if noise is None else self._drawn(noise[rows % len(noise)]),
+                series,
+                weekday if self.model.config.time_features else None,
+                steps=steps,
+                window=self.tokenizer.model_max_length,
+                slots_per_day=self.tokenizer.slots_per_day,
+                device=self.device,
             ).numpy()
         return made
 
-    def _roll_on(
-        self, series: list[torch.Tensor], weekday: torch.Tensor, steps: int, noise: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Series (T, 2) that begin at midnight -> (B, steps, 2), window after window."""
-        window, day = self.tokenizer.model_max_length, self.tokenizer.slots_per_day
-        parts: list[torch.Tensor] = []
-        left = steps
-        while left:
-            count = min(window + 1 - max(map(len, series)), left)  # the last point needs no place in the window
-            drawn = None if noise is None else noise[:, steps - left : steps - left + count]
-            parts.append(self._next_points(series, weekday, count, drawn))
-            series = [torch.cat(pair) for pair in zip(series, parts[-1])]
-            full = torch.tensor([len(one) > window for one in series])
-            series = [one[day:] if is_full else one for one, is_full in zip(series, full)]
-            weekday = (weekday + full) % 7
-            left -= count
-        return torch.cat(parts, dim=1)
-
-    def _next_points(
-        self, series: list[torch.Tensor], weekday: torch.Tensor, steps: int, noise: torch.Tensor | None
-    ) -> torch.Tensor:
-        """(B, steps, 2) on the CPU, within one window."""
-        known = [torch.ones(len(one), dtype=torch.long) for one in series]
-        coordinates, mask = (
-            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left").to(self.device)
-            for rows in (series, known)
-        )
-        days = weekday.to(self.device) if self.model.config.time_features else None
-        if noise is None:
-            made = self.model.generate(coordinates, attention_mask=mask, steps=steps, start_weekday=days)
-        else:
-            made = roll_out(
-                self.model.model,
-                _Draw(self.model, noise.to(self.device)),
-                coordinates,
-                mask,
-                None,
-                steps=steps,
-                max_positions=self.model.config.max_position_embeddings,
-                start_weekday=days,
-            )
-        return made.cpu()
+    def _drawn(self, noise: torch.Tensor) -> Callable[..., torch.Tensor]:
+        """A roll-out as `generate`'s whose points are drawn by `noise` (B, steps, 3), over all its calls together."""
+        draw, places = _Draw(self.model, noise.to(self.device)), self.model.config.max_position_embeddings
+        return partial(roll_out, self.model.model, draw, position_ids=None, max_positions=places)
 
     # Spread
 

@@ -225,7 +225,7 @@ def test_weeks_that_do_not_fit_are_refused(data: Any, options: dict[str, Any], m
         ({"lat": ["x", "y"]}, "Column 'lat' must hold numbers"),
         (
             {"slot": [0, 1], "trajectory_id": ["x", "x"], "user_id": ["a", "b"]},
-            r"Column 'user_id': 1 of 2 values are other than in the first row of their 'trajectory_id' \(first rows 1\)",
+            r"Column 'user_id': 1 of 2 values are other than in the first row of their 'trajectory_id' \(first",
         ),
         (
             {"slot": [0, 1], "trajectory_id": ["x", "x"], "start": ["2024-01-01", "2024-01-08"]},

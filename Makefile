@@ -18,11 +18,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
 .NOTPARALLEL:
-.PHONY: help venv lint format types unit wheel test test-newest test-oldest demo clean distclean
+.PHONY: help venv lint format types unit wheel test test-newest test-oldest resolve demo clean distclean
 
 help:
 	@sed -n '1,6s/^# //p' Makefile
-	@echo 'Also: venv lint format types wheel unit clean distclean'
+	@echo 'Also: venv lint format types wheel unit resolve clean distclean'
 
 venv: $(STAMP)
 
@@ -63,6 +63,10 @@ test-newest: $(STAMP)
 # The suite with constraints-oldest.txt, in an environment of its own.
 test-oldest:
 	$(MAKE) unit VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
+
+# Whether pip finds versions for the package and, each apart, for libraries that are used beside it; it needs the network.
+resolve: $(STAMP)
+	$(PY) tools/check_resolution.py
 
 demo: $(STAMP)
 	$(OFFLINE) $(PY) examples/demo.py

@@ -164,9 +164,9 @@ def test_missing_extras_say_what_to_install(
         return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"need folium: pip install hf_mobility\[plot\]"):
+    with pytest.raises(ImportError, match=r"need folium: pip install 'hf_mobility\[plot\]'"):
         map_trajectories(world.visits)
-    with pytest.raises(ImportError, match=r"a copy of Leaflet: pip install hf_mobility\[plot\]"):
+    with pytest.raises(ImportError, match=r"a copy of Leaflet: pip install 'hf_mobility\[plot\]'"):
         save_map(made, tmp_path / "map.html")
     assert not (tmp_path / "map.html").exists()
 

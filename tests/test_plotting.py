@@ -109,7 +109,7 @@ def test_without_matplotlib_the_command_that_installs_it_is_given(
         return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"pip install hf_mobility\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install 'hf_mobility\[plot\]'"):
         plot_next_places(world.predictions, world.visits, world.city, user=world.user)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 try:
     import gradio as gr
 except ImportError as error:
-    raise SystemExit("the page needs gradio: pip install hf_mobility[demo]") from error
+    raise SystemExit("the page needs gradio: pip install 'hf_mobility[demo]'") from error
 import pandas as pd
 import steps
 

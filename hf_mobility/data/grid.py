@@ -39,14 +39,14 @@ def assign_cells(frame: pd.DataFrame, grid: SquareGrid, *, snap: bool = False) -
 
 
 def h3_cells(lat: Any, lon: Any, *, resolution: int = 8) -> np.ndarray:
-    """Object array of H3 cell names; needs the extra: ``pip install hf_mobility[geo]``.
+    """Object array of H3 cell names; needs the extra: ``pip install 'hf_mobility[geo]'``.
 
     The h3 library works point by point, so points are first made unique.
     """
     try:
         import h3
     except ImportError as error:
-        raise ImportError("H3 cells need the h3 package: pip install hf_mobility[geo]") from error
+        raise ImportError("H3 cells need the h3 package: pip install 'hf_mobility[geo]'") from error
     points = np.stack([np.asarray(lat, dtype=np.float64), np.asarray(lon, dtype=np.float64)], axis=-1)
     unique, position = np.unique(points, axis=0, return_inverse=True)
     names = np.array([h3.latlng_to_cell(y, x, resolution) for y, x in unique.tolist()], dtype=object)

@@ -56,7 +56,7 @@ class Visitors:
 
 @dataclass(frozen=True)
 class H3Cells:
-    """All H3 cells of a resolution (0..15) in which there is a point; needs ``pip install hf_mobility[geo]``."""
+    """All H3 cells of a resolution (0..15) in which there is a point; needs ``pip install 'hf_mobility[geo]'``."""
 
     resolution: int = 8
 
@@ -112,7 +112,7 @@ class Discs:
 
 
 class Polygons:
-    """Areas with borders; needs ``pip install hf_mobility[geo]`` (shapely 2).
+    """Areas with borders; needs ``pip install 'hf_mobility[geo]'`` (shapely 2).
 
     Args:
         geometries: (R,) shapely Polygons or MultiPolygons in longitude and latitude (WGS84), the order of GeoJSON. None
@@ -302,5 +302,5 @@ def _shapely() -> Any:
     try:
         import shapely
     except ImportError as error:
-        raise ImportError("Polygons need the shapely package: pip install hf_mobility[geo]") from error
+        raise ImportError("Polygons need the shapely package: pip install 'hf_mobility[geo]'") from error
     return shapely

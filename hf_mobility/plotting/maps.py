@@ -1,4 +1,4 @@
-"""Web maps of visits, flows and predictions. folium is imported on first use (`pip install "hf_mobility[plot]"`).
+"""Web maps of visits, flows and predictions. folium is imported on first use (`pip install 'hf_mobility[plot]'`).
 
 There is no background by default, and `save_map` writes Leaflet into the file: a map opens without network, and no
 server learns what was looked at. `tiles="OpenStreetMap"` asks that server for a background. folium's own
@@ -184,7 +184,7 @@ def save_map(made: Map, path: str | Path) -> None:
     try:
         from xstatic.pkg.leaflet import BASE_DIR  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ImportError("maps need xstatic-leaflet, a copy of Leaflet: pip install hf_mobility[plot]") from error
+        raise ImportError("maps need xstatic-leaflet, a copy of Leaflet: pip install 'hf_mobility[plot]'") from error
     script = (Path(BASE_DIR) / "leaflet.js").read_text(encoding="utf-8")
     style = (Path(BASE_DIR) / "leaflet.css").read_text(encoding="utf-8")
     script = re.sub(r"//# sourceMappingURL=\S*", "", script)
@@ -203,7 +203,7 @@ def _new_map(lat: Any, lon: Any, tiles: str | None) -> tuple[Any, Map]:
     try:
         import folium
     except ImportError as error:
-        raise ImportError("web maps need folium: pip install hf_mobility[plot]") from error
+        raise ImportError("web maps need folium: pip install 'hf_mobility[plot]'") from error
     south, north, west, east = np.min(lat), np.max(lat), np.min(lon), np.max(lon)
     made = folium.Map(location=[(south + north) / 2, (west + east) / 2], tiles=tiles, zoom_start=12, control_scale=True)
     made.fit_bounds([[float(south), float(west)], [float(north), float(east)]], padding=(20, 20), max_zoom=16)

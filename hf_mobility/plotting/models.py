@@ -1,6 +1,6 @@
 """Pictures of what models learn: training curves, SAMoE's experts, RAW's attention.
 
-matplotlib is imported on first use (`pip install "hf_mobility[plot]"`). Attention is shown beside what a model that has
+matplotlib is imported on first use (`pip install 'hf_mobility[plot]'`). Attention is shown beside what a model that has
 learned nothing would give (`even`), because a causal model sees late hours less often than early ones.
 """
 

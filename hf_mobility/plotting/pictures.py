@@ -1,4 +1,4 @@
-"""Maps as pictures. matplotlib is imported on first use (`pip install "hf_mobility[plot]"`).
+"""Maps as pictures. matplotlib is imported on first use (`pip install 'hf_mobility[plot]'`).
 
 Axes are kilometres around a middle, without background tiles, so that a picture needs no network. `maps` draws the same
 as web maps, `models` draws what models learn. No function opens a window or touches pyplot's figures:
@@ -234,7 +234,7 @@ def new_axes(columns: int = 1) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("maps need matplotlib: pip install hf_mobility[plot]") from error
+        raise ImportError("maps need matplotlib: pip install 'hf_mobility[plot]'") from error
     figure = Figure(figsize=(6 * columns + 1, 6), layout="constrained")
     return figure.subplots(1, columns, squeeze=False)[0]
 

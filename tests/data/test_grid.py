@@ -132,7 +132,7 @@ def test_grids_without_rows_and_unknown_cells_are_refused() -> None:
 
 def test_h3_cells_or_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h3", None)
-    with pytest.raises(ImportError, match=r"pip install hf_mobility\[geo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'hf_mobility\[geo\]'"):
         h3_cells([48.0], [11.0])
 
 

@@ -270,6 +270,6 @@ def test_without_geopandas_the_command_that_installs_it_is_given(monkeypatch: py
 
     monkeypatch.setattr(builtins, "__import__", without)
     stay = pd.DataFrame({"user_id": [1], "time": ["2024-01-01T00Z"], "lat": [48.0], "lon": [11.0]})
-    with pytest.raises(ImportError, match=r"pip install hf_mobility\[geo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'hf_mobility\[geo\]'"):
         to_geo(stay)
     assert len(to_skmob(stay)) == 1

@@ -151,7 +151,7 @@ def test_h3_cells_that_occur_are_the_regions(monkeypatch: pytest.MonkeyPatch) ->
     found = visitors(points, H3Cells(7))
     assert as_set(found) == {("7:48.0,11.0", 1, 1), ("7:48.0,11.0", 2, 1), ("7:48.1,11.0", 2, 1)}
     monkeypatch.setitem(sys.modules, "h3", None)
-    with pytest.raises(ImportError, match=r"pip install hf_mobility\[geo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'hf_mobility\[geo\]'"):
         visitors(points, H3Cells())
 
 
@@ -262,7 +262,7 @@ def test_files_that_are_no_geojson_are_refused(tmp_path: Path) -> None:
 
 def test_without_shapely_there_is_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shapely", None)
-    with pytest.raises(ImportError, match=r"pip install hf_mobility\[geo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'hf_mobility\[geo\]'"):
         visitors(make_points(), collection(square(48, 11, 1)))
     assert len(visitors(make_points(), GRID).pairs)
 

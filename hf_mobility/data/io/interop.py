@@ -1,7 +1,7 @@
 """Frames to the tables of scikit-mobility, trackintel, movingpandas and geopandas, and back.
 
 None of the first three is imported: they read tables with certain column names, and such tables are made and read here.
-Where points become geometries, geopandas is needed (`pip install "hf_mobility[geo]"`).
+Where points become geometries, geopandas is needed (`pip install 'hf_mobility[geo]'`).
 
 Times come out aware, in UTC or in `timezone`, and mean the same instant. Sources of the names: scikit-mobility 1.3
 (`skmob.utils.constants`), trackintel 1.4 (`trackintel.model`), movingpandas 0.23 (`TrajectoryCollection`).
@@ -282,7 +282,7 @@ def _geopandas() -> Any:
     try:
         import geopandas
     except ImportError as error:
-        raise ImportError("GeoDataFrames need geopandas: pip install hf_mobility[geo]") from error
+        raise ImportError("GeoDataFrames need geopandas: pip install 'hf_mobility[geo]'") from error
     return geopandas
 
 

@@ -71,8 +71,8 @@ def main() -> None:
     base = NextLocationPipeline.from_pretrained(CHECKPOINT, city=city, name="SAMoE, nothing tuned")
     local = adapt(base.model, few, city=city)
     adapted = NextLocationPipeline(local.model, local.tokenizer, name=f"SAMoE + LoRA on 5 % ({local.strength})")
-    rivals = [UserFrequency(), UserMarkov(), context_mix(options.users, few)]
-    table = summarize([evaluate(predictor, task) for predictor in (*rivals, base, adapted)])
+    baselines = [UserFrequency(), UserMarkov(), context_mix(options.users, few)]
+    table = summarize([evaluate(predictor, task) for predictor in (*baselines, base, adapted)])
     print(f"{city.name}: {len(visits):,} visits, {len(city)} places, {len(few)} visits to adapt on; {local.reason}")
     print(table[SHOWN].round(3).to_string(index=False))
 

@@ -1,18 +1,21 @@
-"""README and docs: links lead somewhere, sentences are short, pages are short, and commands exist.
+"""README, docs, cards and other texts: links lead somewhere, sentences are short, pages are short, and commands exist.
 
-Measured as in benchmarks/repository/count.py: code blocks, tables, headings and targets of links are no prose.
+Code blocks, tables, headings, front matter and targets of links are no prose.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
-from benchmarks.fill_results import fill
-from benchmarks.repository.count import prose, sentences
+from benchmarks.fill_results import BLOCKS, MARK, fill
+from benchmarks.pages import common
 from hf_mobility.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,10 +23,15 @@ README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 CARDS = sorted((ROOT / "checkpoints").glob("*/README.md"))
 TEXTS = [*sorted(ROOT.glob("*.md")), *DOCS, *CARDS, *sorted((ROOT / "examples").rglob("*.md"))]
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", flags=re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 README_LINES, PAGE_LINES = 120, 300
 LONGEST_SENTENCE, MEAN_SENTENCE, LONGEST_PARAGRAPH = 25, 20, 80  # words
 LONGEST_CELL = 200  # characters
+RESULTS = sorted(common.RESULTS.rglob("*.csv"))
+WRITTEN_BESIDE = {"curve_pairs", "transfer_seed1_pairs"}  # by the commands that write `curve` and `transfer_seed1`
+WRITES = {"--output", "--report", "--save", "--update"}
+COMMAND = r"`(python -m benchmarks\.[^`]+)`"
 
 
 def name_of(path: Path) -> str:
@@ -38,6 +46,18 @@ def anchors(text: str) -> set[str]:
     """Anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def prose(text: str) -> str:
+    text = re.sub(r"```.*?```|<!--.*?-->", "", FRONT_MATTER.sub("", text), flags=re.DOTALL)
+    lines = [line for line in text.splitlines() if not re.match(r"\s*(\||#|    |<)", line)]
+    return re.sub(r"\]\([^)]*\)", "]", "\n".join(lines))
+
+
+def sentences(text: str) -> list[int]:
+    """Words of each sentence; a list item or a paragraph ends one."""
+    parts = re.split(r"(?<=[.!?:])\s+(?=[A-Z`*\[])|\n\s*\n|\n\s*[-*] |\n\s*\d+\. ", prose(text))
+    return [count for count in (len(part.split()) for part in parts) if count >= 3]
 
 
 def paragraphs(text: str) -> list[int]:
@@ -64,9 +84,9 @@ def test_every_page_is_reached_from_the_index() -> None:
     assert index in {(ROOT / found["target"].split("#")[0]).resolve() for found in LINK.finditer(text_of(README))}
 
 
-@pytest.mark.parametrize("page", [README, *DOCS], ids=name_of)
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
 def test_pages_sentences_paragraphs_and_cells_of_tables_are_short(page: Path) -> None:
-    text = text_of(page)
+    text = FRONT_MATTER.sub("", text_of(page))
     words = sentences(text)
     assert len(text.splitlines()) <= (README_LINES if page == README else PAGE_LINES)
     assert max(words) <= LONGEST_SENTENCE
@@ -85,6 +105,60 @@ def test_texts_say_what_things_are(page: Path) -> None:
 @pytest.mark.parametrize("page", [README, *DOCS, *CARDS], ids=name_of)
 def test_tables_are_those_of_the_committed_results(page: Path) -> None:
     assert fill(text_of(page)) == text_of(page)
+
+
+def test_every_committed_result_is_read_by_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, opened = pd.read_csv, set()
+    monkeypatch.setattr(pd, "read_csv", lambda path, **options: opened.add(Path(path)) or read(path, **options))
+    for page in [README, *DOCS, *CARDS]:
+        for found in MARK.finditer(text_of(page)):
+            BLOCKS[found["name"]]()
+    assert {path.stem for path in RESULTS if path not in opened} <= WRITTEN_BESIDE
+
+
+def options_of(command: str) -> dict[str, list[str]]:
+    """Option -> its values; what is written and where is left out."""
+    found: dict[str, list[str]] = {"": []}
+    name = ""
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            name = word
+            found[name] = []
+        else:
+            found[name].append(word)
+    return {name: values for name, values in found.items() if name not in WRITES}
+
+
+def test_commands_of_the_results_pages_are_those_of_the_committed_tables() -> None:
+    firsts = [text_of(path).partition("\n")[0].removeprefix("# ") for path in RESULTS]
+    made = [command for first in firsts for command in first.split("; ") if command.startswith("python -m benchmarks.")]
+    made += [command for card in CARDS for command in re.findall(COMMAND, text_of(card))]
+    known = []
+    for command in made:
+        try:
+            known.append(options_of(command))
+        except ValueError:
+            continue  # a command with words between its parts
+    named = [
+        (name_of(page), command)
+        for page in DOCS
+        for command in re.findall(COMMAND, text_of(page))
+        if page.parent.name == "results" and "fill_results" not in command
+    ]
+    assert len(named) >= 20
+    assert [(page, command) for page, command in named if options_of(command) not in known] == []
+
+
+def test_the_card_of_a_generator_has_one_result_of_its_own_and_the_figures_of_its_table() -> None:
+    text = text_of(ROOT / "checkpoints/mstar-small/README.md")
+    (entry,) = yaml.safe_load(text.split("---\n")[1])["model-index"]
+    metrics = [metric for result in entry["results"] for metric in result["metrics"] if metric["type"] == "mean6"]
+    shown = dict(re.findall(r"^\| \**([^|*]+?)\** \|(?:[^|]*\|){6} ([\d.]+)", text, flags=re.MULTILINE))
+    own = [metric["name"] for metric in metrics if "baseline" not in metric["name"]]
+    assert [name.partition(": ")[2] for name in own] == ["M-STAR mstar-small"]
+    for metric in metrics:
+        model = metric["name"].partition(": ")[2].removeprefix("baseline ")
+        assert f"{1000 * metric['value']:.1f}" == shown[model], model
 
 
 def test_commands_in_the_docs_exist_with_their_options() -> None:

@@ -5,8 +5,7 @@
 
 Without a checkpoint an encoder is trained on all cabs (no label is used for that). The encoder sees positions only,
 never the occupied flag that the labels come from. Cells are predicted while their whole block of 5 km is held out. The
-number of visitors alone is the baseline to beat: a sum over visitors grows with it. Visits by hour of the week, a
-stronger baseline, are not in the table.
+number of visitors alone is the baseline to beat: a sum over visitors grows with it.
 """
 
 from __future__ import annotations

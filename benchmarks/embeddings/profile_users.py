@@ -8,7 +8,7 @@ Labels come from the week AFTER the one that is read, so that they cannot be cop
 commonest cell of the nights, work that of weekdays from 10 to 17 h; a commuter is at work on three weekdays or more,
 over 1 km from home. Profiled are users that the encoder has not seen: --users, --held-out and --seed are those of its
 training. Users are simulated, and so are the figures. The labelling rule itself, applied to the week that is read, is
-no row of the table; on simulated users it does better than every set of features here.
+no row of the table.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="1e-4 in the paper")
-    parser.add_argument("--gru-steps", type=int, default=300, help="of the rival network; 0 leaves it out")
+    parser.add_argument("--gru-steps", type=int, default=300, help="of the baseline network; 0 leaves it out")
     parser.add_argument("--roll-out", type=int, default=10, metavar="STEPS")
     parser.add_argument("--end-hours", type=int, nargs="+", default=[24], help="local hours at which roll-outs end")
     parser.add_argument("--seed", type=int, default=0)

@@ -6,7 +6,7 @@
 Evaluated on users of the simulated city whom the encoder has not seen (the same --users, --held-out and --seed as in
 training). Labels come from the very window that is embedded: this measures what can be read from a vector, not what it
 foretells. Hand-made features contain some labels as they are (radius, cells, hours away): for those they show what is
-possible, and are no rival. Users are simulated, and so are the figures.
+possible, and are no baseline. Users are simulated, and so are the figures.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .common import markdown, percent, read
+from functools import cache
+from typing import Any
+
+from .common import RESULTS, markdown, percent, read
 from .next_location import transfer_rows
 
 
@@ -10,15 +13,34 @@ def checkpoints() -> str:
     """One row per checkpoint; links are relative to the root of the repository."""
     weeks = "weeks of 1,500 simulated users"
     rows = [
-        ["samoe-small", "next location", "1.46 M", "check-ins of 12 cities", "research use", next_location()],
-        ["mstar-small", "weeks", "1.0 M", weeks, "Apache-2.0", generation()],
-        ["mstar-codec-small", "codec of weeks", "0.20 M", weeks, "Apache-2.0", codec()],
-        ["raw-small", "positions, embeddings", "1.0 M", "points of 2,000 simulated users", "Apache-2.0", positions()],
+        ["samoe-small", "next location", "check-ins of 12 cities", "research use", next_location()],
+        ["mstar-small", "weeks", weeks, "Apache-2.0", generation()],
+        ["mstar-codec-small", "codec of weeks", weeks, "Apache-2.0", codec()],
+        ["raw-small", "positions, embeddings", "points of 2,000 simulated users", "Apache-2.0", positions()],
     ]
-    rows = [[f"[{name}](checkpoints/{name}/README.md)", *cells] for name, *cells in rows]
+    rows = [
+        [f"[{name}](checkpoints/{name}/README.md)", task, f"{parameters(name) / 1e6:.2f} M", *cells]
+        for name, task, *cells in rows
+    ]
     return markdown(
         rows, ["checkpoint", "task", "parameters", "trained on", "licence", "unseen users, beside baselines"]
     )
+
+
+@cache
+def shipped_model(name: str) -> Any:
+    """The model of the folder `name` in `checkpoints/`."""
+    from transformers import AutoConfig
+
+    import hf_mobility
+
+    folder = RESULTS.parent / "checkpoints" / name
+    config = AutoConfig.from_pretrained(folder)
+    return getattr(hf_mobility, config.architectures[0]).from_pretrained(folder)
+
+
+def parameters(name: str) -> int:
+    return shipped_model(name).num_parameters()
 
 
 def next_location() -> str:

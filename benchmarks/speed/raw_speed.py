@@ -156,7 +156,7 @@ def grouped(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.groupby(["user_id", frame["time"].dt.floor("15min")])[["lat", "lon"]].last()
 
 
-def tokenising(number: int, repeats: int) -> list[dict[str, Any]]:
+def tokenizing(number: int, repeats: int) -> list[dict[str, Any]]:
     tokenizer = RawTokenizer.from_bounds(timezone="Asia/Shanghai")
     frame = many_points(number)
     rows = []
@@ -167,14 +167,14 @@ def tokenising(number: int, repeats: int) -> list[dict[str, Any]]:
             "pandas: sort and group": partial(grouped, table),
             "RawTokenizer": partial(tokenizer.encode_points, table),
         }
-        rows += group(f"tokenising {number:,} points, {order}", "", runs, number=number, unit="points", repeats=repeats)
+        rows += group(f"tokenizing {number:,} points, {order}", "", runs, number=number, unit="points", repeats=repeats)
     return rows
 
 
 def measure(
     sizes: list[str], *, length: int, batch: int, points: int, repeats: int, device: torch.device = CPU
 ) -> pd.DataFrame:
-    rows = tokenising(points, repeats) if device.type == "cpu" else []
+    rows = tokenizing(points, repeats) if device.type == "cpu" else []
     few = {"repeats": max(1, repeats // 2), "device": device}
     for size in sizes:
         for precision in ("fp32", "bf16"):

@@ -59,8 +59,8 @@ _SYSTEMS = {
         "predicts the next place of a user in any city: a city is a tokenizer, not a weight",
         "next-location-prediction",
         ("next-location",),
-        "Research on human mobility: next places in cities with little or no data, transfer between cities, teaching, "
-        "and as a base for adaptation to your own data.",
+        "Research on human mobility: next places in cities with little or no data, and transfer between cities. "
+        "Teaching, and a base for adaptation to your own data.",
     ),
     "mobility_mstar_codec": _System(
         "M-STAR's codec (arXiv 2512.07314)",

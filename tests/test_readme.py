@@ -2,8 +2,8 @@
 
 The blocks of one file share one namespace, in order, in one process in an empty folder, without network. `checkpoints`
 and `examples` are linked into that folder, because the text names them relative to a checkout. A block is left out only
-where the text says so: ```python title="skip", or `<!-- skip -->` above the fence. The README's first block must also
-run without a warning.
+where the text says so: ```python title="skip", or `<!-- skip -->` above the fence. The README must also run without a
+warning.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,18 +67,25 @@ def run(blocks: list[str], name: str, folder: Path) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@cache
+def ran(page: Path) -> subprocess.CompletedProcess[str]:
+    """All blocks of a page, once."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run(python_blocks(page.read_text(encoding="utf-8")), page.name, Path(folder))
+
+
 def pages_with_python() -> list[Path]:
     return [page for page in PAGES if python_blocks(page.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("page", pages_with_python(), ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
-    result = run(python_blocks(page.read_text(encoding="utf-8")), page.name, tmp_path)
+def test_the_python_blocks_of_a_page_run(page: Path) -> None:
+    result = ran(page)
     assert result.returncode == 0, f"{page.name}:\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
 
 
-def test_the_first_block_of_the_readme_prints_a_prediction_and_no_warning(tmp_path: Path) -> None:
-    result = run(python_blocks(README.read_text(encoding="utf-8"))[:1], README.name, tmp_path)
+def test_the_readme_prints_a_prediction_and_no_warning() -> None:
+    result = ran(README)
     assert result.stdout.split()[:3] == ["user_id", "rank", "location_id"]
     assert "warning" not in result.stderr.lower()
     assert result.returncode == 0, result.stderr[-4000:]

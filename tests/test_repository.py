@@ -59,8 +59,8 @@ def release_check(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_there_are_workflows_for_tests_docs_wheel_and_release() -> None:
-    assert {path.stem for path in WORKFLOWS} >= {"tests", "docs", "wheel", "release"}
+def test_there_are_workflows_for_tests_wheel_and_release() -> None:
+    assert {path.stem for path in WORKFLOWS} >= {"tests", "wheel", "release"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)

@@ -162,6 +162,9 @@ def test_real_days_are_read_with_the_coordinates_of_their_cells() -> None:
         real("daily_grid_geolife_movesim.parquet"), cells=real("daily_grid_geolife_movesim_cells.parquet"), num_slots=48
     )
     assert len(table) == 10_500 and len(table.lat) == 23_768 and set(table.extra["split"]) >= {"train", "test"}
+    known = pd.read_parquet(real("daily_grid_geolife_movesim_cells.parquet")).set_index("cell").sort_index()
+    assert np.array_equal(known.index, np.arange(23_768))
+    assert np.array_equal(table.lat, known["lat"]) and np.array_equal(table.lon, known["lon"])
     parts = split_by_sequence(table.cells)
     texts = [{table.cells[i].tobytes() for i in part.tolist()} for part in parts]
     assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,9 @@ def test_unknown_options_and_things_that_are_no_city_are_refused(system: str) ->
         tokenizer.from_city(make_visits())
 
 
-def test_a_new_process_reads_the_same(tmp_path: Path) -> None:
+def test_a_new_process_reads_the_same(
+    run_python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     records = make_records()
     points = {"user_id": records["user_id"].tolist(), "time": (records["time"].astype("int64") // 10**6).tolist()}
     points |= {"lat": records["lat"].tolist(), "lon": records["lon"].tolist()}
@@ -146,7 +148,7 @@ for name in ("samoe", "mstar", "raw"):
     batch = tokenizer(visits if name == "samoe" else points, return_tensors="np", **options)
     save_file({{key: np.ascontiguousarray(value) for key, value in batch.items()}}, folder / f"{{name}}.safetensors")
 """
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    run_python("-c", script)
     for name, tokenizer in made.items():
         options: dict[str, Any] = {"min_known": 0.01} if name == "mstar" else {"padding": True}
         batch = tokenizer(visits if name == "samoe" else points, return_tensors="np", **options)

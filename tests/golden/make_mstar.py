@@ -8,12 +8,11 @@ only the generator is recorded here.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from zlib import crc32
 
 import torch
 from safetensors.torch import save_file
+from waves import wave
 
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig, MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
@@ -34,13 +33,6 @@ GRADIENTS = (
     "lm_head.weight",
     "in_proj.bias",
 )
-
-
-def wave(name: str, *shape: int) -> torch.Tensor:
-    """Numbers in -1..1 that look random, a function of the name and the shape only."""
-    phase = crc32(name.encode()) % 1000
-    steps = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(phase + steps * 12.9898 + (steps * 0.618) ** 2 % 7).reshape(shape).float()
 
 
 @torch.no_grad()

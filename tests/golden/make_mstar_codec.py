@@ -7,12 +7,11 @@ generator, so that they are the same with every version of torch.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from zlib import crc32
 
 import torch
 from safetensors.torch import save_file
+from waves import wave
 
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig
 from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
@@ -20,13 +19,6 @@ from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 FOLDER = Path(__file__).parent
 VARIANTS = ("corrected", "released")
 GRADIENTS = ("cell_embeddings.0.weight", "encoder.1.self_attn.k_proj.weight", "quantiser.refiners.0.conv_proj.weight")
-
-
-def wave(name: str, *shape: int) -> torch.Tensor:
-    """Numbers in -1..1 that look random, a function of the name and the shape only."""
-    phase = crc32(name.encode()) % 1000
-    steps = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(phase + steps * 12.9898 + (steps * 0.618) ** 2 % 7).reshape(shape).float()
 
 
 @torch.no_grad()

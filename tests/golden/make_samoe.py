@@ -6,12 +6,11 @@ generator, so that they are the same with every version of torch.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from zlib import crc32
 
 import torch
 from safetensors.torch import save_file
+from waves import wave
 
 from hf_mobility import SamoeConfig, SamoeForNextLocation
 
@@ -23,13 +22,6 @@ GRADIENTS = (
     "model.layers.0.mlp.router.selector.weight",
 )
 NUM_PLACES = 10
-
-
-def wave(name: str, *shape: int) -> torch.Tensor:
-    """Numbers in -1..1 that look random, a function of the name and the shape only."""
-    phase = crc32(name.encode()) % 1000
-    steps = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(phase + steps * 12.9898 + (steps * 0.618) ** 2 % 7).reshape(shape).float()
 
 
 @torch.no_grad()

@@ -9,23 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from mstar_model import make_model
 
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig, MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarCodecModel, MstarForTrajectoryGeneration
 
 LEVELS = torch.tensor([0] + [1] * 4 + [2] * 24)
 STILL = {"dropout": 0.0, "drop_path": 0.0}
-
-
-def make_model(*, seed: int = 0, **overrides: Any) -> MstarForTrajectoryGeneration:
-    """A tiny model in evaluation mode; every weight of its own is drawn, zero-initialised ones too."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny", **overrides)).eval()
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                torch.nn.init.normal_(parameter, std=0.2)
-    return model
 
 
 def make_batch(weeks: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:

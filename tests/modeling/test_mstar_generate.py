@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from mstar_model import make_model as drawn_model
 
 from hf_mobility.modeling import generation_mstar
-from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 
 LENGTHS = [1, 4, 24]
@@ -23,14 +23,9 @@ PEOPLE = (HOMES, WORKPLACES, ATTRIBUTES)
 
 
 def make_model(*, seed: int = 0, **overrides: Any) -> MstarForTrajectoryGeneration:
-    """A tiny model in evaluation mode; every weight of its own is drawn, and paths may be asked for."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny", **overrides)).eval()
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                torch.nn.init.normal_(parameter, std=0.2)
-        model.fit_transition(torch.randint(0, 2, (50, 24)))
+    """The tiny model; paths may be asked for."""
+    model = drawn_model(seed=seed, **overrides)
+    model.fit_transition(torch.randint(0, 2, (50, 24), generator=seeded(seed)))
     return model
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from raw_town import extra, make_model, make_series
 from torch.nn import functional as F
 
-from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
 
 FORMS: list[dict[str, Any]] = [
@@ -19,23 +19,6 @@ FORMS: list[dict[str, Any]] = [
     {"time_features": True, "slots_per_day": 4, "user_pooling": "last_day"},
 ]
 every_form = pytest.mark.parametrize("overrides", FORMS, ids=lambda form: "-".join(form) or "paper")
-
-
-@torch.no_grad()
-def make_model(seed: int = 0, **overrides: Any) -> RawForTrajectoryPrediction:
-    model = RawForTrajectoryPrediction(RawConfig.from_preset("tiny", **overrides)).eval()
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator) + float(name.endswith("norm.weight")))
-    return model
-
-
-def make_series(batch: int = 3, length: int = 9, seed: int = 0) -> torch.Tensor:
-    return 2 * torch.rand(batch, length, 2, generator=torch.Generator().manual_seed(seed)) - 1
-
-
-def extra(model: RawForTrajectoryPrediction, batch: int = 3) -> dict[str, torch.Tensor]:
-    return {"start_weekday": torch.arange(batch)} if model.config.time_features else {}
 
 
 def assert_same(found: torch.Tensor, wanted: torch.Tensor, atol: float = 1e-5) -> None:

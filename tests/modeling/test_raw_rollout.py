@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from raw_town import extra, make_model, make_series
 from torch.nn import functional as F
 from transformers import StaticCache
 
-from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.generation_raw import roomy_cache
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
 
@@ -20,23 +20,6 @@ FORMS: list[dict[str, Any]] = [
     {"time_features": True, "slots_per_day": 4},
 ]
 every_form = pytest.mark.parametrize("overrides", FORMS, ids=lambda form: "-".join(form) or "paper")
-
-
-@torch.no_grad()
-def make_model(seed: int = 0, **overrides: Any) -> RawForTrajectoryPrediction:
-    model = RawForTrajectoryPrediction(RawConfig.from_preset("tiny", **overrides)).eval()
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator) + float(name.endswith("norm.weight")))
-    return model
-
-
-def make_series(batch: int = 3, length: int = 9, seed: int = 0) -> torch.Tensor:
-    return 2 * torch.rand(batch, length, 2, generator=torch.Generator().manual_seed(seed)) - 1
-
-
-def extra(model: RawForTrajectoryPrediction, batch: int = 3) -> dict[str, torch.Tensor]:
-    return {"start_weekday": torch.arange(batch)} if model.config.time_features else {}
 
 
 def step_by_step(model: RawForTrajectoryPrediction, x: torch.Tensor, steps: int, **inputs: Any) -> torch.Tensor:

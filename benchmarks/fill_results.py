@@ -67,6 +67,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ablation": next_location.ablation,
     "speed": speed.speed,
     "kernels": speed.kernels,
+    "imports": speed.imports,
 }
 MARK = re.compile(r"<!-- begin (?P<name>[\w -]+?) -->\n.*?<!-- end -->", flags=re.DOTALL)
 

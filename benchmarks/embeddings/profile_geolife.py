@@ -25,7 +25,7 @@ from transformers import set_seed
 
 from benchmarks.embeddings.series import SeriesSet, embed_windows, linked_people, load_series, raw_config, train_raw
 from benchmarks.open_data import data_folder
-from benchmarks.options import config_value
+from benchmarks.options import config_values
 from benchmarks.tables import save_table
 from hf_mobility import RawConfig, RawForTrajectoryPrediction, RawModel, RawTokenizer, SquareGrid
 from hf_mobility.baselines import mobility_features
@@ -168,10 +168,10 @@ def main() -> None:
     options = parser.parse_args()
     if (options.checkpoint is None) != (options.held_out is None) or (options.checkpoint and options.save):
         parser.error("--checkpoint and --held-out go together, without --save.")
+    values = config_values(options.set, RawConfig)
 
     labelled = read_modes().index.get_level_values(0).unique().to_numpy()
     judged = labelled if options.held_out is None else options.held_out
-    values = dict(map(config_value, options.set))
     known_times = RawTokenizer.from_pretrained(options.checkpoint).time_features if options.checkpoint else False
     time_features = known_times or bool(values.get("time_features", False))
     data = load_series("geolife", days=1, seed=options.seed, held_out=judged, time_features=time_features)

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.embeddings.series import LEAST_OBSERVED, NAMES, SeriesSet, load_series, raw_config, train_raw
-from benchmarks.options import config_value
+from benchmarks.options import add_training, config_values, training_of
 from benchmarks.tables import save_table
-from hf_mobility import RawForTrajectoryPrediction
+from hf_mobility import RawConfig, RawForTrajectoryPrediction
 from hf_mobility.baselines import CopyLast, GRUTrajectory, HourMean
 from hf_mobility.data.trajectory_tasks import TrajectoryTask
 from hf_mobility.evaluation import RollOut, horizon_table, one_step_table
@@ -89,18 +89,14 @@ def main() -> None:
         "--validation", type=float, default=0.0, help="share of the others that choose the best state of the training"
     )
     parser.add_argument("--size", default="small")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
-    parser.add_argument("--steps", type=int, default=2_000)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=5e-4, help="1e-4 in the paper")
+    add_training(parser, steps=2_000, batch_size=16, learning_rate=5e-4)  # the paper's rate is 1e-4
     parser.add_argument("--gru-steps", type=int, default=300, help="of the baseline network; 0 leaves it out")
     parser.add_argument("--roll-out", type=int, default=10, metavar="STEPS")
     parser.add_argument("--end-hours", type=int, nargs="+", default=[24], help="local hours at which roll-outs end")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", help="CSV for the roll-out table")
     options = parser.parse_args()
 
-    values = dict(map(config_value, options.set))
+    values = config_values(options.set, RawConfig)
     time_features = bool(values.get("time_features", False))
     data = load_series(
         options.points,
@@ -122,11 +118,9 @@ def main() -> None:
         data.train,
         config,
         validation=data.windows(data.validation) if kept else None,
-        steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
         seed=options.seed,
         folder=options.output,
+        **training_of(options),
     )
     seconds = time.perf_counter() - start
     model.save_pretrained(options.output)

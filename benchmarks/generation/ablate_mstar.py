@@ -23,6 +23,7 @@ import pandas as pd
 from benchmarks.generation import train_mstar, train_mstar_codec
 from benchmarks.generation.evaluate_mstar import fitted_baselines
 from benchmarks.generation.weeks import NAMES, WeekSet, check_trained_on, load_weeks
+from benchmarks.options import training_of
 from benchmarks.tables import GrowingTable
 from hf_mobility import MstarCodecModel
 from hf_mobility.baselines.generators import Conditions
@@ -87,9 +88,8 @@ Row = dict[str, Any]
 
 def trained(train: Callable[..., Any], *given: Any, options: argparse.Namespace, seed: int, **more: Any) -> Any:
     """A model of `train_mstar_codec.train` or `train_mstar.train`; nothing of the run is kept."""
-    shared = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate")}
     with tempfile.TemporaryDirectory() as folder:
-        return train(*given, seed=seed, folder=folder, **shared, **more)
+        return train(*given, seed=seed, folder=folder, **training_of(options), **more)
 
 
 def codec_rows(weeks: WeekSet, variant: Variant, seed: int, options: argparse.Namespace) -> Iterator[Row]:

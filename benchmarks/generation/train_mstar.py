@@ -28,7 +28,7 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from benchmarks.generation.weeks import NAMES, WeekSet, check_trained_on, load_weeks, shifted
-from benchmarks.options import config_values
+from benchmarks.options import add_training, config_values, training_of
 from benchmarks.tables import save_table
 from hf_mobility import (
     ArrayRows,
@@ -227,15 +227,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=3_000, help="people of the simulated city, as in stage 1")
     parser.add_argument("--size", help="of a new generator; small by default")
     parser.add_argument("--variant", help="of a new generator; corrected by default")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
+    add_training(parser, steps=2_000, batch_size=64, learning_rate=2e-3)
     parser.add_argument("--settings", default="search", choices=list(SETTINGS), help="of drawing: fixed or searched")
     parser.add_argument("--shifted-copies", type=int, default=0, help="of each training week, moved over the grid")
-    parser.add_argument("--steps", type=int, default=2_000)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--judged", type=int, default=500, help="validation weeks that the settings are judged on")
     parser.add_argument("--draws", type=int, default=3, help="of each setting, each of as many weeks")
-    parser.add_argument("--seed", type=int, default=0, help="of the city, the split, and the training")
     parser.add_argument("--training-seed", type=int, help="of the training alone, where it differs")
     parser.add_argument("--report", help="CSV for what was tried on the validation weeks")
     options = parser.parse_args()
@@ -256,16 +252,8 @@ def main() -> None:
         model = new_generator(codec, weeks, **form, values=values, seed=seed)
     start = time.perf_counter()
     if options.steps:
-        model = train(
-            model,
-            weeks,
-            copies=options.shifted_copies,
-            steps=options.steps,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            seed=seed,
-            folder=options.output,
-        )
+        asked = {"copies": options.shifted_copies, "seed": seed, "folder": options.output, **training_of(options)}
+        model = train(model, weeks, **asked)
     if not PartialState().is_main_process:
         return
     print(f"{model.num_parameters(only_trainable=True):,} parameters, {time.perf_counter() - start:.0f} s")

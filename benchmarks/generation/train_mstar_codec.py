@@ -19,7 +19,7 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from benchmarks.generation.weeks import NAMES, WeekSet, load_weeks, shifted
-from benchmarks.options import config_values
+from benchmarks.options import add_training, config_values, training_of
 from benchmarks.tables import save_table
 from hf_mobility import ArrayRows, MstarCodecConfig, MstarCodecModel, training_arguments
 from hf_mobility.training.fit import fit
@@ -111,12 +111,8 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=3_000, help="people of the simulated city")
     parser.add_argument("--size", default="small")
     parser.add_argument("--variant", default="corrected")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
+    add_training(parser, steps=1_500, batch_size=64, learning_rate=1.5e-3)
     parser.add_argument("--shifted-copies", type=int, default=0, help="of each training week, moved over the grid")
-    parser.add_argument("--steps", type=int, default=1_500)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", help="CSV for the round trip of the test weeks")
     options = parser.parse_args()
     values = config_values(options.set, MstarCodecConfig)
@@ -124,16 +120,8 @@ def main() -> None:
     weeks = load_weeks(options.weeks, seed=options.seed, users=options.users)
     config = codec_config(weeks, options.size, options.variant, **values)
     start = time.perf_counter()
-    model = train(
-        weeks,
-        config,
-        copies=options.shifted_copies,
-        steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        folder=options.output,
-    )
+    asked = {"copies": options.shifted_copies, "seed": options.seed, "folder": options.output, **training_of(options)}
+    model = train(weeks, config, **asked)
     seconds = time.perf_counter() - start
     if not PartialState().is_main_process:
         return

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from benchmarks.options import config_value
+from benchmarks.options import config_values
 from hf_mobility import (
     City,
     CityCorpus,
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--save-steps", type=int, default=0)
     options = parser.parse_args()
+    values = config_values(options.set, SamoeConfig)
 
     set_seed(options.seed)
     pairs = (
@@ -74,7 +75,7 @@ def main() -> None:
         if options.simulate
         else _open_cities(options.without)
     )
-    config = SamoeConfig.from_preset(options.size, variant=options.variant, **dict(map(config_value, options.set)))
+    config = SamoeConfig.from_preset(options.size, variant=options.variant, **values)
     tokenizers = [SamoeTokenizer.from_city(city, config) for _, city in pairs]
     corpus = CityCorpus.from_visits([(visits, tok) for (visits, _), tok in zip(pairs, tokenizers)])
     model = SamoeForNextLocation(config)

@@ -52,3 +52,18 @@ def kernels() -> str:
         for _, row in read("kernels").iterrows()
     ]
     return markdown(rows, ["model", "kernel", "with, ms", "without, ms", "times as long without"])
+
+
+def imports() -> str:
+    """What the package adds to imports of transformers, medians of processor seconds."""
+    rows = [
+        [
+            f"`{row['import']}`",
+            f"{row['with_s']:.2f}",
+            f"{row['without_s']:.2f}",
+            f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            f"{row['runs']}",
+        ]
+        for _, row in read("import_time").iterrows()
+    ]
+    return markdown(rows, ["imported", "after hf_mobility, s", "alone, s", "ratio [95 %]", "pairs"])

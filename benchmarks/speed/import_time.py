@@ -1,7 +1,7 @@
 """What `import hf_mobility` adds to imports of transformers: CPU time of new processes, with and without ours before.
 
-    python benchmarks/speed/import_time.py --output benchmarks/speed/import_time.csv
-    python benchmarks/speed/import_time.py --runs 1                         # to see that it runs
+    python -m benchmarks.speed.import_time --output benchmarks/speed/import_time.csv
+    python -m benchmarks.speed.import_time --runs 1                         # to see that it runs
 
 Each import is measured in pairs of processes in turns, so that others on the machine count for both; one pair before
 the first warms the disk cache. `with_s` and `without_s` are medians of the seconds that a process worked, user and
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from benchmarks.tables import save_table
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTS = {
@@ -64,14 +66,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=15, help="pairs of processes per import")
     parser.add_argument("--imports", nargs="+", choices=IMPORTS, default=list(IMPORTS), help="which to measure")
-    parser.add_argument("--output", type=Path, help="a CSV file")
+    parser.add_argument("--output", help="a CSV file")
     options = parser.parse_args()
     table = pd.DataFrame([{"import": name, **measure(IMPORTS[name], options.runs)} for name in options.imports])
-    table = table.round(3)
-    print(table.to_string(index=False))
+    print(table.round(3).to_string(index=False))
     if options.output:
-        command = " ".join(["python benchmarks/speed/import_time.py", *sys.argv[1:]])
-        options.output.write_text(f"# {command}\n{table.to_csv(index=False)}", encoding="utf-8")
+        save_table(table, options.output)
 
 
 if __name__ == "__main__":

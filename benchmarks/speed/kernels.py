@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from unittest.mock import patch
 import pandas as pd
 import torch
 
+from benchmarks.tables import save_table
 from hf_mobility import MstarCodecConfig, MstarCodecModel, MstarForTrajectoryGeneration
 from hf_mobility.modeling.layers import SelfAttention
 from hf_mobility.modeling.modeling_mstar import MstarAttention
@@ -90,9 +90,7 @@ def main() -> None:
     table = pd.DataFrame(rows).assign(torch=torch.__version__)
     print(table.to_string(index=False))
     if options.output:
-        path = Path(options.output)
-        command = f"# python -m benchmarks.speed.kernels {' '.join(sys.argv[1:])}\n"
-        path.write_text(command + table.to_csv(index=False), encoding="utf-8")
+        save_table(table, options.output)
 
 
 if __name__ == "__main__":

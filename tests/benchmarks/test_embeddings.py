@@ -40,6 +40,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def data_folder(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks read those files."""
+    monkeypatch.setenv("HF_MOBILITY_DATA", str(files))
+
+
 def test_raw_is_trained_on_simulated_people_and_judged_beside_the_baselines(
     run_benchmark: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,11 +62,9 @@ def test_raw_is_trained_on_simulated_people_and_judged_beside_the_baselines(
     assert model.config.max_position_embeddings == tokenizer.model_max_length == 192
 
 
+@pytest.mark.usefixtures("data_folder")
 @pytest.mark.parametrize(("name", "windows"), [("cabs", 24), ("geolife", 36)])
-def test_real_files_are_cut_into_weeks_from_monday_on(
-    files: Path, monkeypatch: pytest.MonkeyPatch, name: str, windows: int
-) -> None:
-    monkeypatch.setenv("HF_MOBILITY_DATA", str(files))
+def test_real_files_are_cut_into_weeks_from_monday_on(name: str, windows: int) -> None:
     data = import_module("benchmarks.embeddings.series").load_series(name)
     assert len(data.users) <= windows and data.columns["coordinates"].shape[1:] == (672, 2)
     assert (data.series.start_weekday == 0).all() and "occupied" not in data.points
@@ -69,14 +73,12 @@ def test_real_files_are_cut_into_weeks_from_monday_on(
     assert not data.validation.any()
 
 
+@pytest.mark.usefixtures("data_folder")
 def test_validation_people_are_neither_held_out_nor_trained_on(
     run_benchmark: Callable[..., None],
-    files: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("HF_MOBILITY_DATA", str(files))
     alone = import_module("benchmarks.embeddings.series").load_series("cabs")
     data = import_module("benchmarks.embeddings.series").load_series("cabs", validation=0.3)
     parts = {name: set(data.users[mask].tolist()) for name, mask in (("test", data.held_out), ("val", data.validation))}
@@ -89,14 +91,12 @@ def test_validation_people_are_neither_held_out_nor_trained_on(
     assert "Roll-out, validation" in printed and "Roll-out, held_out" in printed
 
 
+@pytest.mark.usefixtures("data_folder")
 def test_raw_is_trained_on_files(
     run_benchmark: Callable[..., None],
-    files: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("HF_MOBILITY_DATA", str(files))
     options = ["--points", "geolife", "--gru-steps", "0", "--end-hour", "18", "--set", "time_features=true"]
     run_benchmark("embeddings.train_raw", *TINY, *options, "--output", str(tmp_path / "raw"))
     assert "GRU" not in capsys.readouterr().out
@@ -170,14 +170,12 @@ def test_a_commuter_is_at_work_on_three_weekdays_far_from_home() -> None:
     }
 
 
+@pytest.mark.usefixtures("data_folder")
 def test_days_of_geolife_are_profiled_and_the_encoder_taken_again(
     run_benchmark: Callable[..., None],
-    files: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("HF_MOBILITY_DATA", str(files))
     options = ["--seeds", "1", "--report", str(tmp_path)]
     run_benchmark("embeddings.profile_geolife", *TINY, *options, "--save", str(tmp_path / "raw"))
     assert "78 of 156 days are judged, of 6 people whom the encoder has not seen" in capsys.readouterr().out
@@ -280,14 +278,12 @@ def test_the_speed_benchmark_runs(
     assert len(table) == 12 and (first == 1).all() and (table["ms"] > 0).all()
 
 
+@pytest.mark.usefixtures("data_folder")
 def test_regions_are_analysed_without_the_occupied_flag(
     run_benchmark: Callable[..., None],
-    files: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("HF_MOBILITY_DATA", str(files))
     report = tmp_path / "regions.csv"
     run_benchmark("embeddings.analyse_regions", *TINY, "--min-users", "2", "--seeds", "1", "--report", str(report))
     printed = capsys.readouterr().out

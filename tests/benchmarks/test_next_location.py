@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from hf_mobility import ContextMix, NextLocationPipeline, SamoeConfig, evaluate, make_task
-
-ACCURACY = ["acc@1", "acc@5", "acc@10", "mrr"]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +39,16 @@ def test_a_model_is_pretrained_on_simulated_cities(
     assert NextLocationPipeline.from_pretrained(checkpoint).tokenizer.name == "Simville"
 
 
+@dataclass
+class Known:
+    """A configuration with the names below."""
+
+    mixture: bool
+    selector: str
+    x: float
+    attribute_map: ClassVar[dict[str, str]] = {}
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -52,9 +61,26 @@ def test_a_model_is_pretrained_on_simulated_cities(
     ],
 )
 def test_config_values_are_read_from_the_command_line(text: str, value: object) -> None:
-    name, read = import_module("benchmarks.options").config_value(text)
-    assert (name, read) == (text.partition("=")[0], value)
-    assert type(read) is type(value)
+    (found,) = import_module("benchmarks.options").config_values([text], Known).items()
+    assert found == (text.partition("=")[0], value)
+    assert type(found[1]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("embeddings.train_raw", "RawConfig"),
+        ("embeddings.profile_geolife", "RawConfig"),
+        ("next_location.pretrain_samoe", "SamoeConfig"),
+        ("generation.train_mstar_codec", "MstarCodecConfig"),
+    ],
+)
+def test_a_name_that_no_configuration_has_is_refused(
+    run_benchmark: Callable[..., None], tmp_path: Path, name: str, config: str
+) -> None:
+    folder = ["--save" if name.endswith("geolife") else "--output", str(tmp_path)]
+    with pytest.raises(ValueError, match=f"{config} has no droput; see its documentation"):
+        run_benchmark(name, *folder, "--set", "droput=0.1")
 
 
 def test_the_transfer_comparison_has_baselines_first_and_a_row_per_draw_and_strength(world: SimpleNamespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,20 +17,10 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ACCURACY = ["acc@1", "acc@5", "acc@10", "mrr"]
 
 
-@pytest.fixture(scope="module")
-def world(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A checkpoint with a city, and the task of twenty people."""
-    visits, city = toy.city(20, num_days=14)
-    model = toy.model(spread=None)
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder)
-    return SimpleNamespace(visits=visits, city=city, checkpoint=str(folder), task=make_task(visits, city))
-
-
 def test_a_city_is_adapted_to_from_a_file(
-    run_example: Callable[..., None], world: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_example: Callable[..., None], toy: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.visits.to_parquet(tmp_path / "visits.parquet")
+    toy.city(20, num_days=14)[0].to_parquet(tmp_path / "visits.parquet")
     run_example("adapt_city.py", str(tmp_path / "visits.parquet"), "Europe/Berlin", str(tmp_path / "city"))
     printed = capsys.readouterr().out
     for model in ("UserFrequency", "UserMarkov", "SAMoE, nothing tuned", "SAMoE, adapted ("):
@@ -77,15 +68,29 @@ def test_a_trained_model_is_evaluated_in_another_city(
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["simulated", "file"])
 def test_the_demo_ends_in_a_table_a_map_and_a_folder_that_loads(
-    run_example: Callable[..., None], tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]
+    run_example: Callable[..., None],
+    tmp_path: Path,
+    source: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("matplotlib", reason="the demo draws a map")
+    plotting, drawn = import_module("hf_mobility.plotting"), []
+    draw = plotting.plot_next_places
+    monkeypatch.setattr(plotting, "plot_next_places", lambda *given, **kw: drawn.append(given) or draw(*given, **kw))
     options = ["--users", "30", "--output", str(tmp_path / "demo")]
     if source == "file":
         made = simulate_city(30, num_days=28, seed=2)
         made.visits.to_parquet(tmp_path / "visits.parquet")
         options += ["--visits", str(tmp_path / "visits.parquet"), "--timezone", made.timezone]
     run_example("demo.py", *options)
+    ((_, history, city),) = drawn
+    if source == "file":  # what is drawn came before the visits to be predicted, the last fifth of each user's
+        task = make_task(made.visits, city)
+        first = task.visits[task.target].groupby("user_id")["time"].min()
+        before = history["user_id"].map(first)
+        assert len(history) == (~task.target).sum() and len(first) > 10
+        assert (history["time"] < before)[before.notna()].all()
     name = "Simville" if source == "simulated" else "visits"
     assert f"{name}: " in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "demo" / "results.csv")

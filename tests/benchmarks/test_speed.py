@@ -1,0 +1,37 @@
+"""The time that `import hf_mobility` takes is measured in pairs of processes, and its table is filled."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+
+def test_imports_are_timed_with_ours_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill_blocks: Callable[..., str]
+) -> None:
+    module = import_module("benchmarks.speed.import_time")
+    monkeypatch.setattr(module, "OURS", "sum(range(5_000_000)); ")
+    monkeypatch.setattr(module, "IMPORTS", {"json": "import json"})
+    monkeypatch.setattr("sys.argv", ["import_time", "--runs", "1", "--output", str(tmp_path / "import_time.csv")])
+    module.main()
+    table = pd.read_csv(tmp_path / "import_time.csv", comment="#")
+    (row,) = table.to_dict("records")
+    assert row["import"] == "json" and row["runs"] == 1 and row["with_s"] > row["without_s"] > 0
+    assert row["ratio"] == row["low"] == row["high"] == pytest.approx(row["with_s"] / row["without_s"], rel=1e-3)
+    made = row["with_s"], row["without_s"], row["ratio"]
+    assert "| `json` | {:.2f} | {:.2f} | {:.2f} [".format(*made) in fill_blocks({"import_time": table}, ["imports"])
+
+
+def test_the_ratio_of_imports_is_the_median_over_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("benchmarks.speed.import_time")
+    ours, alone = [4.0, 3.0, 9.0], [2.0, 3.0, 3.0]
+    left = {module.OURS: iter([100.0, *ours]), "": iter(alone)}  # one process warms the disk cache
+    monkeypatch.setattr(module, "cpu_seconds", lambda code: next(left[code.removesuffix("import json")]))
+    found = module.measure("import json", 3)
+    assert found["ratio"] == statistics.median(a / b for a, b in zip(ours, alone)) == 2
+    assert (found["with_s"], found["without_s"], found["low"], found["high"]) == (4, 3, 1, 3)

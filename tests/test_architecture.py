@@ -28,7 +28,8 @@ LIBRARIES = {"huggingface_hub", "numpy", "safetensors", "torch", "transformers"}
 OPTIONAL = {  # only to make a new city or new classes of movement, not to load one
     "hf_mobility.tokenization.conditions_mstar": {"kmedoids", "rapidfuzz"},
     "hf_mobility.tokenization.poi": {"scipy"},
-    "hf_mobility.tokenization.tables": {"pandas", "pyarrow"},
+    "hf_mobility.tokenization.table_files": {"pandas", "pyarrow"},
+    "hf_mobility.tokenization.tables": {"pandas"},
 }
 BESIDE_EACH_OTHER = ("tokenization", "modeling")  # neither imports the other
 

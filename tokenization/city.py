@@ -22,8 +22,8 @@ from .clock import Zone, zone_of
 from .errors import SHOWN, DataError
 from .grid import Box, SquareGrid
 from .poi import NEVER_SEEN, POI_COLUMNS, poi_features, popularity_levels
+from .texts import check_texts
 
-MAX_ID_LENGTH = 1_000
 _DTYPES = {"lat": np.float64, "lon": np.float64, "poi": np.float32, "popularity": np.int64}
 Bounds = tuple[float, float, float, float]
 
@@ -93,12 +93,8 @@ class City:
         unusable = int((~np.isfinite(self.poi)).sum())
         if unusable:
             raise DataError(f"poi holds {unusable} values that are not finite at half precision; scale its columns.")
-        long = [place for place in self.location_ids.tolist() if len(place) > MAX_ID_LENGTH]
-        if long:
-            raise DataError(
-                f"{len(long)} location ids are longer than {MAX_ID_LENGTH:,} characters, first {long[0][:40]!r}...; "
-                "give each place a short id."
-            )
+        check_texts(self.location_ids.tolist(), "location ids")
+        check_texts([self.name, *self.poi_names], "names of the city and its POI columns")
         if len(self._rows) < n:
             twice = sorted(place for place, count in Counter(self.location_ids.tolist()).items() if count > 1)
             raise DataError(f"{len(twice)} location ids occur more than once, first {twice[:SHOWN]}.")

@@ -22,6 +22,7 @@ HALF_HOUR_SECONDS = 1_800
 HALF_HOURS = 48  # of a day
 EARLIEST_EPOCH_SECOND = -62 * 10**9  # the year 5; calendars of Python begin with the year 1
 LATEST_EPOCH_SECOND = 10**11  # the year 5138; larger integers are milliseconds or nanoseconds
+_FAR = 2**62  # stands for integers that int64 does not hold
 
 
 class Clock(NamedTuple):
@@ -152,10 +153,10 @@ def _as_seconds(times: Any, name: str) -> np.ndarray:
     if len(values) == 0:
         return np.zeros(0, np.int64)
     if values.dtype.kind in "iu":
-        return values.astype(np.int64)
+        return np.minimum(values, _FAR).astype(np.int64)
     items = values.tolist() if values.dtype.kind == "O" else []
     if items and all(isinstance(item, (int, np.integer)) for item in items):
-        return values.astype(np.int64)
+        return np.fromiter((max(min(int(item), _FAR), -_FAR) for item in items), np.int64, len(items))
     if items and all(isinstance(item, dt.datetime) and item.tzinfo is not None for item in items):
         return np.fromiter((int(item.timestamp()) for item in items), np.int64, len(items))
     raise DataError(

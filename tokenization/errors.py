@@ -55,7 +55,8 @@ def listing(items: Iterable[Any]) -> str:
 
 def _value(column: Any, row: int) -> str:
     text = str(column.iloc[row] if hasattr(column, "iloc") else np.atleast_1d(column)[row])
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    text = text if len(text) <= 40 else f"{text[:37]}..."
+    return text if text.isprintable() else ascii(text)
 
 
 def renamed_method(old: str, new: str) -> Callable:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .clock import epoch_seconds
+from .clock import LATEST_EPOCH_SECOND, epoch_seconds
 from .errors import SHOWN, DataError, refuse
+from .texts import unusable_texts
 
 _CELL_NAME = re.compile(r"r(\d+)c(\d+)")
 _MISSING = ("None", "nan", "NaT", "<NA>")
@@ -97,10 +98,14 @@ def factorize(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
     Runs of equal ids are read first, so that a frame sorted by user costs next to nothing.
 
+    Texts stay Python objects: fixed-width text is as wide as the longest id.
+
     Raises:
-        DataError: missing ids, or ids of different types.
+        DataError: missing ids, ids of different types, texts that `text_fault` names, or integers beyond int64.
     """
     values = np.asarray(values)
+    if values.dtype.kind in "US":
+        values = values.astype(object)
     advice = "drop these rows or give them an id"
     if values.dtype.kind == "f":
         refuse(~np.isfinite(values), name, "missing", advice)
@@ -109,15 +114,23 @@ def factorize(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         users, codes = np.unique(values[heads], return_inverse=True)
         return users, np.repeat(codes.reshape(-1).astype(np.int64), np.diff(np.append(heads, len(values))))
     items = values.tolist()  # a set and a dictionary are several times faster than sorting texts
-    distinct = set(items)
+    try:
+        distinct = set(items)
+    except TypeError as error:
+        raise DataError(f"Column {name!r} holds lists or the like; ids must be all integers or all strings.") from error
     if any(_is_missing(item) for item in distinct):
         refuse([_is_missing(item) for item in items], name, "missing", advice)
     try:
         ordered = sorted(distinct)
     except TypeError as error:
         raise DataError(f"Column {name!r} mixes ids of different types; make all integers or all strings.") from error
+    for fault, bad in unusable_texts(ordered).items():
+        refuse([item in bad for item in items], name, fault, "give each a short text of printable characters", values)
+    users = np.array(ordered, dtype=object if isinstance(ordered[0], str) else None) if ordered else values
+    if users.dtype.kind in "uO" and not isinstance(users[0], str):
+        raise DataError(f"Column {name!r} holds ids of a type or size that is not known; use int64 or strings.")
     row = {user: code for code, user in enumerate(ordered)}
-    return np.array(ordered), np.fromiter(map(row.__getitem__, items), np.int64, len(items))
+    return users, np.fromiter(map(row.__getitem__, items), np.int64, len(items))
 
 
 def _is_missing(item: Any) -> bool:
@@ -132,8 +145,10 @@ def read_numbers(frame: Any, name: str, role: str | None = None) -> np.ndarray:
     """
     values = column(frame, name, role, gaps=True)
     try:
+        if np.asarray(values).dtype.kind == "c":
+            raise TypeError("complex")
         return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"Column {name!r} must hold numbers, found {getattr(values, 'dtype', 'mixed')}.") from error
 
 
@@ -169,7 +184,7 @@ def read_durations(frame: Any, name: str) -> np.ndarray:
     """
     values = np.asarray(column(frame, name, "duration", gaps=True))
     seconds = values / np.timedelta64(1, "s") if values.dtype.kind == "m" else read_numbers(frame, name, "duration")
-    refuse(np.isinf(seconds), name, "infinite", "use NaN for an unknown stay", seconds)
+    refuse(seconds > LATEST_EPOCH_SECOND, name, "infinite or too long", "use NaN for an unknown stay", seconds)
     refuse(seconds < 0, name, "negative", "durations are seconds from arrival to departure", seconds)
     return seconds
 

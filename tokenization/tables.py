@@ -14,6 +14,8 @@ import numpy as np
 
 from .errors import SHOWN, DataError, listing, refuse
 from .grid import haversine_km, unwrapped, wrapped
+from .table_files import file_columns, is_csv, read_file
+from .texts import unusable_texts
 
 try:
     import pandas as pd
@@ -22,7 +24,6 @@ except ImportError as error:
 
 LABELS = ("category", "category_group")
 FAR_APART_KM = 100.0  # no two records of one place, were it a large cell
-_MISSING_TEXT = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
 
 
 def read_places(
@@ -136,36 +137,13 @@ def open_table(frame: Any, names: dict[str, str]) -> tuple[list[str], Callable[[
 
 
 def _open_file(path: Path, names: dict[str, str]) -> tuple[list[str], Callable[[list[str]], pd.DataFrame]]:
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix == ".parquet":
-        return _parquet_columns(path), lambda wanted: pd.read_parquet(path, columns=wanted)
-    if path.suffix == ".csv" or path.name.endswith(".csv.gz"):
-        found = list(pd.read_csv(path, nrows=0).columns)
-        ids = [names[role] for role in ("user_id", "location_id") if role in names]
+    ids = [names[role] for role in ("user_id", "location_id") if role in names]
 
-        def read(wanted: list[str]) -> pd.DataFrame:
-            # Ids are read as text so that "007" stays "007" and a venue called "NA" is no missing value.
-            missing_text = {name: [""] if name in ids else _MISSING_TEXT for name in found}
-            return pd.read_csv(
-                path,
-                usecols=wanted,
-                dtype={name: str for name in ids if name in found},
-                na_values=missing_text,
-                keep_default_na=False,
-                low_memory=False,
-            ).pipe(numbers_where_exact, names.get("user_id"))
+    def read(wanted: list[str]) -> pd.DataFrame:
+        table = read_file(path, wanted, ids=ids)
+        return numbers_where_exact(table, names.get("user_id")) if is_csv(path) else table
 
-        return found, read
-    raise DataError(f"Cannot read {path.name}: the known file types are .parquet, .csv and .csv.gz.")
-
-
-def _parquet_columns(path: Path) -> list[str]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install pyarrow") from error
-    return pyarrow.parquet.read_schema(path).names
+    return file_columns(path), read
 
 
 def numbers_where_exact(table: pd.DataFrame, user_id: str | None) -> pd.DataFrame:
@@ -211,21 +189,33 @@ def id_column(column: pd.Series, name: str, *, as_text: bool) -> pd.Series:
     else:
         kind = pd.api.types.infer_dtype(column, skipna=False)
         if kind == "integer":
+            outside = [not -(2**63) <= value < 2**63 for value in column]
+            refuse(outside, name, "outside the range of int64", "pass these ids as strings", column)
             column = column.astype("int64")
         elif kind != "string":
             raise DataError(f"Column {name!r} holds {kind} values; ids must be all integers or all strings.")
         else:
+            _refuse_unusable(column, name)
             refuse(column.str.strip() == "", name, "blank", "drop these rows or give them an id")
     return (column.astype(str) if as_text else column).reset_index(drop=True)
 
 
 def label_column(column: pd.Series, name: str) -> pd.Series:
     """Category names as an object column of str or None."""
-    codes, found = pd.factorize(column, use_na_sentinel=True)
+    try:
+        codes, found = pd.factorize(column, use_na_sentinel=True)
+    except TypeError as error:
+        raise DataError(f"Column {name!r} holds lists or the like; give each POI category a name.") from error
     strange = [i for i, value in enumerate(found) if not isinstance(value, str | int | np.integer)]
     refuse(np.isin(codes, strange), name, "neither text nor integers", "give each POI category a name", column)
+    _refuse_unusable(column, name, category=True)
     texts = [str(value).strip() or None for value in found]
     return pd.Series(np.array([*texts, None], dtype=object)[codes], dtype=object)  # code -1 takes the last entry
+
+
+def _refuse_unusable(column: pd.Series, name: str, *, category: bool = False) -> None:
+    for fault, bad in unusable_texts(column.unique(), category=category).items():
+        refuse(column.isin(bad), name, fault, "give each a short text of printable characters", column)
 
 
 def coordinate_columns(table: pd.DataFrame, lat_name: str, lon_name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -244,8 +234,14 @@ def coordinate_columns(table: pd.DataFrame, lat_name: str, lon_name: str) -> tup
 
 def number_column(column: pd.Series, name: str, unit: str) -> np.ndarray:
     """float64 copy; text that spells a number is accepted."""
-    if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+    no_numbers = pd.api.types.is_datetime64_any_dtype, pd.api.types.is_bool_dtype, pd.api.types.is_complex_dtype
+    if any(is_such(column.dtype) for is_such in no_numbers):
         raise DataError(f"Column {name!r} holds {column.dtype} values; numbers ({unit}) are needed.")
-    values = pd.to_numeric(column, errors="coerce")
+    try:
+        values = pd.to_numeric(column, errors="coerce")
+    except OverflowError:  # integers that no float holds
+        values = pd.to_numeric(
+            column.map(lambda value: value if isinstance(value, float) else str(value)), errors="coerce"
+        )
     refuse(values.isna() & column.notna(), name, "not numbers", f"numbers ({unit}) are needed", column)
     return values.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)

@@ -60,7 +60,7 @@ class Reading:
         csv = {"sep": self.sep, "time_format": self.time_format} if files.is_csv(path) else {}
         columns = self.columns(path)
         columns.pop("start", None)  # which only weeks have
-        table = open_table(path, columns=columns, timezone=self.timezone, **csv)
+        table = open_table(path, columns=columns, **csv)
         if table.data is path and not table.columns:
             return path
         frame = validate_visits(table.data, timezone=self.timezone, **table.columns)

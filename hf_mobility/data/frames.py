@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..tokenization.clock import Zone
+from ..tokenization.clock import LATEST_EPOCH_SECOND, Zone
 from ..tokenization.errors import DataError, refuse
 from ..tokenization.tables import coordinate_columns, id_column, label_column, load_table, number_column, plain
 from .times import utc_times
@@ -144,7 +144,7 @@ def _durations(column: pd.Series, name: str) -> np.ndarray:
     if pd.api.types.is_timedelta64_dtype(column.dtype):
         column = column.dt.total_seconds()
     seconds = number_column(column, name, "seconds")
-    refuse(np.isinf(seconds), name, "infinite", "use NaN for an unknown stay", column)
+    refuse(seconds > LATEST_EPOCH_SECOND, name, "infinite or too long", "use NaN for an unknown stay", column)
     refuse(seconds < 0, name, "negative", "durations are seconds from arrival to departure", column)
     return seconds
 

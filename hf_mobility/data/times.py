@@ -28,8 +28,8 @@ def utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
         UserWarning: naive times in an hour that the clock of `timezone` skipped: they may be of another zone.
     """
     refuse(column.isna(), name, "missing", "every row needs a time")
-    if pd.api.types.infer_dtype(column, skipna=False) == "integer":
-        column = column.astype("int64")
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) == "integer":
+        column = column.map(lambda value: value if abs(value) < LATEST_EPOCH_SECOND else np.inf).astype("float64")
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         return _from_epoch(column, name)
     if isinstance(column.dtype, pd.DatetimeTZDtype):

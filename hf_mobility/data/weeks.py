@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.grid import SquareGrid
+from ..tokenization.table_files import read_file, readable
 
 __all__ = ["WeekTable", "is_hourly_table", "is_week_table", "read_weeks"]
 
@@ -139,14 +140,13 @@ def _load(table: Any) -> tuple[pd.DataFrame, dict[str, str]]:
     path = Path(table)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+    if path.suffix != ".parquet":
+        return read_file(path), {}
+    import pyarrow.parquet
 
+    with readable(path, "Parquet"):
         metadata = pyarrow.parquet.read_schema(path).metadata or {}
         return pd.read_parquet(path), {key.decode(): text.decode() for key, text in metadata.items()}
-    if path.suffix == ".csv" or path.name.endswith(".csv.gz"):
-        return pd.read_csv(path), {}
-    raise DataError(f"Cannot read {path.name}: the known file types are .parquet, .csv and .csv.gz.")
 
 
 def _cells(frame: pd.DataFrame) -> tuple[np.ndarray, list[str]]:

@@ -21,6 +21,7 @@ from hf_mobility.data.io.readers import (
     read_yjmob100k,
 )
 from hf_mobility.data.io.readers_gps import read_cabspotting, read_geolife
+from hf_mobility.tokenization import text_lines
 
 TSMC = (
     "470\t49bbd6c0\t4bf58dd8\tArts & Crafts Store\t40.719810\t-74.002581\t-240\tTue Apr 03 18:00:09 +0000 2012\n"
@@ -84,7 +85,7 @@ def test_reading_in_blocks_gives_the_same_frame(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "nyc.txt"
     path.write_bytes(TSMC.encode("latin-1") * 5)
     whole = read_foursquare_tsmc2014(path)
-    monkeypatch.setattr(readers, "_BLOCK", 2)
+    monkeypatch.setattr(text_lines, "BLOCK", 2)
     blocks = read_foursquare_tsmc2014(path)
     pd.testing.assert_frame_equal(blocks, whole)
     assert report(blocks) == report(whole) == (15, {})

@@ -17,6 +17,7 @@ import pandas as pd
 
 from ...tokenization.clock import Zone
 from ...tokenization.errors import DataError
+from ...tokenization.table_files import readable
 from ..frames import validate_points, validate_visits
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "from_positionfixes",
     "from_skmob",
     "from_staypoints",
+    "read_geo",
     "to_geo",
     "to_locations",
     "to_movingpandas",
@@ -267,12 +269,19 @@ def from_geo(source: Any, *, timezone: Zone | None = None, **columns: str) -> pd
         ImportError: without geopandas.
         FileNotFoundError: there is no such file.
     """
+    return validate_visits(read_geo(source), timezone=timezone, **columns)
+
+
+def read_geo(source: Any) -> pd.DataFrame:
+    """The table of `from_geo` before it is checked: its columns, with `lat` and `lon` in place of the geometry."""
     if isinstance(source, str | Path):
         path = Path(source)
         if not path.exists():
             raise FileNotFoundError(f"There is no file {path}.")
-        source = _geopandas().read_parquet(path)
-    return validate_visits(_with_degrees(source), timezone=timezone, **columns)
+        geopandas = _geopandas()
+        with readable(path, "GeoParquet"):
+            source = geopandas.read_parquet(path)
+    return _with_degrees(source)
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers

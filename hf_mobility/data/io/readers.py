@@ -1,19 +1,15 @@
 """Public check-in formats and plain tables to canonical visits frames.
 
 Every reader streams its file in blocks, leaves out rows that cannot be used, and says how many and why: the returned
-frame carries ``frame.attrs["read_report"] = {"rows_read": int, "rejected": {reason: rows}}``. No value is repaired.
+frame carries ``frame.attrs["read_report"] = {"rows_read": int, "rejected": {reason: rows}}``, and ``"joined_lines"``
+where quoted cells hold line breaks: a file has ``rows_read + joined_lines`` filled lines. No value is repaired.
 Time-zone offset columns are ignored, because the times of these formats are UTC. Files may be gzipped (``.gz``).
 GPS formats are in :mod:`hf_mobility.data.io.readers_gps`.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +20,10 @@ from ...tokenization.city import Bounds
 from ...tokenization.clock import Zone
 from ...tokenization.errors import DataError, renamed_argument
 from ...tokenization.grid import Box, from_km
+from ...tokenization.table_files import file_blocks, file_columns, text_blocks
 from ...tokenization.tables import numbers_where_exact
+from ...tokenization.text_lines import LineCount
+from ...tokenization.texts import unusable_texts
 from ..frames import validate_visits
 from ..times import from_text
 
@@ -37,18 +36,14 @@ __all__ = [
     "read_yjmob100k",
 ]
 
-_BLOCK = 500_000  # lines held as text at one time
 _FOURSQUARE_TIME = "%a %b %d %H:%M:%S %z %Y"
-_YJMOB_CELL_KM = 0.5
+_YJMOB_CELL_KM, _YJMOB_CELLS = 0.5, 200  # side of a cell, and cells along a side
+_YJMOB_DAYS = 36_500
 _ROLES = ("user_id", "time", "location_id", "lat", "lon", "category", "category_group", "duration")
 
 
-class Rejections:
+class Rejections(LineCount):
     """Counts rows read and rows left out, each under the first reason that applies."""
-
-    def __init__(self) -> None:
-        self.rows_read = 0
-        self.rejected: Counter[str] = Counter()
 
     def drop(self, table: pd.DataFrame, bad: pd.Series | np.ndarray, reason: str) -> pd.DataFrame:
         """``table`` without the bad rows, which are counted under ``reason``."""
@@ -64,6 +59,12 @@ class Rejections:
             if name in table.columns:
                 blank = table[name].isna() | (table[name].astype(str).str.strip() == "")
                 table = self.drop(table, blank, f"missing {name}")
+        for name in ("user_id", "location_id", "category", "category_group"):
+            if name in table.columns:
+                faults = unusable_texts(table[name].unique(), category=name.startswith("category"))
+                bad = set().union(*faults.values())
+                if bad:
+                    table = self.drop(table, table[name].isin(bad), f"unusable {name}")
         table = self.drop(table, table["time"].isna(), "unreadable time")
         degrees = {name: pd.to_numeric(table[name], errors="coerce").astype("float64") for name in ("lat", "lon")}
         table = table.assign(**degrees)
@@ -77,7 +78,8 @@ class Rejections:
         return self.drop(table, ~Box.checked(bounds).contains(table["lat"], table["lon"]), "outside the box")
 
     def report(self) -> dict[str, Any]:
-        return {"rows_read": self.rows_read, "rejected": dict(sorted(self.rejected.items()))}
+        report: dict[str, Any] = {"rows_read": self.rows_read, "rejected": dict(sorted(self.rejected.items()))}
+        return report | ({"joined_lines": self.joined_lines} if self.joined_lines else {})
 
     def finish(self, tables: Iterable[pd.DataFrame], what: Path, *, number_users: bool = True) -> pd.DataFrame:
         """All kept rows in one table; DataError if there are none. User ids that all spell integers become integers."""
@@ -131,7 +133,7 @@ def read_foursquare_tist2015(
         block["time"] = pd.to_datetime(block["time"], format=_FOURSQUARE_TIME, errors="coerce", utc=True)
         return count.keep_usable(block[["user_id", "time", "location_id", "lat", "lon", "category"]])
 
-    return _visits(count, (usable(block) for block in _blocks(path, names, count)), path)
+    return _visits(count, (usable(block) for block in text_blocks(path, names, count=count)), path)
 
 
 @renamed_argument("box", "bounds")
@@ -163,7 +165,7 @@ def read_yjmob100k(
     hidden too.
 
     Args:
-        path: CSV file with the columns uid, d, t, x, y (days and half-hours from 0, cells from 1).
+        path: CSV file with the columns uid, d, t, x, y (days and half-hours from 0, cells 1..200).
         anchor: latitude and longitude given to the middle of cell (1, 1).
         start: local ISO date given to day 0.
         timezone: IANA name of the zone in which the half-hours are read.
@@ -177,12 +179,15 @@ def read_yjmob100k(
     first_day = pd.Timestamp(start)
 
     def usable(block: pd.DataFrame) -> pd.DataFrame:
-        count.rows_read += len(block)
-        block = block.apply(pd.to_numeric, errors="coerce")
-        block = count.drop(block, block.isna().any(axis=1), "unreadable numbers")
+        block = block.apply(pd.to_numeric, errors="coerce").astype("float64")
+        block = count.drop(
+            block, ~(block.abs() < 2**53).all(axis=1) | (block % 1 != 0).any(axis=1), "unreadable numbers"
+        )
         block = count.drop(block, (block["x"] == 999) | (block["y"] == 999), "hidden position")
-        block = count.drop(block, (block[["x", "y"]] < 1).any(axis=1), "cell out of range")
-        block = count.drop(block, (block["d"] < 0) | ~block["t"].between(0, 47), "time out of range")
+        inside = block["x"].between(1, _YJMOB_CELLS) & block["y"].between(1, _YJMOB_CELLS)
+        block = count.drop(block, ~inside, "cell out of range")
+        on_calendar = block["d"].between(0, _YJMOB_DAYS) & block["t"].between(0, 47)
+        block = count.drop(block, ~on_calendar, "time out of range")
         block = block.astype("int64")
         east, north = ((block[axis].to_numpy() - 1) * _YJMOB_CELL_KM for axis in "xy")
         lat, lon = from_km(east, north, origin=anchor)
@@ -191,11 +196,11 @@ def read_yjmob100k(
         return pd.DataFrame({"user_id": block["uid"], "time": clock, "location_id": cell, "lat": lat, "lon": lon})
 
     needed = ["uid", "d", "t", "x", "y"]
-    has = list(pd.read_csv(path, nrows=0).columns)
+    has = file_columns(path)
     if not set(needed) <= set(has):
         raise DataError(f"{path.name} must have the columns {', '.join(needed)}; it has {', '.join(has)}.")
-    with pd.read_csv(path, usecols=needed, chunksize=_BLOCK) as blocks:
-        return _visits(count, (usable(block) for block in blocks), path, timezone=timezone)
+    blocks = text_blocks(path, has, count=count, sep=",", header=True)
+    return _visits(count, (usable(block[needed]) for block in blocks), path, timezone=timezone)
 
 
 def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str) -> pd.DataFrame:
@@ -213,7 +218,10 @@ def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str
     if unknown:
         raise DataError(f"Unknown column role(s) {', '.join(unknown)}; the roles are {', '.join(_ROLES)}.")
     names = {role: columns.get(role, role) for role in _ROLES}
-    has, blocks = _table_blocks(path, ids=[names["user_id"], names["location_id"]])
+    has = file_columns(path)
+    twice = sorted({name for name in names.values() if has.count(name) > 1})
+    if twice:
+        raise DataError(f"{path.name} has the column(s) {', '.join(twice)} more than once; keep one of each.")
     wanted = {role: name for role, name in names.items() if name in has or role in columns or role in _ROLES[:2]}
     missing = [name for role, name in (wanted | {r: names[r] for r in ("lat", "lon")}).items() if name not in has]
     if missing:
@@ -223,7 +231,6 @@ def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str
         )
 
     def usable(block: pd.DataFrame) -> pd.DataFrame:
-        count.rows_read += len(block)
         block = block[list(wanted.values())].set_axis(list(wanted), axis=1)
         if pd.api.types.is_string_dtype(block["time"].dtype):
             block = count.drop(block, block["time"].isna(), "unreadable time")
@@ -233,6 +240,7 @@ def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str
             block = count.drop(block, (block["duration"] < 0) | np.isinf(block["duration"]), "unusable duration")
         return count.keep_usable(block)
 
+    blocks = file_blocks(path, count=count, ids=[names["user_id"], names["location_id"]])
     return _visits(count, (usable(block) for block in blocks), path, timezone=timezone)
 
 
@@ -258,14 +266,14 @@ def _read_checkins(
             block = count.drop(block, (block["lat"] == 0) & (block["lon"] == 0), "coordinates 0, 0")
         return count.keep_inside(block, bounds)
 
-    return _visits(count, (usable(block) for block in _blocks(path, names, count, encoding=encoding)), path)
+    return _visits(count, (usable(block) for block in text_blocks(path, names, count=count, encoding=encoding)), path)
 
 
 def _read_pois(path: Path, *, bounds: Bounds | None, country: str | None) -> pd.DataFrame:
     """Venues by id with lat, lon and category, only those of the selection."""
     selection = Rejections()  # what is not selected is no fault of the file
     tables = []
-    for block in _blocks(path, ["location_id", "lat", "lon", "category", "country"], selection):
+    for block in text_blocks(path, ["location_id", "lat", "lon", "category", "country"], count=selection):
         if country is not None:
             block = block[block["country"] == country]
         block[["lat", "lon"]] = block[["lat", "lon"]].apply(pd.to_numeric, errors="coerce")
@@ -275,45 +283,6 @@ def _read_pois(path: Path, *, bounds: Bounds | None, country: str | None) -> pd.
     if len(twice):
         raise DataError(f"{path.name} lists {len(twice)} venues twice with different data (first {twice.iloc[0]}).")
     return pois.set_index("location_id")
-
-
-def _blocks(path: Path, names: Sequence[str], count: Rejections, *, encoding: str = "utf-8") -> Iterator[pd.DataFrame]:
-    """Blocks of a tab-separated file without header, every column as text (NaN where empty)."""
-    with open_text(path, encoding=encoding) as lines:
-        while block := list(islice(lines, _BLOCK)):
-            filled = [line for line in block if line.strip()]
-            whole = [line for line in filled if line.count("\t") == len(names) - 1]
-            count.rows_read += len(filled)
-            if len(whole) < len(filled):
-                count.rejected["wrong number of fields"] += len(filled) - len(whole)
-            if whole:
-                text = io.StringIO("".join(whole))
-                options: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "quoting": csv.QUOTE_NONE}
-                yield pd.read_csv(text, sep="\t", names=list(names), dtype=str, **options)
-
-
-def open_text(path: Path, *, encoding: str = "utf-8") -> io.TextIOBase:
-    """A text file, gzipped or not; undecodable bytes become replacement characters."""
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    return opener(path, mode="rt", encoding=encoding, errors="replace", newline="\n")
-
-
-def _table_blocks(path: Path, *, ids: Sequence[str]) -> tuple[list[str], Iterator[pd.DataFrame]]:
-    """Column names of a CSV or Parquet file, and its blocks; ids in a CSV are read as text."""
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        file = pyarrow.parquet.ParquetFile(path)
-        return file.schema_arrow.names, (batch.to_pandas() for batch in file.iter_batches(_BLOCK))
-    if path.suffix == ".csv" or path.name.endswith(".csv.gz"):
-        has = list(pd.read_csv(path, nrows=0).columns)
-        as_text = {name: str for name in ids if name in has}
-        return has, iter(pd.read_csv(path, dtype=as_text, chunksize=_BLOCK, low_memory=False))
-    raise DataError(f"Cannot read {path.name}: the known file types are .parquet, .csv and .csv.gz.")
 
 
 def _visits(

@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...tokenization.clock import LATEST_EPOCH_SECOND
 from ...tokenization.errors import DataError
+from ...tokenization.table_files import text_blocks
+from ...tokenization.text_lines import LineCount
 from ..frames import validate_points
 from .readers import Rejections
 
@@ -84,7 +87,7 @@ def _plt_tables(tracks: list[Path], count: Rejections, *, skip_copies: bool) -> 
     for path in tracks:
         content = path.read_bytes()
         digest = hashlib.sha256(content).digest()
-        lines = content.decode("ascii", errors="replace").splitlines()[_PLT_HEADER_LINES:]
+        lines = _lines(content)[_PLT_HEADER_LINES:]
         rows = [line.split(",") for line in lines if line.strip()]
         count.rows_read += len(rows)
         if skip_copies and digest in seen:
@@ -103,13 +106,24 @@ def _plt_tables(tracks: list[Path], count: Rejections, *, skip_copies: bool) -> 
             yield count.keep_usable(table[["user_id", "time", "lat", "lon"]])
 
 
+def _lines(content: bytes) -> list[str]:
+    """Lines end with a newline; other signs that Python takes for line ends are characters of a line."""
+    return [line.rstrip("\r") for line in content.decode("ascii", errors="replace").split("\n")]
+
+
 def _read_labels(root: Path, users: Collection[str], count: Rejections) -> pd.DataFrame:
     """Intervals of transport modes: user_id, start, end (UTC), mode."""
     tables = []
     for user in users:
         path = root / user / "labels.txt"
         if path.exists():
-            table = pd.read_csv(path, sep="\t", skiprows=1, names=["start", "end", "mode"], dtype=str)
+            lines = LineCount()  # of labels, which are no rows of the frame
+            blocks = list(text_blocks(path, ["start", "end", "mode"], count=lines, header=True))
+            if lines.rejected:
+                count.rejected["unusable label"] += lines.rejected.total()
+            if not blocks:
+                continue
+            table = pd.concat(blocks, ignore_index=True)
             for name in ("start", "end"):
                 table[name] = pd.to_datetime(table[name], format=_LABEL_TIME, errors="coerce", utc=True)
             usable = table[["start", "end", "mode"]].notna().all(axis=1) & (table["end"] >= table["start"])
@@ -134,13 +148,14 @@ def _modes(points: pd.DataFrame, labels: pd.DataFrame) -> np.ndarray:
 
 
 def _read_cab(path: Path, count: Rejections) -> pd.DataFrame:
-    rows = [line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines() if line.strip()]
+    rows = [line.split() for line in _lines(path.read_bytes()) if line.strip()]
     count.rows_read += len(rows)
     whole = [row for row in rows if len(row) == 4]
     if len(whole) < len(rows):
         count.rejected["wrong number of fields"] += len(rows) - len(whole)
     table = pd.DataFrame(whole, columns=["lat", "lon", "occupied", "time"], dtype=object)
-    table["time"] = pd.to_numeric(table["time"], errors="coerce")
+    seconds = pd.to_numeric(table["time"], errors="coerce")
+    table["time"] = seconds.where(seconds.abs() < LATEST_EPOCH_SECOND)
     table["user_id"] = path.stem.removeprefix("new_")
     table = count.drop(table, ~table["occupied"].isin(["0", "1"]), "unreadable occupied flag")
     return count.keep_usable(table).astype({"occupied": "int64"})

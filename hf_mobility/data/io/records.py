@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ...tokenization.errors import DataError
+from ...tokenization.table_files import file_columns, is_csv, parquet_columns, read_file
 from ...tokenization.tables import numbers_where_exact
 from ..frames import validate_visits
 from ..weeks import WeekTable, is_hourly_table, is_week_table, read_weeks
@@ -20,7 +21,6 @@ from ..weeks import WeekTable, is_hourly_table, is_week_table, read_weeks
 __all__ = ["GEO", "OpenedTable", "as_records", "column_names", "name_of", "open_table"]
 
 GEO = ".geoparquet"
-_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def as_records(source: Any, *, timezone: str | None = None, **columns: str) -> p
         if len(known) < len(columns):
             raise DataError(f"A table of weeks has no column for {sorted(set(columns) - set(known))}.")
         return read_weeks(source, **known)
-    table = open_table(source, columns=columns, timezone=timezone)
+    table = open_table(source, columns=columns)
     return validate_visits(table.data, timezone=timezone, **table.columns)
 
 
@@ -61,7 +61,6 @@ def open_table(
     source: Any,
     *,
     columns: dict[str, str],
-    timezone: str | None = None,
     sep: str | None = None,
     time_format: str | None = None,
 ) -> OpenedTable:
@@ -70,7 +69,6 @@ def open_table(
     Args:
         source: a frame or a path.
         columns: role -> name in the file.
-        timezone: of naive times in a GeoParquet file, which is checked here.
         sep: separator of a CSV file; a comma by default.
         time_format: of the column of times, as in `"%d.%m.%Y %H:%M"`.
 
@@ -84,12 +82,15 @@ def open_table(
     if isinstance(source, (str, Path)):
         path = Path(source)
         if sep is not None or time_format is not None:
-            ids = [columns.get(role, role) for role in ("user_id", "location_id")]
-            source = _read_csv(path, sep or ",", ids, [] if time_format is None else [time])
+            if path.is_file() and not is_csv(path):
+                raise DataError(f"A separator and a format of times are for .csv files, not for {path.name}.")
+            user, place = (columns.get(role, role) for role in ("user_id", "location_id"))
+            text = [user, place] if time_format is None else [user, place, time]
+            source = numbers_where_exact(read_file(path, ids=text, sep=sep or ","), user)
         elif path.suffix == GEO:
-            from .interop import from_geo
+            from .interop import read_geo
 
-            return OpenedTable(from_geo(path, timezone=timezone, **columns), {})
+            source = read_geo(path)
     if time_format is not None:
         source = _with_times(source, time, time_format)
     return OpenedTable(source, columns)
@@ -101,11 +102,9 @@ def column_names(source: Any, *, sep: str = ",") -> set[str]:
         path = Path(source)
         if not path.is_file():
             return set()
-        if path.suffix in (".parquet", GEO):
-            import pyarrow.parquet
-
-            return set(pyarrow.parquet.read_schema(path).names)
-        return set(pd.read_csv(path, nrows=0, sep=sep).columns) if _is_csv(path) else set()
+        if path.suffix == GEO:
+            return set(parquet_columns(path))
+        return set(file_columns(path, sep=sep)) if is_csv(path) or path.suffix == ".parquet" else set()
     columns: Any = getattr(source, "column_names", None)
     columns = getattr(source, "columns", ()) if columns is None else columns
     return set() if callable(columns) else set(columns)
@@ -116,23 +115,6 @@ def name_of(source: Any) -> str:
     if isinstance(source, (str, Path)):
         return Path(source).name.split(".")[0]
     return str(getattr(source, "attrs", {}).get("name", ""))
-
-
-def _is_csv(path: Path) -> bool:
-    return path.suffix == ".csv" or path.name.endswith(".csv.gz")
-
-
-def _read_csv(path: Path, sep: str, ids: list[str], text: list[str]) -> pd.DataFrame:
-    """As `validate_visits` reads a CSV file: ids are text, and a venue called "NA" is no missing value."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if not _is_csv(path):
-        raise DataError(f"A separator and a format of times are for .csv files, not for {path.name}.")
-    names = list(pd.read_csv(path, sep=sep, nrows=0).columns)
-    missing = {name: [""] if name in ids else _MISSING for name in names}
-    dtypes = {name: str for name in (*ids, *text) if name in names}
-    table = pd.read_csv(path, sep=sep, dtype=dtypes, keep_default_na=False, na_values=missing, low_memory=False)
-    return numbers_where_exact(table, ids[0])
 
 
 def _with_times(table: pd.DataFrame, name: str, time_format: str) -> pd.DataFrame:

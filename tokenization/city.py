@@ -7,7 +7,6 @@ are rounded to half precision, which is what files keep, so that a city read bac
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from .city_files import CITY_FIELDS, CITY_FILE, TABLE_FILE, content_hash, read_city_files, write_city_files
+from .city_files import (
+    CITY_FIELDS,
+    CITY_FILE,
+    TABLE_FILE,
+    content_hash,
+    of_file,
+    read_city_files,
+    read_json,
+    write_city_files,
+)
 from .clock import Zone, zone_of
 from .errors import SHOWN, DataError
 from .grid import Box, SquareGrid
@@ -333,24 +341,28 @@ class City:
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {folder}.")
         if (folder / CITY_FILE).is_file() and (folder / TABLE_FILE).is_file():
-            return cls.from_contents(*read_city_files(folder / CITY_FILE, folder / TABLE_FILE))
+            with of_file(folder / CITY_FILE):
+                return cls.from_contents(*read_city_files(folder / CITY_FILE, folder / TABLE_FILE))
         tokenizer = _json_in(folder / "tokenizer_config.json")
         if "box" in tokenizer:  # RAW's, before there was a city file
-            return cls.from_bounds(bounds_of_box(tokenizer["box"]), timezone=tokenizer["timezone"])
+            with of_file(folder / "tokenizer_config.json"):
+                return cls.from_bounds(bounds_of_box(tokenizer["box"]), timezone=tokenizer.get("timezone"))
         base = _json_in(folder / "adapter_config.json").get("base_model_name_or_path")
-        if base and Path(base).is_dir():
+        if isinstance(base, str) and Path(base).is_dir() and Path(base).resolve() != folder.resolve():
             return cls.load(base)
         raise DataError(f"{folder} holds no city: it has no {CITY_FILE} and {TABLE_FILE}.")
 
 
 def bounds_of_box(box: Sequence[float]) -> Bounds:
     """RAW's box of format 1, (west, east, south, north) -> bounds (south, west, north, east)."""
+    if not isinstance(box, (list, tuple)) or len(box) != 4:
+        raise DataError(f"the box must be (west, east, south, north) in degrees, got {box!r}.")
     west, east, south, north = box
     return south, west, north, east
 
 
 def _json_in(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _texts(ids: Any) -> np.ndarray:

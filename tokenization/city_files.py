@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def read_city_files(city_file: str | Path, table_file: str | Path, *, kinds: Seq
         DataError: files that cannot be read, are of another kind or format, or do not match their hash. One sentence
             that names the file.
     """
-    header, arrays = _json_of(city_file), _arrays_of(table_file)
+    header, arrays = read_json(city_file), _arrays_of(table_file)
     version, kind = header.get("format_version"), header.get("kind", "samoe")
     if version not in (1, FORMAT_VERSION):
         raise DataError(f"{city_file} has format version {version}; this release reads 1 and {FORMAT_VERSION}.")
@@ -73,7 +75,7 @@ def read_city_files(city_file: str | Path, table_file: str | Path, *, kinds: Seq
         contents = _from_format_1(header, arrays) if version == 1 else (header, arrays)
         missing = [name for name in CITY_FIELDS if name not in contents[0]]
         missing += [name for name in CITY_ARRAYS if name not in contents[1]]
-    except KeyError as error:
+    except (KeyError, TypeError, ValueError) as error:
         found, missing = "", [error.args[0]]
     if missing:
         raise DataError(f"{city_file} and {Path(table_file).name} lack {missing}: they are no city's files.")
@@ -82,13 +84,60 @@ def read_city_files(city_file: str | Path, table_file: str | Path, *, kinds: Seq
             f"{city_file} and {Path(table_file).name} do not match their content_hash; one of the two was changed or "
             "is another city's."
         )
+    faults = _faults(*contents)
+    if faults:
+        raise DataError(f"{city_file} and {Path(table_file).name} are damaged: {'; '.join(faults)}.")
     return contents
 
 
-def _json_of(path: str | Path) -> dict[str, Any]:
+@contextmanager
+def of_file(path: str | Path | None) -> Iterator[None]:
+    """Name the file in a `DataError` about what was read from it."""
+    try:
+        yield
+    except DataError as error:
+        if path is None or str(path) in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from error
+
+
+def _faults(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[str]:
+    """What is not of the type or shape that a city is made of; values are the city's to check."""
+    lists = ("location_ids", "poi_names")
+    fine = {name: isinstance(header[name], str) for name in ("name", "timezone")}
+    fine |= {name: isinstance(header[name], list) and set(map(type, header[name])) <= {str} for name in lists}
+    fine["bounds"] = header["bounds"] is None or _are_numbers(header["bounds"], 4)
+    fine["rows and columns"] = _are_sides(header["rows"], header["columns"], header["bounds"])
+    faults = [f"{name} in the JSON is of another type" for name, is_fine in fine.items() if not is_fine]
+    if faults:
+        return faults
+    n, columns = (len(header[name]) for name in lists)
+    shapes = {"lat": ("f", (n,)), "lon": ("f", (n,)), "poi": ("f", (n, columns)), "popularity": ("iu", (n,))}
+    for name, (kinds, shape) in shapes.items():
+        array = arrays[name]
+        if array.dtype.kind not in kinds or array.shape != shape:
+            faults.append(f"{name} is {array.dtype} of shape {array.shape}, not {shape}")
+    return faults
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    return all(isinstance(value, (int, float)) and abs(value) < 1e9 and math.isfinite(value) for value in values)
+
+
+def _are_sides(rows: Any, columns: Any, bounds: Any) -> bool:
+    """Of a grid, which has bounds, or both None."""
+    if rows is None and columns is None:
+        return True
+    return bounds is not None and all(type(side) is int and 1 <= side < 2**31 for side in (rows, columns))
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises a `DataError` where it holds none."""
     try:
         header = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no readable JSON: {error}.") from error
     if not isinstance(header, dict):
         raise DataError(f"{path} must hold one JSON object, not a {type(header).__name__}.")
@@ -98,7 +147,7 @@ def _json_of(path: str | Path) -> dict[str, Any]:
 def _arrays_of(path: str | Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # a KeyError for a dtype that numpy does not have
         raise DataError(f"{path} is no readable safetensors file: {error}.") from error
 
 

@@ -16,6 +16,16 @@ from .errors import DataError
 from .records import checked_degrees, column, has_column, parse_cells, read_degrees
 from .weeks import OUTSIDE, Weeks, WeekShape, weeks_of
 
+MAX_SLOTS = 100_000
+
+
+def whole(fields: dict[str, Any], name: str) -> int:
+    """A whole number of a file. Raises a `DataError` for anything else."""
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise DataError(f"{name} must be a whole number, got {value!r}.")
+    return int(value)
+
 
 class GridCity:
     """A city's cells, nested in ever coarser ones, and the slots of a window.
@@ -32,23 +42,24 @@ class GridCity:
 
     def _take_city(self, fields: dict[str, Any]) -> None:
         self.city, grid = fields["city"], fields["city"].grid
-        self.num_hours, self.interval_minutes = int(fields["num_hours"]), int(fields["interval_minutes"])
+        self.num_hours, self.interval_minutes = whole(fields, "num_hours"), whole(fields, "interval_minutes")
+        self.rows, self.columns = (None, None) if grid is None else (grid.rows, grid.columns)
+        self.cell_map = np.asarray(fields["cell_map"], np.int32)
+        self._check_city()  # before anything is made for each cell
         centres = (self.city.lat, self.city.lon) if grid is None else grid.centre(np.arange(len(grid)))
         self.lat: np.ndarray = centres[0]
         self.lon: np.ndarray = centres[1]
-        self.rows, self.columns = (None, None) if grid is None else (grid.rows, grid.columns)
-        self.cell_map = np.asarray(fields["cell_map"], np.int32)
-        self._check_city()
 
     def _check_city(self) -> None:
-        cells = len(self.lat)
-        if self.num_hours < 1 or self.interval_minutes < 1 or 1440 % self.interval_minutes:
+        cells = len(self.city) if self.rows is None else self.rows * self.columns
+        if not 1 <= self.num_hours <= MAX_SLOTS or self.interval_minutes < 1 or 1440 % self.interval_minutes:
             raise DataError(
-                "num_hours must be at least 1 and interval_minutes a divisor of 1440, got "
+                f"num_hours must lie in 1..{MAX_SLOTS:,} and interval_minutes a divisor of 1440, got "
                 f"{self.num_hours} and {self.interval_minutes}."
             )
-        shaped = self.cell_map.ndim == 2 and len(self.cell_map) == cells > 0
-        if not shaped or not np.array_equal(self.cell_map[:, -1], np.arange(cells)) or self.cell_map.min() < 0:
+        shaped = self.cell_map.ndim == 2 and self.cell_map.shape[1] > 0 and len(self.cell_map) == cells > 0
+        counted = shaped and np.array_equal(self.cell_map[:, -1], np.arange(cells))
+        if not counted or self.cell_map.min() < 0 or self.cell_map.max() >= cells:
             raise DataError(
                 f"cell_map must be (C, R) for the city's {cells} cells and its last column count them, got the shape "
                 f"{self.cell_map.shape}."

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from .city_mstar import GridCity
+from .city_mstar import GridCity, whole
 from .errors import DataError, renamed_argument, renamed_method
 from .weeks import blocks, first_hour_of_cell, home_and_work
 
 METHODS = ("none", "medoids", "distinct_cells")
 MAX_CLASSES = 16  # tried when the number of classes is to be chosen
+MAX_ATTRIBUTES = 10_000
+MAX_WEEKS = 2**40  # that a table counts
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,23 @@ class ConditionTables:
             smoothing=float(smoothing),
         )
 
+    def check(self, *, num_cells: int, num_attributes: int) -> None:
+        """Raises a `DataError` for tables of another city, or counts that no weeks give."""
+        shapes = {"home_counts": (2, num_cells), "pairs": (len(self.pairs), 3), "attribute_counts": (2, num_attributes)}
+        for name, shape in shapes.items():
+            table = getattr(self, name)
+            if table.shape != shape or table.dtype.kind not in "iu":
+                raise DataError(f"{name} is {table.dtype} of shape {table.shape}, not integers of shape {shape}.")
+            if table.size and (table.min() < 0 or table.max() > MAX_WEEKS):
+                raise DataError(f"{name} holds {table.min()}..{table.max()}, which are no numbers of weeks or cells.")
+        if len(self.pairs) and self.pairs[:, :2].max() >= num_cells:
+            raise DataError(f"pairs names cell {self.pairs[:, :2].max()}, the city has {num_cells} cells.")
+        shares = {"same_share": 1.0, "smoothing": float(MAX_WEEKS)}
+        for name, most in shares.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value <= most:
+                raise DataError(f"{name} must lie in 0..{most:g}, got {value!r}.")
+
     def work_probabilities(self, home: int, cell_map: np.ndarray) -> np.ndarray:
         """(C,) float64: distribution of the work of a home in cell `home`, given that it is another cell.
 
@@ -149,6 +168,9 @@ class ConditionTables:
     @classmethod
     def from_arrays(cls, arrays: Any, *, same_share: float, smoothing: float) -> ConditionTables:
         names = ("home_counts", "pairs", "attribute_counts")
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise DataError(f"the tables lack {', '.join(missing)}, which same_share announces.")
         return cls(same_share=same_share, smoothing=smoothing, **{name: arrays[name] for name in names})
 
 
@@ -268,15 +290,24 @@ class ConditionedCity(GridCity):
     def _take_city(self, city: dict[str, Any]) -> None:
         super()._take_city(city)
         self.attribute_method = str(city.get("attribute_method", "none"))
-        self.num_attributes = int(city.get("num_attributes", 1))
+        self.num_attributes = whole({"num_attributes": 1, **city}, "num_attributes")
         medoids = city.get("medoids")
         self.medoids = np.zeros((0, self.num_hours), np.int16) if medoids is None else np.asarray(medoids, np.int16)
         self.conditions: ConditionTables | None = city.get("conditions")
         if self.attribute_method not in METHODS or self.medoids.shape[1:] != (self.num_hours,):
-            raise ValueError(
+            raise DataError(
                 f"attribute_method must be one of {METHODS} and medoids (K, {self.num_hours}), got "
                 f"{self.attribute_method!r} and {self.medoids.shape}."
             )
+        known = len(self.medoids) if self.attribute_method == "medoids" else self.num_attributes
+        in_range = not self.medoids.size or (self.medoids.min() >= -1 and self.medoids.max() < self.num_hours)
+        if not 1 <= self.num_attributes <= MAX_ATTRIBUTES or known != self.num_attributes or not in_range:
+            raise DataError(
+                f"num_attributes must lie in 1..{MAX_ATTRIBUTES:,} and count the medoids, whose labels are "
+                f"-1..{self.num_hours - 1}; got {self.num_attributes} and {len(self.medoids)}."
+            )
+        if self.conditions is not None:
+            self.conditions.check(num_cells=self.num_cells, num_attributes=self.num_attributes)
 
     def home_and_work(self, data: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
         """Home and work of each week, two (N,) int64: the commonest known cell of hours 0..7 of all days, and

@@ -86,7 +86,10 @@ class Box(NamedTuple):
     @classmethod
     def checked(cls, bounds: Sequence[float]) -> Box:
         """Raises a `DataError` for anything but four degrees (south, west, north, east) that span a box."""
-        sides = tuple(float(side) for side in bounds)
+        try:
+            sides = tuple(float(side) for side in bounds)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"bounds must be (south, west, north, east) in degrees, got {bounds!r}.") from error
         if len(sides) != 4 or not all(math.isfinite(side) for side in sides):
             raise DataError(f"bounds must be (south, west, north, east) in degrees, got ({listing(sides)}).")
         box = cls(*sides)

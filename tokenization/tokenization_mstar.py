@@ -16,6 +16,7 @@ import torch
 from transformers import BatchEncoding
 
 from .city import City
+from .city_files import of_file
 from .city_tokenizer import CityTokenizer, as_city
 from .conditions_mstar import ConditionedCity, ConditionTables
 from .errors import DataError, listing, renamed_argument
@@ -74,7 +75,8 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
     ) -> None:
         shape = {"factors": factors, "cell_map": cell_map, "num_hours": num_hours, "interval_minutes": interval_minutes}
         if city is None:
-            fields = _fields_of(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
+            with of_file(city_file):
+                fields = _fields_of(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
             given = [name for name, value in shape.items() if value is not None]
             if given:
                 raise ValueError(
@@ -88,7 +90,8 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
             cell_map = city.grid.hierarchy(FACTORS if factors is None else factors) if cell_map is None else cell_map
             fields = {"city": city, "cell_map": cell_map, "num_hours": 168 if num_hours is None else num_hours}
             fields["interval_minutes"] = 60 if interval_minutes is None else interval_minutes
-        self._take_city(fields)
+        with of_file(city_file):
+            self._take_city(fields)
         # What files of earlier releases call them.
         work_hours, work_days = kwargs.pop("commute_hours", work_hours), kwargs.pop("commute_days", work_days)
         spans = {"home_hours": home_hours, "work_hours": work_hours, "work_days": work_days}
@@ -285,8 +288,10 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
 def _fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Contents of the two files -> what `_take_city` takes."""
     fields = {**header, **arrays, "city": City.from_contents(header, arrays)}
+    if "cell_map" not in arrays:
+        raise DataError("there is no cell_map.")
     if "same_share" in header:
-        shares = {name: header[name] for name in ("same_share", "smoothing")}
+        shares = {name: header.get(name) for name in ("same_share", "smoothing")}
         fields["conditions"] = ConditionTables.from_arrays(arrays, **shares)
     return fields
 

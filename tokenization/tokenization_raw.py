@@ -17,6 +17,7 @@ import torch
 from transformers import BatchEncoding
 
 from .city import City, bounds_of_box
+from .city_files import of_file
 from .city_tokenizer import CityTokenizer, as_city
 from .clock import DAY_SECONDS, local_midnight, to_local, to_utc
 from .errors import DataError, renamed_method
@@ -84,7 +85,8 @@ class RawTokenizer(CityTokenizer):
         if city is None and box is not None and city_file is None:
             city = City.from_bounds(bounds_of_box(box), timezone=timezone)
         if city is None:
-            city = City.from_contents(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
+            with of_file(city_file):
+                city = City.from_contents(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
         self.city = as_city(city)
         self._box = Box(*self.city.bounds)
         fill_rule(fill, stays=False)

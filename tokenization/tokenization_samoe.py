@@ -18,6 +18,7 @@ import torch
 from transformers import BatchEncoding
 
 from .city import City
+from .city_files import of_file
 from .city_tokenizer import CityTokenizer, city_with_places
 from .clock import HALF_HOUR_SECONDS, half_hour, to_local, to_utc, weekday
 from .errors import SHOWN, DataError
@@ -86,7 +87,8 @@ class SamoeTokenizer(CityTokenizer):
         **kwargs: Any,
     ) -> None:
         if city is None:
-            city = City.from_contents(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
+            with of_file(city_file):
+                city = City.from_contents(*self._read_files(city_file, table_file, kwargs.get("name_or_path")))
         self.city = city_with_places(city, "SAMoE")
         if coordinate_norm not in ("locations", "grid"):
             raise ValueError(f"coordinate_norm must be 'locations' or 'grid', got {coordinate_norm!r}.")

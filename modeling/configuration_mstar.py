@@ -17,7 +17,7 @@ from typing import Any, cast
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_checks import check_choices, check_heads, check_least, check_shares, preset
+from .configuration_checks import BoundedConfig, check_bounds, check_choices, check_heads, check_shares, preset
 
 WEEK_LEVELS = [1, 7, 14, 28, 56, 84, 112, 168]
 
@@ -142,7 +142,7 @@ def decoding_order(level_lengths: list[int], steps: list[int]) -> DecodingOrder:
 
 
 @strict
-class MstarCodecConfig(PreTrainedConfig):
+class MstarCodecConfig(BoundedConfig, PreTrainedConfig):
     """Values of the MST-Tokenizer. Defaults are variant `corrected`, size `base` (the paper's Beijing shape).
 
     Args:
@@ -229,15 +229,14 @@ class MstarCodecConfig(PreTrainedConfig):
 
     def validate_mstar_codec(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
+        check_bounds(self)
         check_heads(self)
-        check_least(self, 0, "code_loss_weight", "commitment_weight", "layer_norm_eps")
-        check_least(self, 1, "intermediate_size", "codebook_size")
-        if self.cells_per_resolution[-1:] != [self.num_cells] or min(self.cells_per_resolution) < 1:
+        if self.cells_per_resolution[-1:] != [self.num_cells]:
             raise ValueError(
                 "cells_per_resolution must be positive and its last, the finest grid, must equal "
                 f"num_cells={self.num_cells}, got {self.cells_per_resolution}."
             )
-        if sorted(self.level_lengths) != self.level_lengths or min(self.level_lengths, default=0) < 1:
+        if sorted(self.level_lengths) != self.level_lengths:
             raise ValueError(f"level_lengths must be positive and grow from coarse to fine, got {self.level_lengths}.")
         if len(self.level_resolutions) != len(self.level_lengths) or not all(
             0 <= index < len(self.cells_per_resolution) for index in self.level_resolutions
@@ -246,9 +245,6 @@ class MstarCodecConfig(PreTrainedConfig):
                 f"level_resolutions needs one index below {len(self.cells_per_resolution)} for each of the "
                 f"{len(self.level_lengths)} levels, got {self.level_resolutions}."
             )
-        for name in ("num_encoder_layers", "num_decoder_layers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         check_shares(self, "dropout", "attention_dropout", "restart_share")
         if not 0 <= self.ema_decay <= 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}.")
@@ -286,7 +282,7 @@ class MstarCodecConfig(PreTrainedConfig):
 
 
 @strict
-class MstarConfig(PreTrainedConfig):
+class MstarConfig(BoundedConfig, PreTrainedConfig):
     """Values of the STAR-Transformer and of its frozen codec. Defaults are variant `corrected`, size `base`.
 
     Args:
@@ -381,9 +377,8 @@ class MstarConfig(PreTrainedConfig):
 
     def validate_mstar(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
+        check_bounds(self)
         check_heads(self, 2)
-        check_least(self, 0, "attribute_init", "initializer_range", "layer_norm_eps")
-        check_least(self, 1, "intermediate_size", "num_hidden_layers", "num_attributes")
         check_shares(self, "dropout", "attention_dropout", "drop_path")
         check_shares(self, "condition_dropout", "code_noise", "scheduled_sampling")
         check_choices(self, dropout_form=("branches", "released"))

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_checks import check_choices, check_heads, check_least, check_shares, preset
+from .configuration_checks import BoundedConfig, check_bounds, check_choices, check_heads, check_shares, preset
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
@@ -23,7 +23,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 @strict
-class RawConfig(PreTrainedConfig):
+class RawConfig(BoundedConfig, PreTrainedConfig):
     """Values of a RAW model. Defaults are size `small`; `base` is the paper's.
 
     Args:
@@ -99,6 +99,7 @@ class RawConfig(PreTrainedConfig):
 
     def validate_raw(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
+        check_bounds(self)
         check_heads(self)
         check_choices(
             self,
@@ -107,9 +108,6 @@ class RawConfig(PreTrainedConfig):
             user_pooling=("mean", "last", "last_day"),
             region_pooling=("sum", "mean", "log"),
         )
-        check_least(self, 0, "mixture_components", "head_hidden_size", "input_noise")
-        check_least(self, 0, "initializer_range", "layer_norm_eps")
-        check_least(self, 1, "intermediate_size", "num_hidden_layers", "max_position_embeddings", "slots_per_day")
         check_shares(self, "dropout", "attention_dropout", "head_dropout")
         if self.mixture_min_scale <= 0:
             raise ValueError(f"mixture_min_scale must be positive, got {self.mixture_min_scale}.")

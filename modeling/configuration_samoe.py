@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_checks import check_choices, check_heads, check_least, check_shares, preset
+from .configuration_checks import BoundedConfig, check_bounds, check_choices, check_heads, check_shares, preset
 
 # What the authors' code does, what their equations say, and what open check-in data needs (the default).
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 @strict
-class SamoeConfig(PreTrainedConfig):
+class SamoeConfig(BoundedConfig, PreTrainedConfig):
     """Values of a SAMoE model. Defaults are variant `extended`, size `small`.
 
     Args:
@@ -152,11 +152,8 @@ class SamoeConfig(PreTrainedConfig):
 
     def validate_samoe(self) -> None:
         """Raise a `ValueError` for values that contradict one another."""
+        check_bounds(self)
         check_heads(self, 4)
-        check_least(self, 0, "num_poi_features", "stay_loss_weight", "initializer_range", "layer_norm_eps")
-        check_least(self, 1, "intermediate_size", "num_hidden_layers", "num_popularity_levels", "num_pointer_heads")
-        check_least(self, 1, "max_position_embeddings")
-        check_least(self, 2, "num_stay_bins")
         check_shares(self, "attention_dropout")
         if self.hidden_size % self.num_pointer_heads:
             raise ValueError(

@@ -6,8 +6,10 @@ from typing import Any
 
 from transformers.dynamic_module_utils import custom_object_save
 
+from .loading import LoadedWhole
 
-class SavedWithCode:
+
+class SavedWithCode(LoadedWhole):
     """A model whose folder carries the code that it needs, so that `trust_remote_code=True` loads it where this package
     is not installed. transformers copies the files and names the saved class, by its `_auto_class`; the bare model,
     with which `AutoModel` opens every folder here, and the pipeline of the model's task are named too.

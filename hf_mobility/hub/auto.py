@@ -93,7 +93,7 @@ def _register_configs(module: Any) -> None:
 
 def _config_stand_in(name: str) -> type:
     def from_dict(config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        if tasks := config_dict.get("custom_pipelines"):
+        if isinstance(tasks := config_dict.get("custom_pipelines"), dict):
             config_dict = {**config_dict, "custom_pipelines": _Tasks(tasks)}
         return _load("modeling", name).from_dict(config_dict, **kwargs)
 

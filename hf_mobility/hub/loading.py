@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..modeling.loading import check_adapter
 from .known_files import check_content
 from .requests import HUB_ID, check_folder, loading
 
@@ -96,6 +97,7 @@ def _adapter_config(name_or_path: str | Path, options: dict[str, Any]) -> dict[s
     if path is None:
         return {}
     check_content(Path(path))
+    check_adapter(name_or_path, **options)
     config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return config
 

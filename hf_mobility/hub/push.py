@@ -113,6 +113,7 @@ class SavedWithCard(PushToHub):
                 if (target / name).is_file():
                     shutil.copyfile(target / name, scratch / name)
             self.model.save_pretrained(str(scratch))
+            _sort_targets(scratch)
             self.tokenizer.save_pretrained(str(scratch))
             self._save_extras(scratch)
             if not (stays and (scratch / "README.md").is_file()):
@@ -126,6 +127,16 @@ class SavedWithCard(PushToHub):
 
         facts = facts or self.facts
         write_card(folder, self.model, tokenizer=self.tokenizer, name=name, facts=facts, replace=True)
+
+
+def _sort_targets(folder: Path) -> None:
+    """PEFT writes a set, whose order differs from process to process."""
+    path = folder / "adapter_config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(config.get("target_modules"), list):
+            config["target_modules"] = sorted(config["target_modules"])
+            path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _announce(files: list[Path], repository: Any, *, private: bool | None) -> None:

@@ -16,7 +16,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
 
 from .known_files import check_folder_content
 
@@ -56,22 +55,13 @@ def loading(name_or_path: str | Path, role: str = "") -> Iterator[None]:
     Raises:
         OSError: where the Hub refuses or (`ConnectionError`) breaks off, or (`FileNotFoundError`) at once for a folder
             that is not there; other errors pass through.
-        ValueError: for files that are damaged, named where they are in a folder, or weights of another shape.
+        ValueError: for files of a folder that are damaged. Weights are the model's to refuse.
     """
     check_folder(name_or_path)
     if Path(name_or_path).is_dir():
         check_folder_content(Path(name_or_path))
     try:
         yield
-    except SafetensorError as error:
-        raise ValueError(f"{name_or_path}{role} could not be loaded: damaged weights ({_says(error)}).") from error
-    except RuntimeError as error:
-        if "mismatch" not in str(error):
-            raise
-        raise ValueError(
-            f"{name_or_path}{role} could not be loaded: weights and configuration, or an adapter and its base, have "
-            "other shapes and do not belong together."
-        ) from error
     except (OSError, HTTPError) as error:
         if refusal := _refusal(error):
             raise OSError(f"{name_or_path}{role} could not be loaded: {_why(refusal)}.") from error

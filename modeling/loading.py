@@ -1,0 +1,165 @@
+"""What a model is loaded from: whole and finite weights, and LoRA adapters of a known size. Everything else is refused
+in one sentence, where transformers would draw the missing weights anew and report it in a table.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import find_adapter_config_file
+
+SHOWN = 3
+MAX_RANK, MAX_TARGETS = 1_024, 1_000
+_MODULE = re.compile(r"[A-Za-z0-9_.]{1,200}")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Fields of an adapter's configuration that name modules by regular expressions, name code, or add weights that the
+# adapters of this package do not have: none of them may be set.
+_REFUSED = (
+    *("exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "modules_to_save"),
+    *("auto_mapping", "megatron_config", "target_parameters", "trainable_token_indices", "layer_replication"),
+)
+
+
+class LoadedWhole:
+    """A model that is loaded whole or not at all.
+
+    A new head is a part of its own: it may be missing in a checkpoint that was saved from another class.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            ValueError: damaged, missing, unknown, misshapen or non-finite weights; an adapter that is not LoRA of a
+                known size.
+        """
+        where = pretrained_model_name_or_path
+        if isinstance(where, (str, Path)) and (Path(where) / "adapter_config.json").is_file():
+            check_adapter(where)  # before the base is read
+        with _one_sentence(where):
+            return super().from_pretrained(where, *args, **kwargs)  # type: ignore[misc]
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        where = load_config.pretrained_model_name_or_path
+        model._adjust_missing_and_unexpected_keys(loading_info)
+        if loading_info.mismatched_keys and not load_config.ignore_mismatched_sizes:
+            raise ValueError(_mismatch(where))
+        for fault, names in (
+            ("lack", _torn(model, loading_info.missing_keys, missing=True)),
+            ("hold what the model does not have,", _torn(model, loading_info.unexpected_keys, missing=False)),
+        ):
+            _refuse(where, fault, names)
+        loading_info = PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+        refuse_non_finite(model, where)
+        return loading_info
+
+    def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.load_adapter`.
+
+        Raises:
+            ValueError: as `from_pretrained`.
+        """
+        if peft_model_id is not None and kwargs.get("peft_config") is None:
+            check_adapter(peft_model_id, **(kwargs.get("adapter_kwargs") or {}))
+        with _one_sentence(peft_model_id):
+            info = super().load_adapter(peft_model_id, *args, **kwargs)  # type: ignore[misc]
+        _refuse(peft_model_id, "lack", info.missing_keys)
+        _refuse(peft_model_id, "hold what the adapter does not have,", info.unexpected_keys)
+        refuse_non_finite(self, peft_model_id)
+        return info
+
+
+def check_adapter(name_or_path: Any, **options: Any) -> None:
+    """Check an adapter's configuration before anything is built from it.
+
+    Raises:
+        ValueError: another kind than LoRA, a rank, scale or dropout outside its bounds, targets that are no list of
+            names, or a field that patterns or other code would be read from.
+    """
+    path = find_adapter_config_file(str(name_or_path), **options)
+    if path is None:
+        return
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no readable JSON file: {error}.") from error
+    fault = _adapter_fault(config) if isinstance(config, dict) else "it holds no object"
+    if fault:
+        raise ValueError(f"{path} is no LoRA adapter that can be loaded: {fault}.")
+
+
+def refuse_non_finite(model: Any, where: Any) -> None:
+    """Raises a `ValueError` that names weights with NaN or infinite values."""
+    _refuse(where, "are not finite:", [name for name, values in model.state_dict().items() if not _is_finite(values)])
+
+
+def _is_finite(values: Any) -> bool:
+    if not isinstance(values, torch.Tensor) or values.dtype not in _FLOATS or values.is_meta or not values.numel():
+        return True
+    return all(bool(side.isfinite()) for side in torch.aminmax(values.detach()))  # NaN is least and most
+
+
+def _torn(model: Any, names: Any, *, missing: bool) -> list[str]:
+    """Those of the missing or unexpected names that another class with another head does not explain."""
+    saved = getattr(model.config, "architectures", None) or [type(model).__name__]
+    parts = {name for name, _ in model.named_children()}
+    body = model.base_model_prefix
+    if type(model).__name__ in saved or body not in parts:
+        return sorted(names)
+    if not missing:
+        return sorted(name for name in names if name.partition(".")[0] in parts)
+    found = {name.partition(".")[0] for name in model.state_dict() if name not in names} | {body}
+    return sorted(name for name in names if name.partition(".")[0] in found)
+
+
+def _adapter_fault(config: dict[str, Any]) -> str:
+    rank, alpha, dropout = config.get("r", 8), config.get("lora_alpha", 8), config.get("lora_dropout", 0)
+    targets = config.get("target_modules")
+    if config.get("peft_type") != "LORA":
+        return f"peft_type is {config.get('peft_type')!r}"
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        return f"r must be at least 1 and at most {MAX_RANK:,}, got {rank!r}"
+    if not isinstance(alpha, (int, float)) or not abs(alpha) < 1e9:
+        return f"lora_alpha must be a number, got {alpha!r}"
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        return f"lora_dropout must be at least 0 and below 1, got {dropout!r}"
+    if not isinstance(targets, list) or not 1 <= len(targets) <= MAX_TARGETS:
+        return f"target_modules must be a list of 1 to {MAX_TARGETS:,} names, got {str(targets)[:80]!r}"
+    strange = [name for name in targets if not isinstance(name, str) or not _MODULE.fullmatch(name)]
+    if strange:
+        return f"target_modules holds {str(strange[0])[:80]!r}, which is no name"
+    given = [name for name in _REFUSED if config.get(name)]
+    return f"{', '.join(given)} must not be set" if given else ""
+
+
+def _refuse(where: Any, fault: str, names: Any) -> None:
+    if names:
+        first, more = ", ".join(sorted(names)[:SHOWN]), f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise ValueError(f"{where} could not be loaded: its weights {fault} {first}{more}.")
+
+
+def _mismatch(where: Any) -> str:
+    return (
+        f"{where} could not be loaded: weights and configuration, or an adapter and its base, have other shapes and do "
+        "not belong together."
+    )
+
+
+@contextmanager
+def _one_sentence(where: Any) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{where} could not be loaded: damaged weights ({str(error).strip().rstrip('.')}).") from error
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        raise ValueError(_mismatch(where)) from error

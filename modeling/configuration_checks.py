@@ -82,6 +82,8 @@ def check_bounds(config: Any) -> None:
     """Raises a `ValueError` for the first field outside its bounds; NaN is outside all."""
     for name, (least, most) in {**_WHOLE, **_REAL}.items():
         value = getattr(config, name, None)
+        if value is not None and least == 0 > value:
+            raise ValueError(f"{name} must not be negative, got {value}.")
         if value is not None and not least <= value <= most:
             raise ValueError(f"{name} must be at least {least} and at most {most:,}, got {value}.")
     for name, (entries, most) in _LISTS.items():

@@ -16,6 +16,12 @@ DAY = 86_400
 HALF_HOUR = 1_800
 
 
+@pytest.fixture
+def torn_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To see what is drawn for weights that a file lacks; users get a refusal."""
+    monkeypatch.setattr("hf_mobility.modeling.loading._torn", lambda *args, **options: [])
+
+
 def make_config(variant: str = "extended", **overrides: Any) -> SamoeConfig:
     return SamoeConfig.from_preset("tiny", variant=variant, **overrides)
 

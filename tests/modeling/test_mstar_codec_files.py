@@ -100,6 +100,7 @@ def test_a_loaded_codebook_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.usefixtures("torn_weights_are_read")
 def test_whatever_a_checkpoint_lacks_is_initialised_as_in_a_new_model(tmp_path: Path, variant: str) -> None:
     model = make_codec(variant)
     model.save_pretrained(tmp_path)

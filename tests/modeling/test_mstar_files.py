@@ -86,6 +86,7 @@ def test_every_value_survives_and_the_codec_comes_back_frozen(tmp_path: Path) ->
         *("stay_probability", "arrival_share", "return_share"),
     ],
 )
+@pytest.mark.usefixtures("torn_weights_are_read")
 def test_a_missing_value_gets_its_initial_one_and_nothing_else_moves(tmp_path: Path, missing: str) -> None:
     model = make_model(**SETTINGS)
     model.save_pretrained(tmp_path)

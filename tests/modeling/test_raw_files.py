@@ -143,6 +143,7 @@ def test_a_body_saved_alone_can_be_given_a_head(tmp_path: Path) -> None:
     assert all(torch.isfinite(parameter).all() for parameter in whole.parameters())
 
 
+@pytest.mark.usefixtures("torn_weights_are_read")
 def test_whatever_a_checkpoint_lacks_is_initialised_as_in_a_new_model(tmp_path: Path) -> None:
     """Every third weight is missing, from three starts, so that each is missing once."""
     make_model(time_features=True).save_pretrained(tmp_path)

@@ -210,6 +210,7 @@ COUNT_TABLES = ("pointer_head.pair_weights.bias", "pointer_head.offset_bias.weig
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.usefixtures("torn_weights_are_read")
 def test_whatever_a_checkpoint_lacks_is_initialised_as_in_a_new_model(
     build: SimpleNamespace, tmp_path: Path, variant: str
 ) -> None:

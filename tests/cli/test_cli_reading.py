@@ -103,7 +103,7 @@ def test_an_option_that_fits_no_file_is_refused(town: SimpleNamespace, spelled: 
 
 
 def test_every_command_that_reads_records_has_the_four_options() -> None:
-    readers = [command.__name__ for command in COMMANDS if command.__name__ not in ("generate", "info", "push")]
+    readers = [command.__name__ for command in COMMANDS if command.__name__ not in ("convert", "generate", "info", "push")]
     assert len(readers) == 8
     for command in readers:
         told = call(command, "--help").output

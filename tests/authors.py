@@ -9,18 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from itertools import accumulate
-from zlib import crc32
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-
-def wave(name: str, *shape: int) -> torch.Tensor:
-    """Numbers in -1..1 that look random, a function of the name and the shape only."""
-    phase = crc32(name.encode()) % 1000
-    steps = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(phase + steps * 12.9898 + (steps * 0.618) ** 2 % 7).reshape(shape).float()
+from waves import wave
 
 
 def fill(model: nn.Module, scale: float = 0.25) -> nn.Module:

@@ -8,7 +8,6 @@ has the right distances, grids and cells.
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import SHOWN, DataError, listing
-from .records import checked_degrees
+from .records import checked_degrees, row_and_column
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius of WGS84
 KM_PER_DEGREE = EARTH_RADIUS_KM * np.pi / 180
@@ -30,7 +29,6 @@ PAPER_METRES_PER_UNIT = 100_000.0
 MAX_CELLS = 200_000  # of a grid whose cells are a vocabulary
 _MARGIN = 1e-6  # degrees, a tenth of a metre, so that a single point has a box
 _MIN_WIDTH = 0.01  # degrees of a box with a margin around points that are all alike
-_CELL_ID = re.compile(r"r(\d+)c(\d+)")
 
 
 def haversine_km(lat1: Any, lon1: Any, lat2: Any, lon2: Any) -> np.ndarray:
@@ -241,7 +239,7 @@ class SquareGrid:
         """Grid of cells of `cell_km`; the box is widened about its middle to a whole number of cells.
 
         Raises:
-            DataError: a size that is not positive, or a box that is none.
+            DataError: a size that is not positive, or bounds that span no box.
         """
         if not cell_km > 0:
             raise DataError(f"cell_km must be positive, not {cell_km}.")
@@ -336,8 +334,7 @@ class SquareGrid:
         return np.fromiter(map(cells.__getitem__, ids.tolist()), np.int64, len(ids))
 
     def _cell_of(self, name: str) -> int:
-        match = _CELL_ID.fullmatch(name)
-        row, column = (int(match[1]), int(match[2])) if match else (self.rows, self.columns)
+        row, column = row_and_column(name) or (self.rows, self.columns)
         return row * self.columns + column if row < self.rows and column < self.columns else -1
 
     def _checked(self, cell: Any) -> np.ndarray:

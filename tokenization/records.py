@@ -7,7 +7,7 @@ pandas is never imported, and nothing loops over rows but where a column holds P
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,22 +157,31 @@ def read_degrees(frame: Any, lat: str, lon: str) -> tuple[np.ndarray, np.ndarray
     return checked_degrees(read_numbers(frame, lat, "lat"), read_numbers(frame, lon, "lon"), names=(lat, lon))
 
 
-def checked_degrees(lat: Any, lon: Any, *, names: tuple[str, str] = ("lat", "lon")) -> tuple[np.ndarray, np.ndarray]:
+def checked_degrees(
+    lat: Any, lon: Any, *, names: tuple[str, str] = ("lat", "lon"), columns: Sequence[Any] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates as float64 degrees.
 
+    Args:
+        names: of the two columns, for the sentences.
+        columns: the two as they were given, where a sentence is to show their values and labels.
+
     Raises:
-        DataError: missing values, values off the globe (the sentence says so where the two columns look swapped), or
-            columns of different lengths.
+        DataError: missing values, values off the globe (the sentence says so where the two columns look swapped, or
+            longitudes run from 0 to 360), or columns of different lengths.
     """
     lat, lon = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
     if lat.shape != lon.shape:
         raise DataError(f"Columns {names[0]!r} and {names[1]!r} have {lat.size} and {lon.size} values.")
-    for values, name in ((lat, names[0]), (lon, names[1])):
-        refuse(~np.isfinite(values), name, "missing, NaN or infinite", "drop or repair these rows", values)
+    shown = (lat, lon) if columns is None else columns
+    for values, name, column in zip((lat, lon), names, shown):
+        refuse(~np.isfinite(values), name, "missing, NaN or infinite", "drop or repair these rows", column)
     swapped = bool((np.abs(lat) <= 180).all() and (np.abs(lon) <= 90).all())
     advice = f"{names[0]!r} and {names[1]!r} look swapped" if swapped else "latitudes are degrees (WGS84)"
-    refuse(np.abs(lat) > 90, names[0], "outside -90..90", advice, lat)
-    refuse(np.abs(lon) > 180, names[1], "outside -180..180", "longitudes are degrees (WGS84)", lon)
+    refuse(np.abs(lat) > 90, names[0], "outside -90..90", advice, shown[0])
+    full_circle = bool((lon >= 0).all() and (lon <= 360).all())
+    advice = "subtract 360 from longitudes above 180" if full_circle else "longitudes are degrees (WGS84)"
+    refuse(np.abs(lon) > 180, names[1], "outside -180..180", advice, shown[1])
     return lat, lon
 
 
@@ -213,10 +222,16 @@ def parse_cells(values: Any, name: str, *, columns: int | None, num_cells: int) 
     return numbers
 
 
+def row_and_column(name: str) -> tuple[int, int] | None:
+    """Row and column of a cell's name `r<row>c<column>`; None for any other text."""
+    named = _CELL_NAME.fullmatch(name)
+    return (int(named[1]), int(named[2])) if named else None
+
+
 def _cell_number(text: str, columns: int | None, num_cells: int) -> int:
-    named = _CELL_NAME.fullmatch(text)
+    named = row_and_column(text)
     if named and columns:
-        row, right = int(named[1]), int(named[2])
+        row, right = named
         return row * columns + right if right < columns else num_cells
     return int(text) if re.fullmatch(r"-?\d{1,18}", text) else num_cells
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import SHOWN, DataError, listing, refuse
 from .grid import haversine_km, unwrapped, wrapped
+from .records import checked_degrees
 from .table_files import file_columns, is_csv, read_file
 from .texts import unusable_texts
 
@@ -219,17 +220,11 @@ def _refuse_unusable(column: pd.Series, name: str, *, category: bool = False) ->
 
 
 def coordinate_columns(table: pd.DataFrame, lat_name: str, lon_name: str) -> tuple[np.ndarray, np.ndarray]:
-    lat_column, lon_column = plain(table[lat_name]), plain(table[lon_name])
-    lat, lon = number_column(lat_column, lat_name, "degrees"), number_column(lon_column, lon_name, "degrees")
-    for values, name, column in ((lat, lat_name, lat_column), (lon, lon_name, lon_column)):
-        refuse(~np.isfinite(values), name, "missing, NaN or infinite", "drop or repair these rows", column)
-    swapped = bool((np.abs(lat) <= 180).all() and (np.abs(lon) <= 90).all())
-    advice = f"{lat_name!r} and {lon_name!r} look swapped" if swapped else "latitudes are degrees (WGS84)"
-    refuse(np.abs(lat) > 90, lat_name, "outside -90..90", advice, lat_column)
-    full_circle = bool((lon >= 0).all() and (lon <= 360).all())
-    advice = "subtract 360 from longitudes above 180" if full_circle else "longitudes are degrees (WGS84)"
-    refuse(np.abs(lon) > 180, lon_name, "outside -180..180", advice, lon_column)
-    return lat, lon
+    """Latitudes and longitudes, two (n,) float64; see `checked_degrees`."""
+    names = (lat_name, lon_name)
+    columns = [plain(table[name]) for name in names]
+    lat, lon = (number_column(column, name, "degrees") for column, name in zip(columns, names))
+    return checked_degrees(lat, lon, names=names, columns=columns)
 
 
 def number_column(column: pd.Series, name: str, unit: str) -> np.ndarray:

@@ -4,6 +4,7 @@ anything of an impossible size is built.
 (No `from __future__ import annotations` here, as in the configurations.)
 """
 
+from numbers import Integral
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -69,6 +70,12 @@ def check_shares(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}.")
+
+
+def check_smoothing_window(hours: Any) -> None:
+    """A moving average is over an odd number of hours; 0 = none."""
+    if not isinstance(hours, Integral) or hours < 0 or (hours and hours % 2 == 0):
+        raise ValueError(f"smoothing_window must be 0 or odd, got {hours}.")
 
 
 def check_choices(config: Any, **choices: tuple[str, ...]) -> None:

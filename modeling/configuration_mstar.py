@@ -17,7 +17,15 @@ from typing import Any, cast
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_checks import BoundedConfig, check_bounds, check_choices, check_heads, check_shares, preset
+from .configuration_checks import (
+    BoundedConfig,
+    check_bounds,
+    check_choices,
+    check_heads,
+    check_shares,
+    check_smoothing_window,
+    preset,
+)
 
 WEEK_LEVELS = [1, 7, 14, 28, 56, 84, 112, 168]
 
@@ -436,8 +444,7 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
             raise ValueError(f"temperature must be above 0, got {temperature}; top_k=1 takes the best code.")
         if guidance != 1 and not self.condition_dropout:
             raise ValueError(f"guidance={guidance} needs a model trained with condition_dropout above 0.")
-        if smoothing_window < 0 or (smoothing_window and smoothing_window % 2 == 0):
-            raise ValueError(f"smoothing_window must be 0 or odd, got {smoothing_window}.")
+        check_smoothing_window(smoothing_window)
         if decoding not in ("argmax", "viterbi", "sample"):
             raise ValueError(f"decoding must be 'argmax', 'viterbi' or 'sample', got {decoding!r}.")
         if not 0 < emission_scale < math.inf:

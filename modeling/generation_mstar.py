@@ -274,10 +274,6 @@ class _KnownHours:
     mask: torch.Tensor
     cells: torch.Tensor
 
-    def positions(self, length: int) -> torch.Tensor:
-        """(N, length) bool: positions of a level whose hours are all known."""
-        return F.adaptive_avg_pool1d(self.mask.float().unsqueeze(1), length).squeeze(1) == 1
-
 
 class _Numbers:
     """Hands out the uniform numbers of a batch, (N, n) at a time."""
@@ -443,7 +439,8 @@ class MstarGeneration:
             return torch.zeros(shape, dtype=torch.int64, device=device), torch.zeros(
                 shape, dtype=torch.bool, device=device
             )
-        return self.codec.quantize_level(known.features[level] - features), known.positions(features.shape[1])
+        codes = self.codec.quantize_level(known.features[level] - features)
+        return codes, self.codec.complete_positions(known.mask, level)
 
     def _decode(
         self, fhat: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None

@@ -358,12 +358,6 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         """The table of places: the nearest thing to an input embedding of a model that reads a codec's features."""
         return self.conditions.place_embedding
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """Nothing to resize, cells and codes are the codec's; PEFT asks for it where a tokenizer lies beside an
-        adapter.
-        """
-        return self.get_input_embeddings()
-
     def fit_places(self, cell_map: Any) -> None:
         """Learn which cells lie in one another, for `pointer_head`; without that there is nothing to learn.
 
@@ -459,7 +453,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
 
         counted = labels >= 0
         if attention_mask is not None:
-            counted = counted & self._covered(attention_mask)
+            counted = counted & torch.cat(self.codec.known_positions(attention_mask), dim=1)
         logits = self._score(hidden, pointer)
         if not return_loss:
             return MstarOutput(logits=logits)
@@ -581,12 +575,6 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
                 raise ValueError(
                     f"{name} must have one value for each of {len(code_ids)} weeks, got {tuple(value.shape)}."
                 )
-
-    def _covered(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(N, T) bool: positions that cover a known hour."""
-        known = attention_mask.float().unsqueeze(1)
-        levels = [F.adaptive_max_pool1d(known, length) for length in self.config.codec.level_lengths]
-        return torch.cat(levels, dim=2).squeeze(1) > 0
 
     def _make_order(self) -> dict[str, torch.Tensor]:
         """Buffers by name, int64 (T,): of each position its level and its rank in the decoding order; of each rank its

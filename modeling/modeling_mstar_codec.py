@@ -34,6 +34,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .configuration_checks import check_smoothing_window
 from .configuration_mstar import MstarCodecConfig
 from .layers import SelfAttention, mark
 from .saving import SavedWithCode
@@ -272,7 +273,7 @@ class MstarCodebook(nn.Module):
         if self._started:
             return
         if not int(self.num_updates):
-            drawn = _draw_rows(features, known, len(self.weight)).to(self.weight.dtype)
+            drawn = _rows_of(features)[_draw(features, known, len(self.weight))].to(self.weight.dtype)
             self.weight.copy_(_from_first_process(drawn))
         self._started = True
 
@@ -286,9 +287,9 @@ class MstarCodebook(nn.Module):
             residuals: per level (N, T_k, D); ids: their codes (N, T_k).
             known: per level (N, T_k) bool, positions that count. `None` = all.
         """
-        rows = torch.cat([level.detach().flatten(0, 1) for level in residuals]).to(self.weight.dtype)
+        rows = _rows_of(residuals).to(self.weight.dtype)
         chosen = torch.cat([level.flatten() for level in ids])
-        spare = _draw_rows(residuals, known, len(self.weight), rows)
+        spare = rows[_draw(residuals, known, len(self.weight))]
         uses = torch.ones_like(chosen, dtype=rows.dtype)
         if known is not None:
             uses = torch.cat([level.flatten() for level in known]).to(rows.dtype)
@@ -311,18 +312,17 @@ class MstarCodebook(nn.Module):
         self.num_updates += 1
 
 
-def _draw_rows(
-    levels: list[torch.Tensor], known: list[torch.Tensor] | None, number: int, rows: torch.Tensor | None = None
-) -> torch.Tensor:
-    """(number, D): vectors of random levels, each level as likely, with replacement, known positions only. `rows` may
-    hold the vectors of all levels one after the other.
-    """
-    if rows is None:
-        rows = torch.cat([level.detach().flatten(0, 1) for level in levels])
+def _rows_of(levels: list[torch.Tensor]) -> torch.Tensor:
+    """The vectors of all levels one after the other, (sum of N T_k, D)."""
+    return torch.cat([level.detach().flatten(0, 1) for level in levels])
+
+
+def _draw(levels: list[torch.Tensor], known: list[torch.Tensor] | None, number: int) -> torch.Tensor:
+    """(number,) int64 rows of `_rows_of(levels)`: each level as likely, with replacement, known positions only."""
     if known is None:
         known = [torch.ones(level.shape[:2], dtype=torch.bool, device=level.device) for level in levels]
     shares = torch.cat([(flags / flags.sum().clamp(min=1)).flatten() for flags in known]).clamp(min=1e-20)
-    return rows[torch.multinomial(shares, number, replacement=True)]
+    return torch.multinomial(shares, number, replacement=True)
 
 
 def _num_processes() -> int:
@@ -540,7 +540,7 @@ class MstarCodecModel(MstarPreTrainedModel):
         """
         encoded = self._encode_hours(input_ids, attention_mask, self.training)
         features = self._pool_levels(encoded, attention_mask)
-        known = self._known_positions(attention_mask)
+        known = None if attention_mask is None else self.known_positions(attention_mask)
         learns = self.training and self.quantiser.codebook.by_average and features[0].requires_grad
         if learns:
             self.quantiser.codebook.start(features, known)
@@ -679,9 +679,8 @@ class MstarCodecModel(MstarPreTrainedModel):
         Raises:
             ValueError: if the window is even.
         """
+        check_smoothing_window(smoothing_window)
         if smoothing_window:
-            if smoothing_window < 0 or smoothing_window % 2 == 0:
-                raise ValueError(f"smoothing_window must be 0 or odd, got {smoothing_window}.")
             half = smoothing_window // 2
             first, last = (end.expand(-1, half, -1) for end in (fhat[:, :1], fhat[:, -1:]))
             padded = torch.cat([first, fhat, last], dim=1)
@@ -746,12 +745,14 @@ class MstarCodecModel(MstarPreTrainedModel):
                 for level, resolution in enumerate(self.config.level_resolutions)
             ]
 
-    def _known_positions(self, attention_mask: torch.Tensor | None) -> list[torch.Tensor] | None:
-        """Per level (N, T_k) bool: positions that cover at least one known hour."""
-        if attention_mask is None:
-            return None
+    def known_positions(self, attention_mask: torch.Tensor) -> list[torch.Tensor]:
+        """Per level (N, T_k) bool: positions that cover at least one known hour of the mask (N, L), 0 = unknown."""
         resampler = self.quantiser.resampler
         return [resampler.known_hours(attention_mask, level) > 0 for level in range(len(resampler.lengths))]
+
+    def complete_positions(self, attention_mask: torch.Tensor, level: int) -> torch.Tensor:
+        """(N, T_k) bool: positions of a level all of whose hours are known in the mask (N, L), 0 = unknown."""
+        return self.quantiser.resampler.known_hours(attention_mask == 0, level) == 0
 
     def _check_inputs(self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None) -> None:
         resolutions, hours = len(self.config.cells_per_resolution), self.config.num_hours

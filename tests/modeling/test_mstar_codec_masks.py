@@ -33,6 +33,19 @@ def gaps() -> torch.Tensor:
     return mask
 
 
+@pytest.mark.parametrize("lengths", [[1, 4, 24], [1, 5, 9, 24], [3, 10, 24]], ids=str)
+def test_positions_know_some_or_all_of_their_hours(lengths: list[int]) -> None:
+    """Position i of a level of T covers the hours from floor(24 i / T) to ceil(24 (i + 1) / T)."""
+    model, _ = make(level_lengths=lengths, level_resolutions=[0] * (len(lengths) - 1) + [1])
+    mask = (torch.rand(50, 24, generator=torch.Generator().manual_seed(1)) < 0.8).long()
+    known = model.known_positions(mask)
+    for level, length in enumerate(lengths):
+        hours = [mask[:, 24 * i // length : -(-24 * (i + 1) // length)] for i in range(length)]
+        assert torch.equal(known[level], torch.stack([part.any(1) for part in hours], dim=1))
+        complete = model.complete_positions(mask, level)
+        assert torch.equal(complete, torch.stack([part.all(1) for part in hours], dim=1))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @both_kernels
 @pytest.mark.parametrize("autocast", [False, True])

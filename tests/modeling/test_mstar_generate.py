@@ -306,6 +306,7 @@ def test_wrong_conditions_are_refused_in_one_sentence(people: Any, words: str) -
         ({"temperature": "hot"}, "temperature must be"),
         ({"guidance": 2.0}, "needs a model trained with condition_dropout"),
         ({"smoothing_window": 4}, "smoothing_window must be 0 or odd"),
+        ({"smoothing_window": 3.0}, r"smoothing_window must be 0 or odd, got 3\.0"),
         ({"decoding": "beam"}, "decoding must be"),
         ({"emission_scale": -1.0}, "emission_scale must be above 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

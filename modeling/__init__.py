@@ -1,7 +1,7 @@
 """Model classes of the three systems. Installed as `hf_mobility.modeling`; never import the top-level name `modeling`.
 
-Every other file here imports only transformers, torch, numpy, the standard library and its siblings, so that it also
-works as remote code.
+Every other file here imports only transformers, torch, numpy, huggingface_hub (`strict`, for configurations), the
+standard library and its siblings, so that it also works as remote code.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from .layers import CACHE
+from .layers import CACHE, positions_of
 
 # body(**inputs) -> output with `last_hidden_state` (B, T, D) and the cache.
 Body = Callable[..., Any]
@@ -52,11 +52,6 @@ class RoomyLayer(DynamicLayer):
 def roomy_cache(num_layers: int, room: int) -> Cache:
     """An empty cache for a series of at most `room` points."""
     return Cache(layers=[RoomyLayer(room) for _ in range(num_layers)])
-
-
-def positions_of(mask: torch.Tensor) -> torch.Tensor:
-    """Positions counted from each series' first unpadded point, (B, T) int64; padding before it counts as 0."""
-    return (mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def until_last_record(

@@ -141,6 +141,34 @@ class SelfAttention(MultiHeadAttention):
         return self.o_proj(output.reshape(shape)), weights
 
 
+def positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Positions counted from each series' first unpadded entry, (B, T) int64; padding before it counts as 0."""
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def positions_behind(
+    cache: Cache | None, attention_mask: torch.Tensor | None, length: int, *, device: torch.device, entries: str
+) -> torch.Tensor:
+    """Positions (B or 1, length) int64 of new entries behind those in the cache, counted as in `positions_of`.
+
+    Args:
+        attention_mask: (B, past + length), 0 = padding; masks of other forms say nothing of padding.
+        entries: what the sequences consist of, for the sentence.
+
+    Raises:
+        ValueError: if the mask has another number of columns.
+    """
+    past = cache.get_seq_length() if cache is not None else 0
+    if attention_mask is None or attention_mask.dim() != 2:
+        return (torch.arange(length, device=device) + past).unsqueeze(0)
+    if isinstance(past, int) and attention_mask.shape[1] != past + length:
+        raise ValueError(
+            f"attention_mask has {attention_mask.shape[1]} columns; {past} {entries} in the cache and {length} new "
+            f"ones need {past + length}."
+        )
+    return positions_of(attention_mask)[:, -length:]
+
+
 def renamed_argument(old: str, new: str, *, warn: bool = True) -> Callable[[Callable], Callable]:
     """Decorator: the keyword argument `old` of a function still serves as `new`, by default with a FutureWarning.
 
@@ -180,5 +208,7 @@ __all__ = [
     "eager_attention_forward",
     "either_cache_name",
     "mark",
+    "positions_behind",
+    "positions_of",
     "renamed_argument",
 ]

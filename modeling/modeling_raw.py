@@ -32,8 +32,8 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_raw import RawConfig
-from .generation_raw import positions_of, roll_out, roomy_cache, until_last_record
-from .layers import CACHE, SelfAttention, either_cache_name
+from .generation_raw import roll_out, roomy_cache, until_last_record
+from .layers import CACHE, SelfAttention, either_cache_name, positions_behind
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
 from .regions_raw import pool_visitors, visitor_matrix
 from .saving import SavedWithCode
@@ -254,10 +254,6 @@ class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
             init.zeros_(module.feature_mean)
             init.ones_(module.feature_scale)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """Nothing to resize, there are no tokens; PEFT asks for it where a tokenizer lies beside an adapter."""
-        return self.get_input_embeddings()
-
 
 class RawModel(RawPreTrainedModel):
     """The body: a series of points -> a state per point that knows the past only, and an embedding per user.
@@ -322,7 +318,7 @@ class RawModel(RawPreTrainedModel):
         else:
             whole_series = cache is None
         if position_ids is None:
-            position_ids = self._positions(attention_mask, cache, length, device)
+            position_ids = positions_behind(cache, attention_mask, length, device=device, entries="slots")
         self._check_positions(position_ids)
 
         if inputs_embeds is None:
@@ -364,20 +360,6 @@ class RawModel(RawPreTrainedModel):
             known = known & (from_the_end <= slots)
         states = hidden_states.float().masked_fill(~known.unsqueeze(-1), 0.0)
         return (states.sum(1) / known.sum(1, keepdim=True).clamp(min=1)).to(hidden_states.dtype)
-
-    @staticmethod
-    def _positions(
-        attention_mask: torch.Tensor | None, cache: Cache | None, length: int, device: torch.device
-    ) -> torch.Tensor:
-        past = cache.get_seq_length() if cache is not None else 0
-        if attention_mask is None or attention_mask.dim() != 2:
-            return (torch.arange(length, device=device) + past).unsqueeze(0)
-        if isinstance(past, int) and attention_mask.shape[1] != past + length:
-            raise ValueError(
-                f"attention_mask has {attention_mask.shape[1]} columns; {past} slots in the cache and {length} new "
-                f"ones need {past + length}."
-            )
-        return positions_of(attention_mask)[:, -length:]
 
     def _check_points(self, coordinates: torch.Tensor | None, embeds: torch.Tensor | None) -> tuple[int, torch.device]:
         if (coordinates is None) == (embeds is None):

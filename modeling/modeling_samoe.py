@@ -36,7 +36,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
-from .layers import CACHE, SelfAttention, either_cache_name, mark
+from .layers import CACHE, SelfAttention, either_cache_name, mark, positions_behind
 from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
@@ -196,7 +196,11 @@ class SamoeTimeEmbedding(nn.Module):
         self.position = nn.Embedding(positions, config.hidden_size) if positions else None
 
     def forward(
-        self, time_ids: torch.Tensor, weekday_ids: torch.Tensor, stay_ids: torch.Tensor, position_ids: torch.Tensor
+        self,
+        time_ids: torch.Tensor,
+        weekday_ids: torch.Tensor,
+        stay_ids: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         embeds = self.slot(time_ids) + self.weekday(weekday_ids + 1) + self.stay(stay_ids)
         return embeds if self.position is None else embeds + self.position(position_ids)
@@ -331,10 +335,6 @@ class SamoePreTrainedModel(SavedWithCode, PreTrainedModel):
         elif isinstance(module, SamoeCrossLayer):
             init.zeros_(module.bias)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """Nothing to resize, places are an input; PEFT asks for it where a tokenizer lies beside an adapter."""
-        return self.get_input_embeddings()
-
 
 class SamoeModel(SamoePreTrainedModel):
     """The body: visits of one city -> a state per visit that knows the past only. Candidates are encoded by
@@ -402,7 +402,8 @@ class SamoeModel(SamoePreTrainedModel):
             cache = DynamicCache(config=self.config)
         past = cache.get_seq_length() if cache is not None else 0
         if position_ids is None:
-            position_ids = self._positions(input_ids, attention_mask, past)
+            length, device = input_ids.shape[1], input_ids.device
+            position_ids = positions_behind(cache, attention_mask, length, device=device, entries="visits")
         self._check_length(past, input_ids)
 
         time_embeds = self.time_embedding(*visits, position_ids)
@@ -432,18 +433,6 @@ class SamoeModel(SamoePreTrainedModel):
             visit_embeddings=visit_embeddings,
             **{CACHE: cache},  # type: ignore[arg-type]
         )
-
-    @staticmethod
-    def _positions(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, past: int) -> torch.Tensor:
-        """Positions counted from the first visit, so that padding on the left changes nothing."""
-        if attention_mask is not None and attention_mask.dim() == 2:
-            if isinstance(past, int) and attention_mask.shape[1] != past + input_ids.shape[1]:
-                raise ValueError(
-                    f"attention_mask has {attention_mask.shape[1]} columns; {past} visits in the cache and "
-                    f"{input_ids.shape[1]} new ones need {past + input_ids.shape[1]}."
-                )
-            return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-        return (torch.arange(input_ids.shape[1], device=input_ids.device) + past).unsqueeze(0)
 
     def _check_length(self, past: int | torch.Tensor, input_ids: torch.Tensor) -> None:
         if self.time_embedding.position is None or is_tracing(input_ids):
@@ -683,7 +672,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
     def _embed_arrival(self, arrival_times: torch.Tensor, timestamps: torch.Tensor) -> torch.Tensor:
         slots = arrival_times.div(HALF_HOUR, rounding_mode="floor") % NUM_SLOTS
         gap = stay_class(arrival_times - timestamps, self.config)
-        return self.arrival_embedding(slots, weekday_of(arrival_times), gap, slots)
+        return self.arrival_embedding(slots, weekday_of(arrival_times), gap)
 
     # Generation: the library carries only ids, masks and caches from step to step; the rest of a visit is carried here.
 
@@ -826,7 +815,7 @@ def _location_loss(
         copied = gate.sigmoid() * pointer.probability_of(place)
         losses = -(copied + gate.neg().sigmoid() * log_generated.exp() + 1e-9).log()
     total = losses.masked_fill(~counted, 0.0).sum()
-    return total / (counted.sum().clamp(min=1) if num_items is None else num_items)
+    return _per_label(total, labels, num_items)
 
 
 def _log_probability(
@@ -849,7 +838,7 @@ def _spread_loss(
     weights = is_open.float() if log_weights is None else is_open * log_weights.float().exp()
     losses = -(log_p.masked_fill(~is_open, 0.0) * weights).sum(-1) / weights.sum()
     total = losses.masked_fill(~counted, 0.0).sum()
-    return total / (counted.sum().clamp(min=1) if num_items is None else num_items)
+    return _per_label(total, labels, num_items)
 
 
 def _stay_loss(
@@ -861,6 +850,10 @@ def _stay_loss(
     target = F.pad(stay_labels[:, 1:], (0, 1), value=0)
     target = torch.where(target > 0, target, -100)
     total = F.cross_entropy(stay_logits.float().flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum")
+    return _per_label(total, labels, num_items)
+
+
+def _per_label(total: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
     return total / ((labels[:, 1:] != -100).sum().clamp(min=1) if num_items is None else num_items)
 
 

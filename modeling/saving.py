@@ -1,4 +1,4 @@
-"""What models write beside their weights: a base of all of them."""
+"""A base of all models: what they write beside their weights, and the table of tokens that none of them has."""
 
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +32,11 @@ class SavedWithCode(LoadedWhole):
         self._name_code()
         custom_object_save(self, str(folder), config=self.config)
         self.config.save_pretrained(str(folder))
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Nothing to resize: places, cells and points are inputs. PEFT asks for it where a tokenizer lies beside an
+        adapter."""
+        return self.get_input_embeddings()  # type: ignore[attr-defined]
 
     def _name_code(self) -> None:
         from .pipelines_mobility import PIPELINES  # here, because importing pipelines takes time

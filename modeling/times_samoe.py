@@ -27,7 +27,9 @@ def weekday_of(timestamps: torch.Tensor) -> torch.Tensor:
 
 
 def stay_class(seconds: torch.Tensor, config: SamoeConfig) -> torch.Tensor:
-    """Class of the time between two visits: 0 is kept for "unknown", the last class is open."""
+    """Class of the time between two visits; the last class is open. Logarithmic classes begin at 1, and 0 is "unknown";
+    in half hours, 0 is also a time of less than 15 minutes.
+    """
     minutes = seconds.clamp(min=0).double() / 60
     if config.stay_encoding == "half_hours":
         classes = (minutes / 30).round().long()

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from .errors import DataError
+from .poi import NEVER_SEEN
 from .whole_files import whole_file
 
 FORMAT_VERSION = 2
@@ -166,7 +167,7 @@ def _from_format_1(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Con
         "lat": arrays["lat"][:cells],
         "lon": arrays["lon"][:cells],
         "poi": np.zeros((cells, 0), np.float16),
-        "popularity": np.full(cells, 9, np.int8),
+        "popularity": np.full(cells, NEVER_SEEN, np.int8),
     }
     return {**header, "location_ids": [str(cell) for cell in range(cells)], "poi_names": []}, {**arrays, **places}
 

@@ -12,8 +12,8 @@ import torch
 
 from .city import City
 from .clock import local_dates
-from .errors import DataError
-from .records import checked_degrees, column, has_column, parse_cells, read_degrees
+from .errors import SHOWN, DataError
+from .records import checked_degrees, column, has_column, is_records, parse_cells, read_degrees
 from .weeks import OUTSIDE, Weeks, WeekShape, weeks_of
 
 MAX_SLOTS = 100_000
@@ -160,7 +160,7 @@ class GridCity:
         """
         if isinstance(data, Weeks):
             data = data.cells
-        if not isinstance(data, (np.ndarray, torch.Tensor, list, tuple)) or (len(data) and isinstance(data[0], dict)):
+        if not isinstance(data, (np.ndarray, torch.Tensor, list, tuple)) or is_records(data):
             return self.weeks(data, **options).cells
         if options:
             raise DataError(f"unknown argument(s) {sorted(options)}: arrays of cells take no options of records.")
@@ -176,7 +176,7 @@ class GridCity:
         if len(strange):
             raise DataError(
                 f"{len(strange)} of {len(cells)} weeks hold cells outside -1..{self.num_cells - 1} (first weeks "
-                f"{strange[:5].tolist()}); they belong to another grid."
+                f"{strange[:SHOWN].tolist()}); they belong to another grid."
             )
         return cells.astype(np.int32)
 

@@ -62,7 +62,7 @@ class CityTokenizer(PreTrainedTokenizer):
         """Contents of the two files of `from_pretrained(folder)`.
 
         Raises:
-            ValueError: without them; a `DataError` for files that are none or of another kind.
+            ValueError: if a file is missing; a `DataError` for files that cannot be read or are of another kind.
         """
         if city_file is None or table_file is None:
             missing = f"{str(folder)!r} has no {CITY_FILE} and {TABLE_FILE}; " if folder else ""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from .city_mstar import GridCity, whole
-from .errors import DataError, renamed_argument, renamed_method
+from .errors import SHOWN, DataError, renamed_argument, renamed_method
 from .weeks import blocks, first_hour_of_cell, home_and_work
 
 METHODS = ("none", "medoids", "distinct_cells")
@@ -322,8 +322,8 @@ class ConditionedCity(GridCity):
         empty = np.flatnonzero((cells < 0).all(axis=1))
         if len(empty):
             raise DataError(
-                f"{len(empty)} of {len(cells)} weeks have no known hour (first weeks {empty[:5].tolist()}), so nobody "
-                "knows their home: drop them, or give home_ids, work_ids and attribute_ids."
+                f"{len(empty)} of {len(cells)} weeks have no known hour (first weeks {empty[:SHOWN].tolist()}), so "
+                "nobody knows their home: drop them, or give home_ids, work_ids and attribute_ids."
             )
         return home_and_work(
             cells,
@@ -440,10 +440,10 @@ class ConditionedCity(GridCity):
         """
         if self.conditions is None:
             raise ValueError("there are no distributions to draw from: call fit_conditions(training_weeks) first.")
-        _check_number(n)
         if (home_ids is None) != (work_ids is None):
             raise ValueError("home_ids and work_ids are given together or not at all: one of them is missing.")
         if home_ids is None:
+            _check_number(n)
             return self.conditions.sample(n, seed=seed, cell_map=self.cell_map)
         drawn = self.checked_conditions(n, home_ids=home_ids, work_ids=work_ids)
         return {**drawn, "attribute_ids": self.conditions.sample_attributes(*drawn.values(), seed=seed)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import SHOWN
 from .grid import ROUNDED_KM_PER_DEGREE, unwrapped, wrapped
 
 FAR_KM = 10.0  # no place to snap to, unless the city itself is wider
@@ -65,7 +66,7 @@ class Places:
     def _refuse(self, far: np.ndarray, visits: int, lat: Any, lon: Any, where: str) -> None:
         if 2 * int(far.sum()) <= visits:
             return
-        first = np.flatnonzero(far)[:5]
+        first = np.flatnonzero(far)[:SHOWN]
         shown = ", ".join(f"({a:g}, {b:g})" for a, b in zip(np.asarray(lat)[first], np.asarray(lon)[first]))
         raise ValueError(
             f"{int(far.sum())} of {visits} visits lie {where} in {self.called} (first {shown}): they are of "

@@ -160,8 +160,9 @@ def _sorted(slot: np.ndarray, time: np.ndarray, ties: tuple[np.ndarray, ...]) ->
 
 def _fill_paper(first: np.ndarray, last: np.ndarray, row: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(S,): which record each slot takes. A kept record ends after all before it and fills back to the previous end."""
-    before = np.concatenate([[-1], np.maximum.accumulate(last)[:-1]])  # rows lie one after the other, so ends of
-    kept = np.flatnonzero(last > before)  # another person's are always smaller
+    # The rows lie one after the other: all ends of earlier rows are smaller.
+    before = np.concatenate([[-1], np.maximum.accumulate(last)[:-1]])
+    kept = np.flatnonzero(last > before)
     ends = last[kept]
     closing = np.flatnonzero(np.append(row[kept][1:] != row[kept][:-1], True))
     ends[closing] = offsets[1:] - 1

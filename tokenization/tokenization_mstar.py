@@ -22,6 +22,7 @@ from .conditions_mstar import ConditionedCity, ConditionTables
 from .errors import DataError, listing, renamed_argument
 from .grid import Box, SquareGrid
 from .records import read_degrees
+from .weeks import HOME_HOURS, WORK_DAYS, WORK_HOURS
 
 FACTORS = (8, 4, 2, 1)
 
@@ -67,9 +68,9 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
         cell_map: Any = None,
         num_hours: int | None = None,
         interval_minutes: int | None = None,
-        home_hours: Sequence[int] = (0, 8),
-        work_hours: Sequence[int] = (10, 18),
-        work_days: Sequence[int] = (0, 5),
+        home_hours: Sequence[int] = HOME_HOURS,
+        work_hours: Sequence[int] = WORK_HOURS,
+        work_days: Sequence[int] = WORK_DAYS,
         pad_token: str = "?",
         **kwargs: Any,
     ) -> None:

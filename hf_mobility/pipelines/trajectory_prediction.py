@@ -23,7 +23,7 @@ import torch
 from ..modeling.generation_raw import roll_out, roll_windows
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..tokenization.clock import DAY_SECONDS, to_local
-from ..tokenization.errors import DataError
+from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.grid import Box
 from ..tokenization.series_raw import SlotAxis, fill_rule, fill_slots, last_seconds
 from ..tokenization.tokenization_raw import RawTokenizer
@@ -311,7 +311,7 @@ def _slots_of(horizon: Any, minutes: int) -> np.ndarray:
     if bad.any() or not len(slots):
         raise DataError(
             f"horizon must be a positive whole number of slots of {minutes} minutes, such as 2 (hours) or '2h', not "
-            f"{[span for span, is_bad in zip(spans, bad) if is_bad][:5]}."
+            f"{[span for span, is_bad in zip(spans, bad) if is_bad][:SHOWN]}."
         )
     whole = np.round(slots).astype(np.int64)
     return np.unique(whole) if several else np.arange(1, whole[0] + 1)

@@ -376,5 +376,5 @@ def _texts(ids: Any) -> np.ndarray:
 
 def _text(item: Any) -> str:
     """An id as text; whole floats (integers that once stood beside a gap) count as integers."""
-    is_whole = isinstance(item, (float, np.floating)) and item.is_integer() and abs(item) < 2**53
+    is_whole = isinstance(item, (float, np.floating)) and item.is_integer() and abs(float(item)) < 2**53
     return str(int(item) if is_whole else item)

@@ -14,7 +14,6 @@ from command_line import ZONE, call
 
 from hf_mobility import SamoeTokenizer
 from hf_mobility.cli import options
-from hf_mobility.cli.app import COMMANDS
 from hf_mobility.cli.reading import Reading
 from hf_mobility.data import DataError
 from hf_mobility.pipelines.embedding import POOLINGS
@@ -103,8 +102,7 @@ def test_an_option_that_fits_no_file_is_refused(town: SimpleNamespace, spelled: 
 
 
 def test_every_command_that_reads_records_has_the_four_options() -> None:
-    readers = [command.__name__ for command in COMMANDS if command.__name__ not in ("convert", "generate", "info", "push")]
-    assert len(readers) == 8
+    readers = ("prepare", "train", "adapt", "predict", "forecast", "embed", "evaluate", "audit")
     for command in readers:
         told = call(command, "--help").output
         for option in ("--timezone", "--column", "--sep", "--time-format"):

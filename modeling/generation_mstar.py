@@ -19,6 +19,7 @@ that an hour's cell is kept in the next. `arrival` (N, C): where those go who do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ import torch.nn.functional as F
 from transformers.utils import logging
 
 from .configuration_mstar import DecodingOrder, MstarConfig
-from .layers import renamed_argument
+from .layers import finite, renamed_argument
 
 WEEKS_AT_ONCE = 64  # of `generate`, where `batch_size` is not given
 
@@ -403,6 +404,7 @@ class MstarGeneration:
         cache = MstarCache(self.config.num_hidden_layers, sum(lengths))
         places = self._known_places(*conditions[:2])
         drawn, fhat = [], None
+        all_scored = torch.ones((), dtype=torch.bool, device=condition.device)
         for level, length in enumerate(lengths):
             if level:
                 features = self.codec.next_level(fhat, level - 1)
@@ -422,12 +424,14 @@ class MstarGeneration:
                 if guided:
                     asked, unasked = logits.chunk(2)
                     logits = torch.lerp(unasked, asked, options.guidance)
+                all_scored = all_scored & (logits < math.inf).all()  # NaN is not
                 positions = self.positions[ranks] - offset
                 is_open = ~forced[:, positions]
                 sampled = draw_codes(logits, is_open, numbers.take(len(positions)), options, level)
                 codes = codes.index_copy(1, positions, torch.where(is_open, sampled, codes[:, positions]))
             drawn.append(codes)
             fhat = features + self.codec.code_vectors(codes)
+        finite(torch.where(all_scored, 0.0, math.nan), self)
         return torch.cat(drawn, dim=1), fhat
 
     def _forced(

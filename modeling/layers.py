@@ -169,6 +169,17 @@ def positions_behind(
     return positions_of(attention_mask)[:, -length:]
 
 
+def finite(values: torch.Tensor, model: Any) -> torch.Tensor:
+    """The values as they are. Raises a `ValueError` for an answer with NaN or infinite values."""
+    bad = int((~values.isfinite()).sum())
+    if bad:
+        raise ValueError(
+            f"{type(model).__name__} answered {bad:,} of {values.numel():,} values that are not finite: its weights do "
+            "not suit this input or dtype, so load it in float32 or train it again."
+        )
+    return values
+
+
 def renamed_argument(old: str, new: str, *, warn: bool = True) -> Callable[[Callable], Callable]:
     """Decorator: the keyword argument `old` of a function still serves as `new`, by default with a FutureWarning.
 
@@ -207,6 +218,7 @@ __all__ = [
     "SelfAttention",
     "eager_attention_forward",
     "either_cache_name",
+    "finite",
     "mark",
     "positions_behind",
     "positions_of",

@@ -19,6 +19,7 @@ import torch
 from transformers import Pipeline
 
 from .generation_raw import roll_windows
+from .layers import finite
 
 NUM_SPECIAL = 2  # rows of SAMoE's table before the places: padding and end
 VISIT_FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
@@ -101,7 +102,7 @@ class HubNextLocationPipeline(MobilityTaskPipeline):
             self.model(**part, location_table=table, logits_to_keep=1).logits[:, -1, NUM_SPECIAL:].float()
             for part in _parts(input_tensors["visits"], rows)
         ]
-        probabilities = (torch.cat(parts) / self.tokenizer.temperature).softmax(-1)
+        probabilities = finite((torch.cat(parts) / self.tokenizer.temperature).softmax(-1), self.model)
         return {"probabilities": probabilities, "users": input_tensors["users"]}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int | None = None) -> list[dict[str, Any]]:
@@ -233,7 +234,7 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
         return {"points": torch.cat(parts), "users": input_tensors["users"], "time": input_tensors["time"]}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
-        points = model_outputs["points"].numpy()
+        points = finite(model_outputs["points"], self.model).numpy()
         number, steps, _ = points.shape
         ahead = np.arange(1, steps + 1) * self.tokenizer.interval_minutes
         places = self.tokenizer.decode(points)
@@ -269,7 +270,7 @@ class HubMobilityEmbeddingPipeline(MobilityTaskPipeline):
         encoder = getattr(self.model, "model", self.model)
         batches = _parts(input_tensors["points"], rows)
         parts = [encoder(**part, use_cache=False).user_embedding.float() for part in batches]
-        return input_tensors | {"embeddings": torch.cat(parts)}
+        return input_tensors | {"embeddings": finite(torch.cat(parts), self.model)}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
         user = torch.from_numpy(model_outputs["user"])

@@ -177,6 +177,22 @@ def test_generated_weeks_are_lines_by_trajectory_and_many_lines_have_no_legend(w
 # Flows
 
 
+def test_text_of_the_data_is_drawn_letter_for_letter(world: SimpleNamespace, tmp_path: Any) -> None:
+    """Two dollars are mathematics to matplotlib, and an unknown command in it ends the drawing."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    users = world.visits["user_id"].unique()[:3]
+    frame = world.visits[world.visits["user_id"].isin(users)]
+    names = dict(zip(users.tolist(), (r"$\\nothing{$", "_hidden", "a$b$c")))
+    ax = plot_trajectories(frame.assign(user_id=frame["user_id"].map(names)), city=world.city)
+    ax.figure.savefig(tmp_path / "lines.png")
+    drawn = [text.get_text() for text in ax.get_legend().get_texts()]
+    shown = [text.split(" (")[0].replace(r"\$", "$").lstrip("\N{ZERO WIDTH SPACE}") for text in drawn]
+    assert set(names.values()) <= set(shown)
+    own = world.predictions[world.predictions["user_id"] == world.user].assign(user_id=r"$\\nothing{$")
+    visits = world.visits[world.visits["user_id"] == world.user].assign(user_id=r"$\\nothing{$")
+    plot_next_places(own, visits, world.city, user=r"$\\nothing{$").figure.savefig(tmp_path / "next.png")
+
+
 def test_flows_are_curves_between_their_cells_as_thick_as_their_count() -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     lat, lon = np.array([48.0, 48.0, 48.1, 50.0]), np.array([11.0, 11.1, 11.1, 20.0])

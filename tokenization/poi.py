@@ -59,7 +59,7 @@ def poi_features(lat: np.ndarray, lon: np.ndarray, category: np.ndarray, group: 
     Raises:
         ImportError: without scipy.
     """
-    tree_of, rankdata = _from_scipy()
+    _, rankdata = _from_scipy()
     known = {name: index for index, name in enumerate(POI_GROUPS)}
     groups = np.array(
         [known.get(value, len(POI_GROUPS)) if isinstance(value, str) else len(POI_GROUPS) for value in group]
@@ -70,8 +70,7 @@ def poi_features(lat: np.ndarray, lon: np.ndarray, category: np.ndarray, group: 
     hashed[bins >= 0, bins[bins >= 0]] = 1.0
 
     points = np.stack([unwrapped(lon) * np.cos(np.radians(lat.mean())), lat], axis=1) * ROUNDED_KM_PER_DEGREE
-    tree = tree_of(points)
-    density = np.stack([tree.query_ball_point(points, km, return_length=True) for km in DENSITY_KM], axis=1)
+    density = np.stack([places_within(points, points, km) for km in DENSITY_KM], axis=1)
     ranks = (rankdata(density, axis=0) - 1) / max(len(lat) - 1, 1)
     around = neighbours_per_group(points, groups)
     around /= around.sum(1, keepdims=True)
@@ -88,12 +87,20 @@ def neighbours_per_group(points: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
     Counted by one tree per group, so that pairs are never listed: 50,000 places of a dense city make 290 million.
     """
-    tree_of, _ = _from_scipy()
     counts = np.zeros((len(points), len(POI_GROUPS) + 1), np.float32)
     for group in np.unique(groups):
-        tree = tree_of(points[groups == group])
-        counts[:, group] = tree.query_ball_point(points, NEIGHBOUR_KM, return_length=True)
+        counts[:, group] = places_within(points[groups == group], points, NEIGHBOUR_KM)
     return counts
+
+
+def places_within(places: np.ndarray, points: np.ndarray, km: float) -> np.ndarray:
+    """How many of the places (P, 2) lie within `km` of each point (N, 2), int64 (N,).
+
+    Equal points are asked once: a tree cannot split equal places, so that each question looks at all of them.
+    """
+    tree_of, _ = _from_scipy()
+    distinct, row = np.unique(points, axis=0, return_inverse=True)
+    return tree_of(places).query_ball_point(distinct, km, return_length=True)[row.reshape(-1)]
 
 
 def _from_scipy() -> tuple[Any, Any]:

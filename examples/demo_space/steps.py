@@ -18,8 +18,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from hf_mobility import City, NextLocationPipeline, TrajectoryGenerationPipeline, simulate_city, validate_visits
-from hf_mobility.data import haversine_km, to_km
+from hf_mobility.data import DataError, haversine_km, to_km
 from hf_mobility.plotting.pictures import plot_next_places
+from hf_mobility.plotting.prepare import literal
 
 Clicks = tuple[int, ...]
 YOU = "you"  # the person who clicks
@@ -27,6 +28,7 @@ FIRST_HOUR = pd.Timestamp("2024-01-01 08:00")  # a Monday, local time
 SHAPES = {f"Simville, {shape}": shape for shape in ("round", "coastal", "valley", "polycentric")}
 NEXT_LOCATION, WEEKS = "mobility_samoe", "mobility_mstar"
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MAX_BYTES, MAX_PLACES = 20_000_000, 20_000  # of an upload
 _INCHES, _DPI, _BORDER = 6.4, 100, 0.09
 
 # ---------------------------------------------------------------------------------------------- checkpoints and cities
@@ -60,7 +62,12 @@ def read_city(path: str | Path, timezone: str) -> City:
     Raises:
         DataError: one sentence about what is wrong with the file.
     """
+    if Path(path).stat().st_size > MAX_BYTES:
+        raise DataError(f"The file is larger than {MAX_BYTES // 10**6} MB; upload a part of it.")
     visits = validate_visits(path, timezone=timezone)
+    places = visits["location_id"].nunique() if "location_id" in visits else 0
+    if places > MAX_PLACES:
+        raise DataError(f"The file has {places:,} places, the page shows at most {MAX_PLACES:,}; upload a part of it.")
     return City.from_visits(visits, timezone=timezone, name=Path(path).stem)
 
 
@@ -109,7 +116,11 @@ def draw_city(city: City, visits: pd.DataFrame | None = None, guesses: pd.DataFr
     figure, ax = _square_axes(*_places_km(city).T)
     if visits is None or guesses is None:
         ax.scatter(*_places_km(city).T, s=9, color="0.6", linewidths=0)
-        ax.set(title=f"{city.name}: {len(city)} places. Click where you are.", xlabel="east, km", ylabel="north, km")
+        ax.set(
+            title=f"{literal(city.name)}: {len(city)} places. Click where you are.",
+            xlabel="east, km",
+            ylabel="north, km",
+        )
     else:
         limits = ax.axis()
         plot_next_places(guesses, visits, city, user=YOU, ax=ax).set_title("Where next? Click where you went.")

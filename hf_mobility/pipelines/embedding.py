@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from ..data.regions import Visitors, count_visitors
+from ..modeling.layers import finite
 from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
 from ..tokenization.errors import DataError
@@ -99,7 +100,7 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
         slots = np.diff(series.offsets).astype(np.float64)
         weight = slots / np.bincount(row, slots)[row]
         table = torch.zeros(len(users), parts[0].shape[1], dtype=torch.float64)
-        weighted = torch.cat(parts).double() * torch.from_numpy(weight)[:, None]
+        weighted = finite(torch.cat(parts), self.model).double() * torch.from_numpy(weight)[:, None]
         table.index_add_(0, torch.from_numpy(row), weighted)
         embeddings = _with_columns({"user_id": series.users[users]}, table.float().numpy())
         embeddings.attrs = {"windows": len(series), "points_outside": series.num_outside}

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from transformers import LogitsProcessorList
 
 from ..data.sequences import CitySequences, pad_visits
 from ..data.tasks import NextLocationTask, make_task
+from ..modeling.layers import finite
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.clock import epoch_seconds, to_local
 from ..tokenization.errors import SHOWN, DataError
@@ -241,6 +243,7 @@ class NextLocationPipeline(MobilityPipeline):
         sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
         spans = _last_visits(sequences, self._context_before(steps))
         settings = {"do_sample": do_sample, "num_return_sequences": num_samples, "max_new_tokens": steps}
+        settings["logits_processor"] = LogitsProcessorList([self._refuse_nan])
         city, parts = self._city_table(), []
         with _seeded(seed, self.device):
             for users in shown(self._batches(spans, size, steps), len(spans), unit="users", progress=progress):
@@ -355,20 +358,24 @@ class NextLocationPipeline(MobilityPipeline):
             logits, gaps = self._last(sequences, spans[users], city)
             yield users, self._shares(logits), gaps
 
+    def _refuse_nan(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """A logits processor: a place that is not possible has -inf, one that was not computed has NaN."""
+        finite(scores.float().softmax(-1), self.model)
+        return scores
+
     def _last(
         self, sequences: CitySequences, spans: np.ndarray, city: Any
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """(B, N + 2) scores after each person's last visit, and (B,) seconds until the next by name."""
         batch = self._tensors(sequences, spans)
         output = self._forward(batch, city, keep=1)
-        known = batch["attention_mask"].bool()
-        return output.logits[:, -1].float(), expected_gaps(
-            output.stay_logits, batch["timestamps"], known, self.model.config
-        )
+        known, config = batch["attention_mask"].bool(), self.model.config
+        gaps = expected_gaps(output.stay_logits, batch["timestamps"], known, config)
+        return output.logits[:, -1].float(), {name: finite(seconds, self.model) for name, seconds in gaps.items()}
 
     def _shares(self, logits: torch.Tensor) -> torch.Tensor:
         """(..., N + 2) scores -> (..., N) float32 probabilities of the places, at the city's temperature."""
-        return (logits[..., NUM_SPECIAL:].float() / self.tokenizer.temperature).softmax(-1)
+        return finite((logits[..., NUM_SPECIAL:].float() / self.tokenizer.temperature).softmax(-1), self.model)
 
     def _forward(self, batch: dict[str, torch.Tensor], city: Any, *, keep: int) -> Any:
         """The model's output at the last `keep` positions of a left-padded batch, on the CPU."""

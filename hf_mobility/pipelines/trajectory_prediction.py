@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from ..modeling.generation_raw import roll_out, roll_windows
+from ..modeling.layers import finite
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..tokenization.clock import DAY_SECONDS, to_local
 from ..tokenization.errors import SHOWN, DataError
@@ -190,7 +191,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
             users, lengths = starts.user[rows], starts.length[rows]
             series = [torch.from_numpy(histories.coordinates[u, :n]) for u, n in zip(users, lengths)]
             weekday = torch.from_numpy((histories.midnight[users] // DAY_SECONDS + 3) % 7)  # Monday = 0
-            made[rows] = roll_windows(
+            points = roll_windows(
                 self.model.generate if noise is None else self._drawn(noise[rows % len(noise)]),
                 series,
                 weekday if self.model.config.time_features else None,
@@ -198,7 +199,8 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
                 window=self.tokenizer.model_max_length,
                 slots_per_day=self.tokenizer.slots_per_day,
                 device=self.device,
-            ).numpy()
+            )
+            made[rows] = finite(points, self.model).numpy()
         return made
 
     def _drawn(self, noise: torch.Tensor) -> Callable[..., torch.Tensor]:

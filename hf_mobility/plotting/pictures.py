@@ -17,6 +17,7 @@ from ..tokenization.grid import SquareGrid, to_km
 from .prepare import (
     arc,
     largest_flows,
+    literal,
     one_line_each,
     one_persons,
     region_cells,
@@ -70,7 +71,7 @@ def plot_next_places(
     text["arrowprops"] = {"arrowstyle": "-", "color": "tab:red", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
     for x, y, probability, offset in zip(east, north, guesses["probability"], _label_offsets(ax, east, north)):
         ax.annotate(f"{probability:.0%}", (x, y), xytext=offset, fontsize=9, **text)
-    ax.set_title(f"Next place of user {user}")
+    ax.set_title(f"Next place of user {literal(user)}")
     ax.legend(loc="best", fontsize=8, framealpha=0.9)
     return ax
 
@@ -98,7 +99,7 @@ def plot_trajectories(frame: pd.DataFrame, *, by: str = "user_id", city: Any = N
     colours = colormaps["tab10" if len(lines) <= _NAMED else "turbo"](steps)
     for (name, rows), colour in zip(lines, colours):
         east, north = east_north(rows["lat"], rows["lon"])
-        label = f"{name} ({len(rows)} rows)" if len(lines) <= _NAMED else "_"
+        label = f"{literal(name)} ({len(rows)} rows)" if len(lines) <= _NAMED else "_"
         ax.plot(east, north, "-o", color=colour, markersize=3, linewidth=1, alpha=0.6, label=label)
         for end, marker, size in ((-1, "s", 11), (0, "^", 6)):  # who ends where they began shows both
             look: dict[str, Any] = {"color": colour, "markersize": size, "markeredgecolor": "black", "label": "_"}
@@ -180,7 +181,7 @@ def plot_visit_heat(
         values = np.ma.masked_equal(share.reshape(grid.rows, grid.columns), 0)
         image = ax.imshow(values, origin="lower", extent=_extent(ax, grid), norm=norm, cmap="magma_r")
         rows = int((grid.cell(frame["lat"], frame["lon"]) >= 0).sum())
-        ax.set_title(f"{name}: {rows:,} rows, {int((share > 0).sum())} cells")
+        ax.set_title(f"{literal(name)}: {rows:,} rows, {int((share > 0).sum())} cells")
     axes[0].figure.colorbar(image, ax=list(axes), label="share of the rows in a cell", shrink=0.8)
     axes[0].figure.suptitle(f"{common:.0%} of the two maps overlap")
     return np.asarray(axes)

@@ -201,3 +201,10 @@ def _need(frame: pd.DataFrame, names: tuple[str, ...], what: str) -> None:
         raise DataError(
             f"{what} lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}."
         )
+
+
+def literal(text: Any) -> str:
+    """Text of a data set as matplotlib draws it letter for letter: it takes what stands between two dollars for
+    mathematics, and leaves a label that begins with an underscore out of the legend."""
+    shown = str(text).replace("$", r"\$")
+    return f"\N{ZERO WIDTH SPACE}{shown}" if shown.startswith("_") else shown

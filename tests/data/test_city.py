@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 from hf_mobility import City, DataError, SamoeTokenizer, SquareGrid, make_task, simulate_city, validate_visits
 from hf_mobility.data import haversine_km
 from hf_mobility.data.grid import assign_cells
+from hf_mobility.tokenization import poi
 from hf_mobility.tokenization.poi import (
     NEVER_SEEN,
     NUM_HASH_BINS,
@@ -481,6 +482,23 @@ def test_neighbours_are_counted_as_if_every_pair_were_listed() -> None:
         np.add.at(around, here, one_hot[there])
     found = poi_features(lat, lon, np.full(2_000, None), group)[:, -11:]
     assert len(pairs) > 10_000 and np.array_equal(found, around / around.sum(1, keepdims=True))
+
+
+def test_places_at_one_point_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree cannot split equal places: n questions about n of them would take n x n steps."""
+    asked: list[int] = []
+
+    class Tree(cKDTree):
+        def query_ball_point(self, points: np.ndarray, *args: Any, **options: Any) -> Any:
+            asked.append(len(points))
+            return super().query_ball_point(points, *args, **options)
+
+    _, rankdata = poi._from_scipy()
+    monkeypatch.setattr(poi, "_from_scipy", lambda: (Tree, rankdata))
+    nothing = np.full(40_000, None)
+    features = poi_features(np.full(40_000, 48.0), np.full(40_000, 11.0), nothing, nothing)
+    assert asked == [1] * 4 and len(np.unique(features, axis=0)) == 1
+    assert features[0, 43] == np.float32(np.log1p(40_000) / 4)  # places within 0.3 km
 
 
 def test_columns_do_not_depend_on_the_order_of_places() -> None:

@@ -225,3 +225,13 @@ def test_weeks_with_unknown_hours_are_no_plans(tmp_path: Path) -> None:
         matsim_plans(to_frame(cells), tmp_path / "plans.xml")
     with pytest.raises(DataError, match=r"lacks the column\(s\) lat, lon"):
         matsim_plans(to_frame(make_cells()).drop(columns=["lat", "lon"]), tmp_path / "plans.xml")
+
+
+def test_names_that_xml_cannot_hold_are_refused_and_others_are_escaped(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"trajectory_id": "<&\"'>", "slot": range(24), "cell": 0, "lat": 48.0, "lon": 11.0})
+    matsim_plans(frame, tmp_path / "plans.xml")
+    assert ElementTree.parse(tmp_path / "plans.xml").find("person").get("id") == "<&\"'>"
+    for name in ("a\0", "b\x1b[2J", "\ud800"):
+        with pytest.raises(DataError, match="1 names of trajectories, mode and crs are "):
+            matsim_plans(frame.assign(trajectory_id=pd.Series([name] * 24, dtype=object)), tmp_path / "bad.xml")
+    assert not (tmp_path / "bad.xml").exists()

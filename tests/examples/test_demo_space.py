@@ -123,6 +123,18 @@ def test_a_file_of_visits_becomes_a_city_or_the_sentence_of_the_library(steps: M
         steps.read_city(path, "Nowhere/Land")
 
 
+def test_a_large_upload_is_refused_before_anything_is_computed(
+    steps: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_visits(tmp_path / "Ourtown.csv")
+    monkeypatch.setattr(steps, "MAX_PLACES", 5)
+    with pytest.raises(DataError, match="The file has 6 places, the page shows at most 5; upload a part of it"):
+        steps.read_city(path, "Europe/Paris")
+    monkeypatch.setattr(steps, "MAX_BYTES", 100)
+    with pytest.raises(DataError, match="larger than 0 MB"):
+        steps.read_city(path, "Europe/Paris")
+
+
 def test_the_space_asks_for_what_the_package_asks_for() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")

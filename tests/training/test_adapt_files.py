@@ -119,3 +119,14 @@ def test_the_report_is_saved_beside_the_adapter(local: SimpleNamespace, automati
     automatic.save_pretrained(tmp_path / "adapter", base_model=str(tmp_path / "base"))
     saved = pd.read_csv(tmp_path / "adapter" / "adaptation.csv")
     pd.testing.assert_frame_equal(saved, automatic.report, check_exact=False, rtol=1e-9)
+
+
+def test_an_adapter_of_one_seed_is_byte_equal(local: SimpleNamespace, tmp_path: Path) -> None:
+    """PEFT keeps target modules in a set, whose order differs from process to process."""
+    for name in ("first", "second"):
+        made = adapt(local.base, local.visits, city=local.city, strength="weak", seed=5, **local.small)
+        made.save_pretrained(tmp_path / name, base_model="user/base")
+    for file in ("adapter_config.json", "adapter_model.safetensors", "city.json", "city.safetensors"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
+    config = json.loads((tmp_path / "first" / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ...tokenization.errors import SHOWN, DataError
 from ...tokenization.grid import to_km, unwrapped
+from ...tokenization.texts import check_texts
 from ...tokenization.weeks import home_and_work
 from ...tokenization.whole_files import whole_file
 
@@ -140,13 +141,14 @@ def matsim_plans(
         {"persons", "activities", "legs"}.
 
     Raises:
-        DataError: see `week_matrix`; missing coordinates, unknown hours, a day that is not there, a bad file name, or
-            `crs` without `project`.
+        DataError: see `week_matrix`; missing coordinates, unknown hours, a day that is not there, a bad file name,
+            `crs` without `project`, or a name with control characters.
     """
     if crs is not None and project is None:
         raise DataError(f"crs={crs!r} needs project=, which gives its coordinates; without it they are local metres.")
     ids, cells = week_matrix(frame)
     _refuse_gaps(cells)
+    check_texts([*map(str, ids.tolist()), mode, crs or ""], "names of trajectories, mode and crs")  # XML has no others
     home, work = _anchors(cells, interval_minutes, home_ids, work_ids)
     slots_a_day = 1440 // interval_minutes
     if day is not None:

@@ -1,4 +1,4 @@
-"""An answer with NaN or infinite values is an error, never a row of a table. Finite weights can give one by overflow."""
+"""An answer with NaN or infinite values is an error, never a row of a table. Finite weights can overflow into one."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def _parsed(
 ) -> pd.DataFrame:
     """By position, so that pandas neither renames a column nor takes one for an index."""
     positions = [place for place, name in enumerate(found) if wanted is None or name in wanted]
-    table = pd.read_csv(
+    table: Any = pd.read_csv(  # whose type depends on the options
         source,
         sep=sep,
         names=range(len(found)),

@@ -91,8 +91,8 @@ def evaluate_checkpoint(
     zone = timezone or getattr(city, "timezone", None) or checkpoint.timezone
     records = as_records(data, timezone=zone, **columns)
     extra = {"city": city} if kind == "mobility_samoe" else weeks
-    system, split = kind.removeprefix("mobility_"), {"test_fraction": test_fraction, "seed": seed}
-    notes = notes_on_test(checkpoint.name, trained, system, records, **split)
+    split: dict[str, Any] = {"test_fraction": test_fraction, "seed": seed}
+    notes = notes_on_test(checkpoint.name, trained, kind.removeprefix("mobility_"), records, **split)
     table = evaluation(checkpoint, records, **split, **extra)
     table.attrs["main"] = main
     table.attrs["notes"] = [*table.attrs.get("notes", []), *notes]

@@ -29,7 +29,7 @@ def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, s
     _, held_out = split_users(points, test_fraction=test_fraction, seed=seed)
     series = tokenizer.encode_points(held_out, outside="drop")
     task, end = _recorded_task(series, tokenizer)
-    models = [CopyLast(), HourMean(), RollOut(pipe.model, batch_size=pipe.batch_size, name=checkpoint.name)]
+    models: list[Any] = [CopyLast(), HourMean(), RollOut(pipe.model, batch_size=pipe.batch_size, name=checkpoint.name)]
     table = horizon_table(models, task, recorded_only=True)
     notes = [
         f"one window of {len(task)} users, {STEPS} slots to slot {end} of {int(np.diff(series.offsets).max())}: "

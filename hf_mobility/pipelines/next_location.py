@@ -242,7 +242,11 @@ class NextLocationPipeline(MobilityPipeline):
         size = self._checked_size(batch_size)
         sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
         spans = _last_visits(sequences, self._context_before(steps))
-        settings: dict[str, Any] = {"do_sample": do_sample, "num_return_sequences": num_samples, "max_new_tokens": steps}
+        settings: dict[str, Any] = {
+            "do_sample": do_sample,
+            "num_return_sequences": num_samples,
+            "max_new_tokens": steps,
+        }
         settings["logits_processor"] = LogitsProcessorList([self._refuse_nan])
         city, parts = self._city_table(), []
         with _seeded(seed, self.device):

@@ -65,6 +65,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "strengths": next_location.strengths,
     "dense": next_location.dense,
     "ablation": next_location.ablation,
+    "gaps": next_location.gaps,
+    "sets": next_location.sets,
     "speed": speed.speed,
     "kernels": speed.kernels,
     "imports": speed.imports,

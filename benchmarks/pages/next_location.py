@@ -195,3 +195,31 @@ def ablation() -> str:
         "size",
     ]
     return markdown(rows, header)
+
+
+def gaps() -> str:
+    """Absolute error of the time to the next visit: per visit, and as the mean of the users' means."""
+    table = read("gaps")
+    cities = list(dict.fromkeys(table["city"]))
+    rows = []
+    for model in dict.fromkeys(table["model"]):
+        one = table[table["model"] == model].set_index("city")
+        cells = [f"{one.loc[city, 'mae_hours']:.1f} / {one.loc[city, 'mae_hours_by_user']:.1f}" for city in cities]
+        rows.append([f"**{model}**" if model == "SAMoE, median" else model, *cells])
+    return markdown(rows, ["hours, per visit / per user", *(CITY_NAMES.get(city, city) for city in cities)])
+
+
+def sets() -> str:
+    table = read("sets")
+    rows = []
+    for (city, wanted), group in table.groupby(["city", "wanted"], sort=False):
+        one = group.set_index("model")
+        head = [f"{CITY_NAMES.get(city, city)} ({one['number_of_places'].iloc[0]:,} places)", percent(wanted)]
+        cells = []
+        for model in ("count mix", "SAMoE"):
+            row = one.loc[model]
+            cells.append(f"{100 * row['coverage']:.1f} ± {100 * row['coverage_spread']:.1f} %")
+            cells.append(f"{row['places']:,.1f} ({row['places_median']:,.0f})")
+        rows.append([*head, *cells])
+    header = ["city", "wanted", "count mix: held", "places, mean (median)", "SAMoE: held", "places, mean (median)"]
+    return markdown(rows, header)

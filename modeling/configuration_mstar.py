@@ -149,8 +149,20 @@ def decoding_order(level_lengths: list[int], steps: list[int]) -> DecodingOrder:
     return DecodingOrder(decoded, positions, before, after)
 
 
+class MstarBaseConfig(PreTrainedConfig):
+    """What both configurations share: neither has a vocabulary of tokens."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "vocab_size":  # asked for by prompt tuning, for one
+            raise AttributeError(
+                f"{type(self).__name__} has no vocab_size, as it reads cells and codes; "
+                "what needs a vocabulary, such as prompt tuning, does not apply."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
 @strict
-class MstarCodecConfig(BoundedConfig, PreTrainedConfig):
+class MstarCodecConfig(BoundedConfig, MstarBaseConfig):
     """Values of the MST-Tokenizer. Defaults are variant `corrected`, size `base` (the paper's Beijing shape).
 
     Args:
@@ -195,6 +207,7 @@ class MstarCodecConfig(BoundedConfig, PreTrainedConfig):
     model_type = "mobility_mstar_codec"
     _auto_class = "AutoConfig"  # saved with its code
     attribute_map = {"nested_cells": "hierarchical_cells"}
+    keys_to_ignore_at_inference = ["loss", "reconstruction_loss", "codebook_loss", "commitment_loss"]
 
     num_cells: int = 900
     cells_per_resolution: list[int] | None = None
@@ -290,7 +303,7 @@ class MstarCodecConfig(BoundedConfig, PreTrainedConfig):
 
 
 @strict
-class MstarConfig(BoundedConfig, PreTrainedConfig):
+class MstarConfig(BoundedConfig, MstarBaseConfig):
     """Values of the STAR-Transformer and of its frozen codec. Defaults are variant `corrected`, size `base`.
 
     Args:
@@ -345,6 +358,7 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
     _auto_class = "AutoConfig"  # saved with its code
     attribute_map = {"own_codes": "scheduled_sampling", "copy_places": "pointer_head"}
     sub_configs = {"codec_config": MstarCodecConfig}
+    keys_to_ignore_at_inference = ["loss", "level_losses"]
 
     codec_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 256

@@ -114,6 +114,14 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
         if self.mixture_prediction != "mean" and self.mixture_components == 0:
             raise ValueError(f"mixture_prediction={self.mixture_prediction!r} needs mixture_components above 0.")
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "vocab_size":  # asked for by prompt tuning, for one
+            raise AttributeError(
+                f"{type(self).__name__} has no vocab_size, as it reads points; "
+                "what needs a vocabulary, such as prompt tuning, does not apply."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @classmethod
     def from_preset(cls, size: str = "small", **overrides: Any) -> "RawConfig":
         """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`.

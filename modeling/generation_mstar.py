@@ -309,6 +309,13 @@ class MstarGeneration:
     _score: Any
     _point: Any
 
+    @classmethod
+    def can_generate(cls) -> bool:
+        """`False`, as `generate` is no `GenerationMixin`'s. Said here, because transformers adds that class to models
+        that it loads by their own code.
+        """
+        return False
+
     @renamed_argument("commute_ids", "work_ids")
     @torch.no_grad()
     def generate(

@@ -30,6 +30,11 @@ def mark(module: nn.Module, **values: Any) -> None:
         setattr(module, name, value)
 
 
+def widened(values: torch.Tensor) -> torch.Tensor:
+    """The values in float32, or in float64 if they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -127,18 +132,19 @@ class SelfAttention(MultiHeadAttention):
         mode says.
         """
         shape = hidden_states.shape
+        rows = hidden_states.flatten(0, -3)  # (B S, T, D): some adapters take four axes for an image's
 
-        def heads(x: torch.Tensor) -> torch.Tensor:  # (B, .., T, D) -> (B, heads, T, d)
-            return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(-3, -2).flatten(1, -3)
+        def heads(x: torch.Tensor) -> torch.Tensor:  # (B S, T, D) -> (B, heads, T, d)
+            return x.view(*shape[:-1], self.num_heads, self.head_dim).transpose(-3, -2).flatten(1, -3)
 
-        query, key, value = (heads(proj(hidden_states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        query, key, value = (heads(proj(rows)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         dropping = self.training if dropping is None else dropping
         dropout = float(self.config.attention_dropout) if dropping else 0.0
         output, weights = self.attend(query, key, value, attention_mask, dropout=dropout, **kwargs)
         output = output.reshape(shape[0], shape[-2], -1, shape[-1]).transpose(1, 2)
-        return self.o_proj(output.reshape(shape)), weights
+        return self.o_proj(output.reshape(rows.shape)).view(shape), weights
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
@@ -223,4 +229,5 @@ __all__ = [
     "positions_behind",
     "positions_of",
     "renamed_argument",
+    "widened",
 ]

@@ -1,7 +1,7 @@
 """Mixture of Gaussians in the plane: RAW's optional output (`mixture_components`). Not in the paper.
 
 Mean squared error on people who mostly stand still averages over the places they might go to; a mixture keeps them
-apart. Everything is float32: a scale of a few metres is a small number in units of a city's box.
+apart. Everything is float32 at least: a scale of a few metres is a small number in units of a city's box.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class RawMixture(ModelOutput):
 
 def read_mixture(raw: torch.Tensor, origin: torch.Tensor | None, *, min_scale: float) -> RawMixture:
     """Output of a head (..., 6 k) -> mixture. `origin` (..., 2) is added to the means where they are displacements."""
-    columns = raw.float().unflatten(-1, (-1, PARAMETERS))
+    columns = raw.unflatten(-1, (-1, PARAMETERS))
     means = columns[..., 1:3]
     return RawMixture(
         log_weights=columns[..., 0].log_softmax(-1),
-        means=means if origin is None else means + origin.float().unsqueeze(-2),
+        means=means if origin is None else means + origin.unsqueeze(-2),
         scales=F.softplus(columns[..., 3:5]) + min_scale,
         correlations=MAX_CORRELATION * columns[..., 5].tanh(),
     )
@@ -43,7 +43,7 @@ def read_mixture(raw: torch.Tensor, origin: torch.Tensor | None, *, min_scale: f
 
 def negative_log_likelihood(mixture: RawMixture, target: torch.Tensor) -> torch.Tensor:
     """-ln p(target) of every point, (..., 2) -> (...), natural logarithm, density per squared box unit."""
-    x, y = ((target.float().unsqueeze(-2) - mixture.means) / mixture.scales).unbind(-1)
+    x, y = ((target.unsqueeze(-2) - mixture.means) / mixture.scales).unbind(-1)
     rest = 1 - mixture.correlations**2
     square = (x**2 - 2 * mixture.correlations * x * y + y**2) / rest
     log_norm = math.log(2 * math.pi) + mixture.scales.log().sum(-1) + 0.5 * rest.log()

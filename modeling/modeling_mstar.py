@@ -34,11 +34,10 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_mstar import MstarConfig
 from .generation_mstar import MstarCache, MstarGeneration, draw_from, fit_arrivals, fit_stay_probability
-from .layers import MultiHeadAttention, mark, renamed_argument
+from .layers import MultiHeadAttention, mark, renamed_argument, widened
 from .modeling_mstar_codec import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .pointer_mstar import KnownPlaces, MstarPointer, PointerScores
 
-Modulation = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # gate, 1 + scale, shift, each (N, 1, d)
 SCORES_AT_ONCE = 2**20  # of `LevelAttention`
 MASKED_SHARE = 0.25  # steps within this share of all positions are one masked block of `LevelAttention`
 
@@ -81,20 +80,23 @@ class MstarConditions(nn.Module):
 
 
 class MstarModulation(nn.Module):
-    """AdaLN net: condition (N, d) -> gate, 1 + scale, shift, each (N, 1, d): W2 SiLU(W1 c), in thirds."""
+    """AdaLN net: condition (N, d) -> modulation (3, N, 1, d): gate, 1 + scale, shift, the thirds of W2 SiLU(W1 c).
+
+    One tensor, as reentrant checkpointing sees no gradient of tensors inside tuples.
+    """
 
     def __init__(self, config: MstarConfig) -> None:
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.down_proj = nn.Linear(3 * config.hidden_size, 3 * config.hidden_size)
 
-    def forward(self, condition: torch.Tensor) -> Modulation:
+    def forward(self, condition: torch.Tensor) -> torch.Tensor:
         values = self.down_proj(F.silu(self.up_proj(condition))).to(condition.dtype).unsqueeze(1)
         gate, scale, shift = values.chunk(3, dim=-1)
-        return gate, 1 + scale, shift
+        return torch.stack([gate, 1 + scale, shift])
 
 
-def adaptive_norm(hidden: torch.Tensor, modulation: Modulation, eps: float) -> torch.Tensor:
+def adaptive_norm(hidden: torch.Tensor, modulation: torch.Tensor, eps: float) -> torch.Tensor:
     """LayerNorm without parameters of its own, then the condition's scale and shift, (N, T, d) -> (N, T, d)."""
     normed = F.layer_norm(hidden, hidden.shape[-1:], eps=eps)
     return torch.addcmul(modulation[2].to(normed.dtype), normed, modulation[1].to(normed.dtype))
@@ -241,8 +243,8 @@ class MstarLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_modulation: Modulation,
-        mlp_modulation: Modulation,
+        attention_modulation: torch.Tensor,
+        mlp_modulation: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         cache: MstarCache | None = None,
         **kwargs: Any,
@@ -312,9 +314,9 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         for name, values in self._make_order().items():
             self.register_buffer(name, values, persistent=False)
         # 0 = never fitted; see `fit_transition`
-        self.register_buffer("stay_probability", torch.zeros(codec.num_hours - 1))
-        self.register_buffer("arrival_share", torch.zeros(codec.num_cells))
-        self.register_buffer("return_share", torch.zeros(()))
+        self.register_buffer("stay_probability", torch.zeros(codec.num_hours - 1, dtype=torch.float32))
+        self.register_buffer("arrival_share", torch.zeros(codec.num_cells, dtype=torch.float32))
+        self.register_buffer("return_share", torch.zeros((), dtype=torch.float32))
         self.post_init()
 
     @classmethod
@@ -357,6 +359,10 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The table of places: the nearest thing to an input embedding of a model that reads a codec's features."""
         return self.conditions.place_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another table of places in its place."""
+        self.conditions.place_embedding = value
 
     def fit_places(self, cell_map: Any) -> None:
         """Learn which cells lie in one another, for `pointer_head`; without that there is nothing to learn.
@@ -458,7 +464,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         if not return_loss:
             return MstarOutput(logits=logits)
         targets = labels.clamp(min=0).flatten()
-        losses = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction="none").view(labels.shape)
+        losses = F.cross_entropy(widened(logits).flatten(0, 1), targets, reduction="none").view(labels.shape)
         return MstarOutput(
             loss=(losses * (counted / counted.sum().clamp(min=1))).sum(),
             logits=None if self.training else logits,
@@ -470,7 +476,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         features: torch.Tensor,
         code_ids: torch.Tensor,
         condition: torch.Tensor,
-        modulations: list[Modulation],
+        modulations: list[torch.Tensor],
         known: KnownPlaces | None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, PointerScores | None]:
@@ -501,7 +507,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         code_ids: torch.Tensor,
         features: list[torch.Tensor],
         condition: torch.Tensor,
-        modulations: list[Modulation],
+        modulations: list[torch.Tensor],
         known: KnownPlaces | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scheduled sampling: codes (N, T) in which whole levels are what the model draws given the week's coarser
@@ -599,7 +605,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         steps = self.step_ids
         return (steps.unsqueeze(1) >= steps).view(1, 1, len(steps), len(steps))
 
-    def _modulate(self, condition: torch.Tensor) -> list[Modulation]:
+    def _modulate(self, condition: torch.Tensor) -> list[torch.Tensor]:
         """What the condition does in every attention, every feed-forward network and the last norm."""
         return [net(condition) for net in (self.attention_modulation, self.mlp_modulation, self.norm_modulation)]
 
@@ -639,7 +645,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
     def _run(
         self,
         hidden: torch.Tensor,
-        modulations: list[Modulation],
+        modulations: list[torch.Tensor],
         mask: torch.Tensor | None,
         cache: MstarCache | None,
         **kwargs: Any,

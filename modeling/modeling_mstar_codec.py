@@ -36,7 +36,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_checks import check_smoothing_window
 from .configuration_mstar import MstarCodecConfig
-from .layers import SelfAttention, mark
+from .layers import SelfAttention, mark, widened
 from .saving import SavedWithCode
 
 SCORES_PER_CHUNK = 2**24  # bounds the memory of one search
@@ -149,11 +149,6 @@ def upsampling_matrix(length: int, target: int) -> torch.Tensor:
     return F.interpolate(identity, size=(target, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T.float()
 
 
-def widened(values: torch.Tensor) -> torch.Tensor:
-    """The values in float32, or in float64 if they are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
 class MstarResampler(nn.Module):
     """The matrices of one list of level lengths T_1 .. T_S, coarse to fine; T_S = L, the number of hours."""
 
@@ -247,12 +242,12 @@ class MstarCodebook(nn.Module):
         shape = (config.codebook_size, config.hidden_size)
         self._started = False  # a copy of `num_updates > 0`, which is not read on every step
         if self.by_average:
-            self.register_buffer("weight", torch.zeros(shape))
-            self.register_buffer("sums", torch.zeros(shape))
-            self.register_buffer("counts", torch.zeros(shape[0]))
+            self.register_buffer("weight", torch.zeros(shape, dtype=torch.float32))
+            self.register_buffer("sums", torch.zeros(shape, dtype=torch.float32))
+            self.register_buffer("counts", torch.zeros(shape[0], dtype=torch.float32))
             self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
         else:
-            self.weight = nn.Parameter(torch.zeros(shape))
+            self.weight = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
 
     def nearest(self, residuals: torch.Tensor) -> torch.Tensor:
         """Code of each vector, (N, T, D) -> (N, T) int64. The length of a residual does not change the best cosine, and
@@ -353,10 +348,10 @@ class MstarRefiner(nn.Module):
     def __init__(self, config: MstarCodecConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.conv_proj = nn.Linear(3 * width, width)
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.up_proj = nn.Linear(width, width)
-        self.down_proj = nn.Linear(width, width)
+        self.conv_proj = nn.Linear(3 * width, width, dtype=torch.float32)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, dtype=torch.float32)
+        self.up_proj = nn.Linear(width, width, dtype=torch.float32)
+        self.down_proj = nn.Linear(width, width, dtype=torch.float32)
         uniform = config.bias_init == "uniform"
         mark(self.conv_proj, init_bound=(3 * width) ** -0.5, uniform_bias=uniform)
         mark(self.up_proj, init_bound=width**-0.5, uniform_bias=uniform)
@@ -433,7 +428,7 @@ class MstarPreTrainedModel(SavedWithCode, PreTrainedModel):
     _no_split_modules = ["MstarCodecLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
-    _keep_in_fp32_modules_strict = ["quantiser", "position"]
+    _keep_in_fp32_modules_strict = ["quantiser"]
 
     # The marks of the codec (`layers.mark`) are torch's own initial values: with small normal ones, positions drown the
     # cells and training starts slowly.
@@ -518,6 +513,10 @@ class MstarCodecModel(MstarPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The table of the finest cells."""
         return self.cell_embeddings[-1]
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another table of the finest cells in its place."""
+        self.cell_embeddings[-1] = value
 
     @can_return_tuple
     def forward(

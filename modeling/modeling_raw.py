@@ -33,7 +33,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_raw import RawConfig
 from .generation_raw import roll_out, roomy_cache, until_last_record
-from .layers import CACHE, SelfAttention, either_cache_name, positions_behind
+from .layers import CACHE, SelfAttention, either_cache_name, positions_behind, widened
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
 from .regions_raw import pool_visitors, visitor_matrix
 from .saving import SavedWithCode
@@ -139,7 +139,7 @@ class RawPointEmbedding(nn.Module):
 
     def __init__(self, config: RawConfig) -> None:
         super().__init__()
-        self.up_proj = nn.Linear(2, 2 * config.hidden_size)
+        self.up_proj = nn.Linear(2, 2 * config.hidden_size, dtype=torch.float32)
         self.down_proj = nn.Linear(2 * config.hidden_size, config.hidden_size)
 
     def forward(self, coordinates: torch.Tensor) -> torch.Tensor:
@@ -174,13 +174,13 @@ class RawPredictionHead(nn.Module):
         mlp = config.output_head == "mlp"
         self.up_proj = nn.Linear(config.hidden_size, 4 * config.hidden_size) if mlp else None
         self.down_proj = nn.Linear(4 * config.hidden_size, config.hidden_size) if mlp else None
-        self.out_proj = nn.Linear(config.hidden_size, columns)
+        self.out_proj = nn.Linear(config.hidden_size, columns, dtype=torch.float32)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if self.up_proj is not None:
             hidden_states = F.relu(self.down_proj(F.relu(self.up_proj(hidden_states))))
         with maybe_autocast(hidden_states.device.type, enabled=False):
-            return self.out_proj(hidden_states.to(self.out_proj.weight.dtype)).float()
+            return widened(self.out_proj(hidden_states.to(self.out_proj.weight.dtype)))
 
 
 class RawTaskHead(nn.Module):
@@ -202,11 +202,11 @@ class RawTaskHead(nn.Module):
         self.out_proj = nn.Linear(hidden or num_features, config.num_labels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        features = (features.float() - self.feature_mean.float()) / self.feature_scale.float()
+        features = (widened(features) - widened(self.feature_mean)) / widened(self.feature_scale)
         features = features.to(self.out_proj.weight.dtype)
         if self.dense is not None:
             features = self.dropout(F.relu(self.dense(features)))
-        return self.out_proj(features).float()
+        return widened(self.out_proj(features))
 
     @torch.no_grad()
     def fit(self, features: torch.Tensor) -> None:
@@ -230,7 +230,7 @@ class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["RawLayer"]
     _skip_keys_device_placement = [CACHE]
-    _keep_in_fp32_modules_strict = ["point_embedding.up_proj", "prediction_head.out_proj"]
+    _keep_in_fp32_modules_strict = ["point_embedding.up_proj"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -282,6 +282,10 @@ class RawModel(RawPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The first matrix: the nearest thing to an input embedding that a model without a vocabulary has."""
         return self.point_embedding.up_proj
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another first matrix in its place."""
+        self.point_embedding.up_proj = value
 
     @either_cache_name
     @merge_with_config_defaults
@@ -358,7 +362,7 @@ class RawModel(RawPreTrainedModel):
             slots = 1 if self.config.user_pooling == "last" else self.config.slots_per_day
             from_the_end = known.long().flip(1).cumsum(1).flip(1)  # the last point is 1
             known = known & (from_the_end <= slots)
-        states = hidden_states.float().masked_fill(~known.unsqueeze(-1), 0.0)
+        states = widened(hidden_states).masked_fill(~known.unsqueeze(-1), 0.0)
         return (states.sum(1) / known.sum(1, keepdim=True).clamp(min=1)).to(hidden_states.dtype)
 
     def _check_points(self, coordinates: torch.Tensor | None, embeds: torch.Tensor | None) -> tuple[int, torch.device]:
@@ -398,6 +402,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
     """
 
     _auto_class = "AutoModelForTimeSeriesPrediction"
+    _keep_in_fp32_modules_strict = ["prediction_head.out_proj"]  # and the body's
     # The loss is a mean of its own, so the Trainer must divide by the accumulation steps itself.
     accepts_loss_kwargs = False
 
@@ -448,7 +453,9 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
         loss = mae = copy_last_mae = None
         if labels is not None:
             counted = self._counted(labels, attention_mask, observed_mask)
-            target = torch.where(counted.unsqueeze(-1), labels[:, 1:].float(), 0.0)  # what is not counted may be NaN
+            target = torch.where(
+                counted.unsqueeze(-1), labels[:, 1:].to(predictions.dtype), 0.0
+            )  # what is not counted may be NaN
             shifted = predictions[:, :-1]
             if mixture is None:
                 loss = mean_over((shifted - target).square().mean(-1), counted)
@@ -457,7 +464,7 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
                 loss = mean_over(negative_log_likelihood(ahead, target), counted)
             mae = mean_over((shifted.detach() - target).abs().mean(-1), counted)
             if coordinates is not None:
-                copied = torch.where(counted.unsqueeze(-1), coordinates[:, :-1].float(), 0.0)
+                copied = torch.where(counted.unsqueeze(-1), coordinates[:, :-1].to(target.dtype), 0.0)
                 copy_last_mae = mean_over((copied - target).abs().mean(-1), counted)
         return RawPredictionOutput(
             loss=loss,
@@ -473,12 +480,11 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
     def _predict(
         self, hidden_states: torch.Tensor, coordinates: torch.Tensor | None
     ) -> tuple[torch.Tensor, RawMixture | None]:
-        origin = None
+        raw, origin = self.prediction_head(hidden_states), None
         if self.config.delta_targets:
             if coordinates is None:
                 raise ValueError("coordinates are needed: a model with delta_targets=True predicts displacements.")
-            origin = coordinates.float()
-        raw = self.prediction_head(hidden_states)
+            origin = coordinates.to(raw.dtype)
         if self.config.mixture_components:
             mixture = read_mixture(raw, origin, min_scale=self.config.mixture_min_scale)
             return predicted_point(mixture, self.config.mixture_prediction), mixture
@@ -497,6 +503,13 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
                 raise ValueError("observed_mask is needed: this model has loss_on_observed_only=True.")
             counted = counted & observed_mask[:, 1:].to(torch.bool)
         return counted
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """`False`, as `generate` is no `GenerationMixin`'s. Said here, because transformers adds that class to models
+        that it loads by their own code.
+        """
+        return False
 
     @either_cache_name
     @torch.no_grad()
@@ -737,7 +750,7 @@ def task_loss(logits: torch.Tensor, labels: torch.Tensor, config: RawConfig) -> 
         labels = labels.view(-1).long()
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
         return mean_over(losses, labels != IGNORED)
-    labels = labels.float().view_as(logits)
+    labels = labels.to(logits.dtype).view_as(logits)
     counted = ~labels.isnan() & (labels != IGNORED)
     labels = torch.where(counted, labels, 0.0)
     if kind == "regression":

@@ -36,14 +36,17 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
-from .layers import CACHE, SelfAttention, either_cache_name, mark, positions_behind
+from .layers import CACHE, SelfAttention, either_cache_name, mark, positions_behind, widened
 from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
 NUM_SPECIAL = 2  # ids of PAD and EOS, which are no places
+IGNORED = -100  # a label that does not count, as everywhere in transformers
 NUM_WEEKDAY_ROWS = 8  # row 0 = no weekday, then Monday .. Sunday
 PER_VISIT_INPUTS = ("time_ids", "weekday_ids", "stay_ids", "timestamps")
+# What lets `generate` check several tokens at once that something else has foreseen.
+FORESEEING = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
 CITY_INPUTS = ("location_features", "location_table", "candidate_log_weights")
 
 
@@ -179,7 +182,9 @@ class SamoeLayer(GradientCheckpointingLayer):
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), attention_mask, cache, **kwargs)
         hidden_states = hidden_states + attended
         normed = self.post_attention_layernorm(hidden_states)
-        return hidden_states + (self.mlp(normed, time_embeds) if self.mixture else self.mlp(normed))
+        if self.mixture:
+            return hidden_states + self.mlp(normed, time_embeds)
+        return hidden_states + self.mlp(normed.squeeze(1)).unsqueeze(1)
 
 
 class SamoeTimeEmbedding(nn.Module):
@@ -213,7 +218,7 @@ class SamoeFeatureEmbedding(nn.Module):
 
     def __init__(self, config: SamoeConfig, widths: tuple[int, int, int]) -> None:
         super().__init__()
-        self.num_poi = config.num_poi_features
+        self.num_poi, self.num_levels = config.num_poi_features, config.num_popularity_levels
         self.use_poi, self.use_popularity = config.use_poi, config.use_popularity
         self.poi = nn.Linear(config.num_poi_features, widths[0])
         self.geo = nn.Linear(2, widths[1])
@@ -222,7 +227,7 @@ class SamoeFeatureEmbedding(nn.Module):
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         dtype = self.poi.weight.dtype
         poi, geo = features[..., : self.num_poi], features[..., self.num_poi : self.num_poi + 2]
-        level = features[..., self.num_poi + 2].long().clamp(max=self.pop.num_embeddings - 1)
+        level = features[..., self.num_poi + 2].long().clamp(max=self.num_levels - 1)
         poi = poi if self.use_poi else torch.zeros_like(poi)
         level = level if self.use_popularity else torch.zeros_like(level)
         return self.poi(poi.to(dtype)), self.geo(geo.to(dtype)), self.pop(level)
@@ -284,13 +289,13 @@ class SamoeRelativeHead(nn.Module):
     ) -> torch.Tensor:
         batch, length = input_ids.shape
         basis = distance_basis(table.km[input_ids].flatten(0, 1), table.km)  # (B * T, 6, N + 2)
-        scores = torch.bmm(self.distance(hidden).float().view(batch * length, 1, 6), basis).view(batch, length, -1)
+        scores = torch.bmm(widened(self.distance(hidden)).view(batch * length, 1, 6), basis).view(batch, length, -1)
         if self.activity is not None:
             near = pointer.activity(table.km)
-            scores = scores + torch.bmm(self.activity(hidden).float().view(batch * length, 1, 3), near).view_as(scores)
+            scores = scores + torch.bmm(widened(self.activity(hidden)).view(batch * length, 1, 3), near).view_as(scores)
         levels = table.levels if self.use_popularity else torch.zeros_like(table.levels)
-        scores = scores + self.popularity(levels).float().squeeze(-1)
-        return scores.scatter_add(-1, input_ids.unsqueeze(-1), self.same_place(hidden).float())
+        scores = scores + widened(self.popularity(levels)).squeeze(-1)
+        return scores.scatter_add(-1, input_ids.unsqueeze(-1), widened(self.same_place(hidden)))
 
 
 class SamoePreTrainedModel(SavedWithCode, PreTrainedModel):
@@ -367,6 +372,10 @@ class SamoeModel(SamoePreTrainedModel):
         """
         return self.visit_features.poi
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another map of the POI features in its place."""
+        self.visit_features.poi = value
+
     @either_cache_name
     @merge_with_config_defaults
     @capture_outputs
@@ -422,9 +431,8 @@ class SamoeModel(SamoePreTrainedModel):
             **{CACHE: cache},
         )
         for layer in self.layers:
-            hidden_states = layer(
-                hidden_states, time_embeds=time_embeds, attention_mask=mask, **{CACHE: cache}, **kwargs
-            )
+            # Positional, as reentrant checkpointing sees gradients of such arguments only.
+            hidden_states = layer(hidden_states, time_embeds, attention_mask=mask, **{CACHE: cache}, **kwargs)
         final = hidden_states[:, -1]
         if not self.config.time_in_fused_stream:
             final = final + time_embeds
@@ -523,7 +531,10 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         """Encode a city once: (N + 2, F) -> `LocationTable`. Reuse it while neither the city nor the weights change."""
         self.model._check_city(location_features)
         columns = self.config.num_poi_features
-        km = location_features[:, columns + 3 : columns + 5].float() if self.config.uses_distances else None
+        km = None
+        if self.config.uses_distances:
+            precision = torch.promote_types(self.query_proj.weight.dtype, torch.float32)
+            km = location_features[:, columns + 3 : columns + 5].to(precision)
         return LocationTable(
             embeddings=self.location_encoder(location_features, self.model.visit_features),
             levels=location_features[:, columns + 2].long().clamp(max=self.config.num_popularity_levels - 1),
@@ -550,6 +561,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         arrival_times: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         stay_labels: torch.Tensor | None = None,
+        shift_labels: torch.Tensor | None = None,
         smoothing: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
@@ -566,13 +578,18 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             labels: (B, T) int64, -100 = ignored; position t is scored with labels at t + 1.
             stay_labels: (B, T) int64 class of the time between visit t - 1 and visit t (so `stay_ids`); 0 and -100 are
                 ignored.
+            shift_labels: (B, T) int64 in place of `labels`: position t is scored with them at t. Parts of a sequence
+                that are trained on several devices need it.
             smoothing: share of the location's loss that is the mean of -ln p over all places (label smoothing).
             logits_to_keep: scores of places at the last k positions only (0 = all); `stay_logits` are of all.
 
         Raises:
             ValueError: if an input is missing or has the wrong shape, or for `stay_labels` without `labels`.
         """
-        if labels is None and stay_labels is not None:
+        target = shift_labels
+        if target is None and labels is not None:
+            target = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        if target is None and stay_labels is not None:
             raise ValueError(
                 "stay_labels are given without labels, which a Trainer takes away for label_smoothing_factor and "
                 "compute_loss_func: smooth with MobilityTrainer (or the input `smoothing`), or leave stay_labels out."
@@ -598,7 +615,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         )
         hidden = outputs.last_hidden_state
         if self.arrival_embedding is not None:
-            arrival_times = next_arrivals(arrival_times, timestamps, given_by_labels=labels is not None)
+            arrival_times = next_arrivals(arrival_times, timestamps, given_by_labels=target is not None)
             hidden = hidden + self._embed_arrival(arrival_times, timestamps)
         pointer = None
         if self.pointer_head is not None:
@@ -613,7 +630,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             )
         query = self.query_proj(hidden)
         stay_logits = self.stay_head(query)
-        if labels is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+        if target is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             hidden, query, input_ids = hidden[:, keep], query[:, keep], input_ids[:, keep]
             pointer = pointer.keep(keep) if pointer is not None else None
@@ -628,19 +645,20 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             gate = self.pointer_head.gate_logit(hidden, pointer, top)
 
         loss = location_loss = stay_loss = None
-        if labels is not None:
+        if target is not None:
             num_items = kwargs.get("num_items_in_batch")
-            location_loss = _location_loss(scores, log_norm, pointer, gate, labels, num_items)
+            num_items = (target != IGNORED).sum().clamp(min=1) if num_items is None else num_items
+            location_loss = _location_loss(scores, log_norm, pointer, gate, target) / num_items
             if smoothing:
                 log_p = _log_probability(scores, log_norm, pointer, gate)
-                spread = _spread_loss(log_p, candidate_log_weights, labels, num_items)
+                spread = _spread_loss(log_p, candidate_log_weights, target) / num_items
                 location_loss = (1 - smoothing) * location_loss + smoothing * spread
             loss = location_loss
             if stay_labels is not None and self.config.stay_loss_weight:
-                stay_loss = _stay_loss(stay_logits, stay_labels, labels, num_items)
+                stay_loss = _stay_loss(stay_logits, stay_labels) / num_items
                 loss = loss + self.config.stay_loss_weight * stay_loss
         logits = None
-        if labels is None or not self.training:
+        if target is None or not self.training:
             logits = scores if pointer is None else _mixture_log_probability(scores, log_norm, pointer, gate)
         return SamoeOutput(
             loss=loss,
@@ -663,7 +681,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         pointer: PointerContext | None,
     ) -> torch.Tensor:
         """(B, T, N + 2) float32 scores of the dot-product head; columns that are no place are -inf."""
-        scores = torch.matmul(query, table.embeddings.to(query.dtype).t()).float()
+        scores = widened(torch.matmul(query, table.embeddings.to(query.dtype).t()))
         if self.relative_head is not None:
             scores = scores + self.relative_head(hidden, input_ids, table, pointer)
         closed = [0] if self.config.use_eos else [0, 1]
@@ -689,8 +707,8 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         A cache is continued with all visits, those in it first, or with new ones and an `attention_mask` over both.
 
         Raises:
-            ValueError: for beam search (the beams of a person would need times of their own), without `timestamps`, or
-                if visits, their mask and the cache do not fit together.
+            ValueError: for beam search, assisted and prompt-lookup decoding (beams and candidates of a user would need
+                times of their own), without `timestamps`, or if visits, their mask and the cache do not fit together.
         """
         settings = kwargs.get("generation_config") or self.generation_config
         if (kwargs.get("num_beams") or settings.num_beams or 1) > 1:
@@ -698,6 +716,12 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 "beam search is not supported: beams differ in the times of their visits; "
                 "use do_sample and num_return_sequences."
             )
+        for name in FORESEEING:
+            if kwargs.get(name) or getattr(settings, name, None):
+                raise ValueError(
+                    f"{name} is not supported: candidates of several visits ahead would need times, which are drawn "
+                    "visit by visit; leave it out."
+                )
         if kwargs.get("timestamps") is None:
             raise ValueError("timestamps are needed to roll out visits; pass what SamoeTokenizer returns.")
         if self.config.arrival_time:
@@ -801,12 +825,9 @@ def _location_loss(
     log_norm: torch.Tensor,
     pointer: PointerContext | None,
     gate: torch.Tensor | None,
-    labels: torch.Tensor,
-    num_items: torch.Tensor | int | None,
+    target: torch.Tensor,
 ) -> torch.Tensor:
-    """-ln p(label), summed over labels, divided by their number; only the label's column of the mixture is computed."""
-    target = F.pad(labels[:, 1:], (0, 1), value=-100)
-    counted = target != -100
+    """-ln p(target), summed over (B, T); only the target's column of the mixture is computed."""
     place = target.clamp(min=0)
     log_generated = scores.gather(-1, place.unsqueeze(-1)).squeeze(-1) - log_norm
     if pointer is None:
@@ -814,8 +835,7 @@ def _location_loss(
     else:
         copied = gate.sigmoid() * pointer.probability_of(place)
         losses = -(copied + gate.neg().sigmoid() * log_generated.exp() + 1e-9).log()
-    total = losses.masked_fill(~counted, 0.0).sum()
-    return _per_label(total, labels, num_items)
+    return losses.masked_fill(target == IGNORED, 0.0).sum()
 
 
 def _log_probability(
@@ -827,34 +847,23 @@ def _log_probability(
     )
 
 
-def _spread_loss(
-    log_p: torch.Tensor, log_weights: torch.Tensor | None, labels: torch.Tensor, num_items: torch.Tensor | int | None
-) -> torch.Tensor:
-    """-ln p averaged over the places, closed columns left out, and over labels as `_location_loss` does. A sampled
-    place counts for those that were not sampled.
+def _spread_loss(log_p: torch.Tensor, log_weights: torch.Tensor | None, target: torch.Tensor) -> torch.Tensor:
+    """-ln p averaged over the places, closed columns left out, and summed over the targets. A sampled place counts for
+    those that were not sampled.
     """
-    counted = F.pad(labels[:, 1:], (0, 1), value=-100) != -100
     is_open = log_p[:1, :1] > float("-inf")
     weights = is_open.float() if log_weights is None else is_open * log_weights.float().exp()
     losses = -(log_p.masked_fill(~is_open, 0.0) * weights).sum(-1) / weights.sum()
-    total = losses.masked_fill(~counted, 0.0).sum()
-    return _per_label(total, labels, num_items)
+    return losses.masked_fill(target == IGNORED, 0.0).sum()
 
 
-def _stay_loss(
-    stay_logits: torch.Tensor, stay_labels: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None
-) -> torch.Tensor:
-    """Cross-entropy of the stay class; class 0 is ignored. Divided by the number of location labels, so that one count
-    serves both terms.
+def _stay_loss(stay_logits: torch.Tensor, stay_labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the stay class, summed; class 0 is ignored. Like the others it is divided by the number of
+    location labels, so that one count serves all terms.
     """
     target = F.pad(stay_labels[:, 1:], (0, 1), value=0)
-    target = torch.where(target > 0, target, -100)
-    total = F.cross_entropy(stay_logits.float().flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum")
-    return _per_label(total, labels, num_items)
-
-
-def _per_label(total: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
-    return total / ((labels[:, 1:] != -100).sum().clamp(min=1) if num_items is None else num_items)
+    target = torch.where(target > 0, target, IGNORED)
+    return F.cross_entropy(widened(stay_logits).flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def _mixture_log_probability(

@@ -22,7 +22,7 @@ from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 from transformers.utils.import_utils import is_tracing
 
 from .configuration_samoe import SamoeConfig
-from .layers import mark
+from .layers import mark, widened
 from .times_samoe import DAY_SECONDS, hour_angle, weekday_of
 
 DISTANCE_SCALES_KM = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -51,7 +51,12 @@ def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
 
 
 def _km_between(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
-    return torch.cdist(from_km.float(), to_km.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    """Distances, (.., 2), (N, 2) -> (.., N)."""
+    from_km, to_km = widened(from_km), widened(to_km)
+    if is_tracing(from_km):  # ONNX has no `cdist`
+        east, north = from_km[..., :1] - to_km[:, 0], from_km[..., 1:] - to_km[:, 1]
+        return (east.square() + north.square()).sqrt()
+    return torch.cdist(from_km, to_km, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _add_layer(cache: Cache, index: int) -> None:
@@ -81,7 +86,7 @@ class PointerContext:
         """How near each candidate is to the person's past: mean over past visits of exp(-d / s) at three scales, as
         logarithms, (B T, 3, N + 2).
         """
-        share = self.allowed.float() / self.length.unsqueeze(-1)
+        share = self.allowed.to(km.dtype) / self.length.unsqueeze(-1)
         if is_tracing(share):  # how many places there are is not known before
             distance = _km_between(km[self.key_ids].flatten(0, 1), km).unflatten(0, self.key_ids.shape)
             return self._log_density(share, distance).flatten(0, 1)
@@ -171,7 +176,7 @@ class SamoePointerHead(nn.Module):
         keys = keys + F.pad(state[:, :-1], (0, 0, 1, 0)) * before_valid
 
         scores = torch.matmul(
-            self._heads(self.query_proj(hidden).float() * self.scale), self._heads(keys).transpose(-1, -2)
+            self._heads(widened(self.query_proj(hidden)) * self.scale), self._heads(keys).transpose(-1, -2)
         )
         minutes = (timestamps.unsqueeze(-1) - key_times.unsqueeze(1)).clamp(min=0).float() / 60
         age = (2 * torch.log2(1 + minutes / 30)).long().clamp(max=NUM_AGE_BINS - 1)
@@ -181,7 +186,7 @@ class SamoePointerHead(nn.Module):
         scores = scores + biases.permute(0, 3, 1, 2)
         same_place = input_ids.unsqueeze(-1) == key_ids.unsqueeze(1)  # v_j = v_i
         if self.pair_weights is not None:
-            weights = self._heads(self.pair_weights(hidden).float())
+            weights = self._heads(widened(self.pair_weights(hidden)))
             scores = scores + self._product_features(weights, timestamps, arrival_times, key_times, before_valid)
             scores = scores + self._table_features(weights, same_place, query_index, valid, input_ids, key_ids, km)
 
@@ -195,7 +200,7 @@ class SamoePointerHead(nn.Module):
             alpha = alpha.squeeze(1)
         else:
             known = torch.stack([length.log() / 3, torch.log1p(revisits) / 2], dim=-1).to(hidden.dtype)
-            weights = self.head_weights(torch.cat([hidden, known], dim=-1)).float().softmax(-1)
+            weights = widened(self.head_weights(torch.cat([hidden, known], dim=-1))).softmax(-1)
             alpha = torch.einsum("bth,bhtk->btk", weights, alpha)
         return PointerContext(alpha, key_ids, allowed, revisits, length)
 
@@ -216,7 +221,7 @@ class SamoePointerHead(nn.Module):
             top_probability,
         ]
         features = torch.cat([hidden, torch.stack(extra, dim=-1).to(hidden.dtype)], dim=-1)
-        return self.gate(features).float().squeeze(-1)
+        return widened(self.gate(features)).squeeze(-1)
 
     def _remember(
         self,
@@ -229,7 +234,7 @@ class SamoePointerHead(nn.Module):
         """State part (B, K, d), visit part (B, K, d) of the keys, places and times (B, K) of the whole context, cached
         ones first. A static cache gives its whole length: behind the context, places are 0, as where it is padded.
         """
-        state, keys = self.state_proj(hidden).float(), self.visit_proj(visits).float()
+        state, keys = widened(self.state_proj(hidden)), widened(self.visit_proj(visits))
         if cache is None:
             return state, keys, input_ids, timestamps
         _add_layer(cache, self.layer_idx)
@@ -268,7 +273,8 @@ class SamoePointerHead(nn.Module):
         now, anchored = circle(timestamps, 1), [circle(anchor, 1), circle(anchor, 2), day_type(anchor)]
         query = [weights[..., k : k + 1] * part.unsqueeze(1) for k, part in zip((2, 3, 5, 4), (*anchored, now))]
         key = [circle(matched, 1) * mask, circle(matched, 2) * mask, day_type(matched) * mask, circle(key_times, 1)]
-        return torch.matmul(torch.cat(query, dim=-1), torch.cat(key, dim=-1).transpose(1, 2).unsqueeze(1))
+        keys = torch.cat(key, dim=-1).to(weights.dtype).transpose(1, 2).unsqueeze(1)
+        return torch.matmul(torch.cat(query, dim=-1), keys)
 
     @staticmethod
     def _table_features(

@@ -102,7 +102,7 @@ def location_ids(frame: Any) -> pd.Series:
 def load_table(
     frame: Any, names: dict[str, str], *, optional: Sequence[str] = (), keep: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Read only the wanted columns of any accepted table; drop absent optional ones from ``names``."""
+    """Read only the wanted columns of any accepted table; drop absent optional ones from `names`."""
     found, read = open_table(frame, names)
     present = {role: name for role, name in names.items() if name in found or role not in optional or name != role}
     wanted = [*present.values(), *(name for name in keep if name not in present.values())]

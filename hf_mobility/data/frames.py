@@ -1,7 +1,7 @@
 """The canonical frames of visits and points: users' tables are checked and brought into this form.
 
-``validate_visits`` and ``validate_points`` take a table as people have it (any column names, row order, dtypes and
-time format) and return a canonical pandas frame, or raise :class:`DataError` with one sentence that names the column,
+`validate_visits` and `validate_points` take a table as people have it (any column names, row order, dtypes and
+time format) and return a canonical pandas frame, or raise `DataError` with one sentence that names the column,
 the number of rows, the first offenders and what to do. The caller's table is never changed, and shuffled rows give
 the same result.
 """
@@ -40,22 +40,22 @@ def validate_visits(
     """Check a table of visits and return it in canonical form.
 
     Args:
-        frame: pandas DataFrame, ``datasets.Dataset``, ``pyarrow.Table`` or a path to ``.parquet`` or ``.csv`` (also
-            ``.csv.gz``).
-        user_id, time, location_id, lat, lon, category, category_group, duration: names of the columns in ``frame``.
+        frame: pandas DataFrame, `datasets.Dataset`, `pyarrow.Table` or a path to `.parquet` or `.csv` (also
+            `.csv.gz`).
+        user_id, time, location_id, lat, lon, category, category_group, duration: names of the columns in `frame`.
             The location, category and duration columns may be absent as long as their names are left at the default.
-        timezone: IANA name or ``tzinfo`` of naive local times; ignored for times that carry their own zone. Numbers
-            in ``time`` are epoch seconds UTC.
+        timezone: IANA name or `tzinfo` of naive local times; ignored for times that carry their own zone. Numbers
+            in `time` are epoch seconds UTC.
 
     Returns:
-        A new DataFrame with a RangeIndex, sorted by user, time and location, columns in this order: ``user_id``
-        (int64 or str), ``time`` (datetime64[us, UTC]), ``location_id`` (str), ``lat``, ``lon`` (float64 degrees),
-        ``category``, ``category_group`` (object: str or None), ``duration`` (float64 seconds, NaN = unknown);
+        A new DataFrame with a RangeIndex, sorted by user, time and location, columns in this order: `user_id`
+        (int64 or str), `time` (datetime64[us, UTC]), `location_id` (str), `lat`, `lon` (float64 degrees),
+        `category`, `category_group` (object: str or None), `duration` (float64 seconds, NaN = unknown);
         optional columns only if the input has them.
 
     Raises:
         DataError: a column is missing or holds values that cannot be used; the table has no rows.
-        FileNotFoundError: ``frame`` is a path that does not exist.
+        FileNotFoundError: `frame` is a path that does not exist.
     """
     names = {"user_id": user_id, "time": time, "location_id": location_id, "lat": lat, "lon": lon}
     names |= {"category": category, "category_group": category_group, "duration": duration}
@@ -82,8 +82,8 @@ def validate_points(
 ) -> pd.DataFrame:
     """Check a table of GPS points and return it in canonical form.
 
-    The columns are ``user_id``, ``time``, ``lat``, ``lon`` and those in ``keep``: extra columns (a transport mode, a
-    taxi's occupied flag) that are copied unchecked. Everything else is as in :func:`validate_visits`.
+    The columns are `user_id`, `time`, `lat`, `lon` and those in `keep`: extra columns (a transport mode, a
+    taxi's occupied flag) that are copied unchecked. Everything else is as in `validate_visits`.
     """
     names = {"user_id": user_id, "time": time, "lat": lat, "lon": lon}
     return _canonical(frame, names, optional=(), timezone=timezone, keep=keep)
@@ -92,7 +92,7 @@ def validate_points(
 def _canonical(
     frame: Any, names: dict[str, str], *, optional: Sequence[str], timezone: Zone | None, keep: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Read, check and sort visits or points. ``names`` maps canonical to given names."""
+    """Read, check and sort visits or points. `names` maps canonical to given names."""
     table, names = load_table(frame, names, optional=optional, keep=keep)
     if len(table) == 0:
         raise DataError("The frame has no rows; at least one row is needed.")

@@ -14,9 +14,9 @@ __all__ = ["assign_cells", "h3_cells"]
 
 
 def assign_cells(frame: pd.DataFrame, grid: SquareGrid, *, snap: bool = False) -> pd.DataFrame:
-    """A copy of a visits or points frame whose ``location_id`` is the grid cell ``r<row>c<col>`` of its point.
+    """A copy of a visits or points frame whose `location_id` is the grid cell `r<row>c<col>` of its point.
 
-    Rows outside the grid are left out; the result has a fresh RangeIndex. With ``snap`` the coordinates become those of
+    Rows outside the grid are left out; the result has a fresh RangeIndex. With `snap` the coordinates become those of
     the cell's centre, as a location table needs that has one coordinate per place.
 
     Raises:
@@ -39,7 +39,7 @@ def assign_cells(frame: pd.DataFrame, grid: SquareGrid, *, snap: bool = False) -
 
 
 def h3_cells(lat: Any, lon: Any, *, resolution: int = 8) -> np.ndarray:
-    """Object array of H3 cell names; needs the extra: ``pip install 'hf_mobility[geo]'``.
+    """Object array of H3 cell names; needs the extra: `pip install 'hf_mobility[geo]'`.
 
     The h3 library works point by point, so points are first made unique.
     """

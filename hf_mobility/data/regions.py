@@ -56,7 +56,7 @@ class Visitors:
 
 @dataclass(frozen=True)
 class H3Cells:
-    """All H3 cells of a resolution (0..15) in which there is a point; needs ``pip install 'hf_mobility[geo]'``."""
+    """All H3 cells of a resolution (0..15) in which there is a point; needs `pip install 'hf_mobility[geo]'`."""
 
     resolution: int = 8
 
@@ -112,7 +112,7 @@ class Discs:
 
 
 class Polygons:
-    """Areas with borders; needs ``pip install 'hf_mobility[geo]'`` (shapely 2).
+    """Areas with borders; needs `pip install 'hf_mobility[geo]'` (shapely 2).
 
     Args:
         geometries: (R,) shapely Polygons or MultiPolygons in longitude and latitude (WGS84), the order of GeoJSON. None

@@ -1,11 +1,11 @@
 """GPS points to stays to visits: jump filter, stay-point detection, and stays on a grid's cells.
 
 A stay, in the words of Li et al. (2008): an anchor point and all points that follow it without leaving the circle of
-``distance_metres`` around it, if they cover at least ``min_minutes``. Anchors are tried in order of time; after a stay
+`distance_metres` around it, if they cover at least `min_minutes`. Anchors are tried in order of time; after a stay
 the search goes on with the first point outside, after a failed anchor with the next point. A stay lasts from its first
-to its last point inside, and never spans a silence longer than ``max_gap_minutes``.
+to its last point inside, and never spans a silence longer than `max_gap_minutes`.
 
-The definition is sequential, the work is not: a vectorised test on where people are ``min_minutes`` after each point
+The definition is sequential, the work is not: a vectorised test on where people are `min_minutes` after each point
 rejects nearly all anchors, and the loop runs once per stay rather than once per point.
 """
 
@@ -26,17 +26,17 @@ _MICROS_PER_MINUTE = 60_000_000
 
 
 def drop_jumps(points: Any, *, max_kmh: float = 200.0) -> pd.DataFrame:
-    """Points frame without jumps of the positioning: no step between a user's points is faster than ``max_kmh``.
+    """Points frame without jumps of the positioning: no step between a user's points is faster than `max_kmh`.
 
     In rounds, a point that is reached too fast is dropped, unless the point before it is dropped in the same round; so
-    of a single outlier only the outlier goes, not the way back from it. Extra columns of ``points`` are dropped.
+    of a single outlier only the outlier goes, not the way back from it. Extra columns of `points` are dropped.
 
     Args:
-        points: anything that ``validate_points`` takes.
+        points: anything that `validate_points` takes.
         max_kmh: positive speed.
 
     Raises:
-        DataError: the points are no valid points frame, or ``max_kmh`` is not positive.
+        DataError: the points are no valid points frame, or `max_kmh` is not positive.
     """
     _positive("max_kmh", max_kmh)
     points = validate_points(points)
@@ -70,14 +70,14 @@ def detect_stays(
     """Stays of each user, as defined at the top of this file.
 
     Args:
-        points: anything that ``validate_points`` takes.
+        points: anything that `validate_points` takes.
         distance_metres: radius around the anchor.
         min_minutes: least duration.
         max_gap_minutes: a silence longer than this ends a stay.
 
     Returns:
-        Visits frame without locations, sorted by user and time: ``user_id``, ``time`` (of the first point), ``lat``,
-        ``lon`` (mean of the points), ``duration`` (seconds to the last point). No rows if nobody stays anywhere.
+        Visits frame without locations, sorted by user and time: `user_id`, `time` (of the first point), `lat`,
+        `lon` (mean of the points), `duration` (seconds to the last point). No rows if nobody stays anywhere.
 
     Raises:
         DataError: the points are no valid points frame, or a threshold is not positive.
@@ -109,13 +109,13 @@ def stays_to_visits(stays: pd.DataFrame, grid: SquareGrid, *, max_gap_minutes: f
     """Visits to a grid's cells: stays of one user that follow each other in the same cell are merged.
 
     Args:
-        stays: frame with ``user_id``, ``time``, ``lat``, ``lon``, ``duration``, as :func:`detect_stays` returns it.
+        stays: frame with `user_id`, `time`, `lat`, `lon`, `duration`, as `detect_stays` returns it.
         grid: stays outside it are left out (and keep the stays around them apart).
         max_gap_minutes: stays further apart than this are not merged.
 
     Returns:
-        Canonical visits frame: ``location_id`` is the cell ``r<row>c<col>``, ``lat`` and ``lon`` its centre,
-        ``duration`` runs from the first stay's begin to the last one's end.
+        Canonical visits frame: `location_id` is the cell `r<row>c<col>`, `lat` and `lon` its centre,
+        `duration` runs from the first stay's begin to the last one's end.
 
     Raises:
         DataError: a column is missing, or no stay lies inside the grid.
@@ -151,12 +151,12 @@ def stays_to_visits(stays: pd.DataFrame, grid: SquareGrid, *, max_gap_minutes: f
 def _find_runs(
     lat: np.ndarray, lon: np.ndarray, time: np.ndarray, breaks: np.ndarray, radius_km: float, least: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First point and one past the last point of each stay; ``breaks`` marks points that begin a new segment."""
+    """First point and one past the last point of each stay; `breaks` marks points that begin a new segment."""
     count = len(lat)
     stops = np.append(np.flatnonzero(breaks)[1:], count)
     stop = np.repeat(stops, np.diff(np.append(np.flatnonzero(breaks), count)))
 
-    # One ascending clock for all segments: each begins more than ``least`` after the end of the one before.
+    # One ascending clock for all segments: each begins more than `least` after the end of the one before.
     step = np.diff(time, prepend=time[0])
     step[breaks] = least + 1
     clock = np.cumsum(step)
@@ -181,7 +181,7 @@ def _find_runs(
 
 
 def _first_outside(lat: np.ndarray, lon: np.ndarray, anchor: int, goal: int, stop: int, radius_km: float) -> int:
-    """The first point after ``anchor`` outside its circle, or ``stop``; looks at ever longer stretches."""
+    """The first point after `anchor` outside its circle, or `stop`; looks at ever longer stretches."""
     begin, end = anchor + 1, min(goal + 1, stop)
     while begin < stop:
         outside = _km(lat, lon, anchor, slice(begin, end)) > radius_km
@@ -192,7 +192,7 @@ def _first_outside(lat: np.ndarray, lon: np.ndarray, anchor: int, goal: int, sto
 
 
 def _km(lat: np.ndarray, lon: np.ndarray, a: Any, b: Any) -> np.ndarray:
-    """Distance on the plane that touches the Earth at ``a``: exact enough for the size of a stay, and cheap."""
+    """Distance on the plane that touches the Earth at `a`: exact enough for the size of a stay, and cheap."""
     north = lat[b] - lat[a]
     east = ((lon[b] - lon[a] + 180) % 360 - 180) * np.cos(np.radians(lat[a]))
     return np.radians(np.hypot(north, east)) * EARTH_RADIUS_KM

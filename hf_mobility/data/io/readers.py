@@ -1,9 +1,9 @@
 """Public check-in formats and plain tables to canonical visits frames.
 
 Every reader streams its file in blocks, leaves out rows that cannot be used, and says how many and why: the returned
-frame carries ``frame.attrs["read_report"] = {"rows_read": int, "rejected": {reason: rows}}``, and ``"joined_lines"``
-where quoted cells hold line breaks: a file has ``rows_read + joined_lines`` filled lines. No value is repaired.
-Time-zone offset columns are ignored, because the times of these formats are UTC. Files may be gzipped (``.gz``).
+frame carries `frame.attrs["read_report"] = {"rows_read": int, "rejected": {reason: rows}}`, and `"joined_lines"`
+where quoted cells hold line breaks: a file has `rows_read + joined_lines` filled lines. No value is repaired.
+Time-zone offset columns are ignored, because the times of these formats are UTC. Files may be gzipped (`.gz`).
 GPS formats are in :mod:`hf_mobility.data.io.readers_gps`.
 """
 
@@ -46,7 +46,7 @@ class Rejections(LineCount):
     """Counts rows read and rows left out, each under the first reason that applies."""
 
     def drop(self, table: pd.DataFrame, bad: pd.Series | np.ndarray, reason: str) -> pd.DataFrame:
-        """``table`` without the bad rows, which are counted under ``reason``."""
+        """`table` without the bad rows, which are counted under `reason`."""
         bad = np.asarray(bad, dtype=bool)
         if not bad.any():
             return table
@@ -94,7 +94,7 @@ class Rejections(LineCount):
 
 @renamed_argument("box", "bounds")
 def read_foursquare_tsmc2014(path: str | Path, *, bounds: Bounds | None = None) -> pd.DataFrame:
-    """Foursquare check-ins of New York or Tokyo (``dataset_TSMC2014_NYC.txt``): visits with ``category``.
+    """Foursquare check-ins of New York or Tokyo (`dataset_TSMC2014_NYC.txt`): visits with `category`.
 
     Args:
         path: tab-separated file of user, venue, category id, category name, lat, lon, offset in minutes, UTC time.
@@ -112,7 +112,7 @@ def read_foursquare_tsmc2014(path: str | Path, *, bounds: Bounds | None = None) 
 def read_foursquare_tist2015(
     checkins_path: str | Path, pois_path: str | Path, *, bounds: Bounds | None = None, country: str | None = None
 ) -> pd.DataFrame:
-    """Foursquare global check-ins (``dataset_TIST2015_Checkins.txt`` and ``..._POIs.txt``): visits with ``category``.
+    """Foursquare global check-ins (`dataset_TIST2015_Checkins.txt` and `..._POIs.txt`): visits with `category`.
 
     Args:
         checkins_path: tab-separated file of user, venue, UTC time, offset in minutes.
@@ -138,7 +138,7 @@ def read_foursquare_tist2015(
 
 @renamed_argument("box", "bounds")
 def read_gowalla(path: str | Path, *, bounds: Bounds | None = None) -> pd.DataFrame:
-    """Gowalla or Brightkite check-ins of SNAP (``loc-gowalla_totalCheckins.txt.gz``): visits without categories.
+    """Gowalla or Brightkite check-ins of SNAP (`loc-gowalla_totalCheckins.txt.gz`): visits without categories.
 
     Args:
         path: tab-separated file of user, ISO time UTC, lat, lon, location.
@@ -158,7 +158,7 @@ def read_gowalla(path: str | Path, *, bounds: Bounds | None = None) -> pd.DataFr
 def read_yjmob100k(
     path: str | Path, *, anchor: tuple[float, float], start: str, timezone: str = "Asia/Tokyo"
 ) -> pd.DataFrame:
-    """YJMob100K (also the HuMob challenge): visits to 500 m cells ``x<x>y<y>`` in half-hours.
+    """YJMob100K (also the HuMob challenge): visits to 500 m cells `x<x>y<y>` in half-hours.
 
     The set hides where and when it was recorded, so both must be made up by the caller; distances and clock times are
     real, absolute coordinates and dates are not. Here x grows eastwards and y northwards; the true orientation is
@@ -204,14 +204,14 @@ def read_yjmob100k(
 
 
 def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str) -> pd.DataFrame:
-    """A CSV (``.csv``, ``.csv.gz``) or Parquet file of visits with any column names, leaving out unusable rows.
+    """A CSV (`.csv`, `.csv.gz`) or Parquet file of visits with any column names, leaving out unusable rows.
 
-    ``columns`` maps canonical names to the file's, as in ``read_table(path, user_id="uid", location_id="venue")``;
-    others must have their canonical name. Unlike ``validate_visits(path)``, which refuses a file with a bad row, this
+    `columns` maps canonical names to the file's, as in `read_table(path, user_id="uid", location_id="venue")`;
+    others must have their canonical name. Unlike `validate_visits(path)`, which refuses a file with a bad row, this
     reads what can be used and reports the rest.
 
     Raises:
-        DataError: a column is missing, times need ``timezone``, or no row can be used.
+        DataError: a column is missing, times need `timezone`, or no row can be used.
     """
     path, count = Path(path), Rejections()
     unknown = sorted(set(columns) - set(_ROLES))

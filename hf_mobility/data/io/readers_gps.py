@@ -1,7 +1,7 @@
 """Public GPS formats to canonical points frames: GeoLife and Cabspotting.
 
 As in :mod:`hf_mobility.data.io.readers`, rows that cannot be used are left out and counted in
-``frame.attrs["read_report"]``.
+`frame.attrs["read_report"]`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LABEL_TIME = "%Y/%m/%d %H:%M:%S"
 def read_geolife(
     folder: str | Path, *, users: Collection[str] | None = None, modes: bool = True, skip_copies: bool = False
 ) -> pd.DataFrame:
-    """GeoLife 1.3 (``<user>/Trajectory/*.plt``): points, with the column ``mode`` from ``<user>/labels.txt``.
+    """GeoLife 1.3 (`<user>/Trajectory/*.plt`): points, with the column `mode` from `<user>/labels.txt`.
 
     Args:
-        folder: the set's ``Data`` folder, or one that holds it. User ids are the folder names, such as "010".
+        folder: the set's `Data` folder, or one that holds it. User ids are the folder names, such as "010".
         users: folder names to read; None reads all 182 (24 million points).
-        modes: add ``mode`` (object: str or None), the label whose interval holds the point; the later start wins where
+        modes: add `mode` (object: str or None), the label whose interval holds the point; the later start wins where
             labels overlap.
         skip_copies: leave out files that are byte copies of an earlier one. Some 850 files are, most of them under
             another user, which makes a random split by user leak.
@@ -63,7 +63,7 @@ def read_geolife(
 
 
 def read_cabspotting(folder: str | Path) -> pd.DataFrame:
-    """Cabspotting, San Francisco 2008 (``new_<cab>.txt``): points with ``occupied`` (int64, 1 = with a passenger).
+    """Cabspotting, San Francisco 2008 (`new_<cab>.txt`): points with `occupied` (int64, 1 = with a passenger).
 
     Each line holds latitude, longitude, the flag and epoch seconds; user ids are the cabs' names. A cab is a vehicle
     with several drivers, not a person.

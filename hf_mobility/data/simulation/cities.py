@@ -2,7 +2,7 @@
 
 A city is a set of places (POIs and housing) in one of four shapes; its people have a home, mostly a job, a weekly
 diary, favourite places, and explore new ones by a gravity law (exploration and preferential return). What differs
-between cities is drawn per city (:class:`CityHabits`). Everything follows from the seed.
+between cities is drawn per city (`CityHabits`). Everything follows from the seed.
 
 The figures are plausible, not fitted: mark results on such data as synthetic.
 """
@@ -31,10 +31,10 @@ _MAX_ZONES = 24  # per side
 class SimulatedCity:
     """One synthetic city.
 
-    visits: canonical visits frame with ``category``, ``category_group`` and ``duration`` (seconds).
-    people: ``user_id`` int64, ``role``, ``home_id``, ``work_id`` (None without one), ``is_commuter`` (has a work place
-        away from home), ``commute_km`` (straight line, 0 for the others).
-    pois: ``location_id``, ``lat``, ``lon``, ``category``, ``category_group``, ``popularity`` (relative attractiveness,
+    visits: canonical visits frame with `category`, `category_group` and `duration` (seconds).
+    people: `user_id` int64, `role`, `home_id`, `work_id` (None without one), `is_commuter` (has a work place
+        away from home), `commute_km` (straight line, 0 for the others).
+    pois: `location_id`, `lat`, `lon`, `category`, `category_group`, `popularity` (relative attractiveness,
         sums to 1).
     """
 
@@ -62,7 +62,7 @@ def simulate_city(
     observe: float = 1.0,
     habits: CityHabits | None = None,
 ) -> SimulatedCity:
-    """Simulate the visits of ``num_users`` people over ``num_days`` local days.
+    """Simulate the visits of `num_users` people over `num_days` local days.
 
     Args:
         num_users, num_days: at least 1.
@@ -107,7 +107,7 @@ def simulate_cities(
 ) -> list[SimulatedCity]:
     """Simulate different cities: shape, size, time zone, mix of places and habits vary.
 
-    ``num_users`` and ``num_locations`` are typical values; cities have between about half and twice as many. City k
+    `num_users` and `num_locations` are typical values; cities have between about half and twice as many. City k
     does not depend on how many follow it.
     """
     if num_cities < 1:
@@ -314,7 +314,7 @@ def _visits_frame(
     first_day: pd.Timestamp,
     timezone: str,
 ) -> pd.DataFrame:
-    """Canonical frame of visits given in hours of local clock time since the first midnight; ``end`` likewise."""
+    """Canonical frame of visits given in hours of local clock time since the first midnight; `end` likewise."""
     arrival, departure = (_to_utc(clock, first_day, timezone) for clock in (hours, end))
     order = np.lexsort((arrival, user))  # a clock change may bring two visits of the night out of order
     user, place, arrival, departure = user[order], place[order], arrival[order], departure[order]

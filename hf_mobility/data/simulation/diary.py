@@ -26,7 +26,7 @@ _GAP = 0.8  # people with more time than this before the next thing on the plan 
 class Town:
     """Places, and for every activity and zone of departure the cumulative chances of each place.
 
-    xy (N, 2) km; appeal (N,); zone (N,). ``steps`` holds one run of ascending numbers in (r, r + 1] per row
+    xy (N, 2) km; appeal (N,); zone (N,). `steps` holds one run of ascending numbers in (r, r + 1] per row
     r = activity * zones + zone, so that one binary search serves all activities and zones.
     """
 
@@ -41,7 +41,7 @@ class Town:
     def from_weights(
         cls, xy: np.ndarray, appeal: np.ndarray, zone: np.ndarray, uses: np.ndarray, near: list[np.ndarray]
     ) -> Town:
-        """``uses`` (activities, N): how places serve activities; ``near``: one (zones, N) distance law per activity."""
+        """`uses` (activities, N): how places serve activities; `near`: one (zones, N) distance law per activity."""
         zones = len(near[0])
         steps, goals = [], []
         for a in range(len(uses)):
@@ -55,7 +55,7 @@ class Town:
         return cls(xy, appeal, zone, zones, np.concatenate(steps), np.concatenate(goals))
 
     def choose(self, rng: np.random.Generator, activity: np.ndarray, origin: np.ndarray) -> np.ndarray:
-        """A random place (n,) for each activity, seen from the place ``origin`` (n,)."""
+        """A random place (n,) for each activity, seen from the place `origin` (n,)."""
         row = activity * self.zones + self.zone[origin]
         return self.goals[np.searchsorted(self.steps, row + rng.random(len(row)), side="right")].astype(np.int64)
 
@@ -119,7 +119,7 @@ class People:
 
 @dataclass
 class _State:
-    """State of all users, with remembered places; ``log`` holds (user, place, hour, end of the stay before)."""
+    """State of all users, with remembered places; `log` holds (user, place, hour, end of the stay before)."""
 
     place: np.ndarray
     activity: np.ndarray
@@ -266,7 +266,7 @@ def _step(
     hour: np.ndarray,
     leave: np.ndarray,
 ) -> None:
-    """Next entry of the plan for the users ``who``; those with time to spare go home first."""
+    """Next entry of the plan for the users `who`; those with time to spare go home first."""
     spare = (state.activity[who] != _HOME) & (hour - state.until[who] > _GAP)
     idle = who[spare]
     _move(town, habits, state, idle, people.home[idle], _HOME, state.until[idle], np.inf)
@@ -314,7 +314,7 @@ def _move(
     hour: np.ndarray,
     leave: np.ndarray | float,
 ) -> None:
-    """Take ``who`` to ``goal`` by ``hour``, or as soon as they can be there; those who are there already stay."""
+    """Take `who` to `goal` by `hour`, or as soon as they can be there; those who are there already stay."""
     travel = 0.07 + town.distance(state.place[who], goal) / habits.speed_kmh
     stays = goal == state.place[who]
     depart = np.maximum(hour - travel, state.since[who] + _MIN_STAY)

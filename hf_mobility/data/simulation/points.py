@@ -2,7 +2,7 @@
 
 All users are recorded at the same instants. Between two places a user moves in a straight line and arrives on time:
 the departure is as late as the speed allows, but not before the stay ends, so a short gap makes a fast trip. Where
-visits are hidden (``observe`` below 1) the user waits at the last known place.
+visits are hidden (`observe` below 1) the user waits at the last known place.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def simulated_points(
         seed: of the noise; a seed or a generator.
 
     Returns:
-        Canonical points frame: ``user_id``, ``time`` (datetime64[us, UTC]), ``lat``, ``lon`` (float64 degrees), sorted
+        Canonical points frame: `user_id`, `time` (datetime64[us, UTC]), `lat`, `lon` (float64 degrees), sorted
         by user and time.
 
     Raises:

@@ -145,7 +145,7 @@ ROLES = (
 class Stage:
     """A time of day at which people may go somewhere.
 
-    ``hour`` is a clock hour, or the name of a habit, or "work_end". Rates and mixes are given for working days and for
+    `hour` is a clock hour, or the name of a habit, or "work_end". Rates and mixes are given for working days and for
     days off; a mix gives relative weights of activities.
     """
 
@@ -193,7 +193,7 @@ CITY_SITES = (
 
 @dataclass(frozen=True)
 class CityHabits:
-    """What differs between cities. Hours are local; ``weekend`` holds weekdays (Monday = 0)."""
+    """What differs between cities. Hours are local; `weekend` holds weekdays (Monday = 0)."""
 
     work_start: float = 8.5
     lunch_hour: float = 12.4

@@ -63,7 +63,7 @@ def read_city_files(city_file: str | Path, table_file: str | Path, *, kinds: Seq
             that names the file.
     """
     header, arrays = read_json(city_file), _arrays_of(table_file)
-    version, kind = header.get("format_version"), header.get("kind", "samoe")
+    version, kind = header.get("format_version"), str(header.get("kind", "samoe"))
     if version not in (1, FORMAT_VERSION):
         raise DataError(f"{city_file} has format version {version}; this release reads 1 and {FORMAT_VERSION}.")
     if kinds and kind not in kinds:

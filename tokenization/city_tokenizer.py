@@ -71,6 +71,21 @@ class CityTokenizer(PreTrainedTokenizer):
             )
         return read_city_files(city_file, table_file, kinds=cls.kinds)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'.
+
+        Raises:
+            ValueError: files that hold values of another type than the class takes; see also `_read_files`.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} could not be loaded: its files hold what is no value of a "
+                f"{cls.__name__} ({' '.join(str(error).split())})."
+            ) from error
+
     def _own_contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What the files hold beside the city."""
         return {}, {}

@@ -52,7 +52,9 @@ def zone_of(timezone: Zone | None) -> dt.tzinfo:
     try:
         return ZoneInfo(str(timezone))
     except (KeyError, ValueError, OSError) as error:
-        raise DataError(f"Unknown time zone {timezone!r}; give an IANA name such as 'Europe/Berlin'.") from error
+        raise DataError(
+            f"Unknown time zone {str(timezone)[:80]!r}; give an IANA name such as 'Europe/Berlin'."
+        ) from error
 
 
 def clock_of(times: np.ndarray, timezone: Zone) -> Clock:

@@ -35,6 +35,7 @@ from .records import (
 )
 
 NUM_SPECIAL = 2
+STAY_ENCODINGS, MAX_STAY_BINS = ("half_hours", "log"), 100_000
 CONTEXT = 512  # visits that are looked back on where the model sets no bound of its own
 PER_VISIT = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 
@@ -92,6 +93,14 @@ class SamoeTokenizer(CityTokenizer):
         self.city = city_with_places(city, "SAMoE")
         if coordinate_norm not in ("locations", "grid"):
             raise ValueError(f"coordinate_norm must be 'locations' or 'grid', got {coordinate_norm!r}.")
+        if stay_encoding not in STAY_ENCODINGS:
+            raise ValueError(f"stay_encoding must be one of {STAY_ENCODINGS}, got {stay_encoding!r}.")
+        if (
+            isinstance(num_stay_bins, bool)
+            or not isinstance(num_stay_bins, int)
+            or not 1 <= num_stay_bins <= MAX_STAY_BINS
+        ):
+            raise ValueError(f"num_stay_bins must be 1 to {MAX_STAY_BINS:,}, got {num_stay_bins!r}.")
         if not (isinstance(temperature, (int, float)) and 0 < temperature < float("inf")):
             raise ValueError(f"temperature must be a number above 0, got {temperature!r}.")
         self.stay_encoding, self.num_stay_bins, self.temperature = stay_encoding, num_stay_bins, float(temperature)

@@ -182,3 +182,24 @@ def test_an_adapter_that_names_itself_holds_no_city(tmp_path: Path) -> None:
         (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
         with pytest.raises(DataError, match="holds no city"):
             City.load(tmp_path)
+
+
+OPTIONS: dict[str, dict[str, list[Any]]] = {
+    "samoe": {"num_stay_bins": ["x", -1, 10**12, True], "stay_encoding": [5], "pad_token": [5], "eos_token": [["a"]]},
+    "mstar": {"home_hours": [5, [0], "x"], "work_days": [[0, 99]], "pad_token": [5]},
+    "raw": {"interval_minutes": [0, "x", 7], "fill": [5], "model_max_length": ["x", 10**15]},
+}
+
+
+@pytest.mark.parametrize("system", OPTIONS)
+def test_options_that_are_none_are_one_sentence(system: str, saved: Any, tmp_path: Path) -> None:
+    forge(tmp_path, saved[system], lambda h, a: None)
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    for name, values in OPTIONS[system].items():
+        for value in values:
+            path.write_text(json.dumps({**config, name: value}))
+            for read in (TOKENIZERS[system].from_pretrained, AutoTokenizer.from_pretrained):
+                with pytest.raises(ValueError) as caught:
+                    read(tmp_path)
+                assert "\n" not in str(caught.value), (name, value)

@@ -1,7 +1,7 @@
 """Next places and future visits: a frame of visits in, a frame of probable next locations or of visits out (SAMoE).
 
-Each call encodes the city with the present weights, so one call for many users is quicker than many calls. The same
-object answers the evaluator (`probabilities(task)`): figures and predictions come from one code path.
+The city is encoded once for the weights as they are, see `EncodedCity`, and users are batched by length. The same object
+answers the evaluator (`probabilities(task)`), so figures and predictions come from one code path.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..tokenization.clock import epoch_seconds, to_local
 from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
 from .base import MobilityPipeline, read_records, shown
+from .encoded_city import EncodedCity
 from .gaps import QUANTILES, expected_gaps
 from .sets import least_probability, true_place_probabilities
 
@@ -68,6 +69,7 @@ class NextLocationPipeline(MobilityPipeline):
         self.context = min(context, limit) if limit else context
         self.tokens_per_batch, self.name = tokens_per_batch, name
         self._stride = max(self.context // 4, 1)  # targets of one evaluation window
+        self._encoded = EncodedCity(tokenizer.location_features, model.config)
 
     @property
     def arrival_time_given(self) -> bool:
@@ -248,7 +250,7 @@ class NextLocationPipeline(MobilityPipeline):
             "max_new_tokens": steps,
         }
         settings["logits_processor"] = LogitsProcessorList([self._refuse_nan])
-        city, parts = self._city_table(), []
+        city, parts = self._encoded.table(self.model), []
         with _seeded(seed, self.device):
             for users in shown(self._batches(spans, size, steps), len(spans), unit="users", progress=progress):
                 inputs = {name: value.to(self.device) for name, value in self._tensors(sequences, spans[users]).items()}
@@ -297,7 +299,7 @@ class NextLocationPipeline(MobilityPipeline):
                 )
             _tell_arrivals(sequences)
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
-        city = self._city_table()
+        city = self._encoded.table(self.model)
         for windows in self._batches(spans, self.batch_size):
             # Every target stands in the last quarter of its window: no other position is scored.
             logits = self._forward(self._tensors(sequences, spans[windows]), city, keep=self._stride).logits
@@ -357,7 +359,7 @@ class NextLocationPipeline(MobilityPipeline):
         arrivals = self._arrivals(target_time, sequences.users)
         if arrivals is not None:
             _tell_arrivals(sequences)[sequences.offsets[1:] - 1] = arrivals
-        spans, city = _last_visits(sequences, self.context), self._city_table()
+        spans, city = _last_visits(sequences, self.context), self._encoded.table(self.model)
         for users in shown(self._batches(spans, size), len(spans), unit="users", progress=progress):
             logits, gaps = self._last(sequences, spans[users], city)
             yield users, self._shares(logits), gaps
@@ -387,10 +389,6 @@ class NextLocationPipeline(MobilityPipeline):
         output = self.model(**inputs, location_table=city, logits_to_keep=keep)
         output.logits, output.stay_logits = output.logits.cpu(), output.stay_logits.cpu()
         return output
-
-    def _city_table(self) -> Any:
-        """Of the weights as they are now: they may change between calls."""
-        return self.model.encode_locations(self.tokenizer.location_features.to(self.device))
 
     def _places(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         city = self.tokenizer

@@ -221,7 +221,7 @@ def test_a_folder_names_all_the_code_that_it_can_be_opened_with(saved: SimpleNam
 
 def test_a_configuration_alone_brings_its_own_code_only(tmp_path: Path) -> None:
     SamoeConfig.from_preset("tiny").save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.glob("*.py")} == {"configuration_samoe.py"}
+    assert {path.name for path in tmp_path.glob("*.py")} == {"bounds.py", "configuration_samoe.py"}
     assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == {
         "AutoConfig": "configuration_samoe.SamoeConfig"
     }
@@ -241,5 +241,5 @@ def test_a_tokenizer_saved_without_any_model_brings_its_code(tmp_path: Path) -> 
     assert isinstance(TOKENIZER, SamoeTokenizer)
     TOKENIZER.save_pretrained(tmp_path)
     shared = {"city", "city_files", "city_tokenizer", "clock", "errors", "grid", "poi", "records", "tables"}
-    shared |= {"whole_files"}
+    shared |= {"table_files", "text_lines", "texts", "whole_files"}
     assert {path.stem for path in tmp_path.glob("*.py")} == {"tokenization_samoe", "places_samoe", *shared}

@@ -71,8 +71,9 @@ class LoadedWhole:
             check_adapter(peft_model_id, **(kwargs.get("adapter_kwargs") or {}))
         with _one_sentence(peft_model_id):
             info = super().load_adapter(peft_model_id, *args, **kwargs)  # type: ignore[misc]
-        _refuse(peft_model_id, "lack", info.missing_keys)
-        _refuse(peft_model_id, "hold what the adapter does not have,", info.unexpected_keys)
+        if info is not None:  # older releases of transformers tell it in their report only
+            _refuse(peft_model_id, "lack", info.missing_keys)
+            _refuse(peft_model_id, "hold what the adapter does not have,", info.unexpected_keys)
         refuse_non_finite(self, peft_model_id)
         return info
 

@@ -221,7 +221,8 @@ def test_a_folder_names_all_the_code_that_it_can_be_opened_with(saved: SimpleNam
 
 def test_a_configuration_alone_brings_its_own_code_only(tmp_path: Path) -> None:
     SamoeConfig.from_preset("tiny").save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.glob("*.py")} == {"bounds.py", "configuration_samoe.py"}
+    own = {"configuration_samoe.py", "configuration_checks.py"}
+    assert {path.name for path in tmp_path.glob("*.py")} == own
     assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == {
         "AutoConfig": "configuration_samoe.SamoeConfig"
     }

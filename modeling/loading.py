@@ -1,5 +1,5 @@
-"""What a model is loaded from: whole and finite weights, and LoRA adapters of a known size. Everything else is refused
-in one sentence, where transformers would draw the missing weights anew and report it in a table.
+"""What a model is loaded from: whole and finite weights, and adapters of a known size. Everything else is refused in
+one sentence, where transformers would draw the missing weights anew and report it in a table.
 """
 
 import json
@@ -15,15 +15,15 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
 SHOWN = 3
+KINDS = ("LORA", "IA3", "OFT")  # of adapters that change layers which the model has
 MAX_RANK, MAX_TARGETS = 1_024, 1_000
 _MODULE = re.compile(r"[A-Za-z0-9_.]{1,200}")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# Fields of an adapter's configuration that name modules by regular expressions, name code, or add weights that the
-# adapters of this package do not have: none of them may be set.
-_REFUSED = (
-    *("exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "modules_to_save"),
-    *("auto_mapping", "megatron_config", "target_parameters", "trainable_token_indices", "layer_replication"),
-)
+# Fields of an adapter's configuration that hold names of modules, ranks by name, and what may not be set: code to
+# import, and weights of a size that nothing bounds.
+_NAMES = ("exclude_modules", "layers_pattern", "modules_to_save", "feedforward_modules")
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+_REFUSED = ("auto_mapping", "megatron_config", "target_parameters", "trainable_token_indices", "layer_replication")
 
 
 class LoadedWhole:
@@ -37,8 +37,8 @@ class LoadedWhole:
         """As `PreTrainedModel.from_pretrained`.
 
         Raises:
-            ValueError: damaged, missing, unknown, misshapen or non-finite weights; an adapter that is not LoRA of a
-                known size.
+            ValueError: damaged, missing, unknown, misshapen or non-finite weights; an adapter of another kind than
+                LoRA, IA3 and OFT, or of an unbounded size.
         """
         where = pretrained_model_name_or_path
         if isinstance(where, (str, Path)) and (Path(where) / "adapter_config.json").is_file():
@@ -82,8 +82,8 @@ def check_adapter(name_or_path: Any, **options: Any) -> None:
     """Check an adapter's configuration before anything is built from it.
 
     Raises:
-        ValueError: another kind than LoRA, a rank, scale or dropout outside its bounds, targets that are no list of
-            names, or a field that patterns or other code would be read from.
+        ValueError: another kind than LoRA, IA3 and OFT, a rank, scale or dropout outside its bounds, names that are
+            regular expressions, or a field that names code.
     """
     path = find_adapter_config_file(str(name_or_path), **options)
     if path is None:
@@ -94,7 +94,7 @@ def check_adapter(name_or_path: Any, **options: Any) -> None:
         raise ValueError(f"{path} is no readable JSON file: {error}.") from error
     fault = _adapter_fault(config) if isinstance(config, dict) else "it holds no object"
     if fault:
-        raise ValueError(f"{path} is no LoRA adapter that can be loaded: {fault}.")
+        raise ValueError(f"{path} is no adapter that can be loaded: {fault}.")
 
 
 def refuse_non_finite(model: Any, where: Any) -> None:
@@ -122,23 +122,47 @@ def _torn(model: Any, names: Any, *, missing: bool) -> list[str]:
 
 
 def _adapter_fault(config: dict[str, Any]) -> str:
-    rank, alpha, dropout = config.get("r", 8), config.get("lora_alpha", 8), config.get("lora_dropout", 0)
-    targets = config.get("target_modules")
-    if config.get("peft_type") != "LORA":
-        return f"peft_type is {config.get('peft_type')!r}"
-    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        return f"r must be at least 1 and at most {MAX_RANK:,}, got {rank!r}"
-    if not isinstance(alpha, (int, float)) or not abs(alpha) < 1e9:
-        return f"lora_alpha must be a number, got {alpha!r}"
+    kind, dropout, targets = config.get("peft_type"), config.get("lora_dropout", 0), config.get("target_modules")
+    if kind not in KINDS:
+        return f"peft_type is {kind!r}, which is none of {', '.join(KINDS)}"
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         return f"lora_dropout must be at least 0 and below 1, got {dropout!r}"
-    if not isinstance(targets, list) or not 1 <= len(targets) <= MAX_TARGETS:
-        return f"target_modules must be a list of 1 to {MAX_TARGETS:,} names, got {str(targets)[:80]!r}"
-    strange = [name for name in targets if not isinstance(name, str) or not _MODULE.fullmatch(name)]
-    if strange:
-        return f"target_modules holds {str(strange[0])[:80]!r}, which is no name"
+    least = 1 if kind == "LORA" else 0
+    for name, value in {"r": 8, "oft_block_size": 0, "lora_alpha": 8, **config}.items():
+        if name in ("r", "oft_block_size") and not _is_rank(value, least if name == "r" else 0):
+            return f"{name} must be at least {least} and at most {MAX_RANK:,}, got {value!r}"
+        if name == "lora_alpha" and not _is_scale(value):
+            return f"lora_alpha must be a number, got {value!r}"
+        if name in _PATTERNS and value and (strange := _strange_pattern(name, value)):
+            return strange
+        if name in _NAMES and value and (strange := _strange_names(name, value)):
+            return strange
     given = [name for name in _REFUSED if config.get(name)]
-    return f"{', '.join(given)} must not be set" if given else ""
+    return _strange_names("target_modules", targets) or (f"{', '.join(given)} must not be set" if given else "")
+
+
+def _is_rank(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= MAX_RANK
+
+
+def _is_scale(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e9
+
+
+def _strange_names(field: str, names: Any) -> str:
+    """What is wrong with a list of names, none of which may be a regular expression; empty where nothing is."""
+    if not isinstance(names, list) or not 1 <= len(names) <= MAX_TARGETS:
+        return f"{field} must be a list of 1 to {MAX_TARGETS:,} names, got {str(names)[:80]!r}"
+    strange = [name for name in names if not isinstance(name, str) or not _MODULE.fullmatch(name)]
+    return f"{field} holds {str(strange[0])[:80]!r}, which is no name" if strange else ""
+
+
+def _strange_pattern(field: str, values: Any) -> str:
+    if not isinstance(values, dict):
+        return f"{field} must hold a number by name, got {str(values)[:80]!r}"
+    fits = (lambda value: _is_rank(value, 1)) if field == "rank_pattern" else _is_scale
+    wrong = [name for name, value in values.items() if not fits(value)]
+    return f"{field} of {str(wrong[0])[:80]!r} is out of bounds" if wrong else _strange_names(field, list(values))
 
 
 def _refuse(where: Any, fault: str, names: Any) -> None:

@@ -1,7 +1,7 @@
 """Next places and future visits: a frame of visits in, a frame of probable next locations or of visits out (SAMoE).
 
-The city is encoded once for the weights as they are, see `EncodedCity`, and users are batched by length. The same object
-answers the evaluator (`probabilities(task)`), so figures and predictions come from one code path.
+The city is encoded once for the weights as they are, see `EncodedCity`, and users are batched by length. The same
+object answers the evaluator (`probabilities(task)`), so figures and predictions come from one code path.
 """
 
 from __future__ import annotations

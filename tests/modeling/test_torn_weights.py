@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import call
+from peft import IA3Config, LoraConfig, OFTConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 from samoe_town import CITY, make_visits
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, pipeline
@@ -180,10 +181,10 @@ SLOW = "((a|[a-z_.])+)+!$"  # would be tried for longer than anybody waits
 CONFIGURATIONS: dict[str, Any] = {
     "target_modules": [SLOW, [SLOW], [], 5, None, ["q_proj"] * 10_000, [5]],
     "exclude_modules": [SLOW],
-    "rank_pattern": [{SLOW: 4}],
-    "alpha_pattern": [{SLOW: 4}],
+    "rank_pattern": [{SLOW: 4}, {"q_proj": 10**9}, ["q_proj"]],
+    "alpha_pattern": [{SLOW: 4}, {"q_proj": "x"}],
     "layers_pattern": [SLOW],
-    "modules_to_save": [["model"]],
+    "modules_to_save": [SLOW, [SLOW]],
     "r": [10**9, 0, -4, "x", True, 1.5],
     "lora_alpha": [float("nan"), "x", 1e300],
     "lora_dropout": [5, -1, float("nan"), "x"],
@@ -198,10 +199,30 @@ def test_adapter_configurations_are_checked_before_anything_is_built(field: str,
     for number, value in enumerate(CONFIGURATIONS[field]):
         folder = configured(adapter / "adapter", tmp_path / str(number), **{field: value})
         for read in OF_ADAPTERS if number == 0 else [check_adapter]:
-            with pytest.raises(
-                ValueError, match=f"^{folder}/adapter_config.json is no LoRA adapter that can be loaded"
-            ):
+            with pytest.raises(ValueError, match=f"^{folder}/adapter_config.json is no adapter that can be loaded"):
                 read(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
+        OFTConfig(target_modules=["q_proj"], oft_block_size=4, task_type="CAUSAL_LM"),
+        LoraConfig(r=2, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 4}, task_type="CAUSAL_LM"),
+    ],
+    ids=["IA3", "OFT", "ranks by name"],
+)
+def test_other_adapters_of_peft_are_loaded(config: Any, adapter: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = get_peft_model(SamoeForNextLocation.from_pretrained(adapter / "base"), config).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape) * 0.1)
+    made.save_pretrained(tmp_path)
+    read = SamoeForNextLocation.from_pretrained(tmp_path)
+    for name, values in made.get_base_model().state_dict().items():
+        torch.testing.assert_close(read.state_dict()[name], values, msg=name)
 
 
 # Configurations

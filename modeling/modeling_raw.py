@@ -285,7 +285,7 @@ class RawModel(RawPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Put another first matrix in its place."""
-        self.point_embedding.up_proj = value
+        self.point_embedding.up_proj = value  # type: ignore[assignment]
 
     @either_cache_name
     @merge_with_config_defaults

@@ -374,7 +374,7 @@ class SamoeModel(SamoePreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Put another map of the POI features in its place."""
-        self.visit_features.poi = value
+        self.visit_features.poi = value  # type: ignore[assignment]
 
     @either_cache_name
     @merge_with_config_defaults

@@ -160,7 +160,7 @@ class GridCity:
         """
         if isinstance(data, Weeks):
             data = data.cells
-        if not isinstance(data, (np.ndarray, torch.Tensor, list, tuple)) or is_records(data):
+        if self._is_records(data):
             return self.weeks(data, **options).cells
         if options:
             raise DataError(f"unknown argument(s) {sorted(options)}: arrays of cells take no options of records.")
@@ -179,6 +179,11 @@ class GridCity:
                 f"{strange[:SHOWN].tolist()}); they belong to another grid."
             )
         return cells.astype(np.int32)
+
+    @staticmethod
+    def _is_records(data: Any) -> bool:
+        """Whether `weeks` reads it; weeks of cells are an array or nested lists."""
+        return not isinstance(data, (np.ndarray, torch.Tensor, list, tuple)) or is_records(data)
 
     # Weeks -> columns
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from .city import City
 from .city_files import CITY_FILE, TABLE_FILE, Contents, read_city_files, write_city_files
 from .errors import DataError
 from .whole_files import whole_folder
+
+MIN_USERS = 5  # who must share what a city's files count of people
 
 # What transformers' tokenizers understand and a city's tokenizer may be given.
 GENERAL_OPTIONS = ("padding_side", "truncation_side", "model_max_length", "name_or_path")
@@ -32,6 +35,7 @@ class CityTokenizer(PreTrainedTokenizer):
     kinds: Sequence[str] = ("city",)
     options: Sequence[str] = ()
     city: City
+    _min_users = MIN_USERS  # of what is written to files
 
     @property
     def name(self) -> str:
@@ -86,12 +90,32 @@ class CityTokenizer(PreTrainedTokenizer):
                 f"{cls.__name__} ({' '.join(str(error).split())})."
             ) from error
 
-    def _own_contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def contents(self, *, min_users: int | None = None) -> Contents:
+        """What the two files hold: the city, and what is the tokenizer's own. `min_users`: see `save_pretrained`."""
+        own = self._own_contents(self._min_users if min_users is None else min_users)
+        header, arrays = (a | b for a, b in zip(self.city.contents(), own))
+        return header, arrays
+
+    def _own_contents(self, min_users: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What the files hold beside the city."""
         return {}, {}
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> tuple[str, ...]:
-        """As transformers', but all files or none."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *args: Any, min_users: int | None = None, **kwargs: Any
+    ) -> tuple[str, ...]:
+        """As transformers', but all files or none.
+
+        Args:
+            min_users: 5 by default. Homes, pairs of home and work and classes of M-STAR's conditions that fewer users
+                share are not written. Other cities hold no such counts; their places are all written.
+
+        Raises:
+            ValueError: nothing is left of the conditions.
+        """
+        if min_users is not None:
+            saved = copy.copy(self)
+            saved._min_users = min_users
+            return saved.save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("push_to_hub"):  # it looks at the folder itself
             return super().save_pretrained(save_directory, *args, **kwargs)
         with whole_folder(os.fspath(save_directory)) as scratch:
@@ -103,7 +127,7 @@ class CityTokenizer(PreTrainedTokenizer):
             os.path.join(save_directory, f"{filename_prefix}-{name}" if filename_prefix else name)
             for name in self.vocab_files_names.values()
         )
-        header, arrays = (a | b for a, b in zip(self.city.contents(), self._own_contents()))
+        header, arrays = self.contents()
         write_city_files(*paths, kind=self.kinds[0], header=header, arrays=arrays)
         return paths
 

@@ -7,14 +7,15 @@ the attribute says how somebody moves and not where. An unknown hour has a symbo
 against any known hour and keeps the hours after it in their place. rapidfuzz reads such a week as text, one character
 per hour.
 
-A drawn home and work are not those of one user. Homes come from the distribution of their own group (work at home or
-not), works from a table that backs off from the home cell to ever coarser cells around it and to the whole city.
-Everything is estimated on the weeks that are given, which should be training weeks only.
+Homes are drawn from the distribution of their own group (work at home or not), works from a table that backs off from
+the home cell to ever coarser cells around it and to the whole city. Everything is estimated on the weeks that are
+given, which should be training weeks only. Nearly every drawn pair of home and work is one of the table, and so of
+training users. The tables in memory hold all pairs, also those of one user; files hold what several share.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,23 +23,30 @@ import torch
 
 from .city_mstar import GridCity, whole
 from .errors import SHOWN, DataError, renamed_argument, renamed_method
-from .weeks import blocks, first_hour_of_cell, home_and_work
+from .weeks import Weeks, blocks, first_hour_of_cell, home_and_work
 
 METHODS = ("none", "medoids", "distinct_cells")
 MAX_CLASSES = 16  # tried when the number of classes is to be chosen
 MAX_ATTRIBUTES = 10_000
 MAX_WEEKS = 2**40  # that a table counts
+TABLES = ("home_counts", "pairs", "attribute_counts")
+PEOPLE = ("home_users", "pair_users", "attribute_users")
 
 
 @dataclass(frozen=True)
 class ConditionTables:
-    """Counts of weeks from which conditions are drawn.
+    """Counts of weeks from which conditions are drawn, and of the people behind each count.
 
     same_share: share of weeks whose work is the home.
     home_counts: (2, C) int64 weeks by home cell; row 0 = work elsewhere, row 1 = at home.
     pairs: (P, 3) int32: home, work (another cell), weeks.
+    pair_levels: (P,) int64, which column of the cell map the home is a cell of. By default the last: the home is a
+        finest cell. A coarser home is written as the first finest cell in it; -1 = anywhere in the city.
     attribute_counts: (2, K) int64 weeks by class, rows as above.
     smoothing: weeks that each coarser estimate of the work is worth.
+    home_users, pair_users, attribute_users: (2, C), (P,), (2, K) int64 people behind these weeks. None where nobody
+        knows whose the weeks are; each then counts as another person's.
+    pair_members: (M, 2) int64, row of `pairs` and person; in memory only, after a fit.
     """
 
     same_share: float
@@ -46,6 +54,11 @@ class ConditionTables:
     pairs: np.ndarray
     attribute_counts: np.ndarray
     smoothing: float
+    home_users: np.ndarray | None = None
+    pair_users: np.ndarray | None = None
+    attribute_users: np.ndarray | None = None
+    pair_levels: np.ndarray | None = None
+    pair_members: np.ndarray | None = None
 
     @classmethod
     def fit(
@@ -56,54 +69,152 @@ class ConditionTables:
         *,
         num_cells: int,
         num_attributes: int,
+        users: Any = None,
         smoothing: float = 5.0,
-        min_count: int = 1,
     ) -> ConditionTables:
-        """Count weeks.
+        """Count weeks and people.
 
         Args:
             home_ids, work_ids, attribute_ids: (N,), without unknowns.
+            users: (N,) whose each week is; by default each is another person's.
             smoothing: see the class; 0 = the raw table, which gives back pairs of real people only.
-            min_count: homes (per group) and pairs of fewer weeks are not stored; such works are left to the
-                coarser estimate. Raise it where the tables are to be published.
 
         Raises:
-            ValueError: no weeks, a negative smoothing, or nothing left after `min_count`.
+            ValueError: no weeks, users of another number, or a negative smoothing.
         """
         if len(home_ids) == 0:
             raise ValueError("conditions cannot be fitted on no weeks.")
-        if smoothing < 0 or min_count < 1:
-            raise ValueError(f"smoothing must be >= 0 and min_count >= 1, got {smoothing} and {min_count}.")
+        if smoothing < 0:
+            raise ValueError(f"smoothing must be >= 0, got {smoothing}.")
+        if users is not None and len(users) != len(home_ids):
+            raise ValueError(f"users names {len(users)} people for {len(home_ids)} weeks; give one for each week.")
+        person = None if users is None else np.unique(np.asarray(users), return_inverse=True)[1].reshape(-1)
         same = (home_ids == work_ids).astype(np.int64)
-        home_counts = np.bincount(same * num_cells + home_ids, minlength=2 * num_cells).reshape(2, num_cells)
-        home_counts[home_counts < min_count] = 0
-        codes, weeks = np.unique((home_ids * num_cells + work_ids)[same == 0], return_counts=True)
-        codes, weeks = codes[weeks >= min_count], weeks[weeks >= min_count]
-        lost = [
-            name for row, name in ((0, "elsewhere"), (1, "at home")) if (same == row).any() > home_counts[row].any()
-        ]
-        if lost or (len(codes) == 0 and (same == 0).any()):
-            raise ValueError(
-                f"min_count={min_count} leaves no home or no pair of places of {len(home_ids)} weeks; lower it."
-            )
-        attribute_counts = np.bincount(same * num_attributes + attribute_ids, minlength=2 * num_attributes)
-        return cls(
+        away = same == 0
+        homes, home_users = _counted(same * num_cells + home_ids, person, 2 * num_cells)
+        kinds, attribute_users = _counted(same * num_attributes + attribute_ids, person, 2 * num_attributes)
+        codes, pair = np.unique((home_ids * num_cells + work_ids)[away], return_inverse=True)
+        weeks, pair_users = _counted(pair.reshape(-1), None if person is None else person[away], len(codes))
+        each = np.arange(len(home_ids)) if person is None else person
+        tables = cls(
             same_share=float(same.mean()),
-            home_counts=home_counts.astype(np.int64),
+            home_counts=homes.reshape(2, num_cells),
             pairs=np.stack([codes // num_cells, codes % num_cells, weeks], axis=1).astype(np.int32).reshape(-1, 3),
-            attribute_counts=attribute_counts.reshape(2, num_attributes).astype(np.int64),
+            attribute_counts=kinds.reshape(2, num_attributes),
             smoothing=float(smoothing),
+            pair_members=np.unique(np.stack([pair.reshape(-1), each[away]], axis=1), axis=0),
         )
+        if home_users is not None and attribute_users is not None:
+            by_group = home_users.reshape(2, num_cells), attribute_users.reshape(2, num_attributes)
+            tables = replace(tables, home_users=by_group[0], pair_users=pair_users, attribute_users=by_group[1])
+        return tables
+
+    @property
+    def knows_people(self) -> bool:
+        """Whether the people behind the weeks were counted."""
+        return self.pair_users is not None
+
+    def people(self) -> dict[str, np.ndarray]:
+        """Behind each count of `home_counts`, `pairs` and `attribute_counts`; weeks, where nobody knows whose."""
+        weeks = self.home_counts, self.pairs[:, 2], self.attribute_counts
+        users = self.home_users, self.pair_users, self.attribute_users
+        return dict(zip(TABLES, (known if counted is None else counted for known, counted in zip(weeks, users))))
+
+    def shared_by(self, min_users: int, cell_map: np.ndarray) -> ConditionTables:
+        """The tables without homes (per group), pairs and classes that fewer than `min_users` people have.
+
+        The weeks of such pairs are counted together where their homes lie in one coarser cell, or in the city, and
+        enough people have that work. Each week is in one count only, so that no difference of two tells of fewer
+        people. Tables of files know their people no more, only how many: there such pairs are left to the coarser
+        estimates. Homes of a group without any are drawn from those of the other group. Where a group has neither
+        homes nor classes left, `same_share` leaves it out too.
+
+        Args:
+            cell_map: (C, R) coarse to fine.
+
+        Raises:
+            ValueError: nothing is left to draw from, or `min_users` below 1.
+        """
+        if not isinstance(min_users, (int, np.integer)) or min_users < 1:
+            raise ValueError(f"min_users must be a whole number from 1 on, got {min_users}.")
+        people = self.people()
+        homes = np.where(people["home_counts"] >= min_users, self.home_counts, 0)
+        classes = np.where(people["attribute_counts"] >= min_users, self.attribute_counts, 0)
+        tables = self._with_shared_pairs(min_users, cell_map)
+        if not homes.any() or (len(self.pairs) and not len(tables.pairs)):
+            most = {name: int(counts.max(initial=0)) for name, counts in people.items()}
+            behind = "people" if self.knows_people else "weeks (nobody knows of how many people)"
+            raise ValueError(
+                f"min_users={min_users} leaves no home or no pair of home and work to draw from: at most "
+                f"{most['home_counts']} {behind} share a home and {most['pairs']} a pair. Take more people, larger "
+                "cells, or a lower min_users; 1 lists everybody, which is for simulated people only."
+            )
+        listed = homes.any(axis=1) | classes.any(axis=1)
+        return replace(
+            tables,
+            same_share=self.same_share if listed.all() else float(listed[1]),
+            home_counts=homes,
+            attribute_counts=classes,
+            home_users=None if self.home_users is None else np.where(homes > 0, self.home_users, 0),
+            attribute_users=None if self.attribute_users is None else np.where(classes > 0, self.attribute_users, 0),
+        )
+
+    def _with_shared_pairs(self, min_users: int, cell_map: np.ndarray) -> ConditionTables:
+        """With the pairs that enough people have, from homes in finest cells to homes anywhere in the city."""
+        levels = self._levels(cell_map)
+        if self.pair_members is None:
+            kept = self.people()["pairs"] >= min_users
+            users = None if self.pair_users is None else self.pair_users[kept]
+            return replace(self, pairs=self.pairs[kept], pair_users=users, pair_levels=levels[kept])
+        (row, person), left = self.pair_members.T, np.ones(len(self.pairs), bool)
+        pairs, users, pair_levels, members, total = [], [], [], [], 0
+        for level in range(cell_map.shape[1] - 1, -2, -1):
+            rows = np.flatnonzero(left & (levels >= level))
+            home = _first_cells(cell_map, level)[self.pairs[rows, 0]]
+            codes, pool = np.unique(home * len(cell_map) + self.pairs[rows, 1], return_inverse=True)
+            pool_of = np.full(len(self.pairs), -1)
+            pool_of[rows] = pool.reshape(-1)
+            each = np.unique(np.stack([pool_of[row], person], axis=1)[pool_of[row] >= 0], axis=0)
+            count = np.bincount(each[:, 0], minlength=len(codes))
+            kept = count >= min_users
+            weeks = np.bincount(pool.reshape(-1), self.pairs[rows, 2], len(codes)).astype(np.int64)
+            pairs.append(np.stack([codes // len(cell_map), codes % len(cell_map), weeks], axis=1)[kept])
+            users.append(count[kept])
+            pair_levels.append(np.full(kept.sum(), level))
+            number = total + np.cumsum(kept) - 1
+            members.append(np.stack([number[each[:, 0]], each[:, 1]], axis=1)[kept[each[:, 0]]])
+            left[rows[kept[pool.reshape(-1)]]] = False
+            total += kept.sum()
+        return replace(
+            self,
+            pairs=np.concatenate(pairs).astype(np.int32),
+            pair_users=np.concatenate(users) if self.knows_people else None,
+            pair_levels=np.concatenate(pair_levels),
+            pair_members=np.concatenate(members),
+        )
+
+    def _levels(self, cell_map: np.ndarray) -> np.ndarray:
+        finest = np.full(len(self.pairs), cell_map.shape[1] - 1)
+        return finest if self.pair_levels is None else self.pair_levels
 
     def check(self, *, num_cells: int, num_attributes: int) -> None:
         """Raises a `DataError` for tables of another city, or counts that no weeks give."""
-        shapes = {"home_counts": (2, num_cells), "pairs": (len(self.pairs), 3), "attribute_counts": (2, num_attributes)}
+        by_home, by_class, pairs = (2, num_cells), (2, num_attributes), len(self.pairs)
+        shapes: dict[str, tuple[int, ...]] = dict(zip(TABLES, (by_home, (pairs, 3), by_class)))
+        shapes |= dict(zip(PEOPLE, (by_home, (pairs,), by_class))) | {"pair_levels": (pairs,)}
         for name, shape in shapes.items():
             table = getattr(self, name)
+            if table is None:
+                continue
             if table.shape != shape or table.dtype.kind not in "iu":
                 raise DataError(f"{name} is {table.dtype} of shape {table.shape}, not integers of shape {shape}.")
-            if table.size and (table.min() < 0 or table.max() > MAX_WEEKS):
+            least = -1 if name == "pair_levels" else 0
+            if table.size and (table.min() < least or table.max() > MAX_WEEKS):
                 raise DataError(f"{name} holds {table.min()}..{table.max()}, which are no numbers of weeks or cells.")
+        weeks = self.home_counts, self.pairs[:, 2], self.attribute_counts
+        for name, counted, known in zip(PEOPLE, weeks, self.people().values()):
+            if ((known > counted) | ((known > 0) != (counted > 0))).any():
+                raise DataError(f"{name} counts more people than weeks, or people without weeks.")
         if len(self.pairs) and self.pairs[:, :2].max() >= num_cells:
             raise DataError(f"pairs names cell {self.pairs[:, :2].max()}, the city has {num_cells} cells.")
         shares = {"same_share": 1.0, "smoothing": float(MAX_WEEKS)}
@@ -121,8 +232,8 @@ class ConditionTables:
         homes, places, weeks = self.pairs.T
         num_cells = len(cell_map)
         city = p = np.bincount(places, weeks, num_cells) / max(weeks.sum(), 1)
-        for level in cell_map.T:
-            near = level[homes] == level[home]
+        for number, level in enumerate(cell_map.T):
+            near = (level[homes] == level[home]) & (self._levels(cell_map) >= number)
             counts = np.bincount(places[near], weeks[near], num_cells)
             total = counts.sum() + self.smoothing
             p = (counts + self.smoothing * p) / total if total > 0 else p
@@ -138,7 +249,9 @@ class ConditionTables:
         home_ids = np.zeros(n, np.int64)
         for group in (0, 1):
             rows = np.flatnonzero(same == group)
-            home_ids[rows] = _draw(self.home_counts[group], rng.random(len(rows)))
+            homes = self.home_counts[group]
+            homes = homes if homes.any() else self.home_counts.sum(axis=0)
+            home_ids[rows] = _draw(homes, rng.random(len(rows)))
         work_ids = home_ids.copy()
         away = np.flatnonzero(same == 0)
         uniform = rng.random(len(away))
@@ -157,21 +270,29 @@ class ConditionTables:
         for group in (0, 1):
             counts = self.attribute_counts[group]
             rows = same == group
-            # A group that training never saw has the classes of everybody.
-            attribute_ids[rows] = _draw(counts if counts.any() else self.attribute_counts.sum(axis=0), uniform[rows])
+            # A group of which no class is known has those of everybody, where none at all is known each alike.
+            everybody = self.attribute_counts.sum(axis=0)
+            known = next(weights for weights in (counts, everybody, np.ones_like(counts)) if weights.any())
+            attribute_ids[rows] = _draw(known, uniform[rows])
         return attribute_ids
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """For the tokenizer's safetensors file; `same_share` and `smoothing` go to its JSON file."""
-        return {"home_counts": self.home_counts, "pairs": self.pairs, "attribute_counts": self.attribute_counts}
+        arrays = {name: getattr(self, name) for name in (*TABLES, *PEOPLE, "pair_levels")}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @classmethod
-    def from_arrays(cls, arrays: Any, *, same_share: float, smoothing: float) -> ConditionTables:
-        names = ("home_counts", "pairs", "attribute_counts")
-        missing = [name for name in names if name not in arrays]
+    def from_contents(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ConditionTables | None:
+        """Of a city's files; None where they hold no conditions. Files of earlier releases know no people."""
+        if "same_share" not in header:
+            return None
+        missing = [name for name in TABLES if name not in arrays]
+        missing += [name for name in PEOPLE if name not in arrays and not set(arrays).isdisjoint(PEOPLE)]
         if missing:
             raise DataError(f"the tables lack {', '.join(missing)}, which same_share announces.")
-        return cls(same_share=same_share, smoothing=smoothing, **{name: arrays[name] for name in names})
+        found = {name: arrays[name] for name in (*TABLES, *PEOPLE, "pair_levels") if name in arrays}
+        shares: dict[str, Any] = {name: header.get(name) for name in ("same_share", "smoothing")}
+        return cls(**shares, **found)
 
 
 # Movement attributes
@@ -365,36 +486,44 @@ class ConditionedCity(GridCity):
             checked[name] = values.astype(np.int64)
         return checked
 
+    @renamed_argument("min_count", "min_users")
     def fit_conditions(
         self,
         data: Any,
         *,
+        users: Any = None,
         num_attributes: int | None = 8,
         method: str = "medoids",
         sample: int = 5_000,
         seed: int = 0,
         smoothing: float = 5.0,
-        min_count: int = 1,
+        min_users: int = 1,
         workers: int = 1,
     ) -> dict[str, Any]:
         """Learn movement classes and the distributions of conditions from training weeks, and keep them.
 
         Args:
             data: weeks as `__call__` takes them. Training weeks only: test weeks would leak (spec 6.3.20).
+            users: (N,) whose each week is. Records and what `weeks` returned say it themselves. For arrays without
+                `users`, each week counts as another person's.
             num_attributes: classes K; `None` chooses 2 to 16 by the medoid silhouette.
             method: `medoids`, or `distinct_cells` = number of different cells of the week, at most K (cheap, needs no
                 further package).
             sample: weeks that the medoids are fitted on; cost grows with its square.
-            smoothing, min_count: of the tables, see `ConditionTables`; raise `min_count` before publishing the city. It
-                counts weeks, not users: several weeks of one user pass it.
+            smoothing: of the tables, see `ConditionTables`.
+            min_users: homes, pairs and classes that fewer people have are left out of memory, too. Files leave out
+                those of fewer than 5 in any case, see `save_pretrained`.
             workers: processor cores for distances, -1 = all.
 
         Returns:
-            `weeks`, `num_attributes`, `silhouette` (None without medoids), `same_share`, `weeks_per_attribute`.
+            `weeks`, `users` (None where nobody knows), `num_attributes`, `silhouette` (None without medoids),
+            `same_share`, `weeks_per_attribute`.
 
         Raises:
             ValueError: too few weeks or patterns; options that contradict.
         """
+        data = self.weeks(data) if self._is_records(data) else data
+        users = data.user_id if users is None and isinstance(data, Weeks) else users
         cells = self.as_cells(data)
         if method not in METHODS[1:] or (num_attributes is not None and num_attributes < 1):
             raise ValueError(f"method must be one of {METHODS[1:]} and num_attributes positive, got {method!r}.")
@@ -414,13 +543,14 @@ class ConditionedCity(GridCity):
             attribute_ids,
             num_cells=self.num_cells,
             num_attributes=num_attributes,
+            users=users,
             smoothing=smoothing,
-            min_count=min_count,
-        )
+        ).shared_by(min_users, self.cell_map)
         self.medoids, self.attribute_method, self.num_attributes = medoids, method, num_attributes
         self.conditions = conditions  # only now, as a fit that fails changes nothing
         return {
             "weeks": len(cells),
+            "users": None if users is None else len(np.unique(np.asarray(users))),
             "num_attributes": num_attributes,
             "silhouette": silhouette,
             "same_share": conditions.same_share,
@@ -460,6 +590,23 @@ def _classes(cells: np.ndarray, method: str, medoids: np.ndarray, num_attributes
     if method == "distinct_cells":
         return np.clip(distinct_cells(cells), 1, num_attributes) - 1
     return np.zeros(len(cells), np.int64)
+
+
+def _first_cells(cell_map: np.ndarray, level: int) -> np.ndarray:
+    """(C,) the first finest cell of the coarser cell around each one; level -1 is the whole city."""
+    if level < 0:
+        return np.zeros(len(cell_map), np.int64)
+    first, back = np.unique(cell_map[:, level], return_index=True, return_inverse=True)[1:]
+    return first[back.reshape(-1)]
+
+
+def _counted(codes: np.ndarray, person: np.ndarray | None, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """(size,) int64 weeks of each code, and the people whose they are."""
+    weeks = np.bincount(codes, minlength=size).astype(np.int64)
+    if person is None:
+        return weeks, None
+    each = np.unique(np.stack([codes, person]), axis=1)[0]
+    return weeks, np.bincount(each, minlength=size).astype(np.int64)
 
 
 def _draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:

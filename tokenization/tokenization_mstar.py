@@ -272,7 +272,7 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
 
     # Files
 
-    def _own_contents(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _own_contents(self, min_users: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         header: dict[str, Any] = {
             "num_hours": self.num_hours,
             "interval_minutes": self.interval_minutes,
@@ -281,8 +281,9 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
         }
         arrays: dict[str, np.ndarray] = {"cell_map": self.cell_map, "medoids": self.medoids}
         if self.conditions is not None:
-            header |= {"same_share": self.conditions.same_share, "smoothing": self.conditions.smoothing}
-            arrays |= self.conditions.to_arrays()
+            shared = self.conditions.shared_by(min_users, self.cell_map)
+            header |= {"same_share": shared.same_share, "smoothing": shared.smoothing}
+            arrays |= shared.to_arrays()
         return header, arrays
 
 
@@ -291,10 +292,7 @@ def _fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[st
     fields = {**header, **arrays, "city": City.from_contents(header, arrays)}
     if "cell_map" not in arrays:
         raise DataError("there is no cell_map.")
-    if "same_share" in header:
-        shares = {name: header.get(name) for name in ("same_share", "smoothing")}
-        fields["conditions"] = ConditionTables.from_arrays(arrays, **shares)
-    return fields
+    return fields | {"conditions": ConditionTables.from_contents(header, arrays)}
 
 
 def _span(name: str, span: Sequence[int]) -> tuple[int, int]:

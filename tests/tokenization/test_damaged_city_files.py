@@ -87,6 +87,15 @@ OF_MSTAR: dict[str, tuple[Change, str]] = {
         lambda h, a: a.update(attribute_counts=first(a["attribute_counts"], -1)),
         "attribute_counts holds -1",
     ),
+    "people gone": (lambda h, a: a.pop("pair_users"), "the tables lack pair_users"),
+    "more people than weeks": (
+        lambda h, a: a.update(home_users=first(a["home_users"], 99)),
+        "home_users counts more people than weeks",
+    ),
+    "homes of an unknown size": (
+        lambda h, a: a.update(pair_levels=a["pair_levels"] - 9),
+        "pair_levels holds",
+    ),
     "a share of 2": (lambda h, a: h.update(same_share=2.0), "same_share must lie in 0..1, got 2.0"),
     "a share NaN": (lambda h, a: h.update(same_share=float("nan")), "same_share must lie in 0..1, got nan"),
     "smoothing below 0": (lambda h, a: h.update(smoothing=-1), "smoothing must lie in 0.."),
@@ -100,7 +109,7 @@ def save(folder: Path, system: str) -> None:
     tokenizer = TOKENIZERS[system].from_city(city)
     if isinstance(tokenizer, MstarTokenizer):
         tokenizer.fit_conditions(tokenizer.weeks(make_records(), min_known=0.01), num_attributes=2)
-    tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder, min_users=1)
 
 
 @pytest.fixture(scope="module")

@@ -151,8 +151,9 @@ def draw_weeks(n: int = 4000) -> tuple[MstarTokenizer, np.ndarray, np.ndarray, n
 
 
 def fit(tokenizer: MstarTokenizer, home: Any, work: Any, kind: Any, **options: Any) -> ConditionTables:
+    min_users = options.pop("min_users", 1)
     counts = {"num_cells": tokenizer.num_cells, "num_attributes": 4, **options}
-    tokenizer.conditions = ConditionTables.fit(home, work, kind, **counts)
+    tokenizer.conditions = ConditionTables.fit(home, work, kind, **counts).shared_by(min_users, tokenizer.cell_map)
     tokenizer.num_attributes = 4
     return tokenizer.conditions
 
@@ -225,12 +226,12 @@ def test_second_places_back_off_from_home_to_city(home: int, smoothing: float, s
 def test_rare_homes_and_pairs_are_not_stored_and_never_drawn() -> None:
     tokenizer, home, work, kind = draw_weeks(400)
     home, work, kind = np.append(home, [20, 20]), np.append(work, [20, 21]), np.append(kind, [0, 0])
-    tables = fit(tokenizer, home, work, kind, min_count=5, smoothing=50.0)
+    tables = fit(tokenizer, home, work, kind, min_users=5, smoothing=50.0)
     assert tables.pairs[:, 2].min() >= 5 and tables.home_counts[tables.home_counts > 0].min() >= 5
     drawn = tokenizer.sample_conditions(20_000, seed=0)
     assert 20 not in drawn["home_ids"] and 21 not in drawn["work_ids"]
-    with pytest.raises(ValueError, match="min_count=1000 leaves no home"):
-        fit(tokenizer, home, work, kind, min_count=1000)
+    with pytest.raises(ValueError, match="min_users=1000 leaves no home"):
+        fit(tokenizer, home, work, kind, min_users=1000)
 
 
 def test_draws_follow_from_the_seed() -> None:
@@ -273,8 +274,8 @@ def test_conditions_that_cannot_be_fitted_or_drawn_are_refused() -> None:
         tokenizer.fit_conditions(cells, num_attributes=2, smoothing=-1)
     tokenizer.fit_conditions(cells, num_attributes=2)
     before = tokenizer.sample_conditions(20, seed=0)["attribute_ids"]
-    with pytest.raises(ValueError, match="min_count=50 leaves no home"):
-        tokenizer.fit_conditions(cells, num_attributes=1, min_count=50)
+    with pytest.raises(ValueError, match="min_users=50 leaves no home"):
+        tokenizer.fit_conditions(cells, num_attributes=1, min_users=50)
     assert tokenizer.num_attributes == 2  # nothing has changed
     assert np.array_equal(tokenizer.sample_conditions(20, seed=0)["attribute_ids"], before)
     with pytest.raises(ValueError, match="n must be at least 1"):
@@ -295,6 +296,8 @@ def test_the_old_names_of_work_are_understood_with_a_warning() -> None:
     with pytest.warns(FutureWarning, match="commute_ids is now work_ids"):
         drawn = tokenizer.sample_conditions(len(home), seed=0, home_ids=home, commute_ids=work)
     assert drawn["work_ids"].tolist() == work.tolist()
+    with pytest.warns(FutureWarning, match="min_count is now min_users"):
+        tokenizer.fit_conditions(cells, method="distinct_cells", num_attributes=3, min_count=1)
     with pytest.raises(ValueError, match="two names of one argument"):
         tokenizer(cells, home_ids=home, work_ids=work, commute_ids=work)
 

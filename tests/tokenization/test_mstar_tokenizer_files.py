@@ -76,7 +76,7 @@ def test_a_saved_tokenizer_is_the_same(tmp_path: Path, method: str) -> None:
     tokenizer = make_tokenizer(num_hours=168, home_hours=(0, 6))
     if method != "none":
         tokenizer.fit_conditions(make_cells(), method=method, num_attributes=3, smoothing=2.5)
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path, min_users=1)
     loaded = MstarTokenizer.from_pretrained(tmp_path)
     for name in FIELDS:
         first, second = getattr(tokenizer, name), getattr(loaded, name)
@@ -108,7 +108,7 @@ def test_what_the_files_hold_cannot_be_changed_by_loading(tmp_path: Path, option
 def test_a_tokenizer_is_small_and_holds_no_pickle(tmp_path: Path) -> None:
     tokenizer = MstarTokenizer.from_grid(BOX, timezone="Asia/Shanghai")
     tokenizer.fit_conditions(make_cells(), num_attributes=8)
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path, min_users=1)
     files = [path for path in tmp_path.iterdir() if path.suffix != ".py"]
     assert {path.name for path in files} == {"city.json", "city.safetensors", "tokenizer_config.json"}
     assert sum(path.stat().st_size for path in files) < 80_000

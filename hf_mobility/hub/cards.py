@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
+from ..evaluation.listed import ListedCity
 from ..evaluation.report import to_markdown
 from ..tokenization.whole_files import whole_file
 from ..version import __version__
@@ -113,6 +114,13 @@ def model_card(
     Raises:
         ValueError: another kind of model, or results in which no row begins with `ours` or no known metric stands.
     """
+    city = None if tokenizer is None else ListedCity.of_contents(tokenizer.contents(min_users=1))
+    return _card(model_or_config, tokenizer=tokenizer, name=name, facts=facts, city=city)
+
+
+def _card(
+    model_or_config: Any, *, tokenizer: Any, name: str, facts: CardFacts | None, city: ListedCity | None
+) -> ModelCard:
     adapter = bool(getattr(model_or_config, "peft_config", None))
     model = model_or_config.get_base_model() if hasattr(model_or_config, "get_base_model") else model_or_config
     config = getattr(model, "config", model)
@@ -146,7 +154,7 @@ def model_card(
         bias=facts.bias,
         figures=_figures(facts),
         privacy=_privacy(facts.privacy),
-        places=len(getattr(tokenizer, "location_ids", ())),
+        listed=[] if city is None else city.sentences(),
         command=f"`{_command(facts.command)}`" if facts.command else "not recorded",
         seed="not recorded" if facts.seed is None else facts.seed,
         versions=facts.versions or _versions(),
@@ -180,7 +188,8 @@ def write_card(
             stacklevel=3,
         )
         return False
-    card = model_card(model_or_config, tokenizer=tokenizer, name=name or Path(folder).resolve().name, facts=facts)
+    name, city = name or Path(folder).resolve().name, ListedCity.of_folder(folder)
+    card = _card(model_or_config, tokenizer=tokenizer, name=name, facts=facts, city=city)
     text = str(card).rstrip("\n")
     with whole_file(path) as file:
         file.write_text(f"{text}\n\n{_mark(text)}\n", encoding="utf-8")

@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..tokenization.city_files import CITY_FILE, TABLE_FILE, read_city_files, write_city_files
+from ..tokenization.conditions_mstar import TABLES, ConditionTables
 from .known_files import known_files
 from .push import PushToHub
 
@@ -32,16 +36,22 @@ class SavedFolder(PushToHub):
         self.folder = folder
 
     def save_pretrained(
-        self, folder: str | Path, *, base_model: str | None = None, base_revision: str | None = None
+        self,
+        folder: str | Path,
+        *,
+        base_model: str | None = None,
+        base_revision: str | None = None,
+        min_users: int = 5,
     ) -> None:
         """Copy the folder's known files, and say on stderr which others are left out.
 
         Args:
+            min_users: homes, pairs of home and work and classes of M-STAR that fewer users share are left out.
             base_model: Hub id of an adapter's base.
             base_revision: of that base (branch, tag or commit), to which the adapter is pinned.
 
         Raises:
-            ValueError: as `known_files`, or for a base where there is no adapter.
+            ValueError: as `known_files`; for a base where there is no adapter; `min_users` leaves nothing.
         """
         target = Path(folder)
         files, others = known_files(self.folder)
@@ -51,6 +61,7 @@ class SavedFolder(PushToHub):
             names = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
             sys.stderr.write(f"Not sent from {self.folder}: {names}.\n")
         _add_code(target)
+        _keep_shared(target, min_users)
         _drop_paths(target)
         base = {"base_model_name_or_path": base_model, "revision": base_revision}
         changes = {name: value for name, value in base.items() if value is not None}
@@ -108,7 +119,26 @@ def _add_code(folder: Path) -> None:
     config = folder / "tokenizer_config.json"
     tokenizer_class = _class_without_code(config, tokenization, lambda saved: saved.get("tokenizer_class"))
     if tokenizer_class is not None:
-        tokenizer_class.from_pretrained(folder).save_pretrained(folder)
+        tokenizer_class.from_pretrained(folder).save_pretrained(folder, min_users=1)
+
+
+def _keep_shared(folder: Path, min_users: int) -> None:
+    """Out of the city's files, what fewer than `min_users` people share. Files that have nothing of it stay."""
+    files = folder / CITY_FILE, folder / TABLE_FILE
+    if not all(path.is_file() for path in files):
+        return
+    header, arrays = read_city_files(*files)
+    conditions = ConditionTables.from_contents(header, arrays)
+    if conditions is None:
+        return
+    shared = conditions.shared_by(min_users, arrays["cell_map"])
+    kept = shared.to_arrays()
+    if any(not np.array_equal(kept[name], arrays[name]) for name in TABLES):
+        fields = {
+            name: value for name, value in header.items() if name not in ("format_version", "kind", "content_hash")
+        }
+        fields["same_share"] = shared.same_share
+        write_city_files(*files, kind=header["kind"], header=fields, arrays=arrays | kept)
 
 
 def _class_without_code(config: Path, package: Any, name_of: Callable[[dict[str, Any]], str | None]) -> Any:

@@ -2,9 +2,9 @@
 tokenizers have `push_to_hub` from transformers.
 
 Everything is saved into a temporary folder first, so that what cannot be saved makes no repository. Only known files
-are sent; before that, stderr says which, how large, and who will see them. A README.md that `save_pretrained` writes
-goes along as the model card. huggingface_hub does not send large files again that arrived before an interrupted push is
-repeated.
+are sent; before that, stderr says which, how large, what the city lists, and who will see them. A README.md that
+`save_pretrained` writes goes along as the model card. huggingface_hub does not send large files again that arrived
+before an interrupted push is repeated.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 
+from ..evaluation.listed import ListedCity
 from ..tokenization.whole_files import OF_THE_WEIGHTS, whole_folder
 from .known_files import known_files
 from .requests import HUB_ID, pushing
@@ -73,7 +74,7 @@ class PushToHub:
             api = HfApi(token=token)
             with pushing(repo_id):
                 repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-                _announce(files, api.repo_info(repo_id), private=private)
+                _announce(files, ListedCity.of_folder(scratch), api.repo_info(repo_id), private=private)
                 if revision is not None and not revision.startswith("refs/pr"):
                     api.create_branch(repo_id, branch=revision, exist_ok=True)
                 return api.upload_folder(
@@ -95,13 +96,17 @@ class SavedWithCard(PushToHub):
     tokenizer: Any
     facts: CardFacts | None = None
 
-    def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None, min_users: int = 5) -> None:
         """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load: all of
         them or, where saving fails, none. A card that somebody wrote there stays, and so does all that lies beside
         weights that were loaded from there.
 
         Args:
             facts: for the card, what cannot be read from the weights.
+            min_users: homes, pairs of home and work and classes of M-STAR that fewer users share are not written.
+
+        Raises:
+            ValueError: `min_users` leaves nothing of the conditions.
         """
         from .cards import write_card
 
@@ -114,7 +119,7 @@ class SavedWithCard(PushToHub):
                     shutil.copyfile(target / name, scratch / name)
             self.model.save_pretrained(str(scratch))
             _sort_targets(scratch)
-            self.tokenizer.save_pretrained(str(scratch))
+            self.tokenizer.save_pretrained(str(scratch), min_users=min_users)
             self._save_extras(scratch)
             if not (stays and (scratch / "README.md").is_file()):
                 write_card(scratch, self.model, tokenizer=self.tokenizer, name=target.name, facts=facts)
@@ -139,8 +144,8 @@ def _sort_targets(folder: Path) -> None:
             path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def _announce(files: list[Path], repository: Any, *, private: bool | None) -> None:
-    """Say what will be sent and who will see it."""
+def _announce(files: list[Path], city: ListedCity | None, repository: Any, *, private: bool | None) -> None:
+    """Say what will be sent, what its city lists and who will see it."""
     if private and not repository.private:
         raise ValueError(
             f"{repository.id} exists and is public: make it private in its settings, choose another name, or leave "
@@ -148,6 +153,7 @@ def _announce(files: list[Path], repository: Any, *, private: bool | None) -> No
         )
     seen = "private: only people with access see it" if repository.private else "public: everybody sees it"
     lines = [f"  {path.name}  {path.stat().st_size:,} bytes" for path in files]
+    lines += [] if city is None else city.sentences()
     sys.stderr.write("\n".join([f"Sending {len(files)} files to {repository.id}, which is {seen}:", *lines, ""]))
 
 

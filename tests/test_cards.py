@@ -100,7 +100,7 @@ def test_the_snippet_of_every_kind_of_model_runs_where_it_was_saved(
 ) -> None:
     model, tokenizer = MAKERS[kind](toy)
     model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path, min_users=1)
     assert write_card(tmp_path, model, tokenizer=tokenizer, name=str(tmp_path))
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.library_name == "hf_mobility"

@@ -257,7 +257,7 @@ def main() -> None:
     if not PartialState().is_main_process:
         return
     print(f"{model.num_parameters(only_trainable=True):,} parameters, {time.perf_counter() - start:.0f} s")
-    weeks.tokenizer.save_pretrained(options.output)
+    weeks.tokenizer.save_pretrained(options.output, min_users=1)  # all of it; a push lists what several share
     model.save_pretrained(options.output)  # whatever becomes of the search
     table = choose(model, weeks, *SETTINGS[options.settings], number=options.judged, draws=options.draws)
     model.save_pretrained(options.output)

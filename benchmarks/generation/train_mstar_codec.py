@@ -126,7 +126,7 @@ def main() -> None:
     if not PartialState().is_main_process:
         return
     model.save_pretrained(options.output)
-    weeks.tokenizer.save_pretrained(options.output)
+    weeks.tokenizer.save_pretrained(options.output, min_users=1)  # all of it; a push lists what several share
     table = pd.DataFrame(
         [
             {"data": options.weeks, "part": part, **judge(model, weeks, getattr(weeks, part))}

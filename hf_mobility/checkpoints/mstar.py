@@ -16,7 +16,7 @@ from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from ..tokenization.errors import DataError
 from .unseen import Checkpoint, refuse_seen
 
-UNSEEN_HOME_SHARE = 0.05  # of the test weeks: homes where nobody of the training data lives
+UNSEEN_HOME_SHARE = 0.05  # of the test weeks: homes that the conditions do not list
 
 
 def evaluate_mstar(
@@ -28,9 +28,9 @@ def evaluate_mstar(
     train, real, report = _parts(tokenizer, data, test_fraction, seed, weeks)
     if tokenizer.conditions is None:
         raise DataError(f"The city of {checkpoint.name} has no conditions to draw from: call its fit_conditions first.")
-    fitted_homes = tokenizer.conditions.home_counts.sum(axis=0)
-    of_train = _homes(tokenizer, train)
-    refuse_seen(checkpoint.name, fitted_homes, of_train + _homes(tokenizer, real), of_train)
+    fitted, of_train, of_test = tokenizer.conditions.home_counts, _homes(tokenizer, train), _homes(tokenizer, real)
+    listed = fitted > 0  # a saved city lists homes of several people only
+    refuse_seen(checkpoint.name, fitted[listed], (of_train + of_test)[listed], of_train[listed])
     notes = [describe_weeks(report, min_known=weeks.get("min_known"))]
     if len(real) > len(train):  # the training weeks are one of the baselines, and are compared with as many
         notes.append(f"{len(train)} of the {len(real)} test weeks, drawn by the seed, are compared.")
@@ -40,11 +40,12 @@ def evaluate_mstar(
     made = {name: rival.generate(drawn, seed=seed) for name, rival in _rivals(train, lat, lon, slots).items()}
     made[checkpoint.name] = pipe.generate(len(real), seed=seed, to="weeks")
     table = fidelity_report(made, real=real, train=train, lat=lat, lon=lon, seed=seed, slots_per_day=slots)
-    unseen = _homes(tokenizer, real)[fitted_homes == 0].sum() / len(real)
+    unseen = _homes(tokenizer, real)[:, ~listed.any(axis=0)].sum() / len(real)
     if unseen > UNSEEN_HOME_SHARE:
         notes.append(
-            f"{unseen:.0%} of the test weeks have their home where nobody of the generator's training data lives: if "
-            "these are other users than those of its city, the table compares two cities."
+            f"{unseen:.0%} of the test weeks have their home where nobody of the generator's training data lives, or "
+            "too few users for its city to list them: if these are other users than those of its city, the table "
+            "compares two cities."
         )
     table.attrs["notes"] = notes
     return table
@@ -80,5 +81,7 @@ def _rivals(train: np.ndarray, lat: np.ndarray, lon: np.ndarray, slots: int) -> 
 
 
 def _homes(tokenizer: Any, cells: np.ndarray) -> np.ndarray:
-    """(cells of the grid,) weeks by home."""
-    return np.bincount(tokenizer.home_and_work(cells)[0], minlength=tokenizer.num_cells)
+    """(2, cells of the grid) weeks by home, rows as in `ConditionTables.home_counts`."""
+    home, work = tokenizer.home_and_work(cells)
+    places = tokenizer.num_cells
+    return np.bincount((home == work) * places + home, minlength=2 * places).reshape(2, places)

@@ -22,7 +22,7 @@ from .options import (
 )
 from .reading import Reading
 
-_FOR_DATA = {"min_users": ["visits"], "city": ["weeks"]}
+_FOR_DATA = {"min_users": ["visits", "a folder"], "city": ["weeks"]}
 
 
 def evaluate(
@@ -81,34 +81,40 @@ def evaluate(
 
 
 def audit(
-    data: Annotated[Path, typer.Argument(help="Generated weeks, or visits.")],
+    data: Annotated[Path, typer.Argument(help="Generated weeks, visits, or the folder of a checkpoint.")],
     output: MaybeOutput = None,
     train: Annotated[Path | None, typer.Option(help="What the generator was trained on.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="Weeks or visits of other real users.")] = None,
     city: Annotated[str | None, typer.Option(help="Generator whose grid turns visits into weeks.")] = None,
     min_users: Annotated[
         int | None,
-        typer.Option("--min-users", "--min-people", help="Places with fewer users count as rare.", show_default="5"),
+        typer.Option("--min-users", "--min-people", help="What fewer users share counts as rare.", show_default="5"),
     ] = None,
     seed: Seed = 0,
     *,
     reading: Reading,
 ) -> None:
-    """What visits, or generated weeks, give away about single users.
+    """What visits, generated weeks, or the city of a checkpoint give away about single users.
 
     \b
+    hf-mobility audit my-city
     hf-mobility audit visits.parquet -o audit.csv
     hf-mobility audit weeks.parquet --train train.parquet --held-out others.parquet --city checkpoints/mstar-small
     """
     files.check_output(output)
-    reading.check(data, train, held_out)
-    if (train is None) != (held_out is None) or (train is None and reading.holds_weeks(data)):
+    folder = data.is_dir()
+    reading.check(*(() if folder else (data,)), train, held_out)
+    if folder and train is not None:
+        raise typer.BadParameter("--train and --held-out are for weeks, not for a folder")
+    if (train is None) != (held_out is None) or (train is None and not folder and reading.holds_weeks(data)):
         raise typer.BadParameter("weeks are compared with others: give both --train and --held-out")
-    check_counting({"min_users": min_users, "city": city}, _FOR_DATA, "visits" if train is None else "weeks")
+    case = "a folder" if folder else "visits" if train is None else "weeks"
+    check_counting({"min_users": min_users, "city": city}, _FOR_DATA, case)
     from ..evaluation import audit as measure
 
     if train is None or held_out is None:
-        table = measure(reading.visits(data), min_users=5 if min_users is None else min_users, seed=seed)
+        given = data if folder else reading.visits(data)
+        table = measure(given, min_users=5 if min_users is None else min_users, seed=seed)
     else:
         tables = (_weeks(path, city, reading) for path in (data, train, held_out))
         (made, _), (known, users), (other, _) = tables

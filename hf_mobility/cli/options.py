@@ -24,6 +24,10 @@ Bounds = Annotated[
 OldBox = Annotated[str | None, typer.Option("--box", hidden=True)]
 CellKm = Annotated[float | None, typer.Option(help="Side of a square cell in km.")]
 Coverage = Annotated[float | None, typer.Option(help="Central share of the records that the box must hold, e.g. 0.99.")]
+SharedBy = Annotated[
+    int | None,
+    typer.Option("--min-users", help="M-STAR: save homes and pairs of this many users only.", show_default="5"),
+]
 MinKnown = Annotated[float | None, typer.Option(help="Least share of known hours of a week; 0.5 by default.")]
 FillHours = Annotated[float | None, typer.Option(help="Fill gaps of at most so many hours in one and the same cell.")]
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import SharedBy
 from .reading import Reading
 
 
@@ -32,10 +33,11 @@ def push(
         str | None, typer.Option(help="Revision of the base model that the adapter names.")
     ] = None,
     message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
+    min_users: SharedBy = None,
 ) -> None:
     """Upload the model files of a saved folder to the Hugging Face Hub (log in with `hf auth login` first).
 
-    Says before sending which files go and who will see them.
+    Says before sending which files go, what the city lists, and who will see them.
 
     \b
     hf-mobility push my-city me/my-city --private
@@ -50,6 +52,7 @@ def push(
         commit_message=message,
         base_model=base_model,
         base_revision=base_revision,
+        min_users=5 if min_users is None else min_users,
     )
     typer.echo(str(commit.commit_url))
 

@@ -22,6 +22,7 @@ from .options import (
     Model,
     NewCity,
     Seed,
+    SharedBy,
     Strength,
     System,
     TestFraction,
@@ -45,6 +46,7 @@ def train(
     min_known: MinKnown = None,
     fill_hours: FillHours = None,
     shifted_copies: Annotated[int, typer.Option(help="Copies of each week, moved over the grid (M-STAR).")] = 0,
+    min_users: SharedBy = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.", show_default="3")] = None,
     steps: Annotated[int | None, typer.Option(help="Batches instead of epochs.")] = None,
     batch_size: BatchSize = None,
@@ -76,7 +78,16 @@ def train(
         "cell_km": cell_km,
     }
     options |= {"min_known": min_known, "fill_hours": fill_hours, "shifted_copies": shifted_copies}
-    options |= {"size": size, "start": start, "epochs": epochs, "steps": steps, "batch_size": batch_size}
+    if min_users is None and system in ("mstar-codec", "mstar"):
+        min_users = 5
+    options |= {
+        "min_users": min_users,
+        "size": size,
+        "start": start,
+        "epochs": epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+    }
     if city is not None and len(data) > 1:
         raise typer.BadParameter("--city is that of one file; several files have one city each")
     files.check_folder(output)
@@ -104,7 +115,8 @@ def train(
         device=device,
         progress=True,
     )
-    made.save_pretrained(output, facts=replace(made.facts, command=own_command(output)))
+    facts = replace(made.facts, command=own_command(output))
+    made.save_pretrained(output, facts=facts, min_users=min_users or 5)
     files.done(f"{type(made.model).__name__}, {made.model.num_parameters():,} parameters", output)
 
 

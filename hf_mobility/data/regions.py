@@ -24,6 +24,8 @@ from .grid import h3_cells
 __all__ = ["Discs", "H3Cells", "Polygons", "Visitors", "visitors"]
 
 _BLOCK = 200_000  # points looked at together
+_REGIONS = 1_000  # regions whose overlaps are looked for together
+_TOUCHING = 1e-6  # of a region: neighbours whose borders were rounded do not overlap
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,7 @@ class Visitors:
         users: (U,) all people of the points, ascending, whether they were in a region or not.
         region, user: int64 (V,), rows of `region_ids` and `users`.
         count: int64 (V,), how many of the person's points lie inside.
+        overlap: ids of two regions that overlap; empty where none do.
     """
 
     region_ids: np.ndarray
@@ -42,6 +45,7 @@ class Visitors:
     region: np.ndarray
     user: np.ndarray
     count: np.ndarray
+    overlap: tuple[Any, ...] = ()
 
     @property
     def pairs(self) -> np.ndarray:
@@ -109,6 +113,23 @@ class Discs:
             found = cKDTree(centres[discs]).sparse_distance_matrix(tree, limit * (1 + 1e-9), output_type="ndarray")
             inside = found["v"] <= chord[discs][found["i"]] * (1 + 1e-12)
             yield found["j"][inside], discs[found["i"][inside]]
+
+    def overlap(self) -> tuple[Any, ...]:
+        """Ids of two discs that share more than a point of their edges; empty where none do."""
+        from scipy.spatial import cKDTree
+
+        centres, angle = _unit_vectors(self.lat, self.lon), self.radius_km / EARTH_RADIUS_KM
+        tree = cKDTree(centres)
+        for first in range(0, len(centres), _REGIONS):
+            block = cKDTree(centres[first : first + _REGIONS])
+            reach = 2 * np.sin((angle[first : first + _REGIONS].max() + angle.max()) / 2)
+            near = block.sparse_distance_matrix(tree, reach, output_type="ndarray")
+            one, other = near["i"] + first, near["j"]
+            apart = 2 * np.arcsin(np.minimum(near["v"] / 2, 1))
+            both = np.flatnonzero((one != other) & (apart < (angle[one] + angle[other]) * (1 - _TOUCHING)))
+            if len(both):
+                return self.region_ids[one[both[0]]], self.region_ids[other[both[0]]]
+        return ()
 
 
 class Polygons:
@@ -190,6 +211,19 @@ class Polygons:
         inside = shapely.intersects_xy(polygons[near], lon[rows], lat[rows])
         yield rows[inside], near[inside]
 
+    def overlap(self) -> tuple[Any, ...]:
+        """Ids of two areas that share more than a millionth of the smaller one; empty where none do."""
+        shapely = _shapely()
+        tree, area = shapely.STRtree(self.geometries), shapely.area(self.geometries)
+        for first in range(0, len(self.geometries), _REGIONS):
+            one, other = tree.query(self.geometries[first : first + _REGIONS])
+            one, other = (one + first)[one + first < other], other[one + first < other]
+            shared = shapely.area(shapely.intersection(self.geometries[one], self.geometries[other]))
+            both = np.flatnonzero(shared > _TOUCHING * np.minimum(area[one], area[other]))
+            if len(both):
+                return self.region_ids[one[both[0]]], self.region_ids[other[both[0]]]
+        return ()
+
 
 def visitors(points: Any, regions: Any, *, min_visits: int = 1) -> Visitors:
     """Which people were in which regions, and with how many points.
@@ -240,7 +274,8 @@ def count_visitors(points: pd.DataFrame, regions: Any, *, min_visits: int = 1) -
     total = np.bincount(row, np.concatenate(counts)).astype(np.int64)
     kept = total >= min_visits
     region, person = np.divmod(pair[kept], len(users))
-    return Visitors(region_ids, users, region, person, total[kept])
+    overlap = regions.overlap() if isinstance(regions, Discs | Polygons) else ()
+    return Visitors(region_ids, users, region, person, total[kept], overlap)
 
 
 def _in_blocks(regions: Discs | Polygons, lat: np.ndarray, lon: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -65,13 +65,15 @@ class ListedCity:
         if self.people:
             counts = ", ".join(f"{len(people):,} {kind}" for kind, people in self.people.items())
             fewest = min((int(people.min()) for people in self.people.values() if len(people)), default=0)
-            behind = f"each is of at least {fewest:,} people"
-            if not self.knows_people:
-                behind = f"each is of at least {fewest:,} weeks; the files do not say of how many people"
-            said.append(f"Its conditions list {counts}: {behind}.")
+            one, many = ("person", "people") if self.knows_people else ("week", "weeks")
+            unknown = "" if self.knows_people else "; the files do not say of how many people"
+            said.append(
+                f"The conditions of M-STAR saved here list {counts}. The smallest count is of {fewest:,} "
+                f"{one if fewest == 1 else many}{unknown}."
+            )
         if self.weeks:
             said.append(
-                f"It holds {self.weeks:,} typical weeks. Each is the week of one training user, its places numbered "
-                "in the order of the first visit."
+                f"The files hold {self.weeks:,} typical weeks. Each is the week of one training user, its places "
+                "numbered in the order of the first visit."
             )
         return said

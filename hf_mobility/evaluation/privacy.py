@@ -1,4 +1,4 @@
-"""What a set of generated weeks, or a table of visits, reveals about the users behind it.
+"""What a set of generated weeks, a table of visits, or the city of a checkpoint reveals about the users behind it.
 
 `audit` of weeks compares with held-out users: a generated week is near some training week because people are alike, so
 the question is whether it is nearer than the weeks of users who were not trained on. `audit` of visits compares with
@@ -7,6 +7,7 @@ published figures, where there are any. A good result is no proof of privacy. A 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..tokenization.errors import DataError, renamed_argument
 from ..tokenization.weeks import home_and_work
 from .fidelity import hide_hours
 from .fidelity_movement import copied_share, nearest_overlap
+from .listed import ListedCity
 
 COLUMNS = ["measure", "value", "reference", "compared_with", "sentence"]
 SAMPLE = 1000  # weeks whose nearest neighbour is searched, people whose points are drawn
@@ -44,12 +46,12 @@ def audit(
 
     Args:
         data: generated weeks, integer (N, L) with -1 = unknown hour, or the long frame that
-            `TrajectoryGenerationPipeline.generate` returns; or else visits, as `validate_visits` takes them with their
-            default column names.
+            `TrajectoryGenerationPipeline.generate` returns; the folder of a checkpoint (or of a `City`); or else
+            visits, as `validate_visits` takes them with their default column names.
         train, held_out: for weeks: (M, L) that the generator was fitted on, and (H, L) real weeks of other people.
         train_users: (M,) whose the training weeks are; by default each is another person's.
         slots_per_day: of weeks; column 0 is midnight of a Monday.
-        min_users: for visits: locations with fewer users count as rare (k of k-anonymity).
+        min_users: for visits and folders: what fewer users share counts as rare (k of k-anonymity).
         seed: of every draw.
 
     Returns:
@@ -66,9 +68,16 @@ def audit(
         were at one. Unicity: share of at most 1,000 people whom 2, 3 and 4 random points of theirs (location and UTC
         hour) single out among all people; people with fewer points are left out.
 
+        For a folder, numbers in place of shares. Places that its city lists, and those with a level of popularity.
+        Homes (per group), pairs of home and work and movement classes of M-STAR, each with those of fewer than
+        `min_users` people; where the files do not say of how many people, weeks are counted.
+
     Raises:
-        DataError: faulty weeks or visits.
-        ValueError: weeks without `train` or `held_out`, visits with them, min_users below 2.
+        DataError: faulty weeks or visits, or a folder without a city.
+        ValueError: weeks without `train` or `held_out`, visits or a folder with them, min_users below 2.
+
+    Example:
+        >>> audit("checkpoints/mstar-small")["sentence"].tolist()  # doctest: +SKIP
     """
     if min_users < 2:
         raise ValueError(f"min_users must be at least 2, not {min_users}.")
@@ -79,7 +88,11 @@ def audit(
         cells = week_matrix(data)[1] if is_long else data
         return _audit_weeks(cells, train, held_out, users=train_users, slots_per_day=slots_per_day, seed=seed)
     if train is not None or held_out is not None or train_users is not None:
-        raise ValueError("train, held_out and train_users belong to weeks; a table of visits is audited alone.")
+        raise ValueError(
+            "train, held_out and train_users belong to weeks; a table of visits or a folder is audited alone."
+        )
+    if isinstance(data, (str, Path)) and Path(data).is_dir():
+        return _audit_folder(Path(data), min_users=min_users)
     return _audit_visits(data, min_users=min_users, seed=seed)
 
 
@@ -188,6 +201,31 @@ def _audit_visits(visits: Any, *, min_users: int, seed: int) -> pd.DataFrame:
         against = "1.5 million phone users (de Montjoye et al. 2013)" if known else ""
         rows.append((f"unicity, {number} points", value, PHONE_USERS.get(number, np.nan), against, text))
     return _finished(pd.DataFrame(rows, columns=["measure", "value", "reference", "compared_with", "sentence"]))
+
+
+def _audit_folder(folder: Path, *, min_users: int) -> pd.DataFrame:
+    city = ListedCity.of_folder(folder)
+    if city is None:
+        raise DataError(
+            f"{folder} holds no city (city.json and city.safetensors): nothing in it lists people's places."
+        )
+    rows: list[tuple[str, int, str]] = [
+        ("places", city.places, f"the city lists {city.places:,} places by id and coordinates"),
+        ("visited places", city.visited, f"{city.visited:,} of the places have a level of how often they were visited"),
+    ]
+    what = "people" if city.knows_people else "weeks, the files do not say of how many people"
+    for kind, people in city.people.items():
+        few = int((people < min_users).sum())
+        rows.append((kind, len(people), f"the conditions list {len(people):,} {kind}"))
+        rows.append((f"rare {kind}", few, f"{few:,} of {len(people):,} {kind} are of fewer than {min_users} {what}"))
+    if city.people:
+        rows.append(("typical weeks", city.weeks, f"{city.weeks:,} typical weeks are each the week of one person"))
+    table = pd.DataFrame(rows, columns=["measure", "value", "sentence"])
+    rare = table["measure"].str.startswith("rare ")
+    table["reference"] = np.where(rare, 0.0, np.nan)
+    table["compared_with"] = np.where(rare, "k-anonymous files", "")
+    table["sentence"] = [f"{text[0].upper()}{text[1:]}." for text in table["sentence"]]
+    return table.astype({"value": np.float64})[COLUMNS]
 
 
 def _draw(weeks: np.ndarray, rng: np.random.Generator) -> np.ndarray:

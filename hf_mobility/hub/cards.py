@@ -100,7 +100,12 @@ OUT_OF_SCOPE = (
 
 
 def model_card(
-    model_or_config: Any, *, tokenizer: Any = None, name: str = "", facts: CardFacts | None = None
+    model_or_config: Any,
+    *,
+    tokenizer: Any = None,
+    name: str = "",
+    facts: CardFacts | None = None,
+    listed: ListedCity | None = None,
 ) -> ModelCard:
     """The card of a checkpoint.
 
@@ -110,17 +115,13 @@ def model_card(
         name: Hub id or folder from which the snippet loads; by default where the model was loaded from, its last part.
         facts: what cannot be read from the weights; what they leave out of licences and training data is taken from
             the card of the checkpoint that the model was loaded from.
+        listed: what the saved city lists; by default what the tokenizer holds.
 
     Raises:
         ValueError: another kind of model, or results in which no row begins with `ours` or no known metric stands.
     """
-    city = None if tokenizer is None else ListedCity.of_contents(tokenizer.contents(min_users=1))
-    return _card(model_or_config, tokenizer=tokenizer, name=name, facts=facts, city=city)
-
-
-def _card(
-    model_or_config: Any, *, tokenizer: Any, name: str, facts: CardFacts | None, city: ListedCity | None
-) -> ModelCard:
+    if listed is None and tokenizer is not None:
+        listed = ListedCity.of_contents(tokenizer.contents(min_users=1))
     adapter = bool(getattr(model_or_config, "peft_config", None))
     model = model_or_config.get_base_model() if hasattr(model_or_config, "get_base_model") else model_or_config
     config = getattr(model, "config", model)
@@ -154,7 +155,7 @@ def _card(
         bias=facts.bias,
         figures=_figures(facts),
         privacy=_privacy(facts.privacy),
-        listed=[] if city is None else city.sentences(),
+        listed=[] if listed is None else listed.sentences(),
         command=f"`{_command(facts.command)}`" if facts.command else "not recorded",
         seed="not recorded" if facts.seed is None else facts.seed,
         versions=facts.versions or _versions(),
@@ -188,8 +189,8 @@ def write_card(
             stacklevel=3,
         )
         return False
-    name, city = name or Path(folder).resolve().name, ListedCity.of_folder(folder)
-    card = _card(model_or_config, tokenizer=tokenizer, name=name, facts=facts, city=city)
+    name, listed = name or Path(folder).resolve().name, ListedCity.of_folder(folder)
+    card = model_card(model_or_config, tokenizer=tokenizer, name=name, facts=facts, listed=listed)
     text = str(card).rstrip("\n")
     with whole_file(path) as file:
         file.write_text(f"{text}\n\n{_mark(text)}\n", encoding="utf-8")

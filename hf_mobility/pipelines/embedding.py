@@ -1,7 +1,9 @@
 """Users and regions as vectors: a frame of points in, a frame of embeddings out (RAW, "Regions are Who Walk Them").
 
-A region is made of the users who were there, so its vector can tell who they are; regions with few visitors are left
-out of what is returned. Users' vectors are personal data as well: keep them as you keep their points.
+A region is made of the users who were there, so its vector can tell who they are. Regions with few visitors are left
+out of what is returned, and regions that overlap are refused. This is no proof of privacy: the vectors of two regions
+that nearly the same users visit can be subtracted. Users' vectors are personal data: keep them as you keep their
+points.
 """
 
 from __future__ import annotations
@@ -129,8 +131,11 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
             pooling: `sum` of the users' vectors (the paper; it grows with their number), their `mean`, or `log` =
                 the mean and a last column `log1p_users`.
             min_visits: users with fewer points in the region do not count.
-            min_users: regions with fewer users are left out: their vectors tell who was there. 1 keeps all visited
-                regions; choose that only for data of users who agreed, or simulated ones.
+            min_users: regions with fewer users are left out: their vectors tell who was there. Regions that overlap
+                are refused, because the difference of two vectors is that of the few users in one of them only. Such
+                a difference is no less telling where two regions apart have nearly the same users, or between two
+                calls: publish one set of regions, and none if they have most users in common. 1 keeps all visited
+                regions and allows overlaps; choose that only for data of users who agreed, or simulated ones.
             user_embeddings: what `embed_users` returned, made once for many regions; never changed. It may hold more
                 users than the points.
             timezone, batch_size, progress: as in `embed_users`.
@@ -142,8 +147,8 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
             `attrs["left_out"]` = {"min_users", "regions" (visited, but by too few people), "unvisited", "reason"}.
 
         Raises:
-            DataError: for faults in points, regions or options; where users in a region have no embedding, or every
-                region would be left out.
+            DataError: for faults in points, regions or options; where regions overlap and `min_users` is not 1; where
+                users in a region have no embedding, or every region would be left out.
 
         Example:
             >>> pipe.embed_regions(points, SquareGrid.around(points["lat"], points["lon"], cell_km=1))
@@ -164,6 +169,13 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
             there = _at_least(regions, min_visits)
         else:
             there = count_visitors(points, regions, min_visits=min_visits)
+        if min_users > 1 and there.overlap:
+            one, other = there.overlap
+            raise DataError(
+                f"Regions overlap (first {one!r} and {other!r}): the difference of their vectors tells of fewer than "
+                f"min_users={min_users} users. Give regions that do not overlap, or min_users=1 for users who agreed "
+                "or simulated ones."
+            )
         if user_embeddings is None:
             user_embeddings = self._embed(points, batch_size=batch_size, progress=progress, **encoding)
         matrix = _matrix_of(user_embeddings)

@@ -58,6 +58,7 @@ class Recipe:
     min_known: float | None
     fill_hours: float | None
     shifted_copies: int
+    min_users: int | None
     seed: int
     tell: Callable[[str], None]
 
@@ -85,12 +86,13 @@ def train_samoe(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
 def train_codec(data: Any, recipe: Recipe) -> Made:
     """M-STAR's codec, with the tokenizer of the grid and its conditions."""
     tokenizer = recipe.tokenizer or new_grid(data, recipe)
-    cells, notes = _weeks(tokenizer, data, recipe)
+    cells, users, notes = _weeks(tokenizer, data, recipe)
     model = _started(MstarCodecModel, recipe)
     if model is None:
         config = _codec_config(tokenizer, recipe.size)
-        tokenizer.fit_conditions(cells, sample=1_500, seed=recipe.seed)
+        tokenizer.fit_conditions(cells, users=users, sample=1_500, seed=recipe.seed)
         model = MstarCodecModel(config)
+    _check_conditions(tokenizer, recipe)
     cells = shift_weeks(cells, *_shape(tokenizer), copies=recipe.shifted_copies, seed=recipe.seed)
     encoded = tokenizer(cells, conditions=False, return_tensors="pt")
     rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
@@ -101,7 +103,8 @@ def train_codec(data: Any, recipe: Recipe) -> Made:
 def train_mstar(data: Any, recipe: Recipe) -> Made:
     """M-STAR's generator: a new one on a codec, or one that goes on."""
     tokenizer = recipe.tokenizer
-    cells, notes = _weeks(tokenizer, data, recipe)
+    cells, _, notes = _weeks(tokenizer, data, recipe)
+    _check_conditions(tokenizer, recipe)
     model: Any = _started(MstarForTrajectoryGeneration, recipe) or _new_generator(tokenizer, recipe)
     model.fit_transition(torch.from_numpy(cells))
     model.to(recipe.settings.device)  # where the codec is quick
@@ -187,12 +190,20 @@ def _shape(tokenizer: MstarTokenizer) -> tuple[int, int]:
     return grid.rows, grid.columns
 
 
-def _weeks(tokenizer: MstarTokenizer, data: Any, recipe: Recipe) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(N, L) cells, and what is said of grid and weeks, at once."""
-    cells, _, report = weeks_on(tokenizer, data, min_known=recipe.min_known, fill_hours=recipe.fill_hours)
-    notes = describe_grid(tokenizer), describe_weeks(report, min_known=recipe.min_known)
+def _weeks(tokenizer: MstarTokenizer, data: Any, recipe: Recipe) -> tuple[np.ndarray, Any, tuple[str, ...]]:
+    """(N, L) cells, (N,) users or None, and what is said of grid and weeks, at once."""
+    cells, users, report = weeks_on(tokenizer, data, min_known=recipe.min_known, fill_hours=recipe.fill_hours)
+    notes = [describe_grid(tokenizer), describe_weeks(report, min_known=recipe.min_known)]
+    if users is None:
+        notes.append("the weeks do not say whose they are: each counts as another person's in the conditions")
     _tell(notes, recipe)
-    return cells, notes
+    return cells, users, tuple(notes)
+
+
+def _check_conditions(tokenizer: MstarTokenizer, recipe: Recipe) -> None:
+    """Before the training, that its city can be saved with the `min_users` that was asked for."""
+    if recipe.min_users is not None and tokenizer.conditions is not None:
+        tokenizer.conditions.shared_by(recipe.min_users, tokenizer.cell_map)
 
 
 def _codec_config(tokenizer: MstarTokenizer, size: str) -> MstarCodecConfig:

@@ -38,6 +38,7 @@ _WEEKS = ("mstar-codec", "mstar")
 _ONLY_FOR = {  # an option -> the systems that know it
     "codec": ("mstar",),
     "shifted_copies": _WEEKS,
+    "min_users": _WEEKS,
     "min_known": _WEEKS,
     "fill_hours": _WEEKS,
     "cell_km": ("mstar-codec",),
@@ -80,6 +81,7 @@ def train(
     min_known: float | None = None,
     fill_hours: float | None = None,
     shifted_copies: int = 0,
+    min_users: int | None = None,
     test_fraction: float = 0.0,
     epochs: float | None = None,
     steps: int | None = None,
@@ -112,6 +114,8 @@ def train(
         min_known: least share of known hours of a week that is trained on (M-STAR); 0.5 by default.
         fill_hours: gaps of at most so many hours in one and the same cell are filled (M-STAR); 0 by default.
         shifted_copies: of each week, moved over the grid (M-STAR; see `shift_weeks`).
+        min_users: check before the training that `save_pretrained` with this `min_users` has conditions to write
+            (M-STAR). The tokenizer in memory keeps those of all users.
         test_fraction: left out, for `evaluate_checkpoint` with the same fraction and seed.
         epochs, steps: passes over the data (3 by default) or batches; one of the two.
         batch_size: rows of a batch. `samoe` fills batches by length and takes none.
@@ -129,7 +133,7 @@ def train(
     Raises:
         DataError: options that contradict each other or are of another system, numbers below their least value, and
             faults of the data.
-        ValueError: a device that is not there.
+        ValueError: a device that is not there, or conditions of which `min_users` leaves nothing.
         OSError: no such folder, file or repository.
 
     Example:
@@ -137,7 +141,13 @@ def train(
         >>> made.save_pretrained("my-raw")  # doctest: +SKIP
     """
     options: dict[str, Any] = {"codec": codec, "shifted_copies": shifted_copies, "min_known": min_known, "city": city}
-    options |= {"fill_hours": fill_hours, "cell_km": cell_km, "coverage": coverage, "bounds": bounds}
+    options |= {
+        "min_users": min_users,
+        "fill_hours": fill_hours,
+        "cell_km": cell_km,
+        "coverage": coverage,
+        "bounds": bounds,
+    }
     numbers = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     check_options(system, **options, **numbers, size=size, start=start, arguments=arguments)
     began = time.perf_counter()
@@ -212,7 +222,7 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
     for name in ("epochs", "learning_rate"):
         if name in given and not 0 < given[name] < math.inf:
             raise DataError(f"{name} must be above 0, not {given[name]}.")
-    for name in ("steps", "batch_size"):
+    for name in ("steps", "batch_size", "min_users"):
         if name in given and not (given[name] >= 1 and given[name] % 1 == 0):
             raise DataError(f"{name} must be a whole number from 1 on, not {given[name]}.")
 

@@ -707,7 +707,7 @@ def test_two_processes_train_both_stages_as_one_does(
     run_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     """Halves of a batch on two processes. Not equal to one process: the codebook starts from other random weeks."""
-    toy_weeks.tokenizer.save_pretrained(tmp_path)
+    toy_weeks.tokenizer.save_pretrained(tmp_path, min_users=1)
     parts = ("cells", "train", "validation", "test")
     np.savez(tmp_path / "weeks.npz", **{name: getattr(toy_weeks, name) for name in parts})
     (tmp_path / "script.py").write_text(SCRIPT)

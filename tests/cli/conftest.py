@@ -42,10 +42,12 @@ def local(town: SimpleNamespace) -> Path:
 def generator(town: SimpleNamespace) -> Path:
     """Codec and generator as the commands train them, two steps each."""
     short = ("--steps", 2, "--batch-size", 4, "--size", "tiny", "--timezone", ZONE, "--test-fraction", 0.4)
+    simulated = ("--min-users", 1)  # few people, but none of them real
     whole = town.folder / "whole.parquet"  # of people seen all the time
     call("prepare", "--simulate", 30, "--days", 14, "--seed", 1, "-o", whole)
-    call("train", whole, "--system", "mstar-codec", *short, "-o", town.folder / "codec")
-    call("train", whole, "--system", "mstar", "--codec", town.folder / "codec", *short, "-o", town.folder / "weeks")
+    call("train", whole, "--system", "mstar-codec", *short, *simulated, "-o", town.folder / "codec")
+    short = (*short, *simulated, "--codec", town.folder / "codec")
+    call("train", whole, "--system", "mstar", *short, "-o", town.folder / "weeks")
     return town.folder / "weeks"
 
 

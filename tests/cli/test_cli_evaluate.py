@@ -50,22 +50,11 @@ def test_an_adapter_is_evaluated_as_the_model_around_it(town: SimpleNamespace, l
 def test_what_a_model_has_seen_is_no_test_of_it(town: SimpleNamespace, generator: Path, tmp_path: Path) -> None:
     """The record of the training tells, and without one the popularity, homes and box that the tokenizer counted."""
     whole, zone = town.folder / "whole.parquet", ("--timezone", ZONE)
-    short = ("--steps", 1, "--batch-size", 4, *zone)
+    short, tiny = ("--steps", 1, "--batch-size", 4, *zone), ("--size", "tiny", "--min-users", 1)
     call("adapt", town.samoe, town.visits, "--strength", "none", *zone, "-o", tmp_path / "adapter")
-    call("train", whole, "--system", "mstar-codec", "--size", "tiny", *short, "-o", tmp_path / "codec")
-    call(
-        "train",
-        whole,
-        "--system",
-        "mstar",
-        "--size",
-        "tiny",
-        "--codec",
-        tmp_path / "codec",
-        *short,
-        "-o",
-        tmp_path / "weeks",
-    )
+    call("train", whole, "--system", "mstar-codec", *short, *tiny, "-o", tmp_path / "codec")
+    tiny = (*tiny, "--codec", tmp_path / "codec")
+    call("train", whole, "--system", "mstar", *short, *tiny, "-o", tmp_path / "weeks")
     call("train", whole, "--system", "raw", "--size", "tiny", *short, "-o", tmp_path / "raw")
     for model, visits in (("adapter", town.visits), ("weeks", whole), ("raw", whole)):
         assert "was trained on about 100% of the" in call("evaluate", tmp_path / model, visits, code=1).stderr

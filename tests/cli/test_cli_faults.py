@@ -96,6 +96,8 @@ def test_generated_weeks_are_read_as_users(generator: Path, tmp_path: Path) -> N
         "tiny",
         "--steps",
         1,
+        "--min-users",
+        1,
         "--timezone",
         ZONE,
         "-o",

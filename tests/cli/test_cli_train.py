@@ -49,10 +49,10 @@ def test_the_trained_generator_copies_places_where_its_codec_has_a_vector_for_th
     assert config.pointer_head and config.within_level_steps == 6
     assert config.codec.level_lengths == [1, 7, 28, 168] and config.codec.num_encoder_layers == 0
     shape = {**config.codec.to_dict(), "num_encoder_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
-    MstarTokenizer.from_pretrained(town.folder / "codec").save_pretrained(tmp_path / "codec")
+    MstarTokenizer.from_pretrained(town.folder / "codec").save_pretrained(tmp_path / "codec", min_users=1)
     MstarCodecModel(MstarCodecConfig(**shape)).save_pretrained(tmp_path / "codec")
     short = ("--steps", 1, "--size", "tiny", "--timezone", ZONE, "--system", "mstar", "--codec", tmp_path / "codec")
-    call("train", town.folder / "whole.parquet", *short, "-o", tmp_path / "weeks")
+    call("train", town.folder / "whole.parquet", *short, "--min-users", 1, "-o", tmp_path / "weeks")
     assert not MstarConfig.from_pretrained(tmp_path / "weeks").pointer_head
 
 
@@ -60,7 +60,7 @@ def test_training_goes_on_with_a_generator_that_learned_from_shifted_copies(
     town: SimpleNamespace, generator: Path, tmp_path: Path
 ) -> None:
     whole, zone = town.folder / "whole.parquet", ("--timezone", ZONE, "--system", "mstar")
-    nothing = ("--steps", 1, "--batch-size", 4, "--learning-rate", 1e-9, "--test-fraction", 0.4)
+    nothing = ("--steps", 1, "--batch-size", 4, "--learning-rate", 1e-9, "--test-fraction", 0.4, "--min-users", 1)
     call("train", whole, *zone, "--start", generator, "--shifted-copies", 2, *nothing, "-o", tmp_path)
     before, after = (load_file(folder / "model.safetensors") for folder in (generator, tmp_path))
     for name, values in before.items():
@@ -92,9 +92,8 @@ def test_the_grid_and_the_weeks_are_options_and_reported(town: SimpleNamespace, 
     bounds = [float(edge) for edge in town.frame[["lat", "lon"]].quantile([0.02, 0.98]).to_numpy().ravel()]
     text = ",".join(map(str, bounds))
     how = ("--cell-km", 2, "--min-known", 0.1, "--fill-hours", 14, "--size", "tiny", "--steps", 1, "--batch-size", 4)
-    result = call(
-        "train", town.points, "--system", "mstar-codec", "--timezone", ZONE, "--bounds", text, *how, "-o", tmp_path
-    )
+    how = (*how, "--system", "mstar-codec", "--timezone", ZONE, "--bounds", text, "--min-users", 1)
+    result = call("train", town.points, *how, "-o", tmp_path)
     made = train(
         "mstar-codec",
         town.points,
@@ -110,7 +109,7 @@ def test_the_grid_and_the_weeks_are_options_and_reported(town: SimpleNamespace, 
     assert all(note in result.stderr for note in made.notes) and len(made.notes) == 2
     tokenizer = MstarTokenizer.from_pretrained(tmp_path)
     assert np.array_equal(tokenizer.lat, made.tokenizer.lat)
-    made.save_pretrained(tmp_path / "verb")
+    made.save_pretrained(tmp_path / "verb", min_users=1)
     same_weights(tmp_path, tmp_path / "verb")
 
 
@@ -132,7 +131,7 @@ def test_a_file_of_weeks_trains_codec_and_generator(town: SimpleNamespace, gener
     table = pd.DataFrame(cells, columns=[f"h{hour}" for hour in range(168)])
     table.insert(0, "user_id", users)
     table.to_csv(tmp_path / "weeks.csv", index=False)
-    short = ("--steps", 2, "--batch-size", 4, "--size", "tiny")
+    short = ("--steps", 2, "--batch-size", 4, "--size", "tiny", "--min-users", 1)
     out = ("-o", tmp_path / "out")
     result = call("train", tmp_path / "weeks.csv", "--system", "mstar", "--codec", town.folder / "codec", *short, *out)
     assert f"weeks: {len(cells)} of {len(cells)} kept of {len(set(users))} users" in result.stderr

@@ -274,3 +274,37 @@ def test_requests_that_make_no_sense_are_refused() -> None:
         visitors(make_points(), Discs(0, 0, 5))
     with pytest.raises(DataError, match="lacks the column"):
         visitors(make_points().drop(columns="lat"), GRID)
+
+
+# Overlaps
+
+
+@pytest.mark.parametrize(("km", "overlapping"), [(9.9, ()), (10.1, (0, 1)), (40.0, (0, 1))])
+def test_discs_overlap_where_their_radii_exceed_the_distance(km: float, overlapping: tuple[int, ...]) -> None:
+    degrees = np.degrees(20.0 / 6371.0088)
+    for where in ([[0.0, degrees], [5.0, 5.0]], [[0.0, 0.0], [179.95, 179.95 - 360 + degrees]]):
+        discs = Discs(*where, [km, 20.0 - 10.0])
+        assert discs.overlap() == overlapping
+    assert Discs(0.0, 0.0, 5.0).overlap() == ()
+
+
+def test_discs_of_many_sizes_overlap_as_each_pair_says() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        lat, lon, radius = rng.uniform(48, 49, 8), rng.uniform(11, 12, 8), rng.exponential(4.0, 8) + 0.01
+        a, b = np.radians(lat), np.radians(lon)
+        cos = np.sin(a)[:, None] * np.sin(a) + np.cos(a)[:, None] * np.cos(a) * np.cos(b[:, None] - b)
+        near = np.arccos(cos.clip(-1, 1)) * 6371.0088 < radius[:, None] + radius
+        np.fill_diagonal(near, False)
+        found = Discs(lat, lon, radius).overlap()
+        assert bool(found) == near.any() and (not found or near[found]), seed
+
+
+def test_neighbouring_areas_do_not_overlap_and_nested_ones_do() -> None:
+    box = pytest.importorskip("shapely").box
+    assert Polygons([box(0, 0, 1, 1), box(1, 0, 2, 1), box(5, 5, 6, 6)]).overlap() == ()
+    assert Polygons([box(0, 0, 1, 1), box(1 - 1e-9, 0, 2, 1)]).overlap() == ()  # a rounded border
+    ids = ["a", "b", "c"]
+    assert Polygons([box(0, 0, 1, 1), box(3, 3, 4, 4), box(3.9, 3.9, 5, 5)], region_ids=ids).overlap() == ("b", "c")
+    assert Polygons([box(0, 0, 9, 9), box(1, 1, 2, 2)]).overlap() == (0, 1)
+    assert visitors(make_points(), Polygons([box(-180, -90, 180, 90), box(-170, -80, 170, 80)])).overlap == (0, 1)

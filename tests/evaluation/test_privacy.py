@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from hf_mobility.data import DataError
 from hf_mobility.evaluation import audit
 from hf_mobility.evaluation.privacy import SAMPLE, nearest_distance, unicity, unique_pairs
+from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
 
 
 def day(home: int, work: int, **other: int) -> list[int]:
@@ -153,3 +156,44 @@ def test_requests_that_make_no_sense_are_answered_by_one_sentence() -> None:
         audit(visits(ROWS).drop(columns="location_id"))
     with pytest.raises(DataError, match="No hour is known"):
         audit(np.full((2, 24), -1), train=TRAIN, held_out=REAL)
+
+
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+
+
+def test_a_folder_is_audited_for_what_its_city_lists(tmp_path: Path) -> None:
+    """Two people live in cell 0 and work in cell 3, one lives and works in cell 2."""
+    tokenizer = MstarTokenizer.from_grid(
+        (47.9, 10.9, 48.1, 11.2), timezone="Europe/Berlin", rows=2, columns=2, factors=(1,)
+    )
+    hour = np.arange(168)
+    away = np.where((hour % 24 >= 10) & (hour % 24 < 18), 3, 0)
+    cells, people = np.stack([away, away, away, np.full(168, 2)]), ["a", "a", "b", "c"]
+    tokenizer.fit_conditions(cells, users=people, method="distinct_cells", num_attributes=2)
+    tokenizer.save_pretrained(tmp_path, min_users=1)
+    table = audit(tmp_path, min_users=2)
+    assert dict(zip(table["measure"], table["value"])) == {
+        "places": 0, "visited places": 0, "homes": 2, "rare homes": 1, "pairs of home and work": 1,
+        "rare pairs of home and work": 0, "movement classes": 2, "rare movement classes": 1, "typical weeks": 0,
+    }  # fmt: skip
+    assert "1 of 2 homes are of fewer than 2 people." in table["sentence"].tolist()
+    tokenizer.save_pretrained(tmp_path, min_users=2)
+    found = values(audit(str(tmp_path), min_users=2))
+    assert found["homes"][0] == 1 and all(value == 0 for name, (value, _) in found.items() if name.startswith("rare "))
+
+
+def test_a_folder_of_an_earlier_release_is_audited_by_weeks() -> None:
+    sentences = audit(CHECKPOINTS / "mstar-small", min_users=2)["sentence"].tolist()
+    assert (
+        "10 of 710 pairs of home and work are of fewer than 2 weeks, the files do not say of how many people."
+        in sentences
+    )
+    found = values(audit(CHECKPOINTS / "samoe-small"))
+    assert found["places"][0] == 400 and found["visited places"][0] == 380
+
+
+def test_a_folder_without_a_city_cannot_be_audited(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no city"):
+        audit(tmp_path)
+    with pytest.raises(ValueError, match="belong to weeks"):
+        audit(tmp_path, train=TRAIN)

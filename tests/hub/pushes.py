@@ -109,7 +109,7 @@ def pipelines() -> None:
     weeks.fit_conditions(cells, num_attributes=2)
     generation = TrajectoryGenerationPipeline(MstarForTrajectoryGeneration(MstarConfig.from_preset("tiny")), weeks)
     generation.model.fit_transition(torch.randint(0, 3, (50, 24)))
-    generation.push_to_hub("mia/weeks")
+    generation.push_to_hub("mia/weeks", min_users=1)
     again = TrajectoryGenerationPipeline.from_pretrained("mia/weeks")
     FOUND["weeks"] = again.generate(3, seed=1).equals(generation.generate(3, seed=1))
     config = RawConfig.from_preset("tiny")

@@ -136,7 +136,7 @@ def pipes() -> dict[Any, Any]:
 def folders(pipes: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
     saved = {pipeline: tmp_path_factory.mktemp(pipeline.__name__) for pipeline in MAKE}
     for pipeline, folder in saved.items():
-        pipes[pipeline].save_pretrained(folder)
+        pipes[pipeline].save_pretrained(folder, min_users=1)
     return saved
 
 
@@ -278,7 +278,7 @@ def _with_settings(pipeline: Any, pipe: Any) -> tuple[Any, dict[str, Any]]:
 @every_pipeline
 def test_another_city_keeps_the_tokenizers_own_settings(pipeline: Any, pipes: dict[Any, Any], tmp_path: Path) -> None:
     pipe, settings = _with_settings(pipeline, pipes[pipeline])
-    pipe.save_pretrained(tmp_path)
+    pipe.save_pretrained(tmp_path, min_users=1)
     city = make_city(7)
     if pipeline is TrajectoryGenerationPipeline:
         south, west, north, east = city.bounds

@@ -184,6 +184,22 @@ def test_regions_of_few_people_are_left_out_and_counted(pipe: MobilityEmbeddingP
         pipe.embed_regions(POINTS, Discs(48.0, 11.0, 50.0), min_users=21, user_embeddings=people)
 
 
+def test_overlapping_regions_that_single_out_a_user_are_refused(
+    pipe: MobilityEmbeddingPipeline, people: pd.DataFrame
+) -> None:
+    """A disc and one that leaves out where one user was alone: the difference of their vectors is that user's."""
+    alone = POINTS[POINTS["user_id"] == 3].assign(lat=48.0, lon=11.3)
+    points = pd.concat([POINTS[POINTS["user_id"] != 3], alone], ignore_index=True)
+    discs = Discs([48.0, 48.0], [11.0, 11.0], [30.0, 20.0], region_ids=["large", "small"])
+    large, small = pipe.embed_regions(points, discs, min_users=1, user_embeddings=people)[E_COLUMNS].to_numpy()
+    nearest = np.linalg.norm(people[E_COLUMNS].to_numpy() - (large - small), axis=1)
+    assert people["user_id"][nearest.argmin()] == 3 and nearest.min() < 1e-3
+    message = r"Regions overlap \(first 'large' and 'small'\): .* fewer than min_users=5 users"
+    for where, regions in ((points, discs), (None, visitors(points, discs))):
+        with pytest.raises(DataError, match=message):
+            pipe.embed_regions(where, regions, user_embeddings=people)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -301,6 +301,6 @@ def test_the_real_model_keeps_known_hours(real: TrajectoryGenerationPipeline) ->
 
 
 def test_a_saved_pipeline_generates_the_same(real: TrajectoryGenerationPipeline, tmp_path: Path) -> None:
-    real.save_pretrained(tmp_path)
+    real.save_pretrained(tmp_path, min_users=1)
     loaded = TrajectoryGenerationPipeline.from_pretrained(tmp_path, batch_size=8)
     pd.testing.assert_frame_equal(loaded.generate(9, seed=4), real.generate(9, seed=4))

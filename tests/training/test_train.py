@@ -205,7 +205,7 @@ def test_training_goes_on_from_a_folder(
     data = {"samoe": visits, "raw": points}.get(system, visits)
     made = {"mstar-codec": codec, "mstar": generator}.get(system)
     made = made or train(system, data, timezone=ZONE, **SHORT)
-    made.save_pretrained(tmp_path)
+    made.save_pretrained(tmp_path, min_users=1)
     small = {} if system == "samoe" else {"batch_size": 4}
     again = train(system, data, start=tmp_path, timezone=ZONE, steps=1, learning_rate=1e-9, **small)  # type: ignore[arg-type]
     same_weights(again.model, made.model, but="codebook")  # which moves without a gradient
@@ -226,7 +226,7 @@ def test_the_city_that_is_gone_on_in_says_the_time_zone(
 ) -> None:
     """Naive times need no other word for it, and another zone is refused."""
     made = codec if system != "raw" else train("raw", points, timezone=ZONE, batch_size=4, **SHORT)
-    made.save_pretrained(tmp_path)
+    made.save_pretrained(tmp_path, min_users=1)
     given: dict[str, Any] = {"codec" if system == "mstar" else "start": tmp_path, "steps": 1, "batch_size": 4}
     data = points if system == "raw" else visits
     naive = data.assign(time=data["time"].dt.tz_convert(ZONE).dt.tz_localize(None))
@@ -247,6 +247,8 @@ def test_the_city_that_is_gone_on_in_says_the_time_zone(
         ("samoe", {"codec": "x"}, "codec is for mstar, not for samoe"),
         ("samoe", {"cell_km": 1.0}, "cell_km is for mstar-codec"),
         ("raw", {"min_known": 0.5}, "min_known is for mstar-codec and mstar"),
+        ("raw", {"min_users": 5}, "min_users is for mstar-codec and mstar, not for raw"),
+        ("mstar-codec", {"min_users": 0}, "min_users must be a whole number from 1 on, not 0"),
         ("mstar", {}, "needs either codec=, a trained codec, or start="),
         ("mstar", {"codec": "x", "start": "y"}, "needs either codec="),
         ("mstar", {"codec": "x", "bounds": (0, 0, 1, 1)}, "bounds is for mstar-codec and raw"),

@@ -51,6 +51,17 @@ class CardFacts:
     )
 
 
+def with_rare_places(tables: Sequence[pd.DataFrame], *, min_users: int = 5) -> str:
+    """For `privacy`: of how many places in canonical frames of visits, one a city, few users were. The city's files do
+    not say it."""
+    people = [visits.groupby("location_id", observed=True)["user_id"].nunique() for visits in tables]
+    few, places = (sum(map(len, counts)) for counts in ([some[some < min_users] for some in people], people))
+    return (
+        f"{CardFacts.privacy}\n\nIn the training visits, {few:,} of {places:,} places were those of fewer than "
+        f"{min_users} users."
+    )
+
+
 def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts:
     """`facts`, completed by the card beside the weights that `config` was loaded with, if there is one: both licences,
     training data and who is missing there. What `facts` says itself goes before; what an adapter was trained on comes

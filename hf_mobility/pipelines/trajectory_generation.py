@@ -1,8 +1,9 @@
 """Synthetic weeks of a city as a long frame of hours, and completion of partly known weeks (M-STAR).
 
 The tokenizer draws conditions (home, work, movement class) from distributions of the training users. Nearly all of its
-pairs of home and work are therefore pairs of training users. Weeks are generated batch by batch; `batches` yields one
-batch at a time, so that a million weeks need no more memory than one batch.
+pairs of home and work are therefore pairs of training users, and a generated week can be like one of theirs: `audit`
+measures how like. Weeks are generated batch by batch; `batches` yields one batch at a time, so that many weeks need the
+memory of one batch and of all conditions (24 bytes a week).
 """
 
 from __future__ import annotations

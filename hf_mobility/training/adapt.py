@@ -30,7 +30,7 @@ from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
 from ..data.sequences import CitySequences
 from ..data.training_record import TrainingRecord
-from ..hub.card_facts import CardFacts
+from ..hub.card_facts import CardFacts, with_rare_places
 from ..hub.device import check_device
 from ..hub.loading import adapter_base, load_model
 from ..modeling.modeling_samoe import SamoeForNextLocation
@@ -215,7 +215,7 @@ def adapt(
         history=history,
         seconds=time.perf_counter() - start,
         notes=(reason,),
-        facts=CardFacts(notes=reason, training_data=text, seed=seed),
+        facts=CardFacts(notes=reason, training_data=text, seed=seed, privacy=with_rare_places([visits])),
         record=TrainingRecord.of(
             [visits], earlier=earlier_record(base), system="samoe", test_fraction=test_fraction, seed=seed
         ),

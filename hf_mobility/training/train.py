@@ -17,7 +17,7 @@ from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
 from ..data.training_record import TrainingRecord
 from ..data.weeks import WeekTable
-from ..hub.card_facts import CardFacts
+from ..hub.card_facts import CardFacts, with_rare_places
 from ..hub.loading import check_folder, loading
 from ..tokenization.city import City
 from ..tokenization.errors import DataError
@@ -175,6 +175,8 @@ def train(
     if start is not None:
         text += f"; before that, what {Path(start).name} was trained on"
     facts = CardFacts(training_data=f"{text}.", seed=seed)
+    if system == "samoe":
+        facts = dataclasses.replace(facts, privacy=with_rare_places([visits for visits, _ in ready]))
     tables = [visits for visits, _ in ready] if system == "samoe" else [ready]
     split = {"system": system, "test_fraction": test_fraction, "seed": seed}
     record = TrainingRecord.of(tables, earlier=earlier_record(codec if start is None else start), **split)

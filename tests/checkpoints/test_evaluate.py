@@ -27,6 +27,7 @@ from hf_mobility.data.training_record import FILE
 from hf_mobility.data.weeks import WeekTable
 from hf_mobility.evaluation import fidelity_report
 from hf_mobility.pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
 from hf_mobility.training.adapt import adapt
 from hf_mobility.training.train import train
 
@@ -165,6 +166,21 @@ def test_what_a_model_has_seen_is_no_test_of_it(visits: pd.DataFrame) -> None:
             evaluate_checkpoint(made, visits)
         with pytest.raises(DataError, match="was made from exactly these records"):  # as the tokenizer alone tells
             evaluate_checkpoint(replace(made, record=None), visits)
+
+
+def test_a_saved_generator_that_lists_shared_homes_only_is_told_by_them(visits: pd.DataFrame, tmp_path: Path) -> None:
+    """Without a record of the training, the homes of at least two users tell; the others are not saved."""
+    weeks = train("mstar-codec", visits, timezone=ZONE, batch_size=4, cell_km=4.0, **SHORT)
+    generator = replace(train("mstar", visits, codec=weeks, batch_size=4, **SHORT), record=None)
+    generator.save_pretrained(tmp_path / "seen", min_users=2)
+    saved = MstarTokenizer.from_pretrained(tmp_path / "seen").conditions.home_counts
+    assert 0 < saved.sum() < generator.tokenizer.conditions.home_counts.sum()
+    with pytest.raises(DataError, match="seen was made from exactly these records"):
+        evaluate_checkpoint(tmp_path / "seen", visits)
+    halves = train("mstar-codec", visits, timezone=ZONE, batch_size=4, cell_km=4.0, test_fraction=0.4, **SHORT)
+    generator = replace(train("mstar", visits, codec=halves, batch_size=4, test_fraction=0.4, **SHORT), record=None)
+    generator.save_pretrained(tmp_path / "unseen", min_users=2)
+    assert evaluate_checkpoint(tmp_path / "unseen", visits, test_fraction=0.4)["model"].iloc[-1] == "unseen"
 
 
 @pytest.mark.parametrize(

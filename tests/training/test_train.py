@@ -195,6 +195,29 @@ def test_one_stray_record_is_refused_with_the_numbers_and_the_remedy(visits: pd.
         assert made.tokenizer.bounds[2] - made.tokenizer.bounds[0] < 1.5
 
 
+def test_conditions_know_whose_the_weeks_are_and_memory_keeps_them_all(
+    visits: pd.DataFrame, codec: Any, tmp_path: Path
+) -> None:
+    tables, (cells, users, _) = codec.tokenizer.conditions, codec.tokenizer.weeks(visits)
+    home, work = codec.tokenizer.home_and_work(cells)
+    people = {
+        pair: len(set(users[(home == pair[0]) & (work == pair[1])])) for pair in zip(home.tolist(), work.tolist())
+    }
+    assert tables.knows_people and len(tables.pairs) > 0
+    assert {(a, b): n for (a, b, _), n in zip(tables.pairs.tolist(), tables.pair_users)} == {
+        pair: number for pair, number in people.items() if pair[0] != pair[1]
+    }
+
+
+def test_a_city_of_too_few_users_to_be_saved_is_refused_before_the_training(
+    visits: pd.DataFrame, codec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_mobility.training.recipes.fit", lambda *_, **__: pytest.fail("it was trained"))
+    for system, start in (("mstar-codec", {"timezone": ZONE}), ("mstar", {"codec": codec})):
+        with pytest.raises(ValueError, match="min_users=1000 leaves no home or no pair of home and work"):
+            train(system, visits, batch_size=4, min_users=1000, **start, **SHORT)
+
+
 # Going on
 
 

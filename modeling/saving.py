@@ -1,9 +1,12 @@
-"""A base of all models: what they write beside their weights, and the table of tokens that none of them has."""
+"""A base of all models: how they are saved and what they write beside their weights, and the table of tokens that none
+of them has."""
 
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers.dynamic_module_utils import custom_object_save
 
 from .loading import LoadedWhole
@@ -15,17 +18,40 @@ class SavedWithCode(LoadedWhole):
     with which `AutoModel` opens every folder here, and the pipeline of the model's task are named too.
 
     Notes:
-        `push_to_hub` sends a model card of this package. The cards are looked up by name, because as a folder's own
-        code this file stands alone and has none.
+        `push_to_hub` sends a model card of this package, and `save_pretrained` writes all files or none. Both are
+        looked up by name: as a folder's own code this file stands alone, has no cards and saves as transformers does.
     """
 
     config: Any
     base_model: Any
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """As `PreTrainedModel.save_pretrained`."""
+    def save_pretrained(
+        self, save_directory: str | Path, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """As `PreTrainedModel.save_pretrained`, but all files or none.
+
+        Raises:
+            OSError: a folder that cannot be written to, or a full disk.
+        """
         self._name_code()
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        files = _of_the_package("tokenization.whole_files")
+        try:
+            if files is None or kwargs.get("push_to_hub") or not is_main_process:  # a push looks at the folder itself
+                super().save_pretrained(save_directory, is_main_process, *args, **kwargs)  # type: ignore[misc]
+                return
+            with files.whole_folder(save_directory) as scratch:
+                super().save_pretrained(str(scratch), is_main_process, *args, **kwargs)  # type: ignore[misc]
+                self._keep(files.OF_THE_WEIGHTS, save_directory, scratch)
+        except SafetensorError as error:
+            raise OSError(f"{save_directory} could not be written: {error}.") from error
+
+    def _keep(self, names: tuple[str, ...], folder: str | Path, scratch: Path) -> None:
+        """Files that are true of these weights stay where the model is saved to the folder that it was loaded from."""
+        source = str(getattr(self.config, "name_or_path", "") or "")
+        if source and Path(source).resolve() == Path(folder).resolve():
+            for name in names:
+                if Path(folder, name).is_file():
+                    shutil.copyfile(Path(folder, name), scratch / name)
 
     def save_code(self, folder: str | Path) -> None:
         """Add the code to a folder that holds the model without it, and name it in `config.json`."""
@@ -49,8 +75,13 @@ class SavedWithCode(LoadedWhole):
             self.config.custom_pipelines = {task: {"impl": f"pipelines_mobility.{pipeline.__name__}", "pt": [auto]}}
 
     def _upload_modified_files(self, working_dir: str | Path, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        package, _, _ = __name__.rpartition(".modeling.")
-        if package:  # installed
-            cards = import_module(f"{package}.hub.cards")
+        if cards := _of_the_package("hub.cards"):
             cards.write_card(working_dir, self, name=repo_id)  # in place of an unfilled one
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
+
+
+def _of_the_package(module: str) -> Any:
+    """A module of the installed package; None where this file is a folder's own code."""
+    package, _, _ = __name__.rpartition(".modeling.")
+    is_own_code = not package or package.startswith("transformers_modules")
+    return None if is_own_code else import_module(f"{package}.{module}")

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 from samoe_town import TOKENIZER, make_city
+from transformers import modeling_utils
 
 from hf_mobility import NextLocationPipeline, SamoeForNextLocation
 from hf_mobility.cli.files import check_output, write_frame
@@ -102,6 +104,41 @@ def test_a_saved_folder_is_whole_or_absent(
     loaded = NextLocationPipeline.from_pretrained(tmp_path / "old")
     assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), second.model.parameters()))
     assert (tmp_path / "old" / "notes.txt").read_text() == "mine"
+
+
+def test_a_model_alone_is_saved_whole_or_not_at_all(
+    toy: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without tokenizer and card, as a `Trainer` saves it; a full disk is an `OSError` whichever library meets it."""
+    first, second = (pipeline(toy, fill).model for fill in (1.0, 2.0))
+    first.save_pretrained(tmp_path / "old")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
+    writer = modeling_utils.safe_save_file
+
+    def full(*args: Any, **options: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    for failing in (full, lambda weights, *args, **options: dies_half_way(writer)(weights, *args, **options)):
+        monkeypatch.setattr(modeling_utils, "safe_save_file", failing)
+        for name in ("old", "new"):
+            with pytest.raises(OSError, match="No space left on device"):
+                second.save_pretrained(tmp_path / name)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    monkeypatch.undo()
+    second.save_pretrained(tmp_path / "old")
+    loaded = SamoeForNextLocation.from_pretrained(tmp_path / "old")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), second.parameters()))
+
+
+def test_a_training_record_stays_beside_its_own_weights_only(toy: SimpleNamespace, tmp_path: Path) -> None:
+    first, second = (pipeline(toy, fill).model for fill in (1.0, 2.0))
+    first.save_pretrained(tmp_path)
+    (tmp_path / "training_record.json").write_text("{}")
+    SamoeForNextLocation.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    assert (tmp_path / "training_record.json").read_text() == "{}"
+    second.save_pretrained(tmp_path)
+    assert not (tmp_path / "training_record.json").exists()
 
 
 def test_the_configuration_goes_first_and_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -114,10 +115,9 @@ class SavedWithCard(PushToHub):
         source = str(getattr(self.model.config, "name_or_path", "") or "")
         stays = facts is None and bool(source) and Path(source).resolve() == target
         with whole_folder(folder) as scratch:
-            for name in ("README.md", *(OF_THE_WEIGHTS if stays else ())):
-                if (target / name).is_file():
-                    shutil.copyfile(target / name, scratch / name)
+            _copy(("README.md",), target, scratch)
             self.model.save_pretrained(str(scratch))
+            _copy(OF_THE_WEIGHTS if stays else (), target, scratch)
             _sort_targets(scratch)
             self.tokenizer.save_pretrained(str(scratch), min_users=min_users)
             self._save_extras(scratch)
@@ -132,6 +132,13 @@ class SavedWithCard(PushToHub):
 
         facts = facts or self.facts
         write_card(folder, self.model, tokenizer=self.tokenizer, name=name, facts=facts, replace=True)
+
+
+def _copy(names: Sequence[str], source: Path, target: Path) -> None:
+    """Those that are there."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def _sort_targets(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import typer
@@ -37,15 +38,19 @@ def check_file(path: Path) -> None:
     """Raises an OSError for a folder where a file is to be written, or a place that cannot be written to."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it.")
-    _check_writable(path, _folder_above(path))  # the new file is written beside the old one and takes its place
+    folder = _folder_above(path)
+    _check_writable(path, folder)  # the new file is written beside the old one and takes its place
     _check_writable(path, path)
+    _check_space(path, folder)
 
 
 def check_folder(path: Path) -> None:
     """Raises an OSError where a folder is to be saved and cannot be."""
     if path == STDOUT or (path.exists() and not path.is_dir()):
         raise NotADirectoryError(f"{path} is no folder; name the folder that the model is to be saved to.")
-    _check_writable(path, path if path.exists() else _folder_above(path))
+    folder = path if path.exists() else _folder_above(path)
+    _check_writable(path, folder)
+    _check_space(path, folder)
 
 
 def _folder_above(path: Path) -> Path:
@@ -59,6 +64,16 @@ def _folder_above(path: Path) -> Path:
 def _check_writable(path: Path, needed: Path) -> None:
     if needed.exists() and not os.access(needed, os.W_OK):
         raise PermissionError(f"{path} cannot be written: {needed} does not allow it.")
+
+
+def _check_space(path: Path, folder: Path) -> None:
+    """Write a megabyte and remove it: a full disk, a quota or a mount that takes nothing is found before the work."""
+    try:
+        with TemporaryFile(prefix=".", dir=folder) as probe:
+            probe.write(bytes(1 << 20))
+            probe.flush()
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def is_csv(path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +33,8 @@ from .options import (
 )
 from .reading import Reading
 
+CHECKPOINTS = "checkpoints"  # in the output, while it is trained
+
 
 def train(
     data: Annotated[list[Path], typer.Argument(help="File of visits, points (raw) or weeks; samoe: one per city.")],
@@ -52,6 +56,8 @@ def train(
     batch_size: BatchSize = None,
     learning_rate: Annotated[float | None, typer.Option(help="The preset's by default.")] = None,
     test_fraction: TestFraction = 0.0,
+    save_every: Annotated[int, typer.Option(help="Steps from one checkpoint to the next; 0 writes none.")] = 500,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of OUTPUT.")] = False,
     seed: Seed = 0,
     device: Device = None,
     timezone: Annotated[list[str], typer.Option(help="IANA name: one for all cities, or one per file.")] = [],  # noqa: B006
@@ -59,6 +65,8 @@ def train(
     reading: Reading,
 ) -> None:
     """Train a model, and save it with its city and a card.
+
+    On the way checkpoints are written to the folder "checkpoints" of the output, and removed at the end.
 
     \b
     hf-mobility train paris.parquet lyon.parquet --timezone Europe/Paris --size small -o my-samoe
@@ -68,6 +76,7 @@ def train(
     hf-mobility train visits.parquet --system mstar --codec codec -o generator
     hf-mobility train few.parquet --system mstar --codec codec --shifted-copies 60 -o before
     hf-mobility train few.parquet --system mstar --start before -o generator
+    hf-mobility train few.parquet --system mstar --start before -o generator --resume
     """
     if len(timezone) not in (0, 1, len(data)):
         raise typer.BadParameter(f"give --timezone once, or once per file ({len(data)}); it is given {len(timezone)}x")
@@ -80,14 +89,10 @@ def train(
     options |= {"min_known": min_known, "fill_hours": fill_hours, "shifted_copies": shifted_copies}
     if min_users is None and system in ("mstar-codec", "mstar"):
         min_users = 5
-    options |= {
-        "min_users": min_users,
-        "size": size,
-        "start": start,
-        "epochs": epochs,
-        "steps": steps,
-        "batch_size": batch_size,
-    }
+    options |= {"min_users": min_users, "size": size, "start": start, "epochs": epochs}
+    options |= {"steps": steps, "batch_size": batch_size}
+    checkpoints = output / CHECKPOINTS
+    options |= {"output_dir": checkpoints, "save_every": save_every or None, "resume": resume}
     if city is not None and len(data) > 1:
         raise typer.BadParameter("--city is that of one file; several files have one city each")
     files.check_folder(output)
@@ -116,7 +121,8 @@ def train(
         progress=True,
     )
     facts = replace(made.facts, command=own_command(output))
-    made.save_pretrained(output, facts=facts, min_users=min_users or 5)
+    save(made, output, facts=facts, min_users=min_users or 5)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     files.done(f"{type(made.model).__name__}, {made.model.num_parameters():,} parameters", output)
 
 
@@ -162,9 +168,29 @@ def adapt(
         progress=True,
     )
     facts = replace(local.facts, command=own_command(output))
-    local.save_pretrained(output, base_model=base_model, facts=facts)
+    save(local, output, base_model=base_model, facts=facts)
     files.say(local.reason)
     files.done(f"adapter and city ({len(local.tokenizer.location_ids):,} places)", output)
+
+
+def save(made: Any, output: Path, **options: Any) -> None:
+    """Save what was trained; where the output cannot be written any more, in a new folder elsewhere.
+
+    Raises:
+        OSError: naming what is left.
+    """
+    try:
+        made.save_pretrained(output, **options)
+    except OSError as error:
+        left, elsewhere = "", Path(tempfile.mkdtemp(prefix="hf-mobility-"))
+        try:
+            made.save_pretrained(elsewhere, **options)
+            left = f": what was trained lies in {elsewhere}"
+        except OSError:
+            shutil.rmtree(elsewhere)
+            if (output / CHECKPOINTS).is_dir():
+                left = f": what was trained lies in {output / CHECKPOINTS}, from where --resume saves it"
+        raise OSError(f"{output} could not be written ({error.strerror or error}){left}.") from error
 
 
 def own_command(output: Path) -> str:

@@ -17,9 +17,14 @@ from ..hub.device import check_device
 from .corpus import CityCorpus
 from .rows import ArrayRows
 from .trainer import MobilityTrainer
+from .whole_checkpoints import WholeCheckpoints, is_finished
 
 HISTORY = ["step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm"]
 _WHOLE_BATCHES: Any = ArrayRows.collate  # the Trainer's type is that of collators of lists
+
+
+class _Trainer(WholeCheckpoints, Trainer):
+    """The plain one."""
 
 
 def fit(
@@ -28,17 +33,15 @@ def fit(
     train_dataset: CityCorpus | ArrayRows,
     *,
     eager: bool = True,
-    resume_from_checkpoint: Any = None,
     **options: Any,
 ) -> tuple[Any, pd.DataFrame]:
     """Train `model` and return it with its history; nothing is printed where there is no bar (`disable_tqdm`).
 
     Args:
         model: a model of this package, or a PEFT model around one.
-        arguments: see `training_arguments`.
+        arguments: see `training_arguments`; `resume_from_checkpoint` is the checkpoint to go on from.
         train_dataset: a `CityCorpus` for SAMoE (trained by `MobilityTrainer`), `ArrayRows` for the others.
         eager: plain attention on CPUs, which is faster to train there.
-        resume_from_checkpoint: of `Trainer.train`.
         options: of `MobilityTrainer` or `Trainer`, such as `augment`, `eval_dataset`, `callbacks`.
 
     Returns:
@@ -49,11 +52,15 @@ def fit(
     if eager and arguments.device.type == "cpu":
         model.set_attn_implementation("eager")
     if isinstance(train_dataset, CityCorpus):
-        trainer: Trainer = MobilityTrainer(model, arguments, train_dataset=train_dataset, **options)
+        trainer: MobilityTrainer | _Trainer = MobilityTrainer(model, arguments, train_dataset=train_dataset, **options)
     else:
-        trainer = Trainer(model, arguments, train_dataset=train_dataset, data_collator=_WHOLE_BATCHES, **options)
+        trainer = _Trainer(model, arguments, train_dataset=train_dataset, data_collator=_WHOLE_BATCHES, **options)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+    checkpoint = arguments.resume_from_checkpoint
+    if checkpoint is not None and is_finished(checkpoint):
+        trainer.restore(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     # The Trainer leaves autocast wrapped around forward; a model that is handed out computes in its own precision.
     trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     if implementation != trained.config._attn_implementation:

@@ -27,6 +27,8 @@ from .fit import callers_random_state, nothing, on_device, on_stderr
 from .presets import TRAINING_PRESETS, training_arguments
 from .recipes import Recipe, train_codec, train_mstar, train_raw, train_samoe
 from .result import Trained, earlier_record
+from .same_training import check_checkpoints, check_same_training, describe_training, save_training
+from .whole_checkpoints import last_checkpoint, step_of
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
     "samoe": train_samoe,
@@ -63,7 +65,9 @@ _OWN_KEYWORD = {  # a field of `TrainingArguments` -> the keyword of `train` tha
     "seed": "seed",
     "use_cpu": "device",
     "disable_tqdm": "progress",
+    "resume_from_checkpoint": "resume",
 }
+_KEPT = 2  # checkpoints: should the last one be damaged, there is one before it
 
 
 def train(
@@ -89,6 +93,8 @@ def train(
     learning_rate: float | None = None,
     arguments: Mapping[str, Any] | None = None,
     output_dir: str | Path | None = None,
+    save_every: int | None = None,
+    resume: bool = False,
     device: Any = None,
     seed: int = 0,
     progress: bool = False,
@@ -121,7 +127,10 @@ def train(
         batch_size: rows of a batch. `samoe` fills batches by length and takes none.
         learning_rate: highest; the preset's by default.
         arguments: other fields of `transformers.TrainingArguments`; those that have a keyword here are refused.
-        output_dir: for checkpoints that `arguments` ask for; none are written by default.
+        output_dir: for checkpoints, which `save_every` or `arguments` ask for; none are written by default.
+        save_every: steps from one checkpoint to the next; the last two are kept, and one is written at the end.
+        resume: go on from the last whole checkpoint of `output_dir`, with the same data and options. The weights become
+            those of a training without a break (on a GPU up to rounding).
         device: `cpu` or `cuda`; by default the accelerator where there is one.
         seed: of the first weights, the order of batches and the split.
         progress: show the Trainer's bar, and on stderr what is said of grid, weeks and windows.
@@ -131,10 +140,10 @@ def train(
         `Trained`, with `model`, `tokenizer`, `history`, `notes`, `save_pretrained` and `push_to_hub`.
 
     Raises:
-        DataError: options that contradict each other or are of another system, numbers below their least value, and
-            faults of the data.
+        DataError: options that contradict each other or are of another system, numbers below their least value,
+            faults of the data, and checkpoints of another training.
         ValueError: a device that is not there, or conditions of which `min_users` leaves nothing.
-        OSError: no such folder, file or repository.
+        OSError: no such folder, file or repository, nothing to resume from, or a checkpoint that cannot be written.
 
     Example:
         >>> made = train("raw", points, timezone="Asia/Shanghai", steps=1500)  # doctest: +SKIP
@@ -149,12 +158,17 @@ def train(
         "bounds": bounds,
     }
     numbers = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    check_options(system, **options, **numbers, size=size, start=start, arguments=arguments)
+    saving = {"output_dir": output_dir, "save_every": save_every, "resume": resume}
+    check_options(system, **options, **numbers, **saving, size=size, start=start, arguments=arguments)
     began = time.perf_counter()
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate, "max_steps": steps}
     given["num_train_epochs"] = (3.0 if steps is None else None) if epochs is None else epochs
     fields = {"save_strategy": "no", "logging_first_step": True, **on_device(device)}
+    if save_every is not None:
+        fields |= {"save_strategy": "steps", "save_steps": save_every, "save_total_limit": _KEPT}
     fields |= {name: value for name, value in given.items() if value is not None} | dict(arguments or {})
+    checkpoint = last_checkpoint(output_dir) if resume and output_dir is not None else None
+    fields["resume_from_checkpoint"] = None if checkpoint is None else str(checkpoint)
     with tempfile.TemporaryDirectory() as scratch, callers_random_state():
         set_seed(seed)
         settings = _settings(system, output_dir or scratch, seed=seed, progress=progress, fields=fields)
@@ -171,14 +185,20 @@ def train(
             tell=on_stderr if progress else nothing,
         )
         ready, text = _prepared(system, data, recipe, test_fraction=test_fraction, columns=columns)
+        tables = [visits for visits, _ in ready] if system == "samoe" else [ready]
+        split = {"system": system, "test_fraction": test_fraction, "seed": seed}
+        training = describe_training(tables, **split, **numbers, **_of_the_model(recipe, codec), data=text)
+        if checkpoint is not None:
+            check_same_training(checkpoint.parent, training)
+            recipe.tell(f"going on from step {step_of(checkpoint)}: {checkpoint}")
+        if settings.save_strategy != "no":
+            save_training(settings.output_dir, training)
         made = SYSTEMS[system](ready, recipe)
     if start is not None:
         text += f"; before that, what {Path(start).name} was trained on"
     facts = CardFacts(training_data=f"{text}.", seed=seed)
     if system == "samoe":
         facts = dataclasses.replace(facts, privacy=with_rare_places([visits for visits, _ in ready]))
-    tables = [visits for visits, _ in ready] if system == "samoe" else [ready]
-    split = {"system": system, "test_fraction": test_fraction, "seed": seed}
     record = TrainingRecord.of(tables, earlier=earlier_record(codec if start is None else start), **split)
     return Trained(**made._asdict(), seconds=time.perf_counter() - began, facts=facts, record=record)
 
@@ -192,7 +212,7 @@ def check_options(system: str, **options: Any) -> None:
 
     Raises:
         DataError: one sentence.
-        FileNotFoundError: no such folder.
+        FileNotFoundError: no such folder, or nothing to resume from.
     """
     if system not in SYSTEMS:
         raise DataError(f"system must be one of {', '.join(SYSTEMS)}, not {system!r}.")
@@ -213,6 +233,7 @@ def check_options(system: str, **options: Any) -> None:
             raise DataError(f"{one} and {other} both say {what}: give one of them.")
     _check_numbers(given)
     _check_arguments(given.get("arguments", {}))
+    _check_saving(given)
     for name in ("start", "codec"):
         if isinstance(given.get(name), (str, Path)):
             check_folder(given[name])
@@ -224,9 +245,18 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
     for name in ("epochs", "learning_rate"):
         if name in given and not 0 < given[name] < math.inf:
             raise DataError(f"{name} must be above 0, not {given[name]}.")
-    for name in ("steps", "batch_size", "min_users"):
+    for name in ("steps", "batch_size", "min_users", "save_every"):
         if name in given and not (given[name] >= 1 and given[name] % 1 == 0):
             raise DataError(f"{name} must be a whole number from 1 on, not {given[name]}.")
+
+
+def _check_saving(given: Mapping[str, Any]) -> None:
+    resume = bool(given.get("resume", False))
+    if "output_dir" in given:
+        strategy = given.get("arguments", {}).get("save_strategy", "no")
+        check_checkpoints(given["output_dir"], saves="save_every" in given or strategy != "no", resume=resume)
+    elif resume or "save_every" in given:
+        raise DataError("save_every= and resume= need output_dir=, the folder of the checkpoints.")
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -236,6 +266,14 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     if unknown := sorted(set(arguments) - known):
         raise DataError(f"arguments: {', '.join(unknown)} is no field of transformers.TrainingArguments.")
+
+
+def _of_the_model(recipe: Recipe, codec: Any) -> dict[str, Any]:
+    """For `training.json`. Of a codec that `train` returned there is no name to compare."""
+    names = ("size", "start", "cell_km", "coverage", "bounds", "min_known", "fill_hours", "shifted_copies")
+    told = {name: getattr(recipe, name) for name in names}
+    told["codec"] = str(codec) if isinstance(codec, (str, Path)) else None
+    return told | {"city": None if recipe.city is None else recipe.city.content_hash}
 
 
 def _settings(system: str, folder: Any, *, seed: int, progress: bool, fields: dict[str, Any]) -> TrainingArguments:

@@ -14,9 +14,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.sequences import WindowRule
 from .corpus import SAMPLED_CANDIDATES, TOKENS_PER_BATCH, WINDOW, CityBatchSampler, CityCollator, CityCorpus
+from .whole_checkpoints import WholeCheckpoints
 
 
-class MobilityTrainer(Trainer):
+class MobilityTrainer(WholeCheckpoints, Trainer):
     """`Trainer` for several cities.
 
     Args:
@@ -31,10 +32,12 @@ class MobilityTrainer(Trainer):
 
     `eval_loss` is the mean per visit (the plain Trainer's is per batch, whatever a batch's size).
     `label_smoothing_factor` spreads over the places of the city; the model smooths (`smoothing` of its `forward`).
+    `train(resume_from_checkpoint=True)` goes on from the last checkpoint that is whole.
 
     Raises:
         TypeError: if `train_dataset` or `eval_dataset` is no `CityCorpus`.
         ValueError: for several GPUs in one process (`DataParallel` would split the city's table).
+        OSError: while training, if a checkpoint cannot be written.
     """
 
     def __init__(

@@ -1,0 +1,95 @@
+"""Checkpoints of a training: which of them are whole, and a Trainer that goes on from those only.
+
+A process that is killed while it writes leaves a folder without its last files, or with files that are cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
+
+STATE = "trainer_state.json"
+WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json"
+OF_TORCH = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoints_in(folder: str | Path) -> list[Path]:
+    """Folders `checkpoint-STEP`, by their steps."""
+    found = [path for path in Path(folder).glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether weights, optimizer, schedule, random states and state of the Trainer are there, none of them cut off."""
+    try:
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        shards = [ADAPTER if (checkpoint / ADAPTER).is_file() else WEIGHTS]
+        if (checkpoint / INDEX).is_file():
+            shards = sorted(set(json.loads((checkpoint / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        for name in shards:
+            with safe_open(checkpoint / name, framework="pt"):  # compares the header with the size of the file
+                pass
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return False
+    archives = [list(checkpoint.glob(pattern)) for pattern in OF_TORCH]
+    return all(archives) and all(zipfile.is_zipfile(path) for paths in archives for path in paths)
+
+
+def is_finished(checkpoint: str | Path) -> bool:
+    """Whether it holds the last step of its training."""
+    state = json.loads(Path(checkpoint, STATE).read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def last_checkpoint(folder: str | Path) -> Path:
+    """The last whole checkpoint of a folder. Those after it are removed: their steps are trained again.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = checkpoints_in(folder)
+    whole = next((path for path in reversed(found) if is_whole(path)), None)
+    if whole is None:
+        raise FileNotFoundError(f"{folder} holds no whole checkpoint to go on from: leave resume out to begin anew.")
+    for path in found[found.index(whole) + 1 :]:
+        shutil.rmtree(path)
+    return whole
+
+
+class WholeCheckpoints:
+    """What a `Trainer` gets beside its own: `resume_from_checkpoint=True` takes the last whole checkpoint, and one that
+    cannot be written is an `OSError` of one sentence."""
+
+    args: Any
+    state: Any
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_checkpoint(self.args.output_dir))
+        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def restore(self, checkpoint: str) -> None:
+        """Weights and history of a checkpoint, without a step of training: `train` takes one beyond the last."""
+        self._load_from_checkpoint(checkpoint)  # type: ignore[attr-defined]
+        self.state = TrainerState.load_from_json(str(Path(checkpoint, STATE)))
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+            raise OSError(
+                f"The checkpoint of step {self.state.global_step} could not be written to {self.args.output_dir}: "
+                f"{error}. Those before it are whole: make room and resume."
+            ) from error

@@ -3,6 +3,7 @@ one sentence, where transformers would draw the missing weights anew and report 
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ class LoadedWhole:
         """
         if peft_model_id is not None and kwargs.get("peft_config") is None:
             check_adapter(peft_model_id, **(kwargs.get("adapter_kwargs") or {}))
-        with _one_sentence(peft_model_id):
+        with _one_sentence(peft_model_id), _no_table():
             info = super().load_adapter(peft_model_id, *args, **kwargs)  # type: ignore[misc]
         if info is not None:  # older releases of transformers tell it in their report only
             _refuse(peft_model_id, "lack", info.missing_keys)
@@ -176,6 +177,21 @@ def _mismatch(where: Any) -> str:
         f"{where} could not be loaded: weights and configuration, or an adapter and its base, have other shapes and do "
         "not belong together."
     )
+
+
+@contextmanager
+def _no_table() -> Iterator[None]:
+    """transformers logs a table of an adapter's faults; what it holds is refused in one sentence."""
+    log = logging.getLogger("transformers.integrations.peft")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    log.addFilter(is_other)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_other)
 
 
 @contextmanager

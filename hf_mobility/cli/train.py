@@ -194,10 +194,12 @@ def save(made: Any, output: Path, **options: Any) -> None:
 
 
 def own_command(output: Path) -> str:
-    """For the card: files and folders by their last part, which says less of the machine."""
+    """For the card: files and folders by their last part, which says less of the machine; and without `--resume`, as
+    the whole training would be repeated."""
     from ..hub.card_facts import with_base_names
 
     def is_path(word: str) -> bool:
         return word == str(output) or word.count("/") > 1 or word.startswith(("/", "~", ".")) or Path(word).exists()
 
-    return with_base_names(["hf-mobility", *sys.argv[1:]], is_path=is_path)
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return with_base_names(["hf-mobility", *words], is_path=is_path)

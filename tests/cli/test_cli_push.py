@@ -137,7 +137,7 @@ def test_the_command_on_a_card_names_no_folders(tmp_path: Path, monkeypatch: pyt
     visits.touch()
     monkeypatch.chdir(tmp_path)
     given = ["adapt", "me/samoe", "of mia/visits.csv", str(visits), "--timezone=Europe/Berlin", "-o", "out/town"]
-    monkeypatch.setattr("sys.argv", ["hf-mobility", *given])
+    monkeypatch.setattr("sys.argv", ["hf-mobility", *given, "--resume"])
     wanted = "hf-mobility adapt me/samoe visits.csv visits.csv --timezone=Europe/Berlin -o town"
     assert own_command(Path("out/town")) == wanted
 

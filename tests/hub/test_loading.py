@@ -191,7 +191,9 @@ def test_weights_that_are_cut_off_are_named(part: str, toy: SimpleNamespace, tmp
         NextLocationPipeline.from_pretrained(tmp_path)
 
 
-def test_another_models_adapter_is_one_sentence(adapted: Path, tmp_path: Path) -> None:
+def test_another_models_adapter_is_one_sentence(
+    adapted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(adapted / "adapter", tmp_path / "adapter")
     config = json.loads((adapted / "base" / "config.json").read_text()) | {"hidden_size": 32}
     SamoeForNextLocation(SamoeConfig.from_dict(config)).save_pretrained(tmp_path / "base")
@@ -199,7 +201,7 @@ def test_another_models_adapter_is_one_sentence(adapted: Path, tmp_path: Path) -
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "base")}))
     with pytest.raises(ValueError, match="or an adapter and its base, have other shapes") as caught:
         NextLocationPipeline.from_pretrained(tmp_path / "adapter")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and caplog.text == ""
 
 
 def test_a_base_revision_is_that_of_an_adapters_base(adapted: Path) -> None:

@@ -149,7 +149,7 @@ class ConditionTables:
                 f"{most['home_counts']} {behind} share a home and {most['pairs']} a pair. Take more people, larger "
                 "cells, or a lower min_users; 1 lists everybody, which is for simulated people only."
             )
-        listed = homes.any(axis=1) | classes.any(axis=1)
+        listed = np.asarray(homes.any(axis=1) | classes.any(axis=1))
         return replace(
             tables,
             same_share=self.same_share if listed.all() else float(listed[1]),
@@ -163,11 +163,12 @@ class ConditionTables:
         """With the pairs that enough people have, from homes in finest cells to homes anywhere in the city."""
         levels = self._levels(cell_map)
         if self.pair_members is None:
-            kept = self.people()["pairs"] >= min_users
-            users = None if self.pair_users is None else self.pair_users[kept]
-            return replace(self, pairs=self.pairs[kept], pair_users=users, pair_levels=levels[kept])
-        (row, person), left = self.pair_members.T, np.ones(len(self.pairs), bool)
-        pairs, users, pair_levels, members, total = [], [], [], [], 0
+            kept = np.asarray(self.people()["pairs"] >= min_users)
+            its_users = None if self.pair_users is None else self.pair_users[kept]
+            return replace(self, pairs=self.pairs[kept], pair_users=its_users, pair_levels=levels[kept])
+        (row, person), left, total = self.pair_members.T, np.ones(len(self.pairs), bool), 0
+        pairs: list[np.ndarray] = []
+        users, pair_levels, members = [], [], []  # of them
         for level in range(cell_map.shape[1] - 1, -2, -1):
             rows = np.flatnonzero(left & (levels >= level))
             home = _first_cells(cell_map, level)[self.pairs[rows, 0]]
@@ -290,7 +291,7 @@ class ConditionTables:
         missing += [name for name in PEOPLE if name not in arrays and not set(arrays).isdisjoint(PEOPLE)]
         if missing:
             raise DataError(f"the tables lack {', '.join(missing)}, which same_share announces.")
-        found = {name: arrays[name] for name in (*TABLES, *PEOPLE, "pair_levels") if name in arrays}
+        found: dict[str, Any] = {name: arrays[name] for name in (*TABLES, *PEOPLE, "pair_levels") if name in arrays}
         shares: dict[str, Any] = {name: header.get(name) for name in ("same_share", "smoothing")}
         return cls(**shares, **found)
 

@@ -111,6 +111,7 @@ class Adaptation(Trained):
         base_model: str | None = None,
         base_revision: str | None = None,
         facts: CardFacts | None = None,
+        min_users: int = 5,
     ) -> None:
         """Adapter, city, card and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the
         pipeline load.
@@ -119,7 +120,7 @@ class Adaptation(Trained):
             base_model: where the base is found at loading time (a Hub id or a path); by default, where it was loaded
                 from, a folder by its whole path.
             base_revision: branch, tag or commit of a base on the Hub, to which the adapter is pinned.
-            facts: for the card, what cannot be read from the weights.
+            facts, min_users: see `Trained`; a city of SAMoE lists its places whoever was there.
 
         Raises:
             ValueError: if the base was never saved, so that the adapter could not name it.
@@ -129,7 +130,7 @@ class Adaptation(Trained):
         config.revision = base_revision or config.revision
         if not config.base_model_name_or_path:
             raise ValueError("the base model has no name: save it and adapt from its folder, or pass base_model=.")
-        super().save_pretrained(folder, facts=facts)
+        super().save_pretrained(folder, facts=facts, min_users=min_users)
 
     def _save_extras(self, folder: Path) -> None:
         super()._save_extras(folder)

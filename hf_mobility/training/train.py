@@ -192,7 +192,7 @@ def train(
             check_same_training(checkpoint.parent, training)
             recipe.tell(f"going on from step {step_of(checkpoint)}: {checkpoint}")
         if settings.save_strategy != "no":
-            save_training(settings.output_dir, training)
+            save_training(str(settings.output_dir), training)
         made = SYSTEMS[system](ready, recipe)
     if start is not None:
         text += f"; before that, what {Path(start).name} was trained on"

@@ -2,7 +2,7 @@
 
     python -m benchmarks.next_location.evaluate_gaps checkpoints/samoe-small --output benchmarks/next_location/results/gaps.csv
 
-Targets are the last 20 % of each user's visits, each predicted from all visits before it. `--sources` evaluates cities
+Targets are the last 20 % of each user's visits, at most ten, each predicted from all visits before it. `--sources` evaluates cities
 that the checkpoint was trained in, with several values of `hf_mobility.pipelines.gaps.PRIOR_GAPS`, to choose one.
 """
 
@@ -21,6 +21,7 @@ from hf_mobility.pipelines import gaps
 
 TARGETS = ("chicago", "calgary", "washington_dc", "simulated", "simulated, seen always")
 SOURCES = ("atlanta", "boston", "philadelphia", "gowalla_kansas_city")
+MOST = 10  # targets of a user
 PRIORS = (2.0, 5.0, 10.0, 20.0, 50.0)
 SHOWN = ["city", "model", "n", "users", "mae_hours", "mae_hours_by_user"]
 
@@ -44,7 +45,7 @@ def targets_of(visits: pd.DataFrame) -> pd.DataFrame:
     typical = visits.groupby("user_id")["time"].diff().dt.total_seconds().median()
     for user, own in visits.groupby("user_id"):
         seconds = own["time"].diff().dt.total_seconds().to_numpy()
-        for position in range(max(2, int(0.8 * len(own))), len(own)):
+        for position in range(max(2, int(0.8 * len(own)), len(own) - MOST), len(own)):
             baseline = float(np.median(seconds[1:position]))
             rows.append((user, len(own) - position, seconds[position], baseline, typical))
     return pd.DataFrame(rows, columns=["user_id", "rest", "gap", "median of the user's gaps", "median of the city"])

@@ -64,7 +64,7 @@ def last_checkpoint(folder: str | Path) -> Path:
     if whole is None:
         raise FileNotFoundError(f"{folder} holds no whole checkpoint to go on from: leave resume out to begin anew.")
     for path in found[found.index(whole) + 1 :]:
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     return whole
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from safetensors import SafetensorError
-from samoe_town import TOKENIZER, make_city
+from samoe_town import CONFIG, TOKENIZER, make_city
 from transformers import modeling_utils
 
 from hf_mobility import NextLocationPipeline, SamoeForNextLocation
@@ -70,17 +69,15 @@ def test_a_city_is_the_old_one_or_the_new_one(tmp_path: Path, monkeypatch: pytes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["city.json", "city.safetensors"]
 
 
-def pipeline(toy: SimpleNamespace, fill: float) -> NextLocationPipeline:
-    model = SamoeForNextLocation(toy.model().config)
+def pipeline(fill: float) -> NextLocationPipeline:
+    model = SamoeForNextLocation(CONFIG)
     torch.nn.init.constant_(next(model.parameters()), fill)
     return NextLocationPipeline(model, TOKENIZER)
 
 
 @pytest.mark.parametrize("part", ["model", "tokenizer", "card"])
-def test_a_saved_folder_is_whole_or_absent(
-    part: str, toy: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = pipeline(toy, 1.0), pipeline(toy, 2.0)
+def test_a_saved_folder_is_whole_or_absent(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = pipeline(1.0), pipeline(2.0)
     first.save_pretrained(tmp_path / "old")
     (tmp_path / "old" / "notes.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
@@ -106,11 +103,9 @@ def test_a_saved_folder_is_whole_or_absent(
     assert (tmp_path / "old" / "notes.txt").read_text() == "mine"
 
 
-def test_a_model_alone_is_saved_whole_or_not_at_all(
-    toy: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_alone_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without tokenizer and card, as a `Trainer` saves it; a full disk is an `OSError` whichever library meets it."""
-    first, second = (pipeline(toy, fill).model for fill in (1.0, 2.0))
+    first, second = (pipeline(fill).model for fill in (1.0, 2.0))
     first.save_pretrained(tmp_path / "old")
     before = {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
     writer = modeling_utils.safe_save_file
@@ -131,8 +126,8 @@ def test_a_model_alone_is_saved_whole_or_not_at_all(
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), second.parameters()))
 
 
-def test_a_training_record_stays_beside_its_own_weights_only(toy: SimpleNamespace, tmp_path: Path) -> None:
-    first, second = (pipeline(toy, fill).model for fill in (1.0, 2.0))
+def test_a_training_record_stays_beside_its_own_weights_only(tmp_path: Path) -> None:
+    first, second = (pipeline(fill).model for fill in (1.0, 2.0))
     first.save_pretrained(tmp_path)
     (tmp_path / "training_record.json").write_text("{}")
     SamoeForNextLocation.from_pretrained(tmp_path).save_pretrained(tmp_path)

@@ -35,8 +35,8 @@ def _probes(columns: int, config: Any) -> torch.Tensor:
     """(levels, columns): no weight of the encoder is multiplied by zero, and each level of popularity occurs."""
     levels = config.num_popularity_levels
     rows = torch.rand(levels, columns, generator=torch.Generator().manual_seed(0)) + 0.5
-    rows[:, config.num_poi_features + 2] = torch.arange(levels)
-    return rows
+    is_level = torch.arange(columns) == config.num_poi_features + 2
+    return torch.where(is_level, torch.arange(levels, dtype=rows.dtype)[:, None], rows)
 
 
 def _same(found: torch.Tensor, seen: torch.Tensor | None) -> bool:

@@ -59,8 +59,8 @@ class ListedCity:
         if self.places:
             said.append(
                 f"The city saved here lists {self.places:,} places by id and coordinates, {self.visited:,} of them "
-                "with a level of how often they were visited. The files do not say by how many people. A place may "
-                "be one person's home: do not publish private places."
+                "with a level of how often they were visited. The files do not say by how many people. A place may be "
+                "one person's home: do not publish the city if such places are private."
             )
         if self.people:
             counts = ", ".join(f"{len(people):,} {kind}" for kind, people in self.people.items())

@@ -93,7 +93,7 @@ def test_before_a_push_stderr_says_what_the_city_lists(
     number = len(TOKENIZER.location_ids)
     visited = int((TOKENIZER.city.popularity < 9).sum())
     sentence = f"The city saved here lists {number} places by id and coordinates, {visited} of them with a level of how"
-    assert sentence in said and "by how many people. A place may be one person's home: do not publish private places." in said
+    assert sentence in said and "The files do not say by how many people. A place may be one person's home: do" in said
     assert sentence in card(tmp_path / "places")
     assert ListedCity.of_folder(tmp_path) is None
 

@@ -78,6 +78,12 @@ def test_audit_of_visits_is_the_verbs(town: SimpleNamespace, tmp_path: Path) -> 
     assert result.output.splitlines()[: len(expected)] == expected["sentence"].tolist()
 
 
+def test_audit_of_a_folder_counts_what_its_city_lists(generator: Path) -> None:
+    sentences = audit(generator, min_users=2)["sentence"].tolist()
+    assert call("audit", generator, "--min-users", 2).output.splitlines()[: len(sentences)] == sentences
+    assert any("pairs of home and work are of fewer than 2 people" in sentence for sentence in sentences)
+
+
 def test_audit_of_weeks_takes_visits_on_the_generators_grid(
     town: SimpleNamespace, generator: Path, tmp_path: Path
 ) -> None:

@@ -68,6 +68,16 @@ def test_training_goes_on_with_a_generator_that_learned_from_shifted_copies(
     assert "before that, what weeks was trained on" in ModelCard.load(tmp_path / "README.md").text
 
 
+def test_a_city_of_few_users_is_refused_before_the_training_with_the_option(
+    town: SimpleNamespace, generator: Path, tmp_path: Path
+) -> None:
+    """The codec was saved with everybody's homes; by default those of five users are saved, and there are none."""
+    short = ("--steps", 1, "--size", "tiny", "--codec", town.folder / "codec", "-o", tmp_path / "weeks")
+    fault = call("train", town.folder / "whole.parquet", "--system", "mstar", *short, code=1).stderr
+    assert "min_users=5 leaves no home or no pair of home and work" in fault and "--min-users" in fault
+    assert not (tmp_path / "weeks").exists()
+
+
 def same_weights(folder: Path, other: Path) -> None:
     one, two = (load_file(path / "model.safetensors") for path in (folder, other))
     assert one.keys() == two.keys()

@@ -89,18 +89,20 @@ def check_bounds(config: Any) -> None:
     """Raises a `ValueError` for the first field outside its bounds; NaN is outside all."""
     for name, (least, most) in {**_WHOLE, **_REAL}.items():
         value = getattr(config, name, None)
-        if value is not None and least == 0 > value:
-            raise ValueError(f"{name} must not be negative, got {value}.")
-        if value is not None and not least <= value <= most:
-            raise ValueError(f"{name} must be at least {least} and at most {most:,}, got {value}.")
+        if value is not None and not value >= least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+        if value is not None and not value <= most:
+            raise ValueError(f"{name} must be at most {most:,}, got {value}.")
     for name, (entries, most) in _LISTS.items():
         values = getattr(config, name, None)
         if values is not None and not (1 <= len(values) <= entries and all(1 <= value <= most for value in values)):
-            raise ValueError(f"{name} must be 1 to {entries:,} numbers of 1 to {most:,}, got {str(values)[:80]}.")
+            raise ValueError(
+                f"{name} must be 1 to {entries:,} positive numbers up to {most:,}, got {str(values)[:80]}."
+            )
 
 
 class BoundedConfig:
-    """A configuration whose file is refused in one sentence where it holds none."""
+    """A configuration whose file is refused in one sentence where it holds no such configuration."""
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

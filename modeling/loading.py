@@ -69,7 +69,10 @@ class LoadedWhole:
             ValueError: as `from_pretrained`.
         """
         if peft_model_id is not None and kwargs.get("peft_config") is None:
-            check_adapter(peft_model_id, **(kwargs.get("adapter_kwargs") or {}))
+            fetching = dict(getattr(kwargs.get("load_config"), "download_kwargs", None) or {})
+            if kwargs.get("local_files_only"):
+                fetching["local_files_only"] = True
+            check_adapter(peft_model_id, **{**fetching, **(kwargs.get("adapter_kwargs") or {})})
         with _one_sentence(peft_model_id), _no_table():
             info = super().load_adapter(peft_model_id, *args, **kwargs)  # type: ignore[misc]
         if info is not None:  # older releases of transformers tell it in their report only
@@ -201,6 +204,6 @@ def _one_sentence(where: Any) -> Iterator[None]:
     except SafetensorError as error:
         raise ValueError(f"{where} could not be loaded: damaged weights ({str(error).strip().rstrip('.')}).") from error
     except RuntimeError as error:
-        if "mismatch" not in str(error):
+        if "size mismatch" not in str(error) and "mismatched" not in str(error):
             raise
         raise ValueError(_mismatch(where)) from error

@@ -1,7 +1,6 @@
 """A base of all models: how they are saved and what they write beside their weights, and the table of tokens that none
 of them has."""
 
-import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,17 +40,10 @@ class SavedWithCode(LoadedWhole):
                 return
             with files.whole_folder(save_directory) as scratch:
                 super().save_pretrained(str(scratch), is_main_process, *args, **kwargs)  # type: ignore[misc]
-                self._keep(files.OF_THE_WEIGHTS, save_directory, scratch)
+                if files.same_files(scratch, save_directory, files.WEIGHTS):
+                    files.copy_files(files.OF_THE_WEIGHTS, save_directory, scratch)
         except SafetensorError as error:
             raise OSError(f"{save_directory} could not be written: {error}.") from error
-
-    def _keep(self, names: tuple[str, ...], folder: str | Path, scratch: Path) -> None:
-        """Files that are true of these weights stay where the model is saved to the folder that it was loaded from."""
-        source = str(getattr(self.config, "name_or_path", "") or "")
-        if source and Path(source).resolve() == Path(folder).resolve():
-            for name in names:
-                if Path(folder, name).is_file():
-                    shutil.copyfile(Path(folder, name), scratch / name)
 
     def save_code(self, folder: str | Path) -> None:
         """Add the code to a folder that holds the model without it, and name it in `config.json`."""

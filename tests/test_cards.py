@@ -151,7 +151,7 @@ def test_the_adapters_card_replaces_pefts_unfilled_one_and_names_no_path(toy: Si
 def test_a_card_that_somebody_wrote_stays(toy: SimpleNamespace, tmp_path: Path) -> None:
     model = samoe(SamoeForNextLocation, toy)[0]
     (tmp_path / "README.md").write_text("my own words\n", encoding="utf-8")
-    with pytest.warns(UserWarning, match="was written by hand and stays"):
+    with pytest.warns(UserWarning, match="was changed, or written by another program or release, and stays"):
         assert not write_card(tmp_path, model)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "my own words\n"
     assert write_card(tmp_path, model, replace=True)
@@ -169,7 +169,7 @@ def test_a_card_of_other_weights_goes_and_a_changed_one_stays(toy: SimpleNamespa
     NextLocationPipeline(samoe(SamoeForNextLocation, toy)[0], tokenizer).save_pretrained(tmp_path)
     assert "Gains 0.225 nats." not in card.read_text() and not (tmp_path / "adaptation.csv").exists()
     card.write_text(card.read_text().replace("## Figures", "My own words.\n\n## Figures"))
-    with pytest.warns(UserWarning, match="was written by hand and stays"):
+    with pytest.warns(UserWarning, match="was changed, or written by another program or release, and stays"):
         NextLocationPipeline(samoe(SamoeForNextLocation, toy)[0], tokenizer).save_pretrained(tmp_path)
     assert "My own words." in card.read_text()
 

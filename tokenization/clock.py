@@ -52,9 +52,8 @@ def zone_of(timezone: Zone | None) -> dt.tzinfo:
     try:
         return ZoneInfo(str(timezone))
     except (KeyError, ValueError, OSError) as error:
-        raise DataError(
-            f"Unknown time zone {str(timezone)[:80]!r}; give an IANA name such as 'Europe/Berlin'."
-        ) from error
+        shown = None if timezone is None else str(timezone)[:80]
+        raise DataError(f"Unknown time zone {shown!r}; give an IANA name such as 'Europe/Berlin'.") from error
 
 
 def clock_of(times: np.ndarray, timezone: Zone) -> Clock:
@@ -154,8 +153,10 @@ def _as_seconds(times: Any, name: str) -> np.ndarray:
     values = np.asarray(times)
     if len(values) == 0:
         return np.zeros(0, np.int64)
+    if values.dtype == np.uint64:
+        return np.minimum(values, np.uint64(_FAR)).astype(np.int64)
     if values.dtype.kind in "iu":
-        return np.minimum(values, _FAR).astype(np.int64)
+        return values.astype(np.int64)
     items = values.tolist() if values.dtype.kind == "O" else []
     if items and all(isinstance(item, (int, np.integer)) for item in items):
         return np.fromiter((max(min(int(item), _FAR), -_FAR) for item in items), np.int64, len(items))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
-from .text_lines import BLOCK, LineCount, header_of, row_blocks
+from .text_lines import BLOCK, LineCount, count_rows, header_of, row_blocks
 
 try:
     import pandas as pd
@@ -61,8 +61,7 @@ def read_file(
         with readable(path, "Parquet"):
             return pd.read_parquet(path, columns=None if wanted is None else list(wanted))
     count = LineCount()
-    for _ in row_blocks(path, columns=len(found), count=count, sep=sep):
-        pass
+    count_rows(path, columns=len(found), count=count, sep=sep)
     if count.rejected:
         first = ", ".join(f"{number}: {reason}" for number, reason in count.first_faults)
         raise DataError(
@@ -79,10 +78,8 @@ def file_blocks(path: Path, *, count: LineCount, ids: Sequence[str] = ()) -> Ite
     """All columns of a CSV or Parquet file in blocks of rows; `count` takes up the rows and those left out."""
     found = file_columns(path)
     if not is_csv(path):
-        import pyarrow.parquet
-
         with readable(path, "Parquet"):
-            for batch in pyarrow.parquet.ParquetFile(path).iter_batches(BLOCK):
+            for batch in _parquet().ParquetFile(path).iter_batches(BLOCK):
                 count.rows_read += len(batch)
                 yield batch.to_pandas()
         return
@@ -117,12 +114,16 @@ def text_blocks(
 
 def parquet_columns(path: Path) -> list[str]:
     """Names of the columns of a Parquet file (also of GeoParquet)."""
+    with readable(path, "Parquet"):
+        return list(_parquet().read_schema(path).names)
+
+
+def _parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError("Parquet files need pyarrow: pip install pyarrow") from error
-    with readable(path, "Parquet"):
-        return list(pyarrow.parquet.read_schema(path).names)
+    return pyarrow.parquet
 
 
 @contextmanager

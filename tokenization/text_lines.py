@@ -17,11 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import SHOWN, DataError
+from .errors import SHOWN, DataError, listing
 
 BLOCK = 500_000  # rows held as text at one time
 MAX_JOINED = 1_000  # lines of one row
 OPEN_QUOTE, WRONG_FIELDS, INNER_BREAK = "open quote", "wrong number of fields", "carriage return inside a line"
+LARGE_CELL = f"quoted cell of more than {csv.field_size_limit():,} characters"
 
 
 @dataclass
@@ -79,9 +80,12 @@ def header_of(path: Path, *, sep: str) -> list[str]:
     if header is None:
         raise DataError(f"{path} is empty; its first line must name the columns.")
     try:
-        return next(csv.reader([header.rstrip("\r\n")], delimiter=sep, strict=True))
+        names = next(csv.reader([header.rstrip("\r\n")], delimiter=sep, strict=True))
     except csv.Error as error:
         raise DataError(f"The first line of {path} does not name columns: {error}.") from error
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+        raise DataError(f"{path} names {len(twice)} columns more than once ({listing(twice[:SHOWN])}); rename them.")
+    return names
 
 
 def row_blocks(
@@ -111,6 +115,13 @@ def row_blocks(
             yield block
 
 
+def count_rows(path: Path, *, columns: int, count: LineCount, sep: str) -> None:
+    """What became of every line below the header, without keeping any of them."""
+    with open_text(path, encoding="utf-8-sig") as lines:
+        for _ in _rows(lines, columns=columns, count=count, sep=sep, quotes=True, header=True):
+            pass
+
+
 def _rows(
     lines: Iterable[str], *, columns: int, count: LineCount, sep: str, quotes: bool, header: bool
 ) -> Iterator[str]:
@@ -124,7 +135,7 @@ def _rows(
             continue
         count.rows_read += 1
         line = line.rstrip("\r\n")
-        if quotes and '"' in line:
+        if quotes and '"' in line and not _is_one_row(line, sep=sep, columns=columns):
             more, fault = _quoted_row(line, ahead, source, sep=sep, columns=columns)
             if fault:
                 count.reject_line(number, fault)
@@ -137,6 +148,14 @@ def _rows(
             count.reject_line(number, WRONG_FIELDS)
         else:
             yield line + "\n"
+
+
+def _is_one_row(line: str, *, sep: str, columns: int) -> bool:
+    """Whether a line with quotes is surely a row: they are closed, and every separator is outside of them."""
+    parts = line.split('"')
+    if len(parts) % 2 == 0 or "\r" in line or line.count(sep) != columns - 1:
+        return False
+    return not any(sep in inside for inside in parts[1::2])
 
 
 def _quoted_row(first: str, ahead: deque[str], source: Iterator[str], *, sep: str, columns: int) -> tuple[int, str]:
@@ -166,6 +185,6 @@ def _quoted_row(first: str, ahead: deque[str], source: Iterator[str], *, sep: st
     reader = csv.reader(growing(), delimiter=sep, strict=True)
     try:
         cells = next(reader)
-    except csv.Error:
-        return 0, OPEN_QUOTE
+    except csv.Error as error:
+        return 0, LARGE_CELL if "field limit" in str(error) else OPEN_QUOTE
     return reader.line_num - 1, "" if len(cells) == columns else WRONG_FIELDS

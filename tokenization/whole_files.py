@@ -4,8 +4,10 @@ A reader finds what was there before or what is new, and so does whoever comes a
 """
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from filecmp import cmp
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+WEIGHTS = "*model*.safetensors"
 INDEX = "model.safetensors.index.json"
 OF_THE_WEIGHTS = ("training_record.json", "adaptation.csv")  # true of the weights beside them, and of no others
 # Without these a folder cannot be loaded: they go first from the old one, and come last into the new one.
@@ -54,14 +57,30 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
         raise
 
 
+def copy_files(names: Iterable[str], source: str | Path, target: str | Path) -> None:
+    """Those that are there."""
+    for name in names:
+        if Path(source, name).is_file():
+            shutil.copyfile(Path(source, name), Path(target, name))
+
+
+def same_files(one: str | Path, other: str | Path, pattern: str) -> bool:
+    """Whether two folders hold the same files of a pattern, at least one, byte for byte."""
+    names = sorted(path.name for path in Path(one).glob(pattern))
+    others = sorted(path.name for path in Path(other).glob(pattern))
+    return bool(names) and names == others and all(cmp(Path(one, name), Path(other, name), False) for name in names)
+
+
 def _move(scratch: Path, target: Path) -> None:
     names = [path.relative_to(scratch) for path in sorted(scratch.rglob("*")) if path.is_file()]
     last = [Path(name) for name in CONFIGS if Path(name) in names]
     for name in last:
         (target / name).unlink(missing_ok=True)
-    if any(name.match("*model*.safetensors") for name in names):
-        for path in (*target.glob("model-*-of-*.safetensors"), *(target / name for name in (INDEX, *OF_THE_WEIGHTS))):
-            path.unlink(missing_ok=True)
+    old = [target / name for name in OF_THE_WEIGHTS] if any(name.match(WEIGHTS) for name in names) else []
+    if any(name.match("model*.safetensors") for name in names):  # whole or in parts, which do not stand together
+        old += [*target.glob("model-*-of-*.safetensors"), target / INDEX, target / "model.safetensors"]
+    for path in old:
+        path.unlink(missing_ok=True)
     for name in [*(name for name in names if name not in last), *last]:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / name, target / name)

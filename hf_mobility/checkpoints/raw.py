@@ -37,14 +37,17 @@ def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, s
     ]
     if series.num_outside:
         notes.append(f"{series.num_outside:,} of {len(held_out):,} records lie outside the model's bounds: left out.")
-    of_all = RawTokenizer.from_points(points, timezone=tokenizer.timezone).bounds
-    if checkpoint.record() is None and of_all == tokenizer.bounds:
+    if checkpoint.record() is None and _bounds_of(points, tokenizer) == tokenizer.bounds:
         notes.append(
             "the model's bounds are those of all these points: unless it was trained with the same test_fraction (and "
             "seed), it has seen its test users."
         )
     table.attrs["notes"] = notes
     return table
+
+
+def _bounds_of(points: pd.DataFrame, tokenizer: RawTokenizer) -> Any:
+    return RawTokenizer.from_points(points, timezone=tokenizer.timezone).bounds
 
 
 def _recorded_task(series: Any, tokenizer: RawTokenizer) -> tuple[TrajectoryTask, int]:

@@ -96,6 +96,8 @@ def notes_on_test(
             f"{name} was trained on about {seen['records']:.0%} of the test records: {advice}, or give records that it "
             "has not seen."
         )
+    if np.isnan(seen["records"]):
+        return ["the test is too small to tell from the sample of hashes whether it was trained on."]
     if system != "samoe" and seen["people"] > SEEN_SHARE:
         return [f"about {seen['people']:.0%} of the test users were in the training too, with other records."]
     return []

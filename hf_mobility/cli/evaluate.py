@@ -22,7 +22,9 @@ from .options import (
 )
 from .reading import Reading
 
-_FOR_DATA = {"min_users": ["visits", "a folder"], "city": ["weeks"]}
+_FILES = ["visits", "weeks"]
+_FOR_DATA = {"min_users": ["visits", "a folder"], "city": ["weeks"], "timezone": _FILES, "column": _FILES}
+_FOR_DATA |= {"sep": _FILES, "time_format": _FILES}
 
 
 def evaluate(
@@ -56,7 +58,7 @@ def evaluate(
     files.check_output(output)
     reading.check(data, city)
     from ..checkpoints.evaluate import evaluate_checkpoint
-    from ..training.fit import check_device
+    from ..hub.device import check_device
 
     check_device(device)
     table = evaluate_checkpoint(
@@ -103,13 +105,14 @@ def audit(
     """
     files.check_output(output)
     folder = data.is_dir()
+    case = "a folder" if folder else "visits" if train is None else "weeks"
+    read = {name: getattr(reading, name) or None for name in ("timezone", "column", "sep", "time_format")}
+    check_counting({"min_users": min_users, "city": city, **read}, _FOR_DATA, case)
     reading.check(*(() if folder else (data,)), train, held_out)
     if folder and train is not None:
         raise typer.BadParameter("--train and --held-out are for weeks, not for a folder")
     if (train is None) != (held_out is None) or (train is None and not folder and reading.holds_weeks(data)):
         raise typer.BadParameter("weeks are compared with others: give both --train and --held-out")
-    case = "a folder" if folder else "visits" if train is None else "weeks"
-    check_counting({"min_users": min_users, "city": city}, _FOR_DATA, case)
     from ..evaluation import audit as measure
 
     if train is None or held_out is None:

@@ -26,7 +26,11 @@ CellKm = Annotated[float | None, typer.Option(help="Side of a square cell in km.
 Coverage = Annotated[float | None, typer.Option(help="Central share of the records that the box must hold, e.g. 0.99.")]
 SharedBy = Annotated[
     int | None,
-    typer.Option("--min-users", help="M-STAR: save homes and pairs of this many users only.", show_default="5"),
+    typer.Option(
+        "--min-users",
+        help="M-STAR: save only homes, pairs and classes that at least so many users share.",
+        show_default="5",
+    ),
 ]
 MinKnown = Annotated[float | None, typer.Option(help="Least share of known hours of a week; 0.5 by default.")]
 FillHours = Annotated[float | None, typer.Option(help="Fill gaps of at most so many hours in one and the same cell.")]

@@ -182,7 +182,7 @@ def _check(output: Path, device: str | None) -> None:
     """What can be wrong before a model is loaded."""
     files.check_output(output)
     if device is not None:
-        from ..training.fit import check_device
+        from ..hub.device import check_device
 
         check_device(device)
 

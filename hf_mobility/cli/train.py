@@ -97,7 +97,8 @@ def train(
         raise typer.BadParameter("--city is that of one file; several files have one city each")
     files.check_folder(output)
     reading.check(*data, city)
-    from ..training.fit import check_device
+    from ..hub.device import check_device
+    from ..training.same_training import remove_checkpoints
     from ..training.train import check_options
     from ..training.train import train as fit
 
@@ -108,21 +109,28 @@ def train(
     tables: list[Any] = [replace(reading, timezone=zone).records(path) for path, zone in zip(data, zones)]
     place = replace(reading, timezone=zones[0]).city(city)
     several = len(data) > 1
-    made = fit(
-        system,
-        list(zip(tables, zones)) if several else tables[0],
-        **options,
-        city=place,
-        timezone=None if several else zones[0],
-        learning_rate=learning_rate,
-        test_fraction=test_fraction,
-        seed=seed,
-        device=device,
-        progress=True,
-    )
+    is_new = not output.exists()
+    try:
+        made = fit(
+            system,
+            list(zip(tables, zones)) if several else tables[0],
+            **options,
+            city=place,
+            timezone=None if several else zones[0],
+            learning_rate=learning_rate,
+            test_fraction=test_fraction,
+            seed=seed,
+            device=device,
+            progress=True,
+        )
+    except BaseException:
+        if is_new and output.is_dir() and not any(output.iterdir()):
+            output.rmdir()
+        raise
     facts = replace(made.facts, command=own_command(output))
     save(made, output, facts=facts, min_users=min_users or 5)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if save_every or resume:
+        remove_checkpoints(checkpoints)
     files.done(f"{type(made.model).__name__}, {made.model.num_parameters():,} parameters", output)
 
 
@@ -151,8 +159,8 @@ def adapt(
     reading.check(visits, city)
     if reading.timezone is None and (city is None or not city.is_dir()):
         raise ValueError("The time zone of the city is missing: give --timezone, such as Europe/Berlin.")
+    from ..hub.device import check_device
     from ..training.adapt import adapt as fit
-    from ..training.fit import check_device
 
     check_device(device)
     local = fit(

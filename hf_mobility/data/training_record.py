@@ -22,7 +22,8 @@ from ..tokenization.clock import epoch_seconds
 from .weeks import WeekTable
 
 FILE = "training_record.json"
-SAMPLE = 4096  # hashes that are kept of each kind, the smallest: the estimated share is then right to about 2 %
+SAMPLE = 16_384  # hashes that are kept of each kind, the smallest
+LEAST = 50  # of other records that must be comparable with a sample: their share is then known to a few percent
 KINDS = ("records", "people")
 _EVERY = 1 << 32  # above every hash
 
@@ -61,7 +62,8 @@ class TrainingRecord:
     def _share(self, kind: str, found: np.ndarray) -> float:
         kept = self.hashes[kind]
         comparable = found[found <= _top(kept)]
-        return float(np.isin(comparable, kept).mean()) if len(comparable) else float("nan")
+        enough = len(comparable) >= (LEAST if len(kept) >= SAMPLE else 1)
+        return float(np.isin(comparable, kept).mean()) if enough else float("nan")
 
     def save(self, folder: str | Path) -> None:
         text = {kind: base64.b64encode(kept.astype("<u4").tobytes()).decode() for kind, kept in self.hashes.items()}

@@ -183,8 +183,8 @@ def write_card(
     path = Path(folder) / "README.md"
     if path.exists() and not replace and not _is_ours(path.read_text(encoding="utf-8")):
         warnings.warn(
-            f"{path.name} in {Path(folder).resolve().name} was written by hand and stays: see that it is true of what "
-            "is saved now.",
+            f"{path.name} in {Path(folder).resolve().name} was changed, or written by another program or release, and "
+            "stays: see that it is true of what is saved now.",
             UserWarning,
             stacklevel=3,
         )

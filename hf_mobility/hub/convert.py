@@ -57,7 +57,7 @@ def convert(file: str | Path, system: str, *, num_attention_heads: int, **values
         raise ValueError(f"num_attention_heads must be at least 1, got {num_attention_heads}.")
     path, layout = Path(file), LAYOUTS[system]
     known = {field.name for field in fields(layout.model.config_class)}
-    if strange := sorted(set(values) - known):
+    if strange := sorted(set(values) - known | {"variant"} & set(values)):
         raise ValueError(f"{listing(strange)}: {layout.model.config_class.__name__} has no such values.")
     tensors = _read(path)
     try:
@@ -67,6 +67,8 @@ def convert(file: str | Path, system: str, *, num_attention_heads: int, **values
         model = layout.model(config)
         _check_shapes(tensors, sources, {name: value.shape for name, value in model.state_dict().items()})
         _check_fixed(tensors, layout, config)
+        if extra := sorted(set(dict(model.named_parameters())) - set(sources)):
+            raise ValueError(f"the authors' {layout.title} has no weights for {_some(extra)} of this configuration")
     except (ValueError, StrictDataclassError) as error:  # the latter wraps what a configuration refuses
         fault = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
         raise ValueError(f"{path} could not be converted: {str(fault).rstrip('.')}.") from error

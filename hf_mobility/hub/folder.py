@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.listed import ListedCity
 from ..tokenization.city_files import CITY_FILE, TABLE_FILE, read_city_files, write_city_files
 from ..tokenization.conditions_mstar import TABLES, ConditionTables
 from .known_files import known_files
@@ -80,10 +81,21 @@ class SavedFolder(PushToHub):
 
             write_card(folder, AutoConfig.from_pretrained(folder), name=name, facts=facts)
         if card.is_file():
+            _tell_of_the_city(card, ListedCity.of_folder(self.folder), ListedCity.of_folder(folder))
             # The card may name the folder by the path that it had where it was written.
             own = rf'from_pretrained\("([^"]*/)?{re.escape(self.folder.resolve().name)}"\)'
             text = card.read_text(encoding="utf-8")
             card.write_text(re.sub(own, lambda _: f'from_pretrained("{name}")', text), encoding="utf-8")
+
+
+def _tell_of_the_city(card: Path, before: ListedCity | None, after: ListedCity | None) -> None:
+    """What a card says that the city lists, where fewer is sent than was saved."""
+    if before is None or after is None:
+        return
+    text = card.read_text(encoding="utf-8")
+    for old, new in zip(before.sentences(), after.sentences()):
+        text = text.replace(old, new)
+    card.write_text(text, encoding="utf-8")
 
 
 def _drop_paths(folder: Path) -> None:

@@ -10,9 +10,7 @@ before an interrupted push is repeated.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import CommitInfo, HfApi
 
 from ..evaluation.listed import ListedCity
-from ..tokenization.whole_files import OF_THE_WEIGHTS, whole_folder
+from ..tokenization.whole_files import OF_THE_WEIGHTS, WEIGHTS, copy_files, same_files, whole_folder
 from .known_files import known_files
 from .requests import HUB_ID, pushing
 
@@ -99,8 +97,8 @@ class SavedWithCard(PushToHub):
 
     def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None, min_users: int = 5) -> None:
         """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load: all of
-        them or, where saving fails, none. A card that somebody wrote there stays, and so does all that lies beside
-        weights that were loaded from there.
+        them or, where saving fails, none. A card that somebody wrote there stays. One of this package stays as long as
+        weights and city do.
 
         Args:
             facts: for the card, what cannot be read from the weights.
@@ -112,15 +110,15 @@ class SavedWithCard(PushToHub):
         from .cards import write_card
 
         facts, target = facts or self.facts, Path(folder).resolve()
-        source = str(getattr(self.model.config, "name_or_path", "") or "")
-        stays = facts is None and bool(source) and Path(source).resolve() == target
         with whole_folder(folder) as scratch:
-            _copy(("README.md",), target, scratch)
+            copy_files(["README.md"], target, scratch)
             self.model.save_pretrained(str(scratch))
-            _copy(OF_THE_WEIGHTS if stays else (), target, scratch)
+            same_weights = same_files(scratch, target, WEIGHTS)
+            copy_files(OF_THE_WEIGHTS if same_weights else (), target, scratch)
             _sort_targets(scratch)
             self.tokenizer.save_pretrained(str(scratch), min_users=min_users)
             self._save_extras(scratch)
+            stays = facts is None and same_weights and same_files(scratch, target, "city.*")
             if not (stays and (scratch / "README.md").is_file()):
                 write_card(scratch, self.model, tokenizer=self.tokenizer, name=target.name, facts=facts)
 
@@ -132,13 +130,6 @@ class SavedWithCard(PushToHub):
 
         facts = facts or self.facts
         write_card(folder, self.model, tokenizer=self.tokenizer, name=name, facts=facts, replace=True)
-
-
-def _copy(names: Sequence[str], source: Path, target: Path) -> None:
-    """Those that are there."""
-    for name in names:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
 
 
 def _sort_targets(folder: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from ..modeling.times_samoe import stay_class, stay_quantile, stay_seconds
 
-PRIOR_GAPS = 10.0  # chosen on the cities of benchmarks/next_location/gaps.py that the table does not show
+PRIOR_GAPS = 10.0  # chosen on cities of the training: benchmarks/next_location/evaluate_gaps.py --sources
 QUANTILES = {"expected_gap": 0.5, "gap_low": 0.1, "gap_high": 0.9}
 
 

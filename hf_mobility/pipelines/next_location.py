@@ -250,6 +250,8 @@ class NextLocationPipeline(MobilityPipeline):
             "max_new_tokens": steps,
         }
         settings["logits_processor"] = LogitsProcessorList([self._refuse_nan])
+        if do_sample:
+            settings["temperature"] = self.tokenizer.temperature
         city, parts = self._encoded.table(self.model), []
         with _seeded(seed, self.device):
             for users in shown(self._batches(spans, size, steps), len(spans), unit="users", progress=progress):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ def check_same_training(folder: str | Path, training: Mapping[str, Any]) -> None
             name if name == "records" else f"{name}={saved.get(name)} there and {training[name]} here" for name in other
         )
         raise DataError(f"The checkpoints in {folder} are of another training: other {told}.")
+
+
+def remove_checkpoints(folder: str | Path) -> None:
+    """Remove the checkpoints of a training and their description; what else lies in the folder stays."""
+    for path in checkpoints_in(folder):
+        shutil.rmtree(path, ignore_errors=True)
+    Path(folder, FILE).unlink(missing_ok=True)
+    if Path(folder).is_dir() and not any(Path(folder).iterdir()):
+        Path(folder).rmdir()
 
 
 def save_training(folder: str | Path, training: Mapping[str, Any]) -> None:

@@ -27,8 +27,14 @@ from .fit import callers_random_state, nothing, on_device, on_stderr
 from .presets import TRAINING_PRESETS, training_arguments
 from .recipes import Recipe, train_codec, train_mstar, train_raw, train_samoe
 from .result import Trained, earlier_record
-from .same_training import check_checkpoints, check_same_training, describe_training, save_training
-from .whole_checkpoints import last_checkpoint, step_of
+from .same_training import (
+    check_checkpoints,
+    check_same_training,
+    describe_training,
+    remove_checkpoints,
+    save_training,
+)
+from .whole_checkpoints import checkpoints_in, last_checkpoint, remove_after, step_of
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
     "samoe": train_samoe,
@@ -187,13 +193,20 @@ def train(
         ready, text = _prepared(system, data, recipe, test_fraction=test_fraction, columns=columns)
         tables = [visits for visits, _ in ready] if system == "samoe" else [ready]
         split = {"system": system, "test_fraction": test_fraction, "seed": seed}
-        training = describe_training(tables, **split, **numbers, **_of_the_model(recipe, codec), data=text)
-        if checkpoint is not None:
-            check_same_training(checkpoint.parent, training)
-            recipe.tell(f"going on from step {step_of(checkpoint)}: {checkpoint}")
-        if settings.save_strategy != "no":
+        if checkpoint is not None or settings.save_strategy != "no":
+            told = {**numbers, **_of_the_model(recipe, codec), "arguments": _that_change_the_result(arguments)}
+            training = describe_training(tables, **split, **told, data=text)
+            if checkpoint is not None:
+                check_same_training(checkpoint.parent, training)
+                recipe.tell(f"going on from step {step_of(checkpoint)}: {checkpoint}")
+                remove_after(checkpoint)
             save_training(str(settings.output_dir), training)
-        made = SYSTEMS[system](ready, recipe)
+        try:
+            made = SYSTEMS[system](ready, recipe)
+        except BaseException:
+            if output_dir is not None and not checkpoints_in(output_dir):
+                remove_checkpoints(output_dir)  # their description alone says nothing
+            raise
     if start is not None:
         text += f"; before that, what {Path(start).name} was trained on"
     facts = CardFacts(training_data=f"{text}.", seed=seed)
@@ -255,8 +268,8 @@ def _check_saving(given: Mapping[str, Any]) -> None:
     if "output_dir" in given:
         strategy = given.get("arguments", {}).get("save_strategy", "no")
         check_checkpoints(given["output_dir"], saves="save_every" in given or strategy != "no", resume=resume)
-    elif resume or "save_every" in given:
-        raise DataError("save_every= and resume= need output_dir=, the folder of the checkpoints.")
+    elif resume or "save_every" in given or given.get("arguments", {}).get("save_strategy", "no") != "no":
+        raise DataError("checkpoints (save_every=, resume=, save_strategy) need output_dir=, their folder.")
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -266,6 +279,12 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     if unknown := sorted(set(arguments) - known):
         raise DataError(f"arguments: {', '.join(unknown)} is no field of transformers.TrainingArguments.")
+
+
+def _that_change_the_result(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    """For `training.json`: without what says when to log and save."""
+    others = ("logging_", "save_", "report_to", "disable_tqdm", "dataloader_")
+    return {name: value for name, value in (arguments or {}).items() if not name.startswith(others)}
 
 
 def _of_the_model(recipe: Recipe, codec: Any) -> dict[str, Any]:

@@ -54,18 +54,23 @@ def is_finished(checkpoint: str | Path) -> bool:
 
 
 def last_checkpoint(folder: str | Path) -> Path:
-    """The last whole checkpoint of a folder. Those after it are removed: their steps are trained again.
+    """The last whole checkpoint of a folder.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = checkpoints_in(folder)
-    whole = next((path for path in reversed(found) if is_whole(path)), None)
+    whole = next((path for path in reversed(checkpoints_in(folder)) if is_whole(path)), None)
     if whole is None:
         raise FileNotFoundError(f"{folder} holds no whole checkpoint to go on from: leave resume out to begin anew.")
-    for path in found[found.index(whole) + 1 :]:
-        shutil.rmtree(path, ignore_errors=True)
     return whole
+
+
+def remove_after(checkpoint: str | Path) -> None:
+    """Remove the checkpoints after this one, whose steps are trained again."""
+    checkpoint = Path(checkpoint)
+    for path in checkpoints_in(checkpoint.parent):
+        if step_of(path) > step_of(checkpoint):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class WholeCheckpoints:
@@ -78,6 +83,8 @@ class WholeCheckpoints:
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(self.args.output_dir))
+            if self.args.should_save:  # one process of several
+                remove_after(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
     def restore(self, checkpoint: str) -> None:

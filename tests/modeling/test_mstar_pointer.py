@@ -201,6 +201,7 @@ def test_a_folder_holds_all_that_copying_needs(tmp_path: Path) -> None:
     assert torch.equal(half.copies.cell_map, CELL_MAP) and half.generate(*PEOPLE).shape == (3, 24)
 
 
+@pytest.mark.usefixtures("torn_weights_are_read")
 @pytest.mark.parametrize(("missing", "value"), [("score_proj.weight", 0), ("score_proj.bias", 3), ("cell_map", -1)])
 def test_a_missing_value_gets_its_initial_one(tmp_path: Path, missing: str, value: int) -> None:
     model = make_model()

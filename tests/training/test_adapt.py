@@ -302,30 +302,42 @@ def test_the_temperature_is_the_best_for_held_out_users(
     def per_visit(model: Any, city: TrainingCity, **_: Any) -> np.ndarray:
         """A world in which 1.4 is right for the base model and 0.8 for what was tuned."""
         tuned = any(value.abs().sum() > 0 for name, value in model.named_parameters() if "lora_B" in name)
-        return np.log(module.TEMPERATURES / (0.8 if tuned else 1.4)) ** 2
+        nats = np.log(module.TEMPERATURES / (0.82 if tuned else 1.35)) ** 2
+        return np.column_stack([np.tile(nats * 10, (5, 1)), np.full(5, 10)])
 
     monkeypatch.setattr(module, "nll_by_temperature", per_visit)
-    for strong, wanted in ((0.5, 0.8), (1.5, 1.4)):
+    for strong, wanted in ((0.5, 0.82), (1.5, 1.35)):
         scores = iter([people(1, 1), people(1, 1), people(strong, strong)] * 2)
         monkeypatch.setattr(module, "nll_by_person", lambda *_, scores=scores, **__: next(scores))
         made = adapt(local.base, local.visits, city=local.city, **local.small)
-        assert made.tokenizer.temperature == pytest.approx(wanted, rel=0.03)
+        assert made.tokenizer.temperature == pytest.approx(wanted, rel=0.01)
     assert adapt(local.base, local.visits, city=local.city, strength="none").tokenizer.temperature == 1.0
+
+
+def test_a_temperature_must_gain_more_than_its_standard_error() -> None:
+    side = np.resize([1.0, -1.0], (12, 1))  # half of the users gain where the others lose
+    nats = np.log(module.TEMPERATURES / 1.22) ** 2  # a gain of 0.04 nats a visit at 1.22
+    for apart, wanted in ((0.0, 1.22), (20.0, 1.0)):
+        users = 10 * nats + apart * side * np.log(module.TEMPERATURES)
+        halves = np.array_split(np.column_stack([users, np.full(12, 10)]), 2)
+        assert module._best_temperature(halves) == pytest.approx(wanted, rel=0.01)
 
 
 def test_temperatures_are_scored_on_the_places_that_followed(local: SimpleNamespace) -> None:
     tokenizer = SamoeTokenizer.from_city(local.city, local.base.config)
     city = TrainingCity.build(CitySequences.from_visits(local.visits, tokenizer), tokenizer)
-    by_temperature, total = module.nll_by_temperature(local.base, city), nll_by_person(local.base, city).sum(0)[0]
+    by_user, total = module.nll_by_temperature(local.base, city), nll_by_person(local.base, city)
+    np.testing.assert_array_equal(by_user[:, -1], total[:, 1])
+    by_temperature, total = by_user.sum(0), total.sum(0)[0]
     one = int(np.abs(module.TEMPERATURES - 1).argmin())
     assert module.TEMPERATURES[one] == pytest.approx(1) and by_temperature[one] == pytest.approx(total, rel=1e-5)
-    tempered = SamoeTokenizer.from_city(local.city, local.base.config, temperature=module.TEMPERATURES[20])
+    tempered = SamoeTokenizer.from_city(local.city, local.base.config, temperature=module.TEMPERATURES[10])
     pipe, found = NextLocationPipeline(local.base, tempered), 0.0
     for _, own in local.visits.groupby("user_id"):
         task = make_task(own.reset_index(drop=True), local.city, test_fraction=0.99, min_visits=2)
         for rows, probabilities in pipe.probabilities(task):
             found -= np.log(probabilities[np.arange(len(rows)), task.location[rows]].astype(float)).sum()
-    assert by_temperature[20] == pytest.approx(found, rel=1e-3)
+    assert by_temperature[10] == pytest.approx(found, rel=1e-3)
 
 
 def test_the_standard_error_is_that_of_a_ratio_of_sums() -> None:

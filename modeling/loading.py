@@ -70,6 +70,8 @@ class LoadedWhole:
         """
         if peft_model_id is not None and kwargs.get("peft_config") is None:
             fetching = dict(getattr(kwargs.get("load_config"), "download_kwargs", None) or {})
+            if fetching.get("revision") is not None:  # transformers has resolved it to a commit of the base
+                fetching["revision"] = str(fetching["revision"])
             if kwargs.get("local_files_only"):
                 fetching["local_files_only"] = True
             check_adapter(peft_model_id, **{**fetching, **(kwargs.get("adapter_kwargs") or {})})

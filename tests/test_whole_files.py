@@ -184,3 +184,16 @@ def test_output_is_tested_before_work_begins(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         (tmp_path / "t.csv").mkdir()
         check_output(tmp_path / "t.csv")
+
+
+def test_parts_of_a_model_go_with_a_new_model_only(tmp_path: Path) -> None:
+    first, second = (pipeline(fill).model for fill in (1.0, 2.0))
+    first.save_pretrained(tmp_path, max_shard_size="10KB")
+    with whole_folder(tmp_path) as scratch:
+        (scratch / "adapter_model.safetensors").touch()
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 1
+    second.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("model-*-of-*.safetensors"))
+    first.save_pretrained(tmp_path, max_shard_size="10KB")
+    loaded = SamoeForNextLocation.from_pretrained(tmp_path)
+    assert torch.equal(next(loaded.parameters()), next(first.parameters()))

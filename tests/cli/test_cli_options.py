@@ -32,6 +32,7 @@ COUNTS_FOR_OTHERS = [
     (("embed", "RAW", "VISITS", "--min-users", 5), "--min-users is for regions (--regions, --cell-km), not for users"),
     (("audit", "VISITS", "--city", "RAW"), "--city is for weeks, not for visits"),
     (("audit", "RAW", "--city", "RAW"), "--city is for weeks, not for a folder"),
+    (("audit", "RAW", "--sep", ";"), "--sep is for visits or weeks, not for a folder"),
     (("audit", "RAW", "--train", "VISITS", "--held-out", "VISITS"), "are for weeks, not for a folder"),
     (("audit", "VISITS", "--train", "VISITS", "--held-out", "VISITS", "--min-users", 5), "not for weeks"),
 ]

@@ -114,3 +114,12 @@ def test_a_full_disk_is_found_before_the_work(tmp_path: Path, monkeypatch: pytes
     for check, path in ((files.check_folder, tmp_path / "new" / "folder"), (files.check_output, tmp_path / "new.csv")):
         with pytest.raises(OSError, match=f"{path} cannot be written: No space left on device"):
             check(path)
+
+
+def test_only_the_checkpoints_of_the_training_are_removed(town: SimpleNamespace, tmp_path: Path) -> None:
+    own = tmp_path / "out" / "checkpoints" / "samoe-small"
+    own.mkdir(parents=True)
+    (own / "model.safetensors").touch()
+    how = ("--system", "raw", "--timezone", ZONE, "--size", "tiny", "--steps", 2, "--batch-size", 4, "--save-every", 1)
+    call("train", town.points, *how, "-o", tmp_path / "out")
+    assert [path.name for path in own.parent.iterdir()] == ["samoe-small"] and (own / "model.safetensors").exists()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_mobility.data import DataError, validate_visits
+from hf_mobility.data import DataError, validate_points, validate_visits
 from hf_mobility.data.io import interop, records
 from hf_mobility.data.io.readers import read_foursquare_tsmc2014, read_table, read_yjmob100k
 from hf_mobility.data.io.readers_gps import read_cabspotting, read_geolife
@@ -201,3 +201,10 @@ def test_a_cabs_impossible_time_is_one_row_left_out(tmp_path: Path) -> None:
     (tmp_path / "new_a.txt").write_text("37.7 -122.4 0 1213084687\n37.7 -122.4 0 1e300\n37.7 -122.4 1 inf\n")
     report = read_cabspotting(tmp_path).attrs["read_report"]
     assert report == {"rows_read": 3, "rejected": {"unreadable time": 2}}
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    path.write_text("user_id,time,lat,lon,lat\n1,2024-01-01T00:00Z,48,11,49\n")
+    with pytest.raises(DataError, match=r"names 1 columns more than once \(lat\); rename them"):
+        validate_points(path)

@@ -40,8 +40,14 @@ def test_a_large_training_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     record = TrainingRecord.of([frame(60_000)])
     assert len(record.hashes["records"]) == training_record.SAMPLE < 60_000
     assert record.share_of(frame(40_000, first=50_000))["records"] == pytest.approx(0.25, abs=0.05)
-    assert record.share_of(frame(40_000, first=60_000))["records"] == 0
+    assert record.share_of(frame(40_000, first=60_000))["records"] < 0.001  # a hash of 32 bits is shared by chance
     assert record.share_of(frame(10_000))["records"] == 1
+
+
+def test_a_test_of_few_records_is_not_judged_by_a_sample() -> None:
+    record = TrainingRecord.of([frame(400_000, users=40_000)])
+    few, many = frame(200, users=40_000), frame(20_000, users=40_000)  # all of them were trained on
+    assert np.isnan(record.share_of(few)["records"]) and record.share_of(many)["records"] == 1
 
 
 def test_another_city_with_the_same_ids_and_times_is_another() -> None:

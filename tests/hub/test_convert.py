@@ -284,6 +284,10 @@ def test_arguments_that_fit_nothing_are_refused(tmp_path: Path) -> None:
         convert(file, "raw", num_attention_heads=2, hiden_size=16)
     with pytest.raises(ValueError, match=r"raw\.pt could not be converted: hidden_size must be divisible by"):
         convert(file, "raw", num_attention_heads=3)
+    with pytest.raises(ValueError, match=r"has no weights for 2 \(first model\.time_features\.proj\.bias"):
+        convert(file, "raw", num_attention_heads=2, time_features=True)
+    with pytest.raises(ValueError, match="variant: RawConfig has no such values"):
+        convert(file, "raw", num_attention_heads=2, variant="extended")
     with pytest.raises(ValueError, match="num_attention_heads must be at least 1, got 0"):
         convert(file, "raw", num_attention_heads=0)
     with pytest.raises(FileNotFoundError, match="There is no file"):

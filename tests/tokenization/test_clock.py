@@ -116,3 +116,9 @@ def test_unusable_times_and_zones_are_refused() -> None:
         assert abs(to_local(epoch_seconds(np.array([second])), "Pacific/Kiritimati")[0] - second) < 86_400
     with pytest.raises(DataError, match="Unknown time zone 'Mars/Base'"):
         zone_of("Mars/Base")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
+def test_epoch_seconds_may_be_integers_of_any_size(dtype: str) -> None:
+    seconds = np.array([0, 100], dtype=dtype)
+    assert epoch_seconds(seconds).tolist() == [0, 100] and epoch_seconds(seconds).dtype == np.int64

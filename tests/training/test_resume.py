@@ -13,7 +13,7 @@ from transformers import Trainer
 
 from hf_mobility import DataError, simulate_city
 from hf_mobility.training.train import SYSTEMS, train
-from hf_mobility.training.whole_checkpoints import checkpoints_in, is_whole, last_checkpoint
+from hf_mobility.training.whole_checkpoints import checkpoints_in, is_whole, last_checkpoint, remove_after
 
 ZONE = "Europe/Berlin"
 STEPS = 7
@@ -101,7 +101,9 @@ def test_the_last_whole_checkpoint_is_taken_and_those_after_it_are_removed(
     path.unlink()
     if fault != "missing":
         path.write_bytes(content[: 0 if fault == "empty" else len(content) - 9])
-    assert last_checkpoint(folder).name == "checkpoint-2"
+    whole = last_checkpoint(folder)
+    assert whole.name == "checkpoint-2" and len(checkpoints_in(folder)) == 2  # another training may yet be refused
+    remove_after(whole)
     assert [path.name for path in checkpoints_in(folder)] == ["checkpoint-2"]
     shutil.copytree(two / "checkpoint-4", folder / "checkpoint-10")
     (folder / "checkpoint-last").mkdir()
@@ -170,3 +172,14 @@ def test_what_cannot_be_resumed_is_said_before_data_are_read(
 ) -> None:
     with pytest.raises(error, match=sentence):
         train("raw", "no/such/file.parquet", **options)
+
+
+def test_other_arguments_are_another_training_and_its_checkpoints_stay(
+    two: Path, tmp_path: Path, visits: pd.DataFrame
+) -> None:
+    folder = Path(shutil.copytree(two, tmp_path / "copy"))
+    (folder / "checkpoint-4" / "trainer_state.json").unlink()
+    how: dict[str, Any] = {"timezone": ZONE, "size": "tiny", "steps": 4, "batch_size": 4, "output_dir": folder}
+    with pytest.raises(DataError, match="of another training: other arguments"):
+        train("raw", visits, **how, resume=True, arguments={"weight_decay": 0.5})
+    assert len(checkpoints_in(folder)) == 2

@@ -5,7 +5,7 @@ one sentence, where transformers would draw the missing weights anew and report 
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,17 +75,19 @@ class LoadedWhole:
             if kwargs.get("local_files_only"):
                 fetching["local_files_only"] = True
             check_adapter(peft_model_id, **{**fetching, **(kwargs.get("adapter_kwargs") or {})})
+        before = set(self.state_dict())  # type: ignore[attr-defined]
         with _one_sentence(peft_model_id), _no_table():
             info = super().load_adapter(peft_model_id, *args, **kwargs)  # type: ignore[misc]
         if info is not None:  # older releases of transformers tell it in their report only
             _refuse(peft_model_id, "lack", info.missing_keys)
             _refuse(peft_model_id, "hold what the adapter does not have,", info.unexpected_keys)
-        refuse_non_finite(self, peft_model_id)
+        new = {name for name in self.state_dict() if name not in before and ".base_layer." not in name}  # type: ignore[attr-defined]
+        refuse_non_finite(self, peft_model_id, new)
         return info
 
 
-def check_adapter(name_or_path: Any, **options: Any) -> None:
-    """Check an adapter's configuration before anything is built from it.
+def check_adapter(name_or_path: Any, **options: Any) -> dict[str, Any]:
+    """An adapter's configuration, checked before anything is built from it; empty where there is no adapter.
 
     Raises:
         ValueError: another kind than LoRA, IA3 and OFT, a rank, scale or dropout outside its bounds, names that are
@@ -93,7 +95,7 @@ def check_adapter(name_or_path: Any, **options: Any) -> None:
     """
     path = find_adapter_config_file(str(name_or_path), **options)
     if path is None:
-        return
+        return {}
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -101,11 +103,17 @@ def check_adapter(name_or_path: Any, **options: Any) -> None:
     fault = _adapter_fault(config) if isinstance(config, dict) else "it holds no object"
     if fault:
         raise ValueError(f"{path} is no adapter that can be loaded: {fault}.")
+    return config  # type: ignore[no-any-return]
 
 
-def refuse_non_finite(model: Any, where: Any) -> None:
-    """Raises a `ValueError` that names weights with NaN or infinite values."""
-    _refuse(where, "are not finite:", [name for name, values in model.state_dict().items() if not _is_finite(values)])
+def refuse_non_finite(model: Any, where: Any, names: Container[str] | None = None) -> None:
+    """Raises a `ValueError` that names weights, all or those of `names`, with NaN or infinite values."""
+    state = model.state_dict().items()
+    _refuse(
+        where,
+        "are not finite:",
+        [name for name, values in state if (names is None or name in names) and not _is_finite(values)],
+    )
 
 
 def _is_finite(values: Any) -> bool:

@@ -6,12 +6,10 @@ refused by its name, where transformers would fill a model of this kind with fre
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..modeling.loading import check_adapter
-from .known_files import check_content
 from .requests import HUB_ID, check_folder, loading
 
 # Keywords of `from_pretrained` that say where and how to fetch, not what to build.
@@ -42,12 +40,12 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
     kwargs = dict(kwargs)
     pinned = kwargs.pop("base_revision", None)
     with loading(where):
-        base = adapter_base(where, **options)
+        base, adapter = _adapter(where, options)
         if base is None:
             config = AutoConfig.from_pretrained(where, **options)
         else:
             _file(where, "adapter_model.safetensors", options)
-            pinned = pinned or _adapter_config(where, options).get("revision")
+            pinned = pinned or adapter.get("revision")
     if base is None and pinned is not None:
         raise ValueError(f"{where} is no adapter, so that base_revision={pinned!r} means nothing; leave it out.")
     rest = {name: value for name, value in kwargs.items() if name != "revision"}
@@ -77,29 +75,22 @@ def adapter_base(name_or_path: str | Path, **options: Any) -> str | None:
     Raises:
         FileNotFoundError: if the folder, or that of the base, is not there.
     """
+    return _adapter(name_or_path, options)[0]
+
+
+def _adapter(name_or_path: str | Path, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """`adapter_base`, and the adapter's configuration."""
     check_folder(name_or_path)
-    if not _adapter_config(name_or_path, options) or _file(name_or_path, "config.json", options, must_exist=False):
-        return None  # a whole model, with or without an adapter in it
-    base = str(_adapter_config(name_or_path, options).get("base_model_name_or_path") or "")
+    config = check_adapter(name_or_path, **options)
+    if not config or _file(name_or_path, "config.json", options, must_exist=False):
+        return None, {}  # a whole model, with or without an adapter in it
+    base = str(config.get("base_model_name_or_path") or "")
     if not HUB_ID.fullmatch(base) and not (base and Path(base).is_dir()):
         raise FileNotFoundError(
             f"{name_or_path} is an adapter whose base model {base!r} is not there: write where it lies into "
             "base_model_name_or_path of its adapter_config.json."
         )
-    return base
-
-
-def _adapter_config(name_or_path: str | Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Empty where there is no adapter."""
-    from transformers.utils import find_adapter_config_file
-
-    path = find_adapter_config_file(str(name_or_path), **options)
-    if path is None:
-        return {}
-    check_content(Path(path))
-    check_adapter(name_or_path, **options)
-    config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return config
+    return base, config
 
 
 def _file(name_or_path: str | Path, name: str, options: dict[str, Any], *, must_exist: bool = True) -> str | None:

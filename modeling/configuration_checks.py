@@ -102,7 +102,18 @@ def check_bounds(config: Any) -> None:
 
 
 class BoundedConfig:
-    """A configuration whose file is refused in one sentence where it holds no such configuration."""
+    """A configuration whose file is refused in one sentence where it holds no such configuration. It has no vocabulary
+    of tokens: `instead_of_vocabulary` says why not."""
+
+    instead_of_vocabulary = ""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "vocab_size":  # asked for by prompt tuning, for one
+            raise AttributeError(
+                f"{type(self).__name__} has no vocab_size, as {self.instead_of_vocabulary}; "
+                "what needs a vocabulary, such as prompt tuning, does not apply."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

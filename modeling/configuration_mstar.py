@@ -149,20 +149,8 @@ def decoding_order(level_lengths: list[int], steps: list[int]) -> DecodingOrder:
     return DecodingOrder(decoded, positions, before, after)
 
 
-class MstarBaseConfig(PreTrainedConfig):
-    """What both configurations share: neither has a vocabulary of tokens."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "vocab_size":  # asked for by prompt tuning, for one
-            raise AttributeError(
-                f"{type(self).__name__} has no vocab_size, as it reads cells and codes; "
-                "what needs a vocabulary, such as prompt tuning, does not apply."
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-
 @strict
-class MstarCodecConfig(BoundedConfig, MstarBaseConfig):
+class MstarCodecConfig(BoundedConfig, PreTrainedConfig):
     """Values of the MST-Tokenizer. Defaults are variant `corrected`, size `base` (the paper's Beijing shape).
 
     Args:
@@ -205,6 +193,7 @@ class MstarCodecConfig(BoundedConfig, MstarBaseConfig):
     """
 
     model_type = "mobility_mstar_codec"
+    instead_of_vocabulary = "it reads cells and codes"
     _auto_class = "AutoConfig"  # saved with its code
     attribute_map = {"nested_cells": "hierarchical_cells"}
     keys_to_ignore_at_inference = ["loss", "reconstruction_loss", "codebook_loss", "commitment_loss"]
@@ -303,7 +292,7 @@ class MstarCodecConfig(BoundedConfig, MstarBaseConfig):
 
 
 @strict
-class MstarConfig(BoundedConfig, MstarBaseConfig):
+class MstarConfig(BoundedConfig, PreTrainedConfig):
     """Values of the STAR-Transformer and of its frozen codec. Defaults are variant `corrected`, size `base`.
 
     Args:
@@ -355,6 +344,7 @@ class MstarConfig(BoundedConfig, MstarBaseConfig):
     """
 
     model_type = "mobility_mstar"
+    instead_of_vocabulary = "it reads cells and codes"
     _auto_class = "AutoConfig"  # saved with its code
     attribute_map = {"own_codes": "scheduled_sampling", "copy_places": "pointer_head"}
     sub_configs = {"codec_config": MstarCodecConfig}

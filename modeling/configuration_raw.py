@@ -64,6 +64,7 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
     """
 
     model_type = "mobility_raw"
+    instead_of_vocabulary = "it reads points"
     _auto_class = "AutoConfig"  # saved with its code
     keys_to_ignore_at_inference = ["cache", "past_key_values", "user_embedding", "mae", "copy_last_mae"]
 
@@ -113,14 +114,6 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
             raise ValueError(f"mixture_min_scale must be positive, got {self.mixture_min_scale}.")
         if self.mixture_prediction != "mean" and self.mixture_components == 0:
             raise ValueError(f"mixture_prediction={self.mixture_prediction!r} needs mixture_components above 0.")
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "vocab_size":  # asked for by prompt tuning, for one
-            raise AttributeError(
-                f"{type(self).__name__} has no vocab_size, as it reads points; "
-                "what needs a vocabulary, such as prompt tuning, does not apply."
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @classmethod
     def from_preset(cls, size: str = "small", **overrides: Any) -> "RawConfig":

@@ -107,6 +107,7 @@ class SamoeConfig(BoundedConfig, PreTrainedConfig):
     """
 
     model_type = "mobility_samoe"
+    instead_of_vocabulary = "the places of a city are an input"
     _auto_class = "AutoConfig"  # saved with its code
     keys_to_ignore_at_inference = ["cache", "past_key_values", "location_loss", "stay_loss"]
 
@@ -170,14 +171,6 @@ class SamoeConfig(BoundedConfig, PreTrainedConfig):
             raise ValueError("activity_features=True needs pointer_head=True and relative_features=True.")
         if self.pointer_features and not self.pointer_head and self.arrival_time:
             raise ValueError("arrival_time=True needs pointer_head=True or pointer_features=False.")
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "vocab_size":  # asked for by prompt tuning, for one
-            raise AttributeError(
-                f"{type(self).__name__} has no vocab_size, as the places of a city are an input; "
-                "what needs a vocabulary, such as prompt tuning, does not apply."
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def num_location_features(self) -> int:

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from transformers.utils import logging
 
 from .configuration_mstar import DecodingOrder, MstarConfig
-from .layers import finite, renamed_argument
+from .layers import OwnGenerate, finite, renamed_argument
 
 WEEKS_AT_ONCE = 64  # of `generate`, where `batch_size` is not given
 
@@ -287,7 +287,7 @@ class _Numbers:
         return self.numbers[:, self.used - count : self.used]
 
 
-class MstarGeneration:
+class MstarGeneration(OwnGenerate):
     """`generate` of `MstarForTrajectoryGeneration`, whose parts it uses."""
 
     config: MstarConfig
@@ -308,13 +308,6 @@ class MstarGeneration:
     _run: Any
     _score: Any
     _point: Any
-
-    @classmethod
-    def can_generate(cls) -> bool:
-        """`False`, as `generate` is no `GenerationMixin`'s. Said here, because transformers adds that class to models
-        that it loads by their own code.
-        """
-        return False
 
     @renamed_argument("commute_ids", "work_ids")
     @torch.no_grad()

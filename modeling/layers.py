@@ -147,6 +147,17 @@ class SelfAttention(MultiHeadAttention):
         return self.o_proj(output.reshape(rows.shape)).view(shape), weights
 
 
+class OwnGenerate:
+    """A model whose `generate` is its own."""
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """`False`, as `generate` is no `GenerationMixin`'s. Said here, because transformers adds that class to models
+        that it loads by their own code.
+        """
+        return False
+
+
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
     """Positions counted from each series' first unpadded entry, (B, T) int64; padding before it counts as 0."""
     return (mask.long().cumsum(-1) - 1).clamp(min=0)
@@ -221,6 +232,7 @@ either_cache_name = renamed_argument("past_key_values", "cache", warn=False)
 __all__ = [
     "CACHE",
     "MultiHeadAttention",
+    "OwnGenerate",
     "SelfAttention",
     "eager_attention_forward",
     "either_cache_name",

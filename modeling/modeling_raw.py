@@ -33,7 +33,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_raw import RawConfig
 from .generation_raw import roll_out, roomy_cache, until_last_record
-from .layers import CACHE, SelfAttention, either_cache_name, positions_behind, widened
+from .layers import CACHE, OwnGenerate, SelfAttention, either_cache_name, positions_behind, widened
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
 from .regions_raw import pool_visitors, visitor_matrix
 from .saving import SavedWithCode
@@ -389,7 +389,7 @@ class RawModel(RawPreTrainedModel):
             )
 
 
-class RawForTrajectoryPrediction(RawPreTrainedModel):
+class RawForTrajectoryPrediction(OwnGenerate, RawPreTrainedModel):
     """The next point of every point, and roll-outs. Labels are aligned with the inputs and shifted inside, as in every
     causal model of transformers: `labels=coordinates`.
 
@@ -503,13 +503,6 @@ class RawForTrajectoryPrediction(RawPreTrainedModel):
                 raise ValueError("observed_mask is needed: this model has loss_on_observed_only=True.")
             counted = counted & observed_mask[:, 1:].to(torch.bool)
         return counted
-
-    @classmethod
-    def can_generate(cls) -> bool:
-        """`False`, as `generate` is no `GenerationMixin`'s. Said here, because transformers adds that class to models
-        that it loads by their own code.
-        """
-        return False
 
     @either_cache_name
     @torch.no_grad()

@@ -12,6 +12,7 @@ from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
 
 @torch.no_grad()
 def make_model(seed: int = 0, **overrides: Any) -> RawForTrajectoryPrediction:
+    """A tiny model in evaluation mode; every parameter is drawn, so that nothing hides behind a zero or a one."""
     model = RawForTrajectoryPrediction(RawConfig.from_preset("tiny", **overrides)).eval()
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

@@ -7,26 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from raw_town import make_model, make_series
 from torch.nn import functional as F
 
 from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.mixture_raw import negative_log_likelihood, predicted_point, read_mixture
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction, RawModel
-
-
-@torch.no_grad()
-def make_model(seed: int = 0, **overrides: Any) -> RawForTrajectoryPrediction:
-    """A tiny model in evaluation mode; every parameter is drawn, so that nothing hides behind a zero or a one."""
-    model = RawForTrajectoryPrediction(RawConfig.from_preset("tiny", **overrides)).eval()
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator) + float(name.endswith("norm.weight")))
-    return model
-
-
-def make_series(batch: int = 3, length: int = 9, seed: int = 0) -> torch.Tensor:
-    return 2 * torch.rand(batch, length, 2, generator=torch.Generator().manual_seed(seed)) - 1
-
 
 # Sizes
 

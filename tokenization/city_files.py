@@ -24,6 +24,7 @@ from .poi import NEVER_SEEN
 from .whole_files import whole_file
 
 FORMAT_VERSION = 2
+MIN_USERS = 5  # who must share what the files count of people
 CITY_FILE, TABLE_FILE = "city.json", "city.safetensors"
 CITY_FIELDS = ("name", "timezone", "bounds", "rows", "columns", "location_ids", "poi_names")
 CITY_ARRAYS = ("lat", "lon", "poi", "popularity")

@@ -11,11 +11,9 @@ import numpy as np
 from transformers import PreTrainedTokenizer
 
 from .city import City
-from .city_files import CITY_FILE, TABLE_FILE, Contents, read_city_files, write_city_files
+from .city_files import CITY_FILE, MIN_USERS, TABLE_FILE, Contents, read_city_files, write_city_files
 from .errors import DataError
 from .whole_files import whole_folder
-
-MIN_USERS = 5  # who must share what a city's files count of people
 
 # What transformers' tokenizers understand and a city's tokenizer may be given.
 GENERAL_OPTIONS = ("padding_side", "truncation_side", "model_max_length", "name_or_path")

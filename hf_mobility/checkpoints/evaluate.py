@@ -72,7 +72,7 @@ def evaluate_checkpoint(
     """
     check_device(device)
     checkpoint = Checkpoint.opened(model, device=device, batch_size=batch_size)
-    trained = checkpoint.record()
+    trained = checkpoint.record
     if test_fraction is None:
         test_fraction = (trained and trained.test_fraction) or 0.2
     if not 0 < test_fraction < 1:

@@ -37,7 +37,7 @@ def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, s
     ]
     if series.num_outside:
         notes.append(f"{series.num_outside:,} of {len(held_out):,} records lie outside the model's bounds: left out.")
-    if checkpoint.record() is None and _bounds_of(points, tokenizer) == tokenizer.bounds:
+    if checkpoint.record is None and _bounds_of(points, tokenizer) == tokenizer.bounds:
         notes.append(
             "the model's bounds are those of all these points: unless it was trained with the same test_fraction (and "
             "seed), it has seen its test users."

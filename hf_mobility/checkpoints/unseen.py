@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class Checkpoint:
         except (OSError, ValueError):
             return None
 
+    @cached_property
     def record(self) -> TrainingRecord | None:
         """Of the training; None for a repository of the Hub and for what was saved without one."""
         return TrainingRecord.load(self.source) if self.made is None else getattr(self.made, "record", None)

@@ -77,6 +77,7 @@ def _check_space(path: Path, folder: Path) -> None:
 
 
 def is_csv(path: Path) -> bool:
+    """As that of `tokenization.table_files`, which imports pandas: the command line starts without it."""
     return path.suffix == ".csv" or path.name.endswith(".csv.gz")
 
 

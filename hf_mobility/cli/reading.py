@@ -13,8 +13,6 @@ import typer
 
 from . import files
 
-ROLES = ("user_id", "time", "location_id", "lat", "lon", "category", "category_group", "duration", "start")
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -148,9 +146,12 @@ def named_columns(pairs: list[str]) -> dict[str, str]:
     named = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     if len(named) < len(pairs):
         raise typer.BadParameter("write each as ROLE=NAME, once per role, for example --column user_id=uid")
-    unknown = sorted(set(named) - set(ROLES))
-    if unknown:
-        raise typer.BadParameter(f"there is no role {', '.join(unknown)}; the roles are {', '.join(ROLES)}")
+    if named:
+        from ..data.io.readers import ROLES
+
+        roles = (*ROLES, "start")  # of weeks
+        if unknown := sorted(set(named) - set(roles)):
+            raise typer.BadParameter(f"there is no role {', '.join(unknown)}; the roles are {', '.join(roles)}")
     return named
 
 

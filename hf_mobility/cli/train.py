@@ -87,8 +87,10 @@ def train(
         "cell_km": cell_km,
     }
     options |= {"min_known": min_known, "fill_hours": fill_hours, "shifted_copies": shifted_copies}
+    from ..tokenization.city_files import MIN_USERS
+
     if min_users is None and system in ("mstar-codec", "mstar"):
-        min_users = 5
+        min_users = MIN_USERS
     options |= {"min_users": min_users, "size": size, "start": start, "epochs": epochs}
     options |= {"steps": steps, "batch_size": batch_size}
     checkpoints = output / CHECKPOINTS
@@ -128,7 +130,7 @@ def train(
             output.rmdir()
         raise
     facts = replace(made.facts, command=own_command(output))
-    save(made, output, facts=facts, min_users=min_users or 5)
+    save(made, output, facts=facts, min_users=min_users or MIN_USERS)
     if save_every or resume:
         remove_checkpoints(checkpoints)
     files.done(f"{type(made.model).__name__}, {made.model.num_parameters():,} parameters", output)

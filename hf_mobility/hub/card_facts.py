@@ -17,6 +17,8 @@ from typing import Any
 import pandas as pd
 from huggingface_hub import ModelCard
 
+from ..tokenization.city_files import MIN_USERS
+
 LONGEST_QUOTE, LONGEST_LICENSE = 4000, 100  # characters
 
 
@@ -51,7 +53,7 @@ class CardFacts:
     )
 
 
-def with_rare_places(tables: Sequence[pd.DataFrame], *, min_users: int = 5) -> str:
+def with_rare_places(tables: Sequence[pd.DataFrame], *, min_users: int = MIN_USERS) -> str:
     """For `privacy`: of how many places in canonical frames of visits, one a city, few users were. The city's files do
     not say it."""
     people = [visits.groupby("location_id", observed=True)["user_id"].nunique() for visits in tables]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.listed import ListedCity
-from ..tokenization.city_files import CITY_FILE, TABLE_FILE, read_city_files, write_city_files
+from ..tokenization.city_files import CITY_FILE, MIN_USERS, TABLE_FILE, read_city_files, write_city_files
 from ..tokenization.conditions_mstar import TABLES, ConditionTables
 from .known_files import known_files
 from .push import PushToHub
@@ -42,7 +42,7 @@ class SavedFolder(PushToHub):
         *,
         base_model: str | None = None,
         base_revision: str | None = None,
-        min_users: int = 5,
+        min_users: int = MIN_USERS,
     ) -> None:
         """Copy the folder's known files, and say on stderr which others are left out.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import CommitInfo, HfApi
 
 from ..evaluation.listed import ListedCity
+from ..tokenization.city_files import MIN_USERS
 from ..tokenization.whole_files import OF_THE_WEIGHTS, WEIGHTS, copy_files, same_files, whole_folder
 from .known_files import known_files
 from .requests import HUB_ID, pushing
@@ -95,7 +96,9 @@ class SavedWithCard(PushToHub):
     tokenizer: Any
     facts: CardFacts | None = None
 
-    def save_pretrained(self, folder: str | Path, *, facts: CardFacts | None = None, min_users: int = 5) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, facts: CardFacts | None = None, min_users: int = MIN_USERS
+    ) -> None:
         """Weights (or adapter), city and card in one folder, which `from_pretrained` and the Auto classes load: all of
         them or, where saving fails, none. A card that somebody wrote there stays. One of this package stays as long as
         weights and city do.

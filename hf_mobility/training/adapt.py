@@ -35,6 +35,7 @@ from ..hub.device import check_device
 from ..hub.loading import adapter_base, load_model
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.city import City
+from ..tokenization.city_files import MIN_USERS
 from ..tokenization.errors import DataError
 from ..tokenization.poi import popularity_levels
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
@@ -112,7 +113,7 @@ class Adaptation(Trained):
         base_model: str | None = None,
         base_revision: str | None = None,
         facts: CardFacts | None = None,
-        min_users: int = 5,
+        min_users: int = MIN_USERS,
     ) -> None:
         """Adapter, city, card and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the
         pipeline load.

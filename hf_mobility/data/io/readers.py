@@ -39,7 +39,7 @@ __all__ = [
 _FOURSQUARE_TIME = "%a %b %d %H:%M:%S %z %Y"
 _YJMOB_CELL_KM, _YJMOB_CELLS = 0.5, 200  # side of a cell, and cells along a side
 _YJMOB_DAYS = 36_500
-_ROLES = ("user_id", "time", "location_id", "lat", "lon", "category", "category_group", "duration")
+ROLES = ("user_id", "time", "location_id", "lat", "lon", "category", "category_group", "duration")
 
 
 class Rejections(LineCount):
@@ -214,15 +214,15 @@ def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str
         DataError: a column is missing, times need `timezone`, or no row can be used.
     """
     path, count = Path(path), Rejections()
-    unknown = sorted(set(columns) - set(_ROLES))
+    unknown = sorted(set(columns) - set(ROLES))
     if unknown:
-        raise DataError(f"Unknown column role(s) {', '.join(unknown)}; the roles are {', '.join(_ROLES)}.")
-    names = {role: columns.get(role, role) for role in _ROLES}
+        raise DataError(f"Unknown column role(s) {', '.join(unknown)}; the roles are {', '.join(ROLES)}.")
+    names = {role: columns.get(role, role) for role in ROLES}
     has = file_columns(path)
     twice = sorted({name for name in names.values() if has.count(name) > 1})
     if twice:
         raise DataError(f"{path.name} has the column(s) {', '.join(twice)} more than once; keep one of each.")
-    wanted = {role: name for role, name in names.items() if name in has or role in columns or role in _ROLES[:2]}
+    wanted = {role: name for role, name in names.items() if name in has or role in columns or role in ROLES[:2]}
     missing = [name for role, name in (wanted | {r: names[r] for r in ("lat", "lon")}).items() if name not in has]
     if missing:
         raise DataError(

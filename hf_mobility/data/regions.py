@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Visitors:
         users: (U,) all people of the points, ascending, whether they were in a region or not.
         region, user: int64 (V,), rows of `region_ids` and `users`.
         count: int64 (V,), how many of the person's points lie inside.
-        overlap: ids of two regions that overlap; empty where none do.
+        regions: what the points were looked up in, if it is known.
     """
 
     region_ids: np.ndarray
@@ -45,7 +46,12 @@ class Visitors:
     region: np.ndarray
     user: np.ndarray
     count: np.ndarray
-    overlap: tuple[Any, ...] = ()
+    regions: Any = None
+
+    @cached_property
+    def overlap(self) -> tuple[Any, ...]:
+        """Ids of two regions that overlap; empty where none do. Looked for when it is asked for."""
+        return self.regions.overlap() if isinstance(self.regions, Discs | Polygons) else ()
 
     @property
     def pairs(self) -> np.ndarray:
@@ -274,8 +280,7 @@ def count_visitors(points: pd.DataFrame, regions: Any, *, min_visits: int = 1) -
     total = np.bincount(row, np.concatenate(counts)).astype(np.int64)
     kept = total >= min_visits
     region, person = np.divmod(pair[kept], len(users))
-    overlap = regions.overlap() if isinstance(regions, Discs | Polygons) else ()
-    return Visitors(region_ids, users, region, person, total[kept], overlap)
+    return Visitors(region_ids, users, region, person, total[kept], regions)
 
 
 def _in_blocks(regions: Discs | Polygons, lat: np.ndarray, lon: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -189,6 +189,7 @@ CONFIGURATIONS: dict[str, Any] = {
     "lora_alpha": [float("nan"), "x", 1e300],
     "lora_dropout": [5, -1, float("nan"), "x"],
     "peft_type": ["PROMPT_TUNING", 5, None],
+    "bias": ["all", "lora_only", 5],
     "auto_mapping": [{"parent_library": "this", "base_model_class": "x"}],
     "megatron_config": [{"a": 1}],
 }
@@ -209,8 +210,9 @@ def test_adapter_configurations_are_checked_before_anything_is_built(field: str,
         IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
         OFTConfig(target_modules=["q_proj"], oft_block_size=4, task_type="CAUSAL_LM"),
         LoraConfig(r=2, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 4}, task_type="CAUSAL_LM"),
+        LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["stay_head"], task_type="CAUSAL_LM"),
     ],
-    ids=["IA3", "OFT", "ranks by name"],
+    ids=["IA3", "OFT", "ranks by name", "a whole layer"],
 )
 def test_other_adapters_of_peft_are_loaded(config: Any, adapter: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -220,7 +222,11 @@ def test_other_adapters_of_peft_are_loaded(config: Any, adapter: Path, tmp_path:
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape) * 0.1)
     made.save_pretrained(tmp_path)
-    read = SamoeForNextLocation.from_pretrained(tmp_path)
+    try:
+        read = SamoeForNextLocation.from_pretrained(tmp_path)
+    except ValueError as error:  # rather than an answer without them
+        assert config.modules_to_save and "not read by this version of transformers" in str(error)
+        pytest.skip(str(error))
     for name, values in made.get_base_model().state_dict().items():
         torch.testing.assert_close(read.state_dict()[name], values, msg=name)
 

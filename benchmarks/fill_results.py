@@ -67,6 +67,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ablation": next_location.ablation,
     "gaps": next_location.gaps,
     "sets": next_location.sets,
+    "temperatures": next_location.temperatures,
     "speed": speed.speed,
     "kernels": speed.kernels,
     "imports": speed.imports,

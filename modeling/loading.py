@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import cached_file, find_adapter_config_file
+from transformers.utils import find_adapter_config_file
 
 SHOWN = 3
 KINDS = ("LORA", "IA3", "OFT")  # of adapters that change layers which the model has
@@ -68,48 +68,21 @@ class LoadedWhole:
         Raises:
             ValueError: as `from_pretrained`.
         """
-        from_files = peft_model_id is not None and kwargs.get("peft_config") is None
-        fetching = _fetching(kwargs)
-        if from_files:
-            check_adapter(peft_model_id, **fetching)
+        if peft_model_id is not None and kwargs.get("peft_config") is None:
+            fetching = dict(getattr(kwargs.get("load_config"), "download_kwargs", None) or {})
+            if fetching.get("revision") is not None:  # transformers has resolved it to a commit of the base
+                fetching["revision"] = str(fetching["revision"])
+            if kwargs.get("local_files_only"):
+                fetching["local_files_only"] = True
+            check_adapter(peft_model_id, **{**fetching, **(kwargs.get("adapter_kwargs") or {})})
         before = set(self.state_dict())  # type: ignore[attr-defined]
         with _one_sentence(peft_model_id), _no_table():
             info = super().load_adapter(peft_model_id, *args, **kwargs)  # type: ignore[misc]
+        _refuse(peft_model_id, "lack", info.missing_keys)
+        _refuse(peft_model_id, "hold what the adapter does not have,", info.unexpected_keys)
         new = {name for name in self.state_dict() if name not in before and ".base_layer." not in name}  # type: ignore[attr-defined]
-        if from_files:
-            adapter = (args[0] if args else kwargs.get("adapter_name")) or "default"
-            path = cached_file(str(peft_model_id), "adapter_model.safetensors", **fetching)
-            _check_read(self, new, adapter, path, where=peft_model_id)
         refuse_non_finite(self, peft_model_id, new)
         return info
-
-
-def _fetching(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """How the files of an adapter are found, from the arguments of `load_adapter`."""
-    fetching = dict(getattr(kwargs.get("load_config"), "download_kwargs", None) or {})
-    if fetching.get("revision") is not None:  # transformers has resolved it to a commit of the base
-        fetching["revision"] = str(fetching["revision"])
-    if kwargs.get("local_files_only"):
-        fetching["local_files_only"] = True
-    return {**fetching, **(kwargs.get("adapter_kwargs") or {})}
-
-
-def _check_read(model: Any, names: set[str], adapter: str, path: str, *, where: Any) -> None:
-    """Raises a `ValueError` unless the weights `names` of an adapter are those of its file. Not every version of
-    transformers says which it has left as they were."""
-    state = model.state_dict()
-    saved = {name.replace(f".modules_to_save.{adapter}.", ".").replace(f".{adapter}", ""): name for name in names}
-    saved = {short: name for short, name in saved.items() if ".original_module." not in name}
-    with safe_open(path, framework="pt") as file:
-        found = {name.removeprefix("base_model.model."): name for name in file.keys()}
-        _refuse(where, "lack", saved.keys() - found.keys())
-        _refuse(where, "hold what the adapter does not have,", found.keys() - saved.keys())
-        unread = [name for short, name in saved.items() if not _equal(file.get_tensor(found[short]), state[name])]
-    _refuse(where, "are not read by this version of transformers (PEFT's PeftModel reads them):", unread)
-
-
-def _equal(saved: torch.Tensor, read: torch.Tensor) -> bool:
-    return torch.equal(saved.to(read.device, read.dtype).nan_to_num(), read.nan_to_num())
 
 
 def check_adapter(name_or_path: Any, **options: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from .errors import SHOWN, DataError, listing
 BLOCK = 500_000  # rows held as text at one time
 MAX_JOINED = 1_000  # lines of one row
 OPEN_QUOTE, WRONG_FIELDS, INNER_BREAK = "open quote", "wrong number of fields", "carriage return inside a line"
+ZERO = "zero byte"  # at which parsers may cut a cell
 LARGE_CELL = f"quoted cell of more than {csv.field_size_limit():,} characters"
 
 
@@ -135,7 +136,9 @@ def _rows(
             continue
         count.rows_read += 1
         line = line.rstrip("\r\n")
-        if quotes and '"' in line and not _is_one_row(line, sep=sep, columns=columns):
+        if "\0" in line:
+            count.reject_line(number, ZERO)
+        elif quotes and '"' in line and not _is_one_row(line, sep=sep, columns=columns):
             more, fault = _quoted_row(line, ahead, source, sep=sep, columns=columns)
             if fault:
                 count.reject_line(number, fault)

@@ -39,9 +39,12 @@ def main() -> None:
         local = adapt(options.checkpoint, known, city=city.with_popularity(known), seed=options.seed, device="cpu")
         task = make_task(others, city)
         plain = SamoeTokenizer.from_city(local.tokenizer.city, local.model.config)
-        for used, tokenizer in (("1", plain), ("fitted", local.tokenizer)):
-            table = summarize([evaluate(NextLocationPipeline(local.model, tokenizer), task)], seed=options.seed)
-            facts = {"city": name, "strength": local.strength, "temperature": local.tokenizer.temperature}
+        base = NextLocationPipeline.from_pretrained(options.checkpoint, city=local.tokenizer.city)
+        adapted = NextLocationPipeline(local.model, plain)
+        fitted = NextLocationPipeline(local.model, local.tokenizer)
+        for used, pipe in (("not adapted", base), ("adapted", adapted), ("adapted, fitted temperature", fitted)):
+            table = summarize([evaluate(pipe, task)], seed=options.seed)
+            facts = {"city": name, "strength": local.strength, "temperature": pipe.tokenizer.temperature}
             growing.add(pd.DataFrame(table).assign(**facts, used=used))
 
 

@@ -223,3 +223,18 @@ def sets() -> str:
         rows.append([*head, *cells])
     header = ["city", "wanted", "count mix: held", "places, mean (median)", "SAMoE: held", "places, mean (median)"]
     return markdown(rows, header)
+
+
+def temperatures() -> str:
+    """Log-loss and calibration before and after `adapt`, which also fits a temperature."""
+    rows = [
+        [
+            CITY_NAMES.get(row["city"], row["city"]),
+            row["used"],
+            row["strength"] if row["used"] != "not adapted" else "",
+            f"{row['temperature']:.2f}",
+            *(f"{row[name]:.3f}" for name in ("nll", "ece", "mrr")),
+        ]
+        for _, row in read("temperature").iterrows()
+    ]
+    return markdown(rows, ["city", "model", "strength", "temperature", "log-loss", "ECE", "MRR"])

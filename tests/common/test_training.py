@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import BATCH, CASES, PLACES, TRAINED, loss_and_gradients
+from small_models import BATCH, CASES, PLACES, TRAINED, VISITS, loss_and_gradients
 from torch import nn
 from transformers import Trainer, TrainingArguments
+
+from hf_mobility.modeling.layers import CACHE
 
 
 def checkpointing(model: Any, *, reentrant: bool) -> Any:
@@ -66,6 +68,26 @@ def test_the_last_position_of_a_part_has_a_target_where_they_are_shifted_already
         found = model(**batch, shift_labels=target)
     wanted = nn.functional.cross_entropy(found.logits.flatten(0, 1), target.flatten())
     torch.testing.assert_close(found.loss, wanted)
+
+
+@pytest.mark.parametrize("name", ["samoe", "samoe paper"])
+def test_the_losses_of_parts_add_up_to_the_loss_of_the_whole(name: str) -> None:
+    """The second part knows the first by its cache. The count of labels is the whole's, as a Trainer gives it."""
+    case = CASES[name]
+    model = case.model()
+    batch = case.batch(model, labels=True)
+    city, count = batch.pop("location_features"), torch.tensor(BATCH * (VISITS - 1))
+    for key in ("labels", "stay_labels"):
+        batch[f"shift_{key}"] = nn.functional.pad(batch[key][:, 1:], (0, 1), value=-100)
+    parts: list[Any] = []
+    with torch.no_grad():
+        whole = model(**batch, location_features=city)
+        for columns in (slice(0, 3), slice(3, VISITS)):
+            part = {key: value[:, columns] for key, value in batch.items()}
+            cache = {CACHE: parts[-1][CACHE]} if parts else {}
+            parts.append(model(**part, **cache, location_features=city, num_items_in_batch=count, use_cache=True))
+    for term in ("location_loss", "stay_loss", "loss"):
+        torch.testing.assert_close(sum(part[term] for part in parts), whole[term])
 
 
 class Rows(torch.utils.data.Dataset):

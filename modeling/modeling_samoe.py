@@ -736,6 +736,20 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         sequences = super().generate(inputs, rollout=rollout, **kwargs)
         return (sequences, rollout.timestamps) if return_timestamps else sequences
 
+    def compute_transition_scores(
+        self,
+        sequences: torch.Tensor,
+        scores: tuple[torch.Tensor, ...],
+        beam_indices: torch.Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> torch.Tensor:
+        """As in `GenerationMixin`, for the places of any city: `sequences` (B, T + new) and the `scores` of `generate`
+        -> (B, new), the score of each new visit. There are no beams.
+        """
+        steps = torch.stack(scores, dim=1)
+        steps = steps.log_softmax(-1) if normalize_logits else steps
+        return steps.gather(-1, sequences[:, -len(scores) :, None]).squeeze(-1)
+
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         known = ("rollout", CACHE)  # `forward` takes the cache by a decorator, unseen by its signature
         super()._validate_model_kwargs({name: value for name, value in model_kwargs.items() if name not in known})

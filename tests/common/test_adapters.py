@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, OFTConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from small_models import CASES, Case
+from small_models import CASES, Case, recomputing
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -137,10 +136,7 @@ def test_recomputed_activations_give_an_adapter_the_same_gradients(name: str, re
         case, model = adapted(name, "lora")
         learned(model).train()
         if recompute:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-            model.enable_input_require_grads()
+            recomputing(model, reentrant=reentrant).enable_input_require_grads()
         model(**case.batch(model, labels=True)).loss.backward()
         found.append([weight.grad for weight in model.parameters() if weight.requires_grad])
     for a, b in zip(*found, strict=True):

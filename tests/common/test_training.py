@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_models import BATCH, CASES, PLACES, TRAINED, VISITS, loss_and_gradients
+from small_models import BATCH, CASES, PLACES, TRAINED, VISITS, loss_and_gradients, recomputing
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from hf_mobility.modeling.layers import CACHE
-
-
-def checkpointing(model: Any, *, reentrant: bool) -> Any:
-    with warnings.catch_warnings():  # the name in transformers before 5.23
-        warnings.simplefilter("ignore", FutureWarning)
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-    return model
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
@@ -27,7 +19,7 @@ def checkpointing(model: Any, *, reentrant: bool) -> Any:
 def test_recomputed_activations_give_the_same_gradients(name: str, reentrant: bool) -> None:
     case = CASES[name]
     wanted = loss_and_gradients(case, case.model().train())
-    found = loss_and_gradients(case, checkpointing(case.model().train(), reentrant=reentrant))
+    found = loss_and_gradients(case, recomputing(case.model().train(), reentrant=reentrant))
     assert found.keys() == wanted.keys() and len(wanted) > 10
     for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
@@ -36,7 +28,7 @@ def test_recomputed_activations_give_the_same_gradients(name: str, reentrant: bo
 @pytest.mark.parametrize("name", ["samoe", "raw", "mstar"])
 def test_a_frozen_model_passes_gradients_on_where_inputs_are_told_to(name: str) -> None:
     case = CASES[name]
-    model = checkpointing(case.model().train(), reentrant=True)
+    model = recomputing(case.model().train(), reentrant=True)
     model.enable_input_require_grads()
     model.requires_grad_(False)
     last = list(model.layers if name == "mstar" else model.model.layers)[-1]

@@ -132,9 +132,9 @@ class SelfAttention(MultiHeadAttention):
         mode says.
         """
         shape = hidden_states.shape
-        rows = hidden_states.flatten(0, -3)  # (B S, T, D): some adapters take four axes for an image's
+        rows = hidden_states.flatten(1, -2)  # (B, S T, D): adapters know rows by the first of three axes
 
-        def heads(x: torch.Tensor) -> torch.Tensor:  # (B S, T, D) -> (B, heads, T, d)
+        def heads(x: torch.Tensor) -> torch.Tensor:  # (B, S T, D) -> (B, heads, T, d)
             return x.view(*shape[:-1], self.num_heads, self.head_dim).transpose(-3, -2).flatten(1, -3)
 
         query, key, value = (heads(proj(rows)) for proj in (self.q_proj, self.k_proj, self.v_proj))

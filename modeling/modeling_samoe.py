@@ -562,6 +562,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         stay_labels: torch.Tensor | None = None,
         shift_labels: torch.Tensor | None = None,
+        shift_stay_labels: torch.Tensor | None = None,
         smoothing: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
@@ -578,18 +579,18 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             labels: (B, T) int64, -100 = ignored; position t is scored with labels at t + 1.
             stay_labels: (B, T) int64 class of the time between visit t - 1 and visit t (so `stay_ids`); 0 and -100 are
                 ignored.
-            shift_labels: (B, T) int64 in place of `labels`: position t is scored with them at t. Parts of a sequence
-                that are trained on several devices need it.
+            shift_labels, shift_stay_labels: (B, T) int64 in place of `labels` and `stay_labels`: position t is scored
+                with them at t. A part of a sequence needs them (and `arrival_times`), as its last targets lie in the
+                next part.
             smoothing: share of the location's loss that is the mean of -ln p over all places (label smoothing).
             logits_to_keep: scores of places at the last k positions only (0 = all); `stay_logits` are of all.
 
         Raises:
             ValueError: if an input is missing or has the wrong shape, or for `stay_labels` without `labels`.
         """
-        target = shift_labels
-        if target is None and labels is not None:
-            target = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        if target is None and stay_labels is not None:
+        target = _next(labels) if shift_labels is None else shift_labels
+        stay_target = _next(stay_labels) if shift_stay_labels is None else shift_stay_labels
+        if target is None and stay_target is not None:
             raise ValueError(
                 "stay_labels are given without labels, which a Trainer takes away for label_smoothing_factor and "
                 "compute_loss_func: smooth with MobilityTrainer (or the input `smoothing`), or leave stay_labels out."
@@ -654,8 +655,8 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 spread = _spread_loss(log_p, candidate_log_weights, target) / num_items
                 location_loss = (1 - smoothing) * location_loss + smoothing * spread
             loss = location_loss
-            if stay_labels is not None and self.config.stay_loss_weight:
-                stay_loss = _stay_loss(stay_logits, stay_labels) / num_items
+            if stay_target is not None and self.config.stay_loss_weight:
+                stay_loss = _stay_loss(stay_logits, stay_target) / num_items
                 loss = loss + self.config.stay_loss_weight * stay_loss
         logits = None
         if target is None or not self.training:
@@ -734,6 +735,20 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         rollout = _Rollout(sample=bool(do_sample), cached=_cached_before(inputs, kwargs))
         sequences = super().generate(inputs, rollout=rollout, **kwargs)
         return (sequences, rollout.timestamps) if return_timestamps else sequences
+
+    def compute_transition_scores(
+        self,
+        sequences: torch.Tensor,
+        scores: tuple[torch.Tensor, ...],
+        beam_indices: torch.Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> torch.Tensor:
+        """As in `GenerationMixin`, for the places of any city: `sequences` (B, T + new) and the `scores` of `generate`
+        -> (B, new), the score of each new visit. There are no beams.
+        """
+        steps = torch.stack(scores, dim=1)
+        steps = steps.log_softmax(-1) if normalize_logits else steps
+        return steps.gather(-1, sequences[:, -len(scores) :, None]).squeeze(-1)
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         known = ("rollout", CACHE)  # `forward` takes the cache by a decorator, unseen by its signature
@@ -820,6 +835,11 @@ def _cached_before(inputs: torch.Tensor | None, kwargs: dict[str, Any]) -> int:
     )
 
 
+def _next(labels: torch.Tensor | None) -> torch.Tensor | None:
+    """The label of the next position at each, (B, T) -> (B, T); the last has none."""
+    return None if labels is None else F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
 def _location_loss(
     scores: torch.Tensor,
     log_norm: torch.Tensor,
@@ -857,11 +877,10 @@ def _spread_loss(log_p: torch.Tensor, log_weights: torch.Tensor | None, target: 
     return losses.masked_fill(target == IGNORED, 0.0).sum()
 
 
-def _stay_loss(stay_logits: torch.Tensor, stay_labels: torch.Tensor) -> torch.Tensor:
+def _stay_loss(stay_logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the stay class, summed; class 0 is ignored. Like the others it is divided by the number of
     location labels, so that one count serves all terms.
     """
-    target = F.pad(stay_labels[:, 1:], (0, 1), value=0)
     target = torch.where(target > 0, target, IGNORED)
     return F.cross_entropy(widened(stay_logits).flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum")
 

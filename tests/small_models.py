@@ -170,6 +170,13 @@ CASES = {
 TRAINED = [name for name in CASES if not name.endswith("body")]  # these have a loss
 
 
+def recomputing(model: Any, *, reentrant: bool = False) -> Any:
+    """The model, with activations that are recomputed in the backward pass."""
+    switch = getattr(model, "activation_checkpointing_enable", None)  # from transformers 5.23 on
+    (switch or model.gradient_checkpointing_enable)({"use_reentrant": reentrant})
+    return model
+
+
 def loss_and_gradients(case: Case, model: Any) -> Tensors:
     """Gradients by name, and the loss as `loss`, of one batch with the same random numbers each time."""
     model.zero_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, OFTConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from small_models import CASES, Case
+from small_models import CASES, Case, recomputing
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -105,6 +104,30 @@ def test_several_adapters_are_switched_combined_and_deleted(name: str) -> None:
     assert_same(answer(case, model), second)
 
 
+@pytest.mark.parametrize("name", ADAPTED)
+def test_every_row_of_a_batch_may_have_an_adapter_of_its_own(name: str) -> None:
+    case, model = adapted(name, "lora")
+    model.add_adapter("other", KINDS["lora"](name))
+    rows = ["__base__", "default", "other"]
+    for seed, adapter in enumerate(rows[1:]):
+        model.set_adapter(adapter)
+        learned(model, seed)
+    batch = case.batch(model)
+
+    def answers(adapters: list[str]) -> torch.Tensor:
+        return getattr(model(**batch, adapter_names=adapters), case.output)
+
+    def generated(adapters: list[str]) -> torch.Tensor:
+        return model.generate(**batch, adapter_names=adapters, max_new_tokens=3, do_sample=False)
+
+    for ask in (answers, generated) if "samoe" in name else (answers,):
+        with torch.no_grad():
+            wanted = torch.stack([ask([adapter] * 3)[row] for row, adapter in enumerate(rows)])
+            assert_same(ask(rows), wanted)
+    model.set_adapter("other")
+    assert_same(answer(case, model)[2], answers(rows)[2])
+
+
 @pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
 @pytest.mark.parametrize("name", ["samoe", "raw", "mstar"])
 def test_recomputed_activations_give_an_adapter_the_same_gradients(name: str, reentrant: bool) -> None:
@@ -113,10 +136,7 @@ def test_recomputed_activations_give_an_adapter_the_same_gradients(name: str, re
         case, model = adapted(name, "lora")
         learned(model).train()
         if recompute:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-            model.enable_input_require_grads()
+            recomputing(model, reentrant=reentrant).enable_input_require_grads()
         model(**case.batch(model, labels=True)).loss.backward()
         found.append([weight.grad for weight in model.parameters() if weight.requires_grad])
     for a, b in zip(*found, strict=True):

@@ -81,6 +81,16 @@ def test_scores_states_and_attentions_are_given_step_by_step(model: Any) -> None
         assert torch.equal(found.logits[step].argmax(-1), found.sequences[:, VISITS + step])
 
 
+@pytest.mark.parametrize("normalized", [False, True])
+def test_scores_of_the_new_visits_are_those_of_their_columns(model: Any, normalized: bool) -> None:
+    found = rolled(model, do_sample=True, top_k=4, return_dict_in_generate=True, output_scores=True)
+    scores = model.compute_transition_scores(found.sequences, found.scores, normalize_logits=normalized)
+    for row in range(BATCH):
+        for step, columns in enumerate(found.scores):
+            values = columns[row].log_softmax(0) if normalized else columns[row]
+            assert scores[row, step] == values[found.sequences[row, VISITS + step]]
+
+
 def test_samples_repeat_with_a_seed_and_keep_to_what_is_likely(model: Any) -> None:
     drawn = []
     for _ in range(2):

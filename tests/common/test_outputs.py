@@ -33,6 +33,18 @@ def test_a_row_alone_is_answered_as_in_a_batch(name: str) -> None:
         torch.testing.assert_close(found, wanted[row : row + 1], atol=1e-5, rtol=1e-4)
 
 
+def test_the_paper_variant_keeps_users_of_one_row_apart_by_their_positions() -> None:
+    """Several users packed into one row; the pointer head of the extended variant reads the whole row."""
+    case = CASES["samoe paper"]
+    model = case.model()
+    batch, wanted = case.batch(model), case.answer(model)
+    packed = {k: v if k == "location_features" else v.reshape(1, -1) for k, v in batch.items()}
+    positions = torch.arange(packed["input_ids"].shape[1]) % batch["input_ids"].shape[1]
+    with torch.no_grad():
+        found = model(**packed, position_ids=positions[None], use_cache=False).logits
+    torch.testing.assert_close(found.view_as(wanted), wanted, atol=1e-5, rtol=1e-4)
+
+
 def test_a_tuple_holds_the_values_of_the_output(case: Case) -> None:
     model = case.model()
     batch = case.batch(model, labels=True)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_models import BATCH, CASES, PLACES, TRAINED, loss_and_gradients
+from small_models import BATCH, CASES, PLACES, TRAINED, VISITS, loss_and_gradients, recomputing
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-
-def checkpointing(model: Any, *, reentrant: bool) -> Any:
-    with warnings.catch_warnings():  # the name in transformers before 5.23
-        warnings.simplefilter("ignore", FutureWarning)
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-    return model
+from hf_mobility.modeling.layers import CACHE
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
@@ -25,7 +19,7 @@ def checkpointing(model: Any, *, reentrant: bool) -> Any:
 def test_recomputed_activations_give_the_same_gradients(name: str, reentrant: bool) -> None:
     case = CASES[name]
     wanted = loss_and_gradients(case, case.model().train())
-    found = loss_and_gradients(case, checkpointing(case.model().train(), reentrant=reentrant))
+    found = loss_and_gradients(case, recomputing(case.model().train(), reentrant=reentrant))
     assert found.keys() == wanted.keys() and len(wanted) > 10
     for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
@@ -34,7 +28,7 @@ def test_recomputed_activations_give_the_same_gradients(name: str, reentrant: bo
 @pytest.mark.parametrize("name", ["samoe", "raw", "mstar"])
 def test_a_frozen_model_passes_gradients_on_where_inputs_are_told_to(name: str) -> None:
     case = CASES[name]
-    model = checkpointing(case.model().train(), reentrant=True)
+    model = recomputing(case.model().train(), reentrant=True)
     model.enable_input_require_grads()
     model.requires_grad_(False)
     last = list(model.layers if name == "mstar" else model.model.layers)[-1]
@@ -66,6 +60,26 @@ def test_the_last_position_of_a_part_has_a_target_where_they_are_shifted_already
         found = model(**batch, shift_labels=target)
     wanted = nn.functional.cross_entropy(found.logits.flatten(0, 1), target.flatten())
     torch.testing.assert_close(found.loss, wanted)
+
+
+@pytest.mark.parametrize("name", ["samoe", "samoe paper"])
+def test_the_losses_of_parts_add_up_to_the_loss_of_the_whole(name: str) -> None:
+    """The second part knows the first by its cache. The count of labels is the whole's, as a Trainer gives it."""
+    case = CASES[name]
+    model = case.model()
+    batch = case.batch(model, labels=True)
+    city, count = batch.pop("location_features"), torch.tensor(BATCH * (VISITS - 1))
+    for key in ("labels", "stay_labels"):
+        batch[f"shift_{key}"] = nn.functional.pad(batch[key][:, 1:], (0, 1), value=-100)
+    parts: list[Any] = []
+    with torch.no_grad():
+        whole = model(**batch, location_features=city)
+        for columns in (slice(0, 3), slice(3, VISITS)):
+            part = {key: value[:, columns] for key, value in batch.items()}
+            cache = {CACHE: parts[-1][CACHE]} if parts else {}
+            parts.append(model(**part, **cache, location_features=city, num_items_in_batch=count, use_cache=True))
+    for term in ("location_loss", "stay_loss", "loss"):
+        torch.testing.assert_close(sum(part[term] for part in parts), whole[term])
 
 
 class Rows(torch.utils.data.Dataset):

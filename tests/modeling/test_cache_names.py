@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import recomputing
 from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import logging
@@ -81,7 +82,7 @@ def test_a_roll_out_warns_of_no_old_name(
 def test_a_cache_is_put_aside_where_activations_are_recomputed(case: tuple[Any, Any, str]) -> None:
     """A layer that runs a second time in the backward pass would write its keys twice."""
     model, at, output = case
-    model.train().gradient_checkpointing_enable()
+    recomputing(model.train())
     cache = DynamicCache(config=model.config)
     getattr(model(**at(slice(0, 6)), cache=cache), output).sum().backward()
     assert cache.get_seq_length() == 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mstar_model import make_model
+from small_models import recomputing
 
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig, MstarConfig
 from hf_mobility.modeling.modeling_mstar import MstarCodecModel, MstarForTrajectoryGeneration
@@ -332,7 +333,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
     for checkpointing in (False, True):
         model = make_model(**STILL).train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            recomputing(model)
         model(**batch).loss.backward()
         found.append(model.layers[0].mlp.up_proj.weight.grad)
     torch.testing.assert_close(found[0], found[1])

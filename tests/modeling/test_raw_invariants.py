@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from raw_town import extra, make_model, make_series
+from small_models import recomputing
 from torch.nn import functional as F
 
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
@@ -182,7 +183,7 @@ def test_gradient_checkpointing_gives_plain_gradients(overrides: dict) -> None:
         model, x = make_model(**overrides), make_series()
         model.train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            recomputing(model)
             assert all(layer.gradient_checkpointing for layer in model.model.layers)
         model(x, labels=x, **extra(model)).loss.backward()
         return {name: parameter.grad for name, parameter in model.named_parameters()}

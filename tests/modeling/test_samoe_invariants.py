@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import recomputing
 from torch.nn import functional as F
 
 VARIANTS = ("extended", "released", "paper")
@@ -250,7 +251,7 @@ def test_gradient_checkpointing_gives_plain_gradients(build: SimpleNamespace, va
         model, city, visits = build.all(variant)
         model.train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            recomputing(model)
             assert all(layer.gradient_checkpointing for layer in model.model.layers)
         model(
             **visits, location_features=city, labels=visits["input_ids"], stay_labels=visits["stay_ids"]

@@ -100,6 +100,25 @@ def test_a_user_who_returns_is_found_before_the_first_chunk(tmp_path: Path, smal
     assert whole["user_id"].tolist() == users
 
 
+def test_no_more_is_read_than_a_chunk_and_a_batch(
+    tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = user_chunks(write(histories(0), tmp_path, [30, 60]), rows=10)
+    longest, read, given, tables = 8, 0, 0, streams._tables
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal read
+        for table in tables(*arguments):
+            read += len(table)
+            yield table
+
+    monkeypatch.setattr(streams, "_tables", counted)
+    for chunk in chunks:
+        assert read - given <= 10 + longest + streams.BATCH
+        given += len(chunk)
+    assert read == given
+
+
 def test_seen_users_cost_eight_bytes_each() -> None:
     seen = streams._Seen()
     for first in range(0, 1000, 100):

@@ -51,7 +51,7 @@ def test_chunks_are_the_table_cut_behind_the_user_who_reaches_the_number_of_rows
         expected += [0] if expected[-1] >= rows else []
     pieces = list(chunks)
     assert [len(piece) for piece in pieces] == [size for size in expected if size]
-    pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), frame)
+    pd.testing.assert_frame_equal(pd.concat(pieces), frame)
     assert len(pieces) == len(chunks) == len(list(chunks))
     assert sum(piece["user_id"].nunique() for piece in pieces) == 40
 
@@ -236,6 +236,14 @@ def test_partition_writes_all_or_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         partition_by_user(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_faults_of_records_are_numbered_through_all_files(tmp_path: Path) -> None:
+    points = pd.DataFrame({"user_id": np.arange(90) // 10, "time": np.arange(90), "lat": 48.0, "lon": 11.0})
+    points.loc[74, "lat"] = 95.0
+    *_, chunk = user_chunks(write(points, tmp_path, [33]), rows=60)
+    with pytest.raises(DataError, match=r"first rows 74: 95.0"):
+        validate_points(chunk)
 
 
 def test_validation_and_stays_of_chunks_are_those_of_the_table(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class UserChunks:
         for table in _tables(self.files, self.schema, BATCH):
             while rows + len(table) >= stop:
                 pieces.append(table.slice(0, int(stop) - rows))
-                yield pa.concat_tables(pieces).to_pandas()
+                chunk = pa.concat_tables(pieces).to_pandas()
+                yield chunk.set_axis(pd.RangeIndex(int(stop) - len(chunk), int(stop)))
                 table, pieces, rows, stop = table.slice(int(stop) - rows), [], int(stop), next(stops)
             pieces.append(table)
             rows += len(table)
@@ -82,7 +83,8 @@ def user_chunks(
         rows: of a chunk; it ends with the user who reaches that number.
 
     Returns:
-        Frames with the files' columns, not yet checked: give them to `validate_visits` or `validate_points`.
+        Frames with the files' columns, their rows numbered through all files. They are not yet checked: give them to
+        `validate_visits` or `validate_points`, whose sentences then name these numbers.
 
     Raises:
         DataError: files that cannot be read, have no rows or other columns than the first; users whose rows are in

@@ -71,6 +71,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed": speed.speed,
     "kernels": speed.kernels,
     "imports": speed.imports,
+    "streams": speed.streams,
 }
 MARK = re.compile(r"<!-- begin (?P<name>[\w -]+?) -->\n.*?<!-- end -->", flags=re.DOTALL)
 

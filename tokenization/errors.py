@@ -17,6 +17,11 @@ class DataError(ValueError):
     """A table that cannot be used as it is; the message is one sentence that says which rows and what to do."""
 
 
+class NoRecordsError(DataError):
+    """A table of which nothing is left: none of its places is known, or none of its records lies in the days asked
+    for."""
+
+
 def refuse(bad: Any, name: str, fault: str, advice: str, column: Any = None) -> None:
     """Raise the sentence of `fault_of`, if there is one.
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from .clock import weekday
-from .errors import DataError
+from .errors import DataError, NoRecordsError
 
 RULES = ("paper", "forward")
 PER_SLOT = ("coordinates", "attention_mask", "observed_mask", "position_ids")
@@ -104,7 +104,7 @@ def fill_slots(
     last = np.maximum(first, last)  # the clock may go back during a stay
     record = np.flatnonzero((last >= 0) & (first < axis.num_slots))
     if len(record) == 0:
-        raise DataError("no point lies between `start` and `end`.")
+        raise NoRecordsError("no point lies between `start` and `end`.")
     first, last = first[record].clip(min=0), last[record].clip(max=axis.num_slots - 1)
     window = first // axis.window
     copies = last // axis.window - window

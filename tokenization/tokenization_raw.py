@@ -20,7 +20,7 @@ from .city import City, bounds_of_box
 from .city_files import of_file
 from .city_tokenizer import CityTokenizer, as_city
 from .clock import DAY_SECONDS, local_midnight, to_local, to_utc
-from .errors import DataError, renamed_method
+from .errors import NoRecordsError, renamed_method
 from .grid import PAPER_BOUNDS, Box
 from .records import read_degrees, read_points
 from .series_raw import (
@@ -253,7 +253,7 @@ class RawTokenizer(CityTokenizer):
         begin = begin if start is None else local_midnight(start, "start", self.timezone)
         stop = stop if end is None else local_midnight(end, "end", self.timezone)
         if stop <= begin or last.max() < begin or first.min() >= stop:
-            raise DataError("no point lies between `start` (inclusive) and `end` (exclusive).")
+            raise NoRecordsError("no point lies between `start` (inclusive) and `end` (exclusive).")
         return begin, stop
 
     # Series -> batches

@@ -21,7 +21,7 @@ from .city import City
 from .city_files import of_file
 from .city_tokenizer import CityTokenizer, city_with_places
 from .clock import HALF_HOUR_SECONDS, half_hour, to_local, to_utc, weekday
-from .errors import SHOWN, DataError
+from .errors import SHOWN, DataError, NoRecordsError
 from .places_samoe import Places
 from .records import (
     check_lengths,
@@ -251,7 +251,7 @@ class SamoeTokenizer(CityTokenizer):
         ids = self._location_rows(location, visits, unknown, (lat, lon))
         kept = ids >= 0
         if not kept.any():
-            raise ValueError(
+            raise NoRecordsError(
                 f"there are no visits left: none of the {len(ids)} is at a location of {self.places.called}."
             )
         present, codes = np.unique(codes[kept], return_inverse=True)

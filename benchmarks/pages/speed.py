@@ -67,3 +67,19 @@ def imports() -> str:
         for _, row in read("import_time").iterrows()
     ]
     return markdown(rows, ["imported", "after hf_mobility, s", "alone, s", "ratio [95 %]", "pairs"])
+
+
+def streams() -> str:
+    """Visits tokenized in chunks of whole users, for tables of several sizes."""
+    rows = [
+        [
+            f"{row['visits']:,.0f}",
+            f"{row['users']:,.0f}",
+            f"{row['chunks']:.0f}",
+            f"{row['cpu_s']:,.0f}",
+            f"{row['visits_per_cpu_s']:,.0f}",
+            f"{row['peak_gib']:.2f}",
+        ]
+        for _, row in read("streams").iterrows()
+    ]
+    return markdown(rows, ["visits", "users", "chunks", "CPU s", "visits a CPU second", "peak memory, GiB"])

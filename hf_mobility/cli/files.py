@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -29,7 +30,7 @@ def check_output(path: Path | None) -> None:
     """
     if path is None or path == STDOUT:
         return
-    if path.suffix not in (".parquet", GEO) and not is_csv(path):
+    if not is_table(path):
         raise ValueError(f"Cannot write {path.name}: end its name in {SUFFIXES}.")
     check_file(path)
 
@@ -47,7 +48,7 @@ def check_file(path: Path) -> None:
 def check_folder(path: Path) -> None:
     """Raises an OSError where a folder is to be saved and cannot be."""
     if path == STDOUT or (path.exists() and not path.is_dir()):
-        raise NotADirectoryError(f"{path} is no folder; name the folder that the model is to be saved to.")
+        raise NotADirectoryError(f"{path} is no folder; name the folder that is to be written to.")
     folder = path if path.exists() else _folder_above(path)
     _check_writable(path, folder)
     _check_space(path, folder)
@@ -79,6 +80,11 @@ def _check_space(path: Path, folder: Path) -> None:
 def is_csv(path: Path) -> bool:
     """As that of `tokenization.table_files`, which imports pandas: the command line starts without it."""
     return path.suffix == ".csv" or path.name.endswith(".csv.gz")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a name is that of a file that can be written."""
+    return path.suffix in (".parquet", GEO) or is_csv(path)
 
 
 def check_inputs(*paths: Path | None) -> None:
@@ -130,6 +136,45 @@ def write_frame(frame: Any, path: Path) -> None:
             frame.to_parquet(file, index=False)
         else:
             frame.to_csv(file, index=False)
+
+
+def write_frames(frames: Iterable[Any], path: Path) -> None:
+    """As `write_frame`, one piece of the table after the other as it is made; GeoParquet is written at the end."""
+    if path.suffix == GEO:
+        import pandas as pd
+
+        write_frame(pd.concat(frames, ignore_index=True), path)
+    elif path == STDOUT:
+        _append_csv(frames, sys.stdout)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        from ..tokenization.whole_files import whole_file
+
+        with whole_file(path) as file:
+            if path.suffix == ".parquet":
+                _append_parquet(frames, file)
+            else:
+                _append_csv(frames, file)
+
+
+def _append_csv(frames: Iterable[Any], target: Any) -> None:
+    for number, frame in enumerate(frames):
+        frame.to_csv(target, mode="a", header=number == 0, index=False)
+
+
+def _append_parquet(frames: Iterable[Any], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer = None
+    try:
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def write_geo(frame: Any, path: Path) -> None:

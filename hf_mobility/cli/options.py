@@ -10,11 +10,16 @@ import typer
 
 Model = Annotated[str, typer.Argument(help="Folder or Hub id.")]
 Visits = Annotated[Path, typer.Argument(help="File of visits: user_id, time, location_id, lat, lon.")]
-Points = Annotated[Path, typer.Argument(help="File of points (user_id, time, lat, lon) or visits.")]
+Points = Annotated[
+    Path, typer.Argument(help="File, or folder of files, of points (user_id, time, lat, lon) or visits.")
+]
 Records = Annotated[Path, typer.Argument(help="File of visits, points or, for M-STAR, weeks of cells.")]
 NewCity = Annotated[Path | None, typer.Option("--city", help="Another city: a folder, or a file of visits or places.")]
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="File to write, by its suffix; - writes CSV to stdout.")]
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="File to write, by its suffix, or folder of parts; - writes CSV to stdout."),
+]
 MaybeOutput = Annotated[Path | None, typer.Option("--output", "-o", help="File to write as well; - is stdout (CSV).")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder to save to.")]
 

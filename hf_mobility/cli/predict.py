@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import files
+from . import files, parts
 from .options import (
     BatchSize,
     CellKm,
@@ -19,7 +19,6 @@ from .options import (
     Pooling,
     Seed,
     Unknown,
-    Visits,
     check_counting,
 )
 from .reading import Reading
@@ -30,7 +29,7 @@ _FOR_REGIONS = {"pooling": ["regions (--regions, --cell-km)"], "min_users": ["re
 
 def predict(
     model: Model,
-    records: Annotated[Path, typer.Argument(help="File of visits (SAMoE) or points (RAW).")],
+    records: Annotated[Path, typer.Argument(help="File, or folder of files, of visits (SAMoE) or points (RAW).")],
     output: Output,
     top_k: Annotated[int | None, typer.Option(help="SAMoE: places per user.", show_default="5")] = None,
     horizon: Annotated[str | None, typer.Option(help="RAW: hours ahead, or as in 90min.", show_default="2")] = None,
@@ -49,9 +48,10 @@ def predict(
     hf-mobility predict my-city visits.parquet -o next.csv --top-k 3
     hf-mobility predict checkpoints/samoe-small visits.csv --city visits.csv --timezone Europe/Paris -o -
     hf-mobility predict checkpoints/raw-small points.parquet --horizon 2 -o positions.parquet
+    hf-mobility predict my-city 'visits/*.parquet' -o next/
     """
-    _check(output, device)
-    reading.check(records, city)
+    _check(output, device, records)
+    reading.check(parts.one_of(records), city)
     from ..checkpoints.evaluate import kind_of
 
     system = "RAW" if kind_of(model) == "mobility_raw" else "SAMoE"
@@ -67,14 +67,14 @@ def predict(
         verb = {"top_k": 5 if top_k is None else top_k, "unknown": unknown or "error"}
     place = reading.city(city)
     pipe = Pipeline.from_pretrained(model, city=place, device=device, batch_size=batch_size)
-    made = pipe.predict(reading.records(records), timezone=reading.timezone, progress=files.bars(), **verb)
-    files.write_frame(made, output)
-    files.done(f"{len(made):,} rows for {made['user_id'].nunique():,} users", output)
+    verb |= {"timezone": reading.timezone, "progress": files.bars()}
+    told = "{rows:,} rows for {users:,} users"
+    parts.answer(lambda data: pipe.predict(data, **verb), records, output, reading=reading, told=told)
 
 
 def forecast(
     model: Model,
-    visits: Visits,
+    visits: Annotated[Path, typer.Argument(help="File, or folder of files, of visits.")],
     output: Output,
     steps: Annotated[int, typer.Option(help="Visits per user.")] = 5,
     city: NewCity = None,
@@ -89,16 +89,16 @@ def forecast(
     \b
     hf-mobility forecast my-city visits.parquet --steps 3 -o visits-ahead.csv
     """
-    _check(output, device)
-    reading.check(visits, city)
+    _check(output, device, visits)
+    reading.check(parts.one_of(visits), city)
     from ..pipelines.next_location import NextLocationPipeline
 
     place = reading.city(city)
     pipe = NextLocationPipeline.from_pretrained(model, city=place, device=device, batch_size=batch_size)
     options: dict[str, Any] = {"steps": steps, "unknown": unknown, "timezone": reading.timezone}
-    made = pipe.forecast(reading.records(visits), **options, progress=files.bars())
-    files.write_frame(made, output)
-    files.done(f"{len(made):,} visits of {made['user_id'].nunique():,} users", output)
+    options["progress"] = files.bars()
+    told = "{rows:,} visits of {users:,} users"
+    parts.answer(lambda data: pipe.forecast(data, **options), visits, output, reading=reading, told=told)
 
 
 def generate(
@@ -114,13 +114,17 @@ def generate(
 
     \b
     hf-mobility generate checkpoints/mstar-small -n 1000 --seed 0 -o weeks.parquet
+    hf-mobility generate checkpoints/mstar-small -n 100000 -o weeks/
     """
     _check(output, device)
     from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 
     pipe = TrajectoryGenerationPipeline.from_pretrained(model, device=device, batch_size=batch_size)
-    table = pipe.generate(number, seed=seed, start=start, progress=files.bars())
-    files.write_frame(table, output)
+    frames = pipe.frames(number, seed=seed, start=start, progress=files.bars())
+    if parts.is_folder(output):
+        parts.write(parts.joined(frames), output)
+    else:
+        files.write_frames(frames, output)
     files.done(f"{number:,} weeks", output)
 
 
@@ -148,39 +152,50 @@ def embed(
 
     \b
     hf-mobility embed checkpoints/raw-small points.parquet -o users.parquet --start 2024-01-01 --end 2024-01-15
+    hf-mobility embed checkpoints/raw-small points/ -o users/ --start 2024-01-01 --end 2024-01-15
     hf-mobility embed checkpoints/raw-small points.parquet --cell-km 1 -o cells.parquet
     """
     side = cell_km if cell_metres is None else cell_metres / 1000
     if regions is not None and side is not None:
         raise typer.BadParameter("give either --regions or --cell-km")
     how = {"pooling": pooling, "min_users": min_users}
-    if regions is None and side is None:
+    of_users = regions is None and side is None
+    if of_users:
         check_counting(how, _FOR_REGIONS, "users")
-    _check(output, device)
+    _check(output, device, points)
+    if parts.wanted(points, output):
+        if not of_users:
+            raise ValueError(
+                "A region is made of all its users at one time: give one file of points and a file to write."
+            )
+        if start is None or end is None:
+            raise ValueError("Users in several parts need the same days: give --start and --end.")
     files.check_inputs(regions)
-    reading.check(points)
+    reading.check(parts.one_of(points))
     from ..pipelines.embedding import MobilityEmbeddingPipeline
     from ..tokenization.grid import SquareGrid
 
     pipe = MobilityEmbeddingPipeline.from_pretrained(model, device=device, batch_size=batch_size)
     days: dict[str, Any] = {"start": start, "end": end, "progress": files.bars()}
-    if regions is None and side is None:
-        table = pipe.embed_users(reading.records(points), timezone=reading.timezone, **days)
-    else:
-        frame = reading.visits(points)
-        where: Any = regions
-        if side is not None:
-            where = SquareGrid.around(frame["lat"], frame["lon"], cell_km=side)
-        table = pipe.embed_regions(
-            frame, where, pooling=pooling or "sum", min_users=5 if min_users is None else min_users, **days
-        )
+    if of_users:
+        days["timezone"] = reading.timezone
+        told = "{rows:,} vectors"
+        parts.answer(lambda data: pipe.embed_users(data, **days), points, output, reading=reading, told=told)
+        return
+    frame = reading.visits(points)
+    where: Any = regions
+    if side is not None:
+        where = SquareGrid.around(frame["lat"], frame["lon"], cell_km=side)
+    table = pipe.embed_regions(
+        frame, where, pooling=pooling or "sum", min_users=5 if min_users is None else min_users, **days
+    )
     files.write_frame(table, output)
     files.done(f"{len(table):,} vectors", output)
 
 
-def _check(output: Path, device: str | None) -> None:
+def _check(output: Path, device: str | None, source: Path | None = None) -> None:
     """What can be wrong before a model is loaded."""
-    files.check_output(output)
+    parts.check_output(output, source)
     if device is not None:
         from ..hub.device import check_device
 

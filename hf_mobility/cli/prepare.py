@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
-from . import files
+from . import files, parts
 from .options import Bounds, CellKm, OldBox, Output, Reader, check_counting
 from .reading import Reading
 
@@ -36,7 +39,7 @@ _COUNTS_FOR = {  # the other options are for all
 
 def prepare(
     output: Output,
-    source: Annotated[Path | None, typer.Argument(help="File (or folder of a GPS set) to read.")] = None,
+    source: Annotated[Path | None, typer.Argument(help="File, or folder of files, to read.")] = None,
     reader: Annotated[Reader | None, typer.Option(help="Public format of the source.", show_default="table")] = None,
     places: Annotated[Path | None, typer.Option(help="Second file of tist2015: the POIs.")] = None,
     bounds: Bounds = None,
@@ -66,6 +69,7 @@ def prepare(
     hf-mobility prepare checkins.csv -o visits.parquet --timezone Europe/Paris --column user_id=uid
     hf-mobility prepare dataset_TSMC2014_NYC.txt --reader tsmc2014 -o nyc.parquet
     hf-mobility prepare Geolife/Data --reader geolife -o beijing.parquet --cell-km 0.5
+    hf-mobility prepare 'days/*.parquet' -o visits/ --timezone Europe/Paris
     hf-mobility prepare --simulate 200 --days 28 --seed 1 -o simville.parquet --card README.md
     """
     if (source is None) == (simulate is None) or (source is None and reader):
@@ -74,6 +78,9 @@ def prepare(
     given: dict[str, Any] = {"places": places, "anchor": anchor, "bounds": edges, "points": points}
     given |= {"cell_km": cell_km, "start": start, "card": card, "days": days, "observe": observe, "seed": seed}
     check_counting(given | vars(reading), _COUNTS_FOR, "--simulate" if source is None else f"--reader {form}")
+    if source is not None and form == "table" and parts.wanted(source, output):
+        _prepare_parts(source, output, reading)
+        return
     files.check_output(output)
     if simulate is not None:
         asked = {"num_days": days, "observe": observe, "seed": seed, "start": start, "timezone": reading.timezone}
@@ -90,9 +97,35 @@ def prepare(
         else:
             frame = _public(source, form, places=places, bounds=edges, anchor=anchor, start=start or START)
     files.write_frame(frame, output)
-    rejected = frame.attrs.get("read_report", {}).get("rejected")
-    left_out = f"; left out: {rejected}" if rejected else ""
+    left_out = _left_out(frame.attrs.get("read_report", {}).get("rejected"))
     files.done(f"{len(frame):,} rows of {frame['user_id'].nunique():,} users{left_out}", output)
+
+
+def _prepare_parts(source: Path, output: Path, reading: Reading) -> None:
+    """Parquet files in any order -> parts of whole users; text ids of users stay text."""
+    from ..data import read_table
+    from ..data.io.streams import partition_by_user
+
+    parts.check_output(output)
+    first = parts.one_of(source)
+    reading.check(first)
+    columns: dict[str, Any] = reading.columns(first)
+    rejected: Counter[str] = Counter()
+
+    def tables(folder: str) -> Iterator[Any]:
+        for path in partition_by_user(source, Path(folder, "users"), user_id=columns.get("user_id", "user_id")):
+            table = read_table(path, timezone=reading.timezone, number_users=False, **columns)
+            rejected.update(table.attrs["read_report"]["rejected"])
+            yield table
+
+    output.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=output) as folder:
+        rows, users, number = parts.write(tables(folder), output)
+    files.done(f"{rows:,} rows of {users:,} users{_left_out(rejected)} in {number} parts", output)
+
+
+def _left_out(rejected: Mapping[str, int] | None) -> str:
+    return f"; left out: {dict(rejected)}" if rejected else ""
 
 
 def _check_needed(form: str, given: dict[str, Any]) -> None:
@@ -109,7 +142,8 @@ def _table(source: Path, reading: Reading) -> Any:
 
     if reading.sep or reading.time_format:
         return reading.visits(source)
-    return read_table(source, timezone=reading.timezone, **reading.columns(source))
+    columns: dict[str, Any] = reading.columns(source)
+    return read_table(source, timezone=reading.timezone, **columns)
 
 
 def _public(source: Path, reader: str, *, places: Path | None, bounds: Any, anchor: str | None, start: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -75,6 +75,18 @@ class Reading:
         if isinstance(data, WeekTable):
             raise DataError(f"{path.name} holds weeks of cells; give visits or points.")
         return validate_visits(path, timezone=self.timezone) if data is path else data
+
+    def chunks(self, source: Path) -> Iterator[Any]:
+        """Canonical frames of whole users of a Parquet file, a folder or a pattern of them; see `user_chunks`."""
+        from ..data.frames import validate_visits
+        from ..data.io.records import open_table
+        from ..data.io.streams import parquet_files, user_chunks
+
+        first = parquet_files(source)[0]
+        columns = open_table(first, columns=self.columns(first)).columns
+        columns.pop("start", None)  # which only weeks have
+        for chunk in user_chunks(source, user_id=columns.get("user_id", "user_id")):
+            yield validate_visits(chunk, timezone=self.timezone, **columns)
 
     def holds_weeks(self, path: Path) -> bool:
         """Whether a file holds weeks of cells: one a row, or one hour a row as `generate` writes them."""

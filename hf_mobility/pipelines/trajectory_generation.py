@@ -128,6 +128,16 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
 
         return self._run(n, inputs_of, seed=seed, batch_size=batch_size, progress=progress, options=options)
 
+    def frames(self, n: int, *, start: Any = "2024-01-01", **options: Any) -> Iterator[pd.DataFrame]:
+        """The table of `generate` one batch after the other, in the memory of one batch and of all conditions;
+        arguments as there, but for `to`.
+
+        Example:
+            >>> for frame in pipe.frames(100_000, seed=0):  # doctest: +SKIP
+            ...     frame.to_csv("weeks.csv", mode="a", header=frame["trajectory_id"].iloc[0] == 0, index=False)
+        """
+        return self._numbered(self.batches(n, **options), start)
+
     @renamed_argument("commute_ids", "work_ids")
     def complete(
         self,
@@ -219,6 +229,12 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
                 made = self.model.generate(*conditions, **inputs, generator=source, **options)
             yield made.cpu().numpy().astype(np.int32)
 
+    def _numbered(self, batches: Iterator[np.ndarray], start: Any) -> Iterator[pd.DataFrame]:
+        first = 0
+        for cells in batches:
+            yield self._frame(cells, start=start, first=first)
+            first += len(cells)
+
     def _conditions(self, n: int, seed: int, home: Any, work: Any, attribute: Any) -> dict[str, np.ndarray]:
         if (home is None) != (work is None):
             raise DataError("home_ids and work_ids are given together or not at all: one of them is missing.")
@@ -250,8 +266,10 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         if to not in ("frame", "weeks"):
             raise DataError(f"to must be 'frame' or 'weeks', not {to!r}.")
 
-    def _frame(self, cells: np.ndarray, *, start: Any) -> pd.DataFrame:
-        frame = pd.DataFrame(self.tokenizer.to_frame(cells, start=start))
+    def _frame(self, cells: np.ndarray, *, start: Any, first: int = 0) -> pd.DataFrame:
+        """The long table of weeks that are numbered from `first` on."""
+        numbers = np.arange(first, first + len(cells))
+        frame = pd.DataFrame(self.tokenizer.to_frame(cells, start=start, trajectory_id=numbers))
         clock = frame["time"].dt
         first_reading = np.ones(len(frame), dtype=bool)
         frame["time"] = clock.tz_localize(self.tokenizer.timezone, ambiguous=first_reading, nonexistent="shift_forward")

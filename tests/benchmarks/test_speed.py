@@ -1,14 +1,18 @@
-"""The time that `import hf_mobility` takes is measured in pairs of processes, and its table is filled."""
+"""Imports are timed in pairs of processes, streams of visits are tokenized whole, and their tables are filled."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from hf_mobility import City, SamoeTokenizer
+from hf_mobility.data.sequences import visits_to_dataset
 
 
 def test_imports_are_timed_with_ours_and_without(
@@ -35,3 +39,22 @@ def test_the_ratio_of_imports_is_the_median_over_pairs(monkeypatch: pytest.Monke
     found = module.measure("import json", 3)
     assert found["ratio"] == statistics.median(a / b for a, b in zip(ours, alone)) == 2
     assert (found["with_s"], found["without_s"], found["low"], found["high"]) == (4, 3, 1, 3)
+
+
+def test_every_visit_of_a_stream_is_tokenized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill_blocks: Callable[..., str]
+) -> None:
+    module = import_module("benchmarks.speed.streams")
+    monkeypatch.setattr(module, "FILE", 2_000)
+    monkeypatch.setattr(module, "user_chunks", partial(module.user_chunks, rows=1_500))
+    module.simulate(5_000, 5, tmp_path)
+    visits = pd.read_parquet(tmp_path / "visits")
+    row = module.tokenize(tmp_path)
+    assert row["visits"] == len(visits) >= 5_000 and row["users"] == visits["user_id"].nunique()
+    rows = [pd.read_parquet(path) for path in sorted((tmp_path / "rows").iterdir())]
+    assert len(rows) == row["chunks"] > 2
+    tokenizer = SamoeTokenizer.from_city(City.load(tmp_path / "city"))
+    expected = visits_to_dataset(visits, tokenizer).to_pandas()
+    pd.testing.assert_frame_equal(pd.concat(rows, ignore_index=True), expected)
+    table = fill_blocks({"streams": pd.DataFrame([row | {"cpu_s": 1234.0, "peak_gib": 0.5}])}, ["streams"])
+    assert f"| {len(visits):,} | {row['users']} | {row['chunks']} | 1,234 |" in table and "| 0.50 |" in table

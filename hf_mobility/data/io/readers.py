@@ -203,12 +203,15 @@ def read_yjmob100k(
     return _visits(count, (usable(block[needed]) for block in blocks), path, timezone=timezone)
 
 
-def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str) -> pd.DataFrame:
+def read_table(
+    path: str | Path, *, timezone: Zone | None = None, number_users: bool = True, **columns: str
+) -> pd.DataFrame:
     """A CSV (`.csv`, `.csv.gz`) or Parquet file of visits with any column names, leaving out unusable rows.
 
     `columns` maps canonical names to the file's, as in `read_table(path, user_id="uid", location_id="venue")`;
     others must have their canonical name. Unlike `validate_visits(path)`, which refuses a file with a bad row, this
-    reads what can be used and reports the rest.
+    reads what can be used and reports the rest. Text ids of users become integers where all of them spell one;
+    `number_users=False` keeps them as they are.
 
     Raises:
         DataError: a column is missing, times need `timezone`, or no row can be used.
@@ -241,7 +244,8 @@ def read_table(path: str | Path, *, timezone: Zone | None = None, **columns: str
         return count.keep_usable(block)
 
     blocks = file_blocks(path, count=count, ids=[names["user_id"], names["location_id"]])
-    return _visits(count, (usable(block) for block in blocks), path, timezone=timezone)
+    tables = (usable(block) for block in blocks)
+    return _visits(count, tables, path, timezone=timezone, number_users=number_users)
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts
@@ -286,8 +290,13 @@ def _read_pois(path: Path, *, bounds: Bounds | None, country: str | None) -> pd.
 
 
 def _visits(
-    count: Rejections, tables: Iterable[pd.DataFrame], path: Path, *, timezone: Zone | None = None
+    count: Rejections,
+    tables: Iterable[pd.DataFrame],
+    path: Path,
+    *,
+    timezone: Zone | None = None,
+    number_users: bool = True,
 ) -> pd.DataFrame:
-    visits = validate_visits(count.finish(tables, path), timezone=timezone)
+    visits = validate_visits(count.finish(tables, path, number_users=number_users), timezone=timezone)
     visits.attrs["read_report"] = count.report()
     return visits

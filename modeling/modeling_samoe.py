@@ -37,7 +37,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
 from .layers import CACHE, SelfAttention, either_cache_name, mark, positions_behind, widened
-from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis
+from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis, nearness
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
@@ -542,6 +542,13 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             features=location_features,
         )
 
+    def nearness(self, input_ids: torch.Tensor, table: LocationTable) -> torch.Tensor | None:
+        """What `forward` takes under this name, (B, T) -> (B, 3, N + 2) float32, of the visits given: sums that grow by
+        each visit, where to know how near all places are to all visits would be computed anew. None for models that do
+        not read it."""
+        reads_it = self.relative_head is not None and self.relative_head.activity is not None
+        return nearness(input_ids, table.km) if reads_it else None
+
     @either_cache_name
     @can_return_tuple
     def forward(
@@ -564,6 +571,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         shift_labels: torch.Tensor | None = None,
         shift_stay_labels: torch.Tensor | None = None,
         smoothing: float = 0.0,
+        nearness: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> SamoeOutput:
@@ -583,6 +591,8 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 with them at t. A part of a sequence needs them (and `arrival_times`), as its last targets lie in the
                 next part.
             smoothing: share of the location's loss that is the mean of -ln p over all places (label smoothing).
+            nearness: (B, 3, N + 2) float, sums of `nearness` over the visits up to the last one, where they are known;
+                only with `logits_to_keep=1`.
             logits_to_keep: scores of places at the last k positions only (0 = all); `stay_logits` are of all.
 
         Raises:
@@ -629,6 +639,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 km=location_table.km,
                 cache=getattr(outputs, CACHE),
             )
+            pointer.nearness = nearness
         query = self.query_proj(hidden)
         stay_logits = self.stay_head(query)
         if target is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):

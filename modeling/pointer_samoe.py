@@ -50,6 +50,18 @@ def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
     return torch.stack([*basis, torch.log1p(distance) / 4], dim=1)
 
 
+def nearness(place_ids: torch.Tensor, km: torch.Tensor) -> torch.Tensor:
+    """How near each candidate is to visited places: sum of exp(-d / s) at three scales, (B, K), (N + 2, 2) -> (B, 3,
+    N + 2) float32. Padding adds nothing.
+    """
+    total = km.new_zeros(len(place_ids), 3, len(km))
+    for ids in place_ids.unbind(1):
+        distance, counts = _km_between(km[ids], km), (ids > 0).to(km.dtype).unsqueeze(-1)
+        for index, scale in enumerate(DISTANCE_SCALES_KM[1:4]):
+            total[:, index] += torch.exp(distance * (-1.0 / scale)) * counts
+    return total
+
+
 def _km_between(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
     """Distances, (.., 2), (N, 2) -> (.., N)."""
     from_km, to_km = widened(from_km), widened(to_km)
@@ -70,6 +82,7 @@ def _add_layer(cache: Cache, index: int) -> None:
 class PointerContext:
     """alpha (B, T, K) float32: weights over the context visits, rows sum to 1. key_ids (B, K): their places. allowed
     (B, T, K) bool: the past. revisits (B, T): past visits to the present place. length (B, T): number of past visits.
+    nearness (B, 3, N + 2): see `nearness`, where it is known of the one position that is kept.
     """
 
     alpha: torch.Tensor
@@ -77,15 +90,18 @@ class PointerContext:
     allowed: torch.Tensor
     revisits: torch.Tensor
     length: torch.Tensor
+    nearness: torch.Tensor | None = None
 
     def keep(self, which: slice | torch.Tensor) -> PointerContext:
         kept = (part[:, which] for part in (self.allowed, self.revisits, self.length))
-        return PointerContext(self.alpha[:, which], self.key_ids, *kept)
+        return PointerContext(self.alpha[:, which], self.key_ids, *kept, nearness=self.nearness)
 
     def activity(self, km: torch.Tensor) -> torch.Tensor:
         """How near each candidate is to the person's past: mean over past visits of exp(-d / s) at three scales, as
         logarithms, (B T, 3, N + 2).
         """
+        if self.nearness is not None:
+            return (self.nearness / self.length.unsqueeze(-1) + 1e-3).log()
         share = self.allowed.to(km.dtype) / self.length.unsqueeze(-1)
         if is_tracing(share):  # how many places there are is not known before
             distance = _km_between(km[self.key_ids].flatten(0, 1), km).unflatten(0, self.key_ids.shape)

@@ -259,10 +259,11 @@ class SamoeTokenizer(CityTokenizer):
         order = np.lexsort((ids, utc, codes))
         ids, utc, codes = ids[order], utc[order], codes[order]
         offsets = np.searchsorted(codes, np.arange(len(users) + 1))
-        encoded = self._visit_fields(ids, utc, first=offsets[:-1])
+        encoded = self.visit_fields(ids, utc, first=offsets[:-1])
         return {**encoded, "utc": utc, "offsets": offsets, "users": users}
 
-    def _visit_fields(self, ids: np.ndarray, utc: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
+    def visit_fields(self, ids: np.ndarray, utc: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
+        """What a model reads of visits (n,) in order; `first` (U,): where each person's begin."""
         local = to_local(utc, self.timezone)
         if self.stay_encoding == "half_hours":
             gaps = np.diff(local // HALF_HOUR_SECONDS, prepend=0).clip(0)

@@ -33,15 +33,35 @@ def expected_gaps(
         (B,) float32 seconds by name: `expected_gap` (median), `gap_low`, `gap_high` (10 % and 90 % quantiles) and
         `expected_stay`, the mean of the model's classes without a correction.
     """
+    shares = gap_shares(stay_logits)
+    return gaps_of(shares[:, -1], *past_gaps(shares[:, :-1], timestamps, known, config), config)
+
+
+def gap_shares(stay_logits: torch.Tensor) -> torch.Tensor:
+    """(..., classes) logits -> float32 shares of the classes; "unknown" is no answer."""
     stay_logits = stay_logits.float().clone()
-    stay_logits[..., 0] = float("-inf")  # "unknown" is no answer
-    expected = stay_logits.softmax(-1)
+    stay_logits[..., 0] = float("-inf")
+    return stay_logits.softmax(-1)
+
+
+def past_gaps(
+    shares: torch.Tensor, timestamps: torch.Tensor, known: torch.Tensor, config: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the model expected of the gaps between (B, T) visits, and how many there were, by class: (B, classes) each.
+
+    shares: (B, T - 1, classes), after all visits but the last. known: (B, T) bool.
+    """
     past = (known[:, 1:] & known[:, :-1]).float()
     own = torch.nn.functional.one_hot(stay_class(timestamps.diff(dim=1), config), config.num_stay_bins)
-    corrected = _corrected(expected[:, -1], _sums(expected[:, :-1], past), _sums(own, past))
+    return _sums(shares, past), _sums(own, past)
+
+
+def gaps_of(last: torch.Tensor, expected: torch.Tensor, own: torch.Tensor, config: Any) -> dict[str, torch.Tensor]:
+    """What `expected_gaps` returns, from the shares after the last visit (B, classes) and the sums of `past_gaps`."""
+    corrected = _corrected(last, expected, own)
     seconds = stay_seconds(torch.arange(config.num_stay_bins), config).float()
     gaps = {name: stay_quantile(corrected, share, config) for name, share in QUANTILES.items()}
-    return {**gaps, "expected_stay": expected[:, -1] @ seconds}
+    return {**gaps, "expected_stay": last @ seconds}
 
 
 def _sums(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:

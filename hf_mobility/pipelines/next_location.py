@@ -25,11 +25,12 @@ from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokeniz
 from .base import MobilityPipeline, read_records, shown
 from .encoded_city import EncodedCity
 from .gaps import QUANTILES, expected_gaps
+from .session import NextLocationSession
 from .sets import least_probability, true_place_probabilities
+from .visits import READ, check_top_k, place_shares, read_visits
 
 RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", *QUANTILES, "expected_stay"]
 FORECAST_COLUMNS = ["user_id", "step", "time", "location_id", "lat", "lon"]
-_READ = ("user_id", "time", "location_id", "lat", "lon")
 
 
 class NextLocationPipeline(MobilityPipeline):
@@ -118,10 +119,7 @@ class NextLocationPipeline(MobilityPipeline):
             >>> pipe = NextLocationPipeline.from_pretrained("checkpoints/samoe-small", city=city)
             >>> pipe.predict(visits, top_k=3)
         """
-        if not 1 <= top_k <= len(self.tokenizer.location_ids):
-            raise DataError(
-                f"top_k must be between 1 and the city's {len(self.tokenizer.location_ids)} locations, got {top_k}."
-            )
+        check_top_k(top_k, self.tokenizer)
         size = self._checked_size(batch_size)
         sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
         parts = []
@@ -176,7 +174,7 @@ class NextLocationPipeline(MobilityPipeline):
             >>> pipe.predict_set(visits, calibration=other_visits, coverage=0.8)  # doctest: +SKIP
         """
         size = self._checked_size(batch_size)
-        others = read_records(calibration, timezone=timezone, columns=columns, names=_READ)
+        others = read_records(calibration, timezone=timezone, columns=columns, names=READ)
         sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
         shared = np.intersect1d(sequences.users.astype(str), others["user_id"].astype(str))
         if len(shared):
@@ -268,6 +266,19 @@ class NextLocationPipeline(MobilityPipeline):
         table["time"] = pd.to_datetime(table["time"], utc=True).astype("datetime64[us, UTC]")
         several = ["user_id", "sample"] if num_samples > 1 else ["user_id"]
         return table[several + FORECAST_COLUMNS[1:]]
+
+    def session(self, *, max_users: int = 1_000) -> NextLocationSession:
+        """Answers for users whose visits arrive one after the other: what the model has read of `max_users` users is
+        kept, so that one more visit costs one step of the model.
+
+        Raises:
+            DataError: `max_users` below 1, or a model with `arrival_time=True`.
+
+        Example:
+            >>> session = pipe.session()
+            >>> session.update(visits)
+        """
+        return NextLocationSession(self.model, self.tokenizer, self._encoded, context=self.context, max_users=max_users)
 
     @torch.no_grad()
     def probabilities(self, task: NextLocationTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -382,8 +393,7 @@ class NextLocationPipeline(MobilityPipeline):
         return output.logits[:, -1].float(), {name: finite(seconds, self.model) for name, seconds in gaps.items()}
 
     def _shares(self, logits: torch.Tensor) -> torch.Tensor:
-        """(..., N + 2) scores -> (..., N) float32 probabilities of the places, at the city's temperature."""
-        return finite((logits[..., NUM_SPECIAL:].float() / self.tokenizer.temperature).softmax(-1), self.model)
+        return place_shares(logits, self.tokenizer, self.model)
 
     def _forward(self, batch: dict[str, torch.Tensor], city: Any, *, keep: int) -> Any:
         """The model's output at the last `keep` positions of a left-padded batch, on the CPU."""
@@ -399,10 +409,7 @@ class NextLocationPipeline(MobilityPipeline):
     # Input
 
     def _sequences(self, visits: Any, *, unknown: str, timezone: Any, columns: dict[str, str]) -> CitySequences:
-        frame = read_records(visits, timezone=timezone, columns=columns, names=_READ)
-        if "location_id" not in frame:
-            rows = self.tokenizer.nearest(frame["lat"].to_numpy(), frame["lon"].to_numpy()) - NUM_SPECIAL
-            frame = frame.assign(location_id=self.tokenizer.location_ids[rows])
+        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
         return CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
 
     def _context_before(self, steps: int) -> int:

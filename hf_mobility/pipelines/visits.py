@@ -1,0 +1,39 @@
+"""What the next-location pipeline and its sessions share: visits that are read, and scores that become shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ..modeling.layers import finite
+from ..tokenization.errors import DataError
+from ..tokenization.tokenization_samoe import NUM_SPECIAL, SamoeTokenizer
+from .base import read_records
+
+READ = ("user_id", "time", "location_id", "lat", "lon")
+
+
+def check_top_k(top_k: int, tokenizer: SamoeTokenizer) -> None:
+    """Raises a `DataError` for fewer places than one or more than the city's."""
+    if not 1 <= top_k <= len(tokenizer.location_ids):
+        raise DataError(f"top_k must be between 1 and the city's {len(tokenizer.location_ids)} locations, got {top_k}.")
+
+
+def read_visits(visits: Any, tokenizer: SamoeTokenizer, *, timezone: Any, columns: dict[str, str]) -> pd.DataFrame:
+    """Checked visits; where there is no `location_id`, the city's nearest places count."""
+    frame = read_records(visits, timezone=timezone, columns=columns, names=READ)
+    if "location_id" not in frame:
+        rows = tokenizer.nearest(frame["lat"].to_numpy(), frame["lon"].to_numpy()) - NUM_SPECIAL
+        frame = frame.assign(location_id=tokenizer.location_ids[rows])
+    return frame
+
+
+def place_shares(scores: torch.Tensor, tokenizer: SamoeTokenizer, model: Any) -> torch.Tensor:
+    """(..., N + 2) scores -> (..., N) float32 probabilities of the places, at the city's temperature.
+
+    Raises:
+        ValueError: scores that are not finite.
+    """
+    return finite((scores[..., NUM_SPECIAL:].float() / tokenizer.temperature).softmax(-1), model)

@@ -69,6 +69,7 @@ class SavedWithCode(LoadedWhole):
     def _upload_modified_files(self, working_dir: str | Path, repo_id: str, *args: Any, **kwargs: Any) -> Any:
         if cards := _of_the_package("hub.cards"):
             cards.write_card(working_dir, self, name=repo_id)  # in place of an unfilled one
+            _of_the_package("hub.handlers").write_handler(Path(working_dir))
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
 
 

@@ -20,6 +20,7 @@ from huggingface_hub import CommitInfo, HfApi
 from ..evaluation.listed import ListedCity
 from ..tokenization.city_files import MIN_USERS
 from ..tokenization.whole_files import OF_THE_WEIGHTS, WEIGHTS, copy_files, same_files, whole_folder
+from .handlers import write_handler
 from .known_files import known_files
 from .requests import HUB_ID, pushing
 
@@ -70,7 +71,7 @@ class PushToHub:
             self.save_pretrained(scratch, **kwargs)
             self._write_card(Path(scratch), name=repo_id, facts=kwargs.get("facts"))
             _check_base(Path(scratch))
-            files, _ = known_files(Path(scratch))
+            files = [*known_files(Path(scratch))[0], *write_handler(Path(scratch))]
             api = HfApi(token=token)
             with pushing(repo_id):
                 repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id

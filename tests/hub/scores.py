@@ -89,6 +89,31 @@ def answers(name: str, data: Path, **options: Any) -> list[dict[str, Any]]:
     return pipe(json.loads((data / "points.json").read_text()))
 
 
+def request(name: str, data: Path) -> dict[str, Any]:
+    """What is sent to an endpoint."""
+    import json
+
+    import pandas as pd
+
+    if name == "samoe":
+        visits = pd.read_parquet(data / "visits.parquet")
+        times = [time.isoformat() for time in visits["time"]]
+        records = visits[["user_id", "location_id"]].assign(time=times).to_dict("records")
+        return {"inputs": records, "parameters": {"top_k": 3}}
+    if name == "mstar":
+        return {"inputs": 3, "parameters": {"seed": 5}}
+    return {"inputs": json.loads((data / "points.json").read_text())}
+
+
+def handled(name: str, data: Path) -> list[dict[str, Any]]:
+    """What the handler in a folder answers."""
+    import json
+    import runpy
+
+    handler = runpy.run_path(str(data / name / "handler.py"))["EndpointHandler"](str(data / name))
+    return handler(json.loads(json.dumps(request(name, data))))
+
+
 def main(data: Path) -> None:
     try:
         import hf_mobility  # noqa: F401
@@ -107,7 +132,7 @@ def main(data: Path) -> None:
             assert type(each).__module__.startswith("transformers_modules."), f"{name}: {type(each)}"
         save_file(scores(name, model.eval(), tokenizer, data), data / f"{name}.safetensors")
     for name in TASKS:
-        found = answers(name, data, trust_remote_code=True)
+        found = [answers(name, data, trust_remote_code=True), handled(name, data)]
         (data / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
     bodies = {
         name: AutoModel.from_pretrained(data / name, trust_remote_code=True) for name in ("samoe", "raw-prediction")

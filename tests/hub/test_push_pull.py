@@ -68,6 +68,7 @@ def test_a_model_and_its_tokenizer_come_back_as_they_went(hub: HubServer, found:
     assert "# parts" in card or "mia/parts" in card
     assert "library_name: hf_mobility" in card and "More Information Needed" not in card
     assert found["parts"] == {"model": True, "body": True, "city": True, "ours": True}
+    assert b"class EndpointHandler" in hub.repositories["mia/parts"].files()["handler.py"]
     assert hub.repositories["mia/parts"].messages[1:] == ["Upload SamoeForNextLocation", "The city"]
 
 
@@ -78,7 +79,7 @@ def test_a_pipeline_is_one_commit_with_all_that_it_needs(hub: HubServer, found: 
     assert oid == repository.refs["main"] and address.endswith(f"/mia/next/commit/{oid}") and message == "First"
     assert repository.messages == ["initial commit", "First"]
     needed = {"model.safetensors", "config.json", "city.json", "city.safetensors", "tokenizer_config.json"}
-    assert needed | {"modeling_samoe.py", "tokenization_samoe.py"} <= repository.files().keys()
+    assert needed | {"modeling_samoe.py", "tokenization_samoe.py", "handler.py"} <= repository.files().keys()
     assert found["weeks"] is True and found["people"] is True
     assert hub.repositories["mia/weeks"].messages[1:] == ["Upload TrajectoryGenerationPipeline"]
 
@@ -124,7 +125,7 @@ def test_an_adapter_can_be_pinned_to_a_revision_of_its_base(hub: HubServer, foun
 def test_a_folder_sends_known_files_and_says_which_and_who_sees_them(hub: HubServer, found: dict[str, Any]) -> None:
     files = hub.repositories["mia/folder"].files()
     wanted = {"config.json", "model.safetensors", "city.json", "city.safetensors", "tokenizer_config.json", "README.md"}
-    assert wanted <= files.keys()
+    assert wanted | {"handler.py"} <= files.keys()
     assert not {"visits.csv", ".env", "training_args.bin", "data/model.safetensors"} & files.keys()
     assert not any(found["folder"]["path"].encode() in data for data in files.values())
     said = found["folder"]["said"]

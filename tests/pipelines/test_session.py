@@ -166,5 +166,3 @@ def test_a_model_that_is_told_the_arrival_time_has_no_session():
         make_pipe().session(max_users=0)
     with pytest.raises(DataError, match="top_k"):
         make_pipe().session().update(make_visits((2,)), top_k=len(CITY) + 1)
-
-

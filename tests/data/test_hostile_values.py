@@ -56,7 +56,11 @@ FAULTS: dict[str, tuple[str, list[Any], str]] = {
     "long categories": ("category", [LONG, "b", None], "longer than 1,000 characters"),
     "times beyond int64": ("time", [2**70, 1, 2], "no epoch seconds"),
     "times that wrap around": ("time", np.array([2**64 - 1, 1, 2], dtype=np.uint64), "no epoch seconds"),
-    "latitudes beyond every float": ("lat", [10**400, 2, 3], "1 of 3 values are (missing, NaN or infinite|not numbers)"),
+    "latitudes beyond every float": (
+        "lat",
+        [10**400, 2, 3],
+        "1 of 3 values are (missing, NaN or infinite|not numbers)",
+    ),
     "complex latitudes": ("lat", np.array([1j, 2, 3]), "complex128 values; numbers"),
     "stays of an age": ("duration", [1e300, 2, 3], "infinite or too long"),
 }

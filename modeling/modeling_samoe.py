@@ -36,8 +36,8 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
-from .layers import CACHE, SelfAttention, either_cache_name, mark, positions_behind, widened
-from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis
+from .layers import CACHE, SelfAttention, blocks, either_cache_name, mark, positions_behind, widened
+from .pointer_samoe import PointerContext, SamoePointerHead, activity, distance_basis
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
@@ -287,14 +287,26 @@ class SamoeRelativeHead(nn.Module):
     def forward(
         self, hidden: torch.Tensor, input_ids: torch.Tensor, table: LocationTable, pointer: PointerContext | None
     ) -> torch.Tensor:
-        batch, length = input_ids.shape
-        basis = distance_basis(table.km[input_ids].flatten(0, 1), table.km)  # (B * T, 6, N + 2)
-        scores = torch.bmm(widened(self.distance(hidden)).view(batch * length, 1, 6), basis).view(batch, length, -1)
+        """(B, T, N + 2). Without gradients, places are taken in blocks: a place has 12 values per position and 4 per
+        place of the past, of which one is kept.
+        """
+        from_km = table.km[input_ids].flatten(0, 1)
+        distance = widened(self.distance(hidden)).flatten(0, 1).unsqueeze(1)
+        past, near = None, None
         if self.activity is not None:
-            near = pointer.activity(table.km)
-            scores = scores + torch.bmm(widened(self.activity(hidden)).view(batch * length, 1, 3), near).view_as(scores)
+            past = pointer.past_places(table.km)
+            near = widened(self.activity(hidden)).flatten(0, 1).unsqueeze(1)
         levels = table.levels if self.use_popularity else torch.zeros_like(table.levels)
-        scores = scores + widened(self.popularity(levels)).squeeze(-1)
+
+        def terms(block: slice) -> torch.Tensor:
+            km = table.km[block]
+            found = torch.bmm(distance, distance_basis(from_km, km)).view(*input_ids.shape, -1)
+            if past is not None:
+                found = found + torch.bmm(near, activity(*past, km)).view_as(found)
+            return found + widened(self.popularity(levels[block])).squeeze(-1)
+
+        values = 12 * input_ids.numel() + (4 * past[1].shape[-2] if past is not None else 0)
+        scores = torch.cat([terms(block) for block in blocks(table.km, values)], dim=-1)
         return scores.scatter_add(-1, input_ids.unsqueeze(-1), widened(self.same_place(hidden)))
 
 
@@ -535,8 +547,12 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         if self.config.uses_distances:
             precision = torch.promote_types(self.query_proj.weight.dtype, torch.float32)
             km = location_features[:, columns + 3 : columns + 5].to(precision)
+        encoded = [
+            self.location_encoder(location_features[block], self.model.visit_features)
+            for block in blocks(location_features, 16 * self.config.hidden_size)
+        ]
         return LocationTable(
-            embeddings=self.location_encoder(location_features, self.model.visit_features),
+            embeddings=torch.cat(encoded),
             levels=location_features[:, columns + 2].long().clamp(max=self.config.num_popularity_levels - 1),
             km=km,
             features=location_features,

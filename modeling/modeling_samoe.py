@@ -886,8 +886,9 @@ def _mixture_log_probability(
     scores: torch.Tensor, log_norm: torch.Tensor, pointer: PointerContext, gate: torch.Tensor
 ) -> torch.Tensor:
     """ln(lambda p_copy + (1 - lambda) p_gen) of every candidate, (B, T, N + 2)."""
-    generated = (1 - gate.sigmoid()).unsqueeze(-1) * (scores - log_norm.unsqueeze(-1)).exp()
-    probability = generated + gate.sigmoid().unsqueeze(-1) * pointer.to_locations(scores.shape[-1])
+    copy = gate.sigmoid().unsqueeze(-1)
+    # No name for the two parts, so that they are freed: each is as large as the scores.
+    probability = (1 - copy) * (scores - log_norm.unsqueeze(-1)).exp() + copy * pointer.to_locations(scores.shape[-1])
     return (probability + 1e-9).log().masked_fill(scores == float("-inf"), float("-inf"))
 
 

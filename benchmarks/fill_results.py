@@ -68,6 +68,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gaps": next_location.gaps,
     "sets": next_location.sets,
     "speed": speed.speed,
+    "memory": speed.memory,
     "kernels": speed.kernels,
     "imports": speed.imports,
 }

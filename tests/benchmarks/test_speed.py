@@ -35,3 +35,27 @@ def test_the_ratio_of_imports_is_the_median_over_pairs(monkeypatch: pytest.Monke
     found = module.measure("import json", 3)
     assert found["ratio"] == statistics.median(a / b for a, b in zip(ours, alone)) == 2
     assert (found["with_s"], found["without_s"], found["low"], found["high"]) == (4, 3, 1, 3)
+
+
+def test_memory_is_the_peak_of_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill_blocks: Callable[..., str]
+) -> None:
+    module = import_module("benchmarks.speed.memory")
+    cases = ["city:1000:0", "predict:2000:5"]
+    monkeypatch.setattr("sys.argv", ["memory", "--cases", *cases, "--output", str(tmp_path / "memory.csv")])
+    module.main()
+    table = pd.read_csv(tmp_path / "memory.csv", comment="#")
+    assert table[["verb", "places", "users"]].to_numpy().tolist() == [["city", 1000, 0], ["predict", 2000, 5]]
+    assert table["peak, GiB"].between(0.1, 8).all() and (table["seconds"] > 0).all()
+    text = fill_blocks({"memory": table}, ["memory"])
+    assert f"| predict | 2,000 | 5 | {table['peak, GiB'][1]:.1f} | {table['seconds'][1]:.0f} |" in text
+
+
+def test_visits_for_memory_are_at_a_users_own_places() -> None:
+    module = import_module("benchmarks.speed.memory")
+    pois = module.made_places(3000)
+    visits = module.made_visits(20, pois)
+    own = visits.groupby("user_id")["location_id"].agg(lambda ids: ids.astype(int).tolist())
+    assert (own.str.len() == module.VISITS).all() and own.map(lambda ids: len(set(ids))).between(2, 12).all()
+    assert own.map(lambda ids: len({place // module.TOWN for place in ids})).eq(1).all()
+    assert visits.groupby("user_id")["time"].is_monotonic_increasing.all()

@@ -69,6 +69,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sets": next_location.sets,
     "temperatures": next_location.temperatures,
     "speed": speed.speed,
+    "memory": speed.memory,
     "kernels": speed.kernels,
     "imports": speed.imports,
     "streams": speed.streams,

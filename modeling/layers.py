@@ -18,6 +18,10 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.import_utils import is_tracing
+
+ROWS_AT_ONCE = 2**13  # rows that are one block, whatever they take
+BLOCK_VALUES = 2**20  # intermediate values of a block where there are more rows, 4 MiB
 
 
 def mark(module: nn.Module, **values: Any) -> None:
@@ -33,6 +37,18 @@ def mark(module: nn.Module, **values: Any) -> None:
 def widened(values: torch.Tensor) -> torch.Tensor:
     """The values in float32, or in float64 if they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def blocks(rows: torch.Tensor, values: int) -> list[slice]:
+    """Blocks of many rows, each of which takes `values` intermediate values: bounded memory, in the processor's cache.
+
+    All rows are one block while gradients are recorded, which keep every value in any case, and while a graph is
+    traced.
+    """
+    if torch.is_grad_enabled() or is_tracing(rows) or len(rows) <= ROWS_AT_ONCE:
+        return [slice(None)]
+    step = max(64, BLOCK_VALUES // values)
+    return [slice(start, start + step) for start in range(0, len(rows), step)]
 
 
 def eager_attention_forward(

@@ -36,8 +36,8 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
-from .layers import CACHE, SelfAttention, either_cache_name, mark, positions_behind, widened
-from .pointer_samoe import PointerContext, SamoePointerHead, distance_basis, nearness
+from .layers import CACHE, SelfAttention, blocks, either_cache_name, mark, positions_behind, widened
+from .pointer_samoe import PointerContext, SamoePointerHead, activity, distance_basis, nearness
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
 
@@ -287,14 +287,27 @@ class SamoeRelativeHead(nn.Module):
     def forward(
         self, hidden: torch.Tensor, input_ids: torch.Tensor, table: LocationTable, pointer: PointerContext | None
     ) -> torch.Tensor:
-        batch, length = input_ids.shape
-        basis = distance_basis(table.km[input_ids].flatten(0, 1), table.km)  # (B * T, 6, N + 2)
-        scores = torch.bmm(widened(self.distance(hidden)).view(batch * length, 1, 6), basis).view(batch, length, -1)
+        """(B, T, N + 2). Without gradients, places are taken in blocks: a place has 12 values per position and 4 per
+        place of the past, of which one is kept.
+        """
+        from_km = table.km[input_ids].flatten(0, 1)
+        distance = widened(self.distance(hidden)).flatten(0, 1).unsqueeze(1)
+        past, near = None, None
         if self.activity is not None:
-            near = pointer.activity(table.km)
-            scores = scores + torch.bmm(widened(self.activity(hidden)).view(batch * length, 1, 3), near).view_as(scores)
+            past = pointer.past_places(table.km) if pointer.nearness is None else None
+            near = widened(self.activity(hidden)).flatten(0, 1).unsqueeze(1)
         levels = table.levels if self.use_popularity else torch.zeros_like(table.levels)
-        scores = scores + widened(self.popularity(levels)).squeeze(-1)
+
+        def terms(block: slice) -> torch.Tensor:
+            km = table.km[block]
+            found = torch.bmm(distance, distance_basis(from_km, km)).view(*input_ids.shape, -1)
+            if near is not None:
+                density = pointer.known_activity(block) if past is None else activity(*past, km)
+                found = found + torch.bmm(near, density).view_as(found)
+            return found + widened(self.popularity(levels[block])).squeeze(-1)
+
+        values = 12 * input_ids.numel() + (4 * past[1].shape[-2] if past is not None else 0)
+        scores = torch.cat([terms(block) for block in blocks(table.km, values)], dim=-1)
         return scores.scatter_add(-1, input_ids.unsqueeze(-1), widened(self.same_place(hidden)))
 
 
@@ -535,8 +548,12 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         if self.config.uses_distances:
             precision = torch.promote_types(self.query_proj.weight.dtype, torch.float32)
             km = location_features[:, columns + 3 : columns + 5].to(precision)
+        encoded = [
+            self.location_encoder(location_features[block], self.model.visit_features)
+            for block in blocks(location_features, 16 * self.config.hidden_size)
+        ]
         return LocationTable(
-            embeddings=self.location_encoder(location_features, self.model.visit_features),
+            embeddings=torch.cat(encoded),
             levels=location_features[:, columns + 2].long().clamp(max=self.config.num_popularity_levels - 1),
             km=km,
             features=location_features,
@@ -900,8 +917,9 @@ def _mixture_log_probability(
     scores: torch.Tensor, log_norm: torch.Tensor, pointer: PointerContext, gate: torch.Tensor
 ) -> torch.Tensor:
     """ln(lambda p_copy + (1 - lambda) p_gen) of every candidate, (B, T, N + 2)."""
-    generated = (1 - gate.sigmoid()).unsqueeze(-1) * (scores - log_norm.unsqueeze(-1)).exp()
-    probability = generated + gate.sigmoid().unsqueeze(-1) * pointer.to_locations(scores.shape[-1])
+    copy = gate.sigmoid().unsqueeze(-1)
+    # No name for the two parts, so that they are freed: each is as large as the scores.
+    probability = (1 - copy) * (scores - log_norm.unsqueeze(-1)).exp() + copy * pointer.to_locations(scores.shape[-1])
     return (probability + 1e-9).log().masked_fill(scores == float("-inf"), float("-inf"))
 
 

@@ -46,7 +46,7 @@ COUNT_TABLES: tuple[tuple[float, dict[int, float]], ...] = (
 def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
     """Six functions of the distance in km, (M, 2), (N, 2) -> (M, 6, N): exp(-d / s) at five scales, ln(1 + d) / 4."""
     distance = _km_between(from_km, to_km)
-    basis = [torch.exp(distance * (-1.0 / scale)) for scale in DISTANCE_SCALES_KM]
+    basis = [_decay(distance, scale) for scale in DISTANCE_SCALES_KM]
     return torch.stack([*basis, torch.log1p(distance) / 4], dim=1)
 
 
@@ -58,8 +58,25 @@ def nearness(place_ids: torch.Tensor, km: torch.Tensor) -> torch.Tensor:
     for ids in place_ids.unbind(1):
         distance, counts = _km_between(km[ids], km), (ids > 0).to(km.dtype).unsqueeze(-1)
         for index, scale in enumerate(DISTANCE_SCALES_KM[1:4]):
-            total[:, index] += torch.exp(distance * (-1.0 / scale)) * counts
+            total[:, index] += _decay(distance, scale) * counts
     return total
+
+
+def activity(share: torch.Tensor, past_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
+    """How near places are to a past: the mean over its visits of exp(-d / s) at three scales, as logarithms.
+
+    (.., M, K), (.., K, 2) as `PointerContext.past_places` returns them, and (N, 2) in km -> (B T, 3, N).
+    """
+    distance = _km_between(past_km, to_km)
+    density = [share @ _decay(distance, scale) for scale in DISTANCE_SCALES_KM[1:4]]
+    return (torch.stack(density, dim=-2) + 1e-3).log().flatten(0, -3)
+
+
+def _decay(distance: torch.Tensor, scale: float) -> torch.Tensor:
+    """exp(-d / scale), at least 1e-30: processors take a hundred times as long for the subnormal numbers farther away,
+    which are lost in every sum.
+    """
+    return torch.exp((distance * (-1.0 / scale)).clamp(min=-69.0))
 
 
 def _km_between(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
@@ -96,26 +113,21 @@ class PointerContext:
         kept = (part[:, which] for part in (self.allowed, self.revisits, self.length))
         return PointerContext(self.alpha[:, which], self.key_ids, *kept, nearness=self.nearness)
 
-    def activity(self, km: torch.Tensor) -> torch.Tensor:
-        """How near each candidate is to the person's past: mean over past visits of exp(-d / s) at three scales, as
-        logarithms, (B T, 3, N + 2).
+    def known_activity(self, block: slice) -> torch.Tensor:
+        """What `activity` gives for a block of places, from `nearness`."""
+        return (self.nearness[..., block] / self.length.unsqueeze(-1) + 1e-3).log()
+
+    def past_places(self, km: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where each position's past was: shares of the visits (.., M, K), rows sum to 1, and the places (.., K, 2) in
+        km; M is B T, or T behind a leading B while a graph is traced.
         """
-        if self.nearness is not None:
-            return (self.nearness / self.length.unsqueeze(-1) + 1e-3).log()
         share = self.allowed.to(km.dtype) / self.length.unsqueeze(-1)
         if is_tracing(share):  # how many places there are is not known before
-            distance = _km_between(km[self.key_ids].flatten(0, 1), km).unflatten(0, self.key_ids.shape)
-            return self._log_density(share, distance).flatten(0, 1)
+            return share, km[self.key_ids]
         places, inverse = torch.unique(self.key_ids, return_inverse=True)
         index = inverse.unsqueeze(1).expand_as(share)
         share = share.new_zeros(*share.shape[:2], len(places)).scatter_add(-1, index, share).flatten(0, 1)
-        return self._log_density(share, _km_between(km[places], km))
-
-    @staticmethod
-    def _log_density(share: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        """(.., M, K), (.., K, N + 2) -> (.., M, 3, N + 2)."""
-        density = [share @ torch.exp(distance * (-1.0 / scale)) for scale in DISTANCE_SCALES_KM[1:4]]
-        return (torch.stack(density, dim=-2) + 1e-3).log()
+        return share, km[places]
 
     def probability_of(self, location_ids: torch.Tensor) -> torch.Tensor:
         """Copy probability of one place per position, (B, T) -> (B, T)."""

@@ -6,14 +6,17 @@ where there are any, are compared with the places that the ids name.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .errors import SHOWN
 from .grid import ROUNDED_KM_PER_DEGREE, unwrapped, wrapped
+from .poi import from_scipy
 
 FAR_KM = 10.0  # no place to snap to, unless the city itself is wider
+EQUALLY_NEAR = 8  # different points that may be as near as the nearest; on a grid there are four
 NOISE_KM = 1.0  # check-ins are that far from their place, or as far as places are from one another
 
 
@@ -33,23 +36,31 @@ class Places:
         return ROUNDED_KM_PER_DEGREE * np.stack([wrapped(lon - self.lon0) * scale, lat - self.lat0], axis=1)
 
     def nearest(self, lat: Any, lon: Any, *, visits: int | None = None) -> np.ndarray:
-        """Row of the place nearest to each point, degrees (n,), (n,) -> (n,) int64.
+        """Row of the place nearest to each point, degrees (n,), (n,) -> (n,) int64; the first of those equally near.
 
         Args:
             visits: how many visits there are, where these points are only those at unlisted places.
 
         Raises:
+            ImportError: without scipy.
             ValueError: if more than half of the visits are farther from all places than the city is wide.
         """
         points = self.to_km(lat, lon)
-        rows = np.zeros(len(points), np.int64)
-        for start in range(0, len(points), 512):
-            block = points[start : start + 512, None]
-            rows[start : start + 512] = ((self.km[None] - block) ** 2).sum(-1).argmin(1)
+        tree, first_rows = self._tree
+        number = min(EQUALLY_NEAR, len(first_rows))
+        near = first_rows[tree.query(points, number)[1].reshape(-1, number)]
+        squared = ((self.km[near] - points[:, None]) ** 2).sum(-1)
+        rows = np.where(squared == squared.min(1, keepdims=True), near, len(self.km)).min(1)
         limit = max(FAR_KM, float(np.hypot(*self.extent)))
         far = np.hypot(*(points - self.km[rows]).T) > limit
         self._refuse(far, visits or len(far), lat, lon, f"more than {limit:.0f} km from every place")
         return rows
+
+    @cached_property
+    def _tree(self) -> tuple[Any, np.ndarray]:
+        """A tree of the different points, because it cannot split equal ones, and the first row of each."""
+        different, first_rows = np.unique(self.km, axis=0, return_index=True)
+        return from_scipy()[0](different), first_rows
 
     def check(self, rows: np.ndarray, lat: Any, lon: Any) -> None:
         """Compare points with the places that their ids name.

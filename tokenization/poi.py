@@ -59,7 +59,7 @@ def poi_features(lat: np.ndarray, lon: np.ndarray, category: np.ndarray, group: 
     Raises:
         ImportError: without scipy.
     """
-    _, rankdata = _from_scipy()
+    _, rankdata = from_scipy()
     known = {name: index for index, name in enumerate(POI_GROUPS)}
     groups = np.array(
         [known.get(value, len(POI_GROUPS)) if isinstance(value, str) else len(POI_GROUPS) for value in group]
@@ -98,16 +98,16 @@ def places_within(places: np.ndarray, points: np.ndarray, km: float) -> np.ndarr
 
     Equal points are asked once: a tree cannot split equal places, so that each question looks at all of them.
     """
-    tree_of, _ = _from_scipy()
+    tree_of, _ = from_scipy()
     distinct, row = np.unique(points, axis=0, return_inverse=True)
     return tree_of(places).query_ball_point(distinct, km, return_length=True)[row.reshape(-1)]
 
 
-def _from_scipy() -> tuple[Any, Any]:
-    """A search tree and average ranks; loaded when a city is built, because saved ones hold their columns."""
+def from_scipy() -> tuple[Any, Any]:
+    """A search tree and average ranks; loaded when they are needed, because saved cities hold their columns."""
     try:
         from scipy.spatial import cKDTree
         from scipy.stats import rankdata
     except ImportError as error:
-        raise ImportError("the POI columns of a new city need scipy: pip install scipy") from error
+        raise ImportError("the POI columns of a new city and nearest places need scipy: pip install scipy") from error
     return cKDTree, rankdata

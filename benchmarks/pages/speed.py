@@ -15,6 +15,15 @@ def speed() -> str:
     return markdown(rows, ["pair (first / second)", "first, ms", "second, ms", "ratio"])
 
 
+def memory() -> str:
+    """Peak memory and processor seconds of SAMoE's verbs, as cities and numbers of users grow."""
+    rows = [
+        [row["verb"], f"{row['places']:,}", f"{row['users']:,}", f"{row['peak, GiB']:.1f}", f"{row['seconds']:,.0f}"]
+        for _, row in read("memory").iterrows()
+    ]
+    return markdown(rows, ["verb", "places", "users", "peak, GiB", "seconds"])
+
+
 def mstar_speed(name: str) -> str:
     """The rows of the matrix product have a rate only."""
     formats = {"times first": ".2f", "GFLOP per week": ",.1f", "GFLOP/s": ",.0f"}

@@ -18,6 +18,7 @@ from ..tokenization.clock import DAY_SECONDS
 if TYPE_CHECKING:
     import datasets
 
+SCORES_PER_BATCH = 2**25  # of all places after all visits of a batch, 128 MiB
 FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from transformers import LogitsProcessorList
 
-from ..data.sequences import CitySequences, pad_visits
+from ..data.sequences import SCORES_PER_BATCH, CitySequences, pad_visits
 from ..data.tasks import NextLocationTask, make_task
 from ..modeling.layers import finite
 from ..modeling.modeling_samoe import SamoeForNextLocation
@@ -252,7 +252,8 @@ class NextLocationPipeline(MobilityPipeline):
             settings["temperature"] = self.tokenizer.temperature
         city, parts = self._encoded.table(self.model), []
         with _seeded(seed, self.device):
-            for users in shown(self._batches(spans, size, steps), len(spans), unit="users", progress=progress):
+            batches = self._batches(spans, size, num_samples, steps)
+            for users in shown(batches, len(spans), unit="users", progress=progress):
                 inputs = {name: value.to(self.device) for name, value in self._tensors(sequences, spans[users]).items()}
                 made = self.model.generate(**inputs, location_table=city, return_timestamps=True, **settings)
                 ids, times = (values[:, inputs["input_ids"].shape[1] :].cpu().numpy() for values in made)
@@ -313,7 +314,7 @@ class NextLocationPipeline(MobilityPipeline):
             _tell_arrivals(sequences)
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
         city = self._encoded.table(self.model)
-        for windows in self._batches(spans, self.batch_size):
+        for windows in self._batches(spans, self.batch_size, np.minimum(np.diff(spans)[:, 0], self._stride)):
             # Every target stands in the last quarter of its window: no other position is scored.
             logits = self._forward(self._tensors(sequences, spans[windows]), city, keep=self._stride).logits
             for line, window in enumerate(windows):
@@ -345,20 +346,21 @@ class NextLocationPipeline(MobilityPipeline):
 
     # Batches
 
-    def _batches(self, spans: np.ndarray, size: int | None = None, steps: int = 0) -> Iterator[np.ndarray]:
-        """Row numbers of `spans`, shortest first, in batches of bounded padded size and at most `size` rows; `steps`
-        visits more will follow."""
+    def _batches(self, spans: np.ndarray, size: int | None, scored: Any = 1, steps: int = 0) -> Iterator[np.ndarray]:
+        """Row numbers of `spans`, shortest first, in batches of bounded padded size and at most `size` rows; all places
+        are scored `scored` times for each (of its own, or one for all), and `steps` visits more will follow."""
         lengths = spans[:, 1] - spans[:, 0] + steps
+        scores = np.broadcast_to(scored, len(spans)) * self.tokenizer.vocab_size
         order = np.argsort(lengths, kind="stable")
         size = size or len(order)
         start = 0
         for position in range(1, len(order) + 1):
-            if (
-                position in (len(order), start + size)
-                or (position + 1 - start) * lengths[order[position]] > self.tokens_per_batch
-            ):
-                yield order[start:position]
-                start = position
+            if position < min(len(order), start + size):
+                rows, longest = position + 1 - start, order[position]
+                if rows * lengths[longest] <= self.tokens_per_batch and rows * scores[longest] <= SCORES_PER_BATCH:
+                    continue
+            yield order[start:position]
+            start = position
 
     def _tensors(self, sequences: CitySequences, spans: np.ndarray) -> dict[str, torch.Tensor]:
         parts = [{name: values[start:stop] for name, values in sequences.fields.items()} for start, stop in spans]

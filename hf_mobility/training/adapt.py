@@ -28,7 +28,7 @@ from peft.tuners.lora import LoraLayer
 from ..data.frames import as_visits
 from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
-from ..data.sequences import CitySequences
+from ..data.sequences import FIELDS, CitySequences
 from ..data.training_record import TrainingRecord
 from ..hub.card_facts import CardFacts, with_rare_places
 from ..hub.device import check_device
@@ -441,8 +441,10 @@ def _scored(model: Any, city: TrainingCity, window: int) -> Iterator[tuple[torch
     sampler = CityBatchSampler(corpus, tokens_per_batch=4096, window=window, shuffle=False)
     collator = CityCollator(corpus)
     model.eval()
+    table = model.encode_locations(city.location_features.to(model.device))
     for keys in sampler:
-        batch = {name: value.to(model.device) for name, value in collator([corpus[key] for key in keys]).items()}
-        target = batch.pop("labels")[:, 1:]
-        logits = model(**{name: value for name, value in batch.items() if name != "stay_labels"}).logits[:, :-1]
+        batch = collator([corpus[key] for key in keys])
+        inputs = {name: batch[name].to(model.device) for name in (*FIELDS, "attention_mask")}
+        target = batch["labels"][:, 1:].to(model.device)
+        logits = model(**inputs, location_table=table).logits[:, :-1]
         yield logits, target, [key.start for key in keys]

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..data.sequences import FIELDS, CitySequences, WindowRule, pad_visits
+from ..data.sequences import FIELDS, SCORES_PER_BATCH, CitySequences, WindowRule, pad_visits
 from ..tokenization.poi import popularity_levels
 
 NUM_SPECIAL = 2
@@ -79,6 +79,9 @@ class CityCorpus(torch.utils.data.Dataset):
 class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
     """Batches of one city each, at most `tokens_per_batch` tokens with padding; shuffled by (seed, epoch).
 
+    Batches that are not shuffled are for evaluation, where all places of a city are scored after every visit, so they
+    are bounded by that product, too.
+
     An epoch always has as many batches as the first one: a new cut that gives a few more or fewer loses or repeats
     some of the shuffled list. With several processes each takes every `world_size`-th window of the same batch; where
     there are fewer windows than processes, the others get a window of one visit, which has no target.
@@ -132,20 +135,23 @@ class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
                 windows = city.sequences.windows(self.window, rng if self.shuffle else None)
             lengths = windows[:, 1] - windows[:, 0]
             windows = windows[np.lexsort((rng.random(len(windows)), lengths))]
-            batches += [(index, part) for part in self._cut_by_tokens(windows)]
+            fitting = SCORES_PER_BATCH if self.shuffle else SCORES_PER_BATCH // len(city.location_features)
+            parts = _cut_by_tokens(windows, min(self.tokens_per_batch, fitting))
+            batches += [(index, part) for part in parts]
         order = rng.permutation(len(batches)) if self.shuffle else np.arange(len(batches))
         return [batches[position] for position in order]
 
-    def _cut_by_tokens(self, windows: np.ndarray) -> list[np.ndarray]:
-        """Windows sorted by length -> runs whose padded size (number x longest) stays within the budget; at least one
-        window each."""
-        lengths = windows[:, 1] - windows[:, 0]
-        parts, start = [], 0
-        for position in range(1, len(windows) + 1):
-            if position == len(windows) or (position + 1 - start) * lengths[position] > self.tokens_per_batch:
-                parts.append(windows[start:position])
-                start = position
-        return parts
+
+def _cut_by_tokens(windows: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Windows sorted by length -> runs whose padded size (number x longest) is at most `tokens`; at least one window
+    each."""
+    lengths = windows[:, 1] - windows[:, 0]
+    parts, start = [], 0
+    for position in range(1, len(windows) + 1):
+        if position == len(windows) or (position + 1 - start) * lengths[position] > tokens:
+            parts.append(windows[start:position])
+            start = position
+    return parts
 
 
 class CityCollator:

@@ -58,3 +58,27 @@ def test_every_visit_of_a_stream_is_tokenized(
     pd.testing.assert_frame_equal(pd.concat(rows, ignore_index=True), expected)
     table = fill_blocks({"streams": pd.DataFrame([row | {"cpu_s": 1234.0, "peak_gib": 0.5}])}, ["streams"])
     assert f"| {len(visits):,} | {row['users']} | {row['chunks']} | 1,234 |" in table and "| 0.50 |" in table
+
+
+def test_memory_is_the_peak_of_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill_blocks: Callable[..., str]
+) -> None:
+    module = import_module("benchmarks.speed.memory")
+    cases = ["city:1000:0", "predict:2000:5"]
+    monkeypatch.setattr("sys.argv", ["memory", "--cases", *cases, "--output", str(tmp_path / "memory.csv")])
+    module.main()
+    table = pd.read_csv(tmp_path / "memory.csv", comment="#")
+    assert table[["verb", "places", "users"]].to_numpy().tolist() == [["city", 1000, 0], ["predict", 2000, 5]]
+    assert table["peak, GiB"].between(0.1, 8).all() and (table["seconds"] > 0).all()
+    text = fill_blocks({"memory": table}, ["memory"])
+    assert f"| predict | 2,000 | 5 | {table['peak, GiB'][1]:.1f} | {table['seconds'][1]:.0f} |" in text
+
+
+def test_visits_for_memory_are_at_a_users_own_places() -> None:
+    module = import_module("benchmarks.speed.memory")
+    pois = module.made_places(3000)
+    visits = module.made_visits(20, pois)
+    own = visits.groupby("user_id")["location_id"].agg(lambda ids: ids.astype(int).tolist())
+    assert (own.str.len() == module.VISITS).all() and own.map(lambda ids: len(set(ids))).between(2, 12).all()
+    assert own.map(lambda ids: len({place // module.TOWN for place in ids})).eq(1).all()
+    assert visits.groupby("user_id")["time"].is_monotonic_increasing.all()

@@ -493,8 +493,8 @@ def test_places_at_one_point_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> 
             asked.append(len(points))
             return super().query_ball_point(points, *args, **options)
 
-    _, rankdata = poi._from_scipy()
-    monkeypatch.setattr(poi, "_from_scipy", lambda: (Tree, rankdata))
+    _, rankdata = poi.from_scipy()
+    monkeypatch.setattr(poi, "from_scipy", lambda: (Tree, rankdata))
     nothing = np.full(40_000, None)
     features = poi_features(np.full(40_000, 48.0), np.full(40_000, 11.0), nothing, nothing)
     assert asked == [1] * 4 and len(np.unique(features, axis=0)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,6 +228,31 @@ def test_batches_do_not_matter(world: SimpleNamespace) -> None:
     one_by_one = small.predict(world.visits)
     together = world.pipe.predict(world.visits)
     pd.testing.assert_frame_equal(one_by_one, together, check_exact=False, **EXACT)
+
+
+@pytest.mark.parametrize("limit", [1, 2_000])
+def test_batches_are_bounded_by_the_scores_of_all_places(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Users (and futures of each, or targets of a window) times places; the answers stay."""
+    task = make_task(world.visits, world.city)
+    verbs: list[Callable[[], pd.DataFrame]] = [
+        lambda: world.pipe.predict(world.visits),
+        lambda: world.pipe.forecast(world.visits, steps=2),
+        lambda: pd.DataFrame({"rank": evaluate(world.pipe, task).rank}),
+    ]
+    expected = [verb() for verb in verbs]
+    monkeypatch.setattr("hf_mobility.pipelines.next_location.SCORES_PER_BATCH", limit)
+    shapes: list[torch.Size] = []
+    hook = world.model.register_forward_hook(lambda model, inputs, output: shapes.append(output.logits.shape))
+    try:
+        for verb, wanted in zip(verbs, expected):
+            pd.testing.assert_frame_equal(verb(), wanted, check_exact=False, **EXACT)
+            assert all(shape.numel() <= limit or shape[0] == 1 for shape in shapes), shapes
+            assert max(shape[0] for shape in shapes) > 1 or limit == 1
+            shapes.clear()
+    finally:
+        hook.remove()
 
 
 # Future visits

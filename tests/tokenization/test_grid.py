@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,29 @@ def test_a_city_across_180_degrees_has_the_cells_and_distances_of_one_elsewhere(
     plane, turned = Places(lat, lon, ""), Places(lat, there, "")
     np.testing.assert_allclose(turned.km, plane.km, atol=1e-6)
     np.testing.assert_array_equal(turned.nearest(lat, there), np.arange(400))
+
+
+def test_the_nearest_place_is_the_first_of_those_equally_near() -> None:
+    """Places on a grid, some of them twice; points in the middle of four, of two, on places, and anywhere."""
+    rng = np.random.default_rng(0)
+    km = np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), axis=-1).reshape(-1, 2)
+    km = np.concatenate([km, km[rng.permutation(144)[:60]]])[rng.permutation(204)]
+    places = Places(km[:, 1], km[:, 0], "")
+    points = np.concatenate([rng.integers(0, 23, (300, 2)) / 2, rng.uniform(-1, 12, (300, 2))])
+    apart = ((places.km - places.to_km(points[:, 1], points[:, 0])[:, None]) ** 2).sum(-1)
+    assert ((apart == apart.min(1, keepdims=True)).sum(1) > 2).any()
+    np.testing.assert_array_equal(places.nearest(points[:, 1], points[:, 0]), apart.argmin(1))
+
+
+def test_the_nearest_place_is_found_without_a_table_of_places_by_points() -> None:
+    lat, lon = np.random.default_rng(0).uniform((48.0, 11.0), (48.3, 11.5), (20_000, 2)).T
+    places = Places(lat, lon, "")
+    tracemalloc.start()
+    rows = places.nearest(lat[::20], lon[::20])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(rows, np.arange(0, 20_000, 20))
+    assert peak < 8 * 20_000 * 20  # bytes of 20 numbers a place; 512 points by all places would be 500 times as many
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import chain, pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,7 @@ def batches(corpus: CityCorpus, *, epoch: int = 0, **options: Any) -> list[list[
     return list(sampler)
 
 
-def targets(keys: list[WindowKey]) -> list[tuple[int, int]]:
+def targets(keys: Iterable[WindowKey]) -> list[tuple[int, int]]:
     """(city, row) of every visit that is predicted: all of a window but its first."""
     return [(key.city, row) for key in keys for row in range(key.start + 1, key.stop)]
 
@@ -55,6 +56,24 @@ def test_a_batch_holds_one_city_and_an_epoch_all_of_them(corpus: CityCorpus, shu
     held = [{key.city for key in keys} for keys in batches(corpus, shuffle=shuffle)]
     assert all(len(cities) == 1 for cities in held)
     assert set().union(*held) == {0, 1}
+
+
+def test_batches_of_evaluation_are_bounded_by_the_scores_of_all_places(
+    corpus: CityCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every visit a score for each place; batches of training have sampled places."""
+
+    def scores(keys: list[WindowKey]) -> int:
+        tokens = len(keys) * max(key.stop - key.start for key in keys)
+        return tokens * len(corpus.cities[keys[0].city].location_features)
+
+    trained, evaluated = batches(corpus), batches(corpus, shuffle=False)
+    limit = max(map(scores, evaluated)) // 3
+    monkeypatch.setattr("hf_mobility.training.corpus.SCORES_PER_BATCH", limit)
+    assert batches(corpus) == trained
+    bounded = batches(corpus, shuffle=False)
+    assert all(scores(keys) <= limit or len(keys) == 1 for keys in bounded)
+    assert sorted(targets(chain(*bounded))) == sorted(targets(chain(*evaluated)))
 
 
 def test_every_target_comes_once_per_epoch_without_shuffling(corpus: CityCorpus) -> None:

@@ -65,6 +65,8 @@ class SavedWithCode(LoadedWhole):
         if (name := type(self).__name__) in PIPELINES:
             task, pipeline, auto = PIPELINES[name]
             self.config.custom_pipelines = {task: {"impl": f"pipelines_mobility.{pipeline.__name__}", "pt": [auto]}}
+        elif hasattr(self.config, "custom_pipelines"):  # of a model with a task, whose configuration this one was
+            del self.config.custom_pipelines
 
     def _upload_modified_files(self, working_dir: str | Path, repo_id: str, *args: Any, **kwargs: Any) -> Any:
         if cards := _of_the_package("hub.cards"):

@@ -18,9 +18,9 @@ from ..tokenization.tokenization_samoe import SamoeTokenizer
 from .encoded_city import EncodedCity
 from .gaps import QUANTILES, gaps_of
 from .user_states import Read, UserStates
-from .visits import check_top_k, place_shares, read_visits
+from .visits import best_places, check_top_k, read_visits
 
-READ_VISITS, STEP_USERS, SCORES = 4_096, 256, 1 << 22  # bounds on what the model reads and scores at one time
+READ_VISITS, STEP_USERS, SCORES = 4_096, 128, 1 << 22  # bounds on what the model reads and scores at one time
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +140,8 @@ class NextLocationSession:
         seconds = {name: np.empty(len(users), np.float32) for name in QUANTILES}
         with self._lock:
             for some, read in self._take_in(new):
-                best = place_shares(read.scores, self.tokenizer, self.model).topk(top_k, dim=-1)
-                ids[some], shares[some] = best.indices.cpu(), best.values.cpu()
+                best, share = best_places(read.scores, self.tokenizer, self.model, top_k)
+                ids[some], shares[some] = best.cpu(), share.cpu()
                 gaps = gaps_of(read.last, read.expected, read.own, self.model.config)
                 for name, values in seconds.items():
                     values[some] = gaps[name].cpu()

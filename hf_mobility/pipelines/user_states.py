@@ -155,12 +155,15 @@ class _KeptLayer(DynamicLayer):
         self.past = place.shape[1] - 1
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        found = []
-        for pool, new in zip(self.pools, (keys, values)):
-            pool[self.rows, self.place[:, -1]] = new[:, :, 0]
-            found.append(pool[self.rows[:, None], self.place].transpose(1, 2))
         self.past += 1
-        return tuple(found)
+        return tuple(self._with(pool, new[:, :, 0]) for pool, new in zip(self.pools, (keys, values)))
+
+    def _with(self, pool: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """(B, heads, T, d): the visits of the rows, the new one written."""
+        flat = pool.flatten(0, 1)
+        index = self.rows[:, None] * pool.shape[1] + self.place
+        flat[index[:, -1]] = new
+        return flat.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
 
     def get_seq_length(self) -> int:
         return self.past

@@ -37,3 +37,13 @@ def place_shares(scores: torch.Tensor, tokenizer: SamoeTokenizer, model: Any) ->
         ValueError: scores that are not finite.
     """
     return finite((scores[..., NUM_SPECIAL:].float() / tokenizer.temperature).softmax(-1), model)
+
+
+def best_places(
+    scores: torch.Tensor, tokenizer: SamoeTokenizer, model: Any, top_k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most probable places: (B, N + 2) scores -> rows of the city (B, k) and their `place_shares`, of which no
+    others are computed."""
+    logits = scores[..., NUM_SPECIAL:].float() / tokenizer.temperature
+    best = logits.topk(top_k, dim=-1)
+    return best.indices, finite((best.values - logits.logsumexp(-1, keepdim=True)).exp(), model)

@@ -223,6 +223,13 @@ def test_a_folder_names_all_the_code_that_it_can_be_opened_with(saved: SimpleNam
         assert (saved.data / name / f"{found.split('.')[0]}.py").is_file()
 
 
+def test_a_body_of_a_model_with_a_task_names_no_task(tmp_path: Path) -> None:
+    model = make_model("samoe")
+    for part, named in ((model, True), (model.model, False), (model, True)):
+        part.save_pretrained(tmp_path)
+        assert ("custom_pipelines" in json.loads((tmp_path / "config.json").read_text())) is named
+
+
 def test_a_configuration_alone_brings_its_own_code_only(tmp_path: Path) -> None:
     SamoeConfig.from_preset("tiny").save_pretrained(tmp_path)
     own = {"configuration_samoe.py", "configuration_checks.py"}

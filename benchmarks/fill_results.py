@@ -72,6 +72,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "memory": speed.memory,
     "kernels": speed.kernels,
     "imports": speed.imports,
+    "sessions": speed.sessions,
     "streams": speed.streams,
 }
 MARK = re.compile(r"<!-- begin (?P<name>[\w -]+?) -->\n.*?<!-- end -->", flags=re.DOTALL)

@@ -92,3 +92,12 @@ def streams() -> str:
         for _, row in read("streams").iterrows()
     ]
     return markdown(rows, ["visits", "users", "chunks", "CPU s", "visits a CPU second", "peak memory, GiB"])
+
+
+def sessions() -> str:
+    """Answers a second with and without what is kept of each user."""
+    rows = []
+    for _, row in read("session").iterrows():
+        rates = [f"{row['answers_per_s']:,.0f}", f"{row['ratio']:.1f}", f"{row['bound_per_s']:,.0f}"]
+        rows.append([row["measurement"], row["dtype"], f"{row['users']:,}", f"{row['ms']:,.1f}", *rates])
+    return markdown(rows, ["measurement", "weights", "users a call", "ms a call", "answers a second", "ratio", "bound"])

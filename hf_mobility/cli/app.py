@@ -20,6 +20,7 @@ import typer
 from ..version import __version__
 from .convert import convert
 from .evaluate import audit, evaluate
+from .export import export
 from .predict import embed, forecast, generate, predict
 from .prepare import prepare
 from .push import info, push
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (prepare, train, adapt, predict, forecast, generate, embed, evaluate, audit, info, push, convert)
+COMMANDS = (prepare, train, adapt, predict, forecast, generate, embed, evaluate, audit, info, push, convert, export)
 
 
 def _show_version(wanted: bool) -> None:

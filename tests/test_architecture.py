@@ -19,7 +19,7 @@ LAYERS = (
     ("data",),
     ("baselines", "evaluation", "plotting"),
     ("hub",),
-    ("training", "pipelines"),
+    ("training", "pipelines", "scale"),
     ("checkpoints",),
     ("cli",),
 )

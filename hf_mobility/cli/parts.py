@@ -111,13 +111,11 @@ def joined(frames: Iterable[Any], rows: int = 1_000_000) -> Iterator[Any]:
 
 
 def _write_part(frame: Any, path: Path) -> None:
-    """Columns without a value in this part are texts, as in other parts."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    empty = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
-    pq.write_table(table.cast(pa.schema(empty, metadata=table.schema.metadata)), path)
+    from ..data.io.streams import arrow_table
+
+    pq.write_table(arrow_table(frame), path)
 
 
 def _answers(verb: Callable[[Any], Any], chunks: Iterable[Any]) -> Iterator[Any]:

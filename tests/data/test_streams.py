@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from hf_mobility.data import DataError, detect_stays, simulate_city, validate_points, validate_visits
 from hf_mobility.data.io import streams
-from hf_mobility.data.io.streams import partition_by_user, user_chunks
+from hf_mobility.data.io.streams import arrow_table, partition_by_user, user_chunks
 
 
 def histories(seed: int, *, text: bool = False) -> pd.DataFrame:
@@ -261,3 +262,13 @@ def test_validation_and_stays_of_chunks_are_those_of_the_table(tmp_path: Path) -
     pd.testing.assert_frame_equal(of_all([validate_visits(chunk) for chunk in chunks]), validate_visits(visits))
     stays = of_all([detect_stays(validate_points(chunk)) for chunk in chunks])
     pd.testing.assert_frame_equal(stays, detect_stays(validate_points(visits)))
+
+
+def test_parts_of_every_kind_become_arrow_tables_of_one_schema() -> None:
+    frame = pd.DataFrame({"user_id": [3, 1, 2], "category": ["home", None, "work"]}, index=[7, 8, 9])
+    rows = Dataset.from_pandas(frame, preserve_index=False).select([2, 0])
+    wanted = {"user_id": [2, 3], "category": ["work", "home"]}
+    for part in (frame.iloc[[2, 0]], rows, rows.with_format("arrow")[:]):
+        assert arrow_table(part).to_pydict() == wanted
+    nothing = arrow_table(frame.iloc[[1]].astype({"category": object}))
+    assert nothing.schema.types == [pa.int64(), pa.string()] and nothing.to_pydict()["category"] == [None]

@@ -1,11 +1,15 @@
-"""The launch configurations in examples/accelerate are accepted by the installed accelerate, key by key.
+"""The launch configurations in examples/accelerate are accepted by the installed accelerate, key by key, and two
+processes that they start on a CPU train as one does.
 
 accelerate copies unknown keys of `fsdp_config` without a warning, so each is compared with the launcher's options.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +17,38 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 
+from hf_mobility import NextLocationPipeline
+
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "examples" / "accelerate").glob("*.yaml"))
+FOLDER = ROOT / "examples" / "accelerate"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+STEPS = 6
+# accelerate 1.15 shards on accelerators only: on CPUs it takes DDP in place of FSDP2, without a word. torch shards on
+# both, so accelerate is told of accelerators where it chooses.
+SHARDED_ON_CPU = """
+import runpy, sys
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
+
+assert Accelerator(cpu=True).distributed_type is DistributedType.MULTI_CPU, "accelerate shards on CPUs by now"
+AcceleratorState._reset_state()
+start = AcceleratorState.__init__
+
+
+def with_accelerators(self, *args, **kwargs):
+    if PartialState._shared_state.get("distributed_type") is DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    start(self, *args, **kwargs)
+
+
+AcceleratorState.__init__ = with_accelerators
+trainer = runpy.run_path(sys.argv[1])["main"](*sys.argv[2:])
+assert trainer.accelerator.distributed_type is DistributedType.FSDP
+assert all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
+"""
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_there_are_configurations_for_ddp_and_fsdp2() -> None:
@@ -32,17 +66,58 @@ def test_accelerate_accepts_every_key(path: Path) -> None:
             assert str(value) in {str(choice) for choice in options[key].choices}
 
 
-def test_ddp_means_several_gpus_in_bf16() -> None:
-    config = load_config_from_file(str(ROOT / "examples" / "accelerate" / "ddp.yaml"))
-    assert config.distributed_type is DistributedType.MULTI_GPU
-    assert config.mixed_precision == "bf16"
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_several_processes_are_started_whose_precision_is_that_of_the_script(path: Path) -> None:
+    config = load_config_from_file(str(path))
     assert config.num_processes > 1
+    assert config.mixed_precision == "no"
+
+
+def test_ddp_means_several_gpus() -> None:
+    assert load_config_from_file(str(FOLDER / "ddp.yaml")).distributed_type is DistributedType.MULTI_GPU
 
 
 def test_fsdp2_wraps_a_layer_class_that_exists() -> None:
-    config = load_config_from_file(str(ROOT / "examples" / "accelerate" / "fsdp2.yaml"))
+    config = load_config_from_file(str(FOLDER / "fsdp2.yaml"))
     assert config.distributed_type is DistributedType.FSDP
     assert config.fsdp_config["fsdp_version"] == 2
     wrapped = config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"]
     source = (ROOT / "modeling" / "modeling_samoe.py").read_text(encoding="utf-8")
     assert re.search(rf"^class {wrapped}\b", source, flags=re.MULTILINE)
+
+
+def trained(folder: Path) -> tuple[dict[str, list[float]], Path]:
+    """Losses and norms of gradients of every step, and the folder of the model."""
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return {name: [entry[name] for entry in history if name in entry] for name in ("loss", "grad_norm")}, folder
+
+
+@pytest.fixture(scope="module")
+def of_one_process(
+    tmp_path_factory: pytest.TempPathFactory, run_python: RunPython
+) -> tuple[dict[str, list[float]], Path]:
+    folder = tmp_path_factory.mktemp("one")
+    told = run_python(str(FOLDER / "train.py"), str(STEPS), str(folder), CUDA_VISIBLE_DEVICES="").stdout
+    assert "process 0 of 1 on cpu" in told
+    return trained(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_two_processes_have_the_loss_curve_of_one(
+    name: str, of_one_process: tuple[dict[str, list[float]], Path], tmp_path: Path, run_python: RunPython
+) -> None:
+    scripts = [str(FOLDER / "train.py")]
+    if name == "fsdp2":
+        (tmp_path / "sharded.py").write_text(SHARDED_ON_CPU)
+        scripts.insert(0, str(tmp_path / "sharded.py"))
+    launcher = ("-m", "accelerate.commands.launch", "--config_file", str(FOLDER / f"{name}.yaml"))
+    options = ("--num_processes", "2", "--main_process_port", "0")  # any free port
+    told = run_python(*launcher, *options, *scripts, str(STEPS), str(tmp_path / "two"), CUDA_VISIBLE_DEVICES="").stdout
+    assert all(f"process {rank} of 2 on cpu" in told for rank in (0, 1))
+    (wanted, one), (found, two) = of_one_process, trained(tmp_path / "two")
+    for measure, values in wanted.items():
+        assert len(values) == STEPS
+        assert found[measure] == pytest.approx(values, rel=1e-4), measure
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
+    assert NextLocationPipeline.from_pretrained(two).model.num_parameters() > 0

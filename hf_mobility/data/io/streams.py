@@ -26,7 +26,7 @@ from ...tokenization.errors import SHOWN, DataError, listing
 from ...tokenization.table_files import readable
 from ...tokenization.whole_files import whole_folder
 
-__all__ = ["UserChunks", "parquet_files", "partition_by_user", "user_chunks"]
+__all__ = ["UserChunks", "arrow_table", "parquet_files", "partition_by_user", "user_chunks"]
 
 ROWS = 1_000_000
 BATCH = 65_536  # rows that are read at one time
@@ -182,6 +182,18 @@ def parquet_files(source: str | Path) -> list[Path]:
     if others:
         raise DataError(f"Tables are read in chunks from .parquet files, not from {listing(others[:SHOWN])}.")
     return found
+
+
+def arrow_table(part: Any) -> pa.Table:
+    """The Arrow table of a part of a larger table: of a frame, a `datasets.Dataset` or an Arrow table.
+
+    Columns without a value in this part are texts, as they are in other parts.
+    """
+    if isinstance(part, pd.DataFrame):
+        part = pa.Table.from_pandas(part, preserve_index=False)
+    table = part if isinstance(part, pa.Table) else part.with_format("arrow")[:]
+    empty = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
+    return table.cast(pa.schema(empty, metadata=table.schema.metadata))
 
 
 # --------------------------------------------------------------------------------------------------------------- files

@@ -18,7 +18,7 @@ class EndpointHandler:
     """`path`: the folder of the repository."""
 
     def __init__(self, path: str = "") -> None:
-        self.pipeline = pipeline(model=path, tokenizer=path, trust_remote_code=True)
+        self.pipeline = pipeline(model=path, tokenizer=path, trust_remote_code=True)  # type: ignore[call-overload]
 
     def __call__(self, data: dict[str, Any]) -> list[dict[str, Any]]:
         """The records of the answer.

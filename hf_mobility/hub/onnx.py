@@ -65,7 +65,7 @@ def export_onnx(pipe: Any, path: str | Path) -> float:
     with torch.no_grad():
         names: dict[str, Any] = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
         inputs = tuple(some.values())
-        program = torch.onnx.export(model, inputs, dynamo=True, verbose=False, dynamic_shapes=(shapes,), **names)
+        program: Any = torch.onnx.export(model, inputs, dynamo=True, verbose=False, dynamic_shapes=(shapes,), **names)
     with whole_file(path) as file:
         program.save(str(file))
         session = runtime.InferenceSession(str(file))

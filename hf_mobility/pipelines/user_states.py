@@ -89,8 +89,8 @@ class UserStates:
 
         line, column = known.nonzero(as_tuple=True)
         kept, at = self._index(rows), column - (~known).sum(1)[line]
-        for own, new in zip(self._layers, made):
-            for pool, part in zip(own, new):
+        for pools, parts in zip(self._layers, made):
+            for pool, part in zip(pools, parts):
                 pool[kept[line], at] = part[line, column]
         self._keep(kept, gaps, near)
         return Read(output.logits[:, -1], *gaps)
@@ -108,7 +108,7 @@ class UserStates:
         cache = DynamicCache(config=self.model.config)
         cache.layers = [_KeptLayer(own, kept, place) for own in self._layers]
         near = self.model.nearness(batch["input_ids"], city)
-        near = None if near is None else self._near[kept] + near
+        near = None if near is None or self._near is None else self._near[kept] + near
         output = self._forward(batch, city, cache, near)
 
         last, expected, own = (part[kept] for part in self._gaps)
@@ -135,7 +135,7 @@ class UserStates:
     def _keep(self, rows: torch.Tensor, gaps: list[torch.Tensor], near: torch.Tensor | None) -> None:
         for pool, part in zip(self._gaps, gaps):
             pool[rows] = part
-        if near is not None:
+        if near is not None and self._near is not None:
             self._near[rows] = near
 
     def _index(self, values: np.ndarray) -> torch.Tensor:
@@ -154,9 +154,12 @@ class _KeptLayer(DynamicLayer):
         self.pools, self.rows, self.place, self.is_initialized = pools, rows, place, True
         self.past = place.shape[1] - 1
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         self.past += 1
-        return tuple(self._with(pool, new[:, :, 0]) for pool, new in zip(self.pools, (keys, values)))
+        keys, values = self.pools
+        return self._with(keys, key_states[:, :, 0]), self._with(values, value_states[:, :, 0])
 
     def _with(self, pool: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """(B, heads, T, d): the visits of the rows, the new one written."""

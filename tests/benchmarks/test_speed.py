@@ -82,3 +82,21 @@ def test_visits_for_memory_are_at_a_users_own_places() -> None:
     assert (own.str.len() == module.VISITS).all() and own.map(lambda ids: len(set(ids))).between(2, 12).all()
     assert own.map(lambda ids: len({place // module.TOWN for place in ids})).eq(1).all()
     assert visits.groupby("user_id")["time"].is_monotonic_increasing.all()
+
+
+def test_sessions_are_timed_beside_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill_blocks: Callable[..., str]
+) -> None:
+    module = import_module("benchmarks.speed.session")
+    small = ["--places", "200", "--context", "4", "--users", "3", "--repeats", "1"]
+    asked = ["session", "checkpoints/samoe-small", *small, "--output", str(tmp_path / "session.csv")]
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    monkeypatch.setattr("sys.argv", asked)
+    module.main()
+    table = pd.read_csv(tmp_path / "session.csv", comment="#")
+    assert table["measurement"].tolist() == 2 * table["measurement"][:3].tolist()
+    assert table["users"].tolist() == 2 * [3, 3, 1]
+    assert (table["answers_per_s"] * table["ms"] / 1000).tolist() == pytest.approx(table["users"].tolist(), rel=1e-3)
+    assert (table["bound_per_s"] > table["answers_per_s"]).all()
+    text = fill_blocks({"session": table}, ["sessions"])
+    assert f"| session, one visit each | float32 | 3 | {table['ms'][1]:,.1f} |" in text

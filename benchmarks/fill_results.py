@@ -73,6 +73,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kernels": speed.kernels,
     "imports": speed.imports,
     "sessions": speed.sessions,
+    "billion": speed.billion,
     "streams": speed.streams,
 }
 MARK = re.compile(r"<!-- begin (?P<name>[\w -]+?) -->\n.*?<!-- end -->", flags=re.DOTALL)
@@ -92,7 +93,7 @@ def fill(text: str) -> str:
 
 def main() -> None:
     cards = sorted((ROOT / "checkpoints").glob("*/README.md"))
-    docs = sorted((ROOT / "docs/results").glob("*.md"))
+    docs = sorted((ROOT / "docs").rglob("*.md"))
     for page in (ROOT / "README.md", *docs, *cards):
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -101,3 +101,16 @@ def sessions() -> str:
         rates = [f"{row['answers_per_s']:,.0f}", f"{row['ratio']:.1f}", f"{row['bound_per_s']:,.0f}"]
         rows.append([row["measurement"], row["dtype"], f"{row['users']:,}", f"{row['ms']:,.1f}", *rates])
     return markdown(rows, ["measurement", "weights", "users a call", "ms a call", "answers a second", "ratio", "bound"])
+
+
+def billion() -> str:
+    """Processor hours of large jobs, from the measured rates of small ones."""
+    streams, memory, weeks = read("streams").iloc[-1], read("memory"), read("mstar_speed").iloc[0]
+    rows = [["tokenise 1,000,000,000 visits", 1e9 / streams["visits_per_cpu_s"], f"{streams['visits']:,.0f} visits"]]
+    for _, row in memory[memory["verb"] == "predict"].drop_duplicates("places", keep="last").iterrows():
+        job = f"predict 1,000,000 users in a city of {row['places']:,} places"
+        rows.append([job, 1e6 * row["seconds"] / row["users"], f"{row['users']:,} users"])
+    week = weeks["ms per week"] / 1e3 * weeks["threads"]
+    rows.append(["generate 1,000,000 weeks, the paper's shape", 1e6 * week, f"{weeks['batch']} weeks"])
+    cells = [[job, f"{seconds / 3600:,.1f}", measured] for job, seconds, measured in rows]
+    return markdown(cells, ["job", "processor hours", "measured on"])

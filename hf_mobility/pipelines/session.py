@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -67,10 +68,10 @@ class NextLocationSession:
         self._utc = np.zeros(0, np.int64)  # epoch seconds of each row's last visit
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return int((self._states.length > 0).sum())
 
     def __contains__(self, user: Any) -> bool:
-        return user in self._rows
+        return self.visits_of(user) > 0
 
     def visits_of(self, user: Any) -> int:
         """How many of a user's visits the last answer rests on; 0 for one who is not kept."""
@@ -126,7 +127,8 @@ class NextLocationSession:
 
         Raises:
             DataError: for new visits before the last one of their user, or more users than `max_users`.
-            ValueError: as `SamoeTokenizer.encode_visits`. Of a faulty call, nothing is taken in.
+            ValueError: as `SamoeTokenizer.encode_visits`. Of such a call, nothing is taken in. Where the model itself
+                fails, as for answers that are not finite, the users of the call are forgotten.
 
         Example:
             >>> session.answer({"user_id": ["7"], "time": [1_700_000_000], "location_id": ["cafe"]}).location_id
@@ -139,18 +141,29 @@ class NextLocationSession:
         ids, shares = np.empty((len(users), top_k), np.int64), np.empty((len(users), top_k), np.float32)
         seconds = {name: np.empty(len(users), np.float32) for name in QUANTILES}
         with self._lock:
-            for some, read in self._take_in(new):
-                best, share = best_places(read.scores, self.tokenizer, self.model, top_k)
-                ids[some], shares[some] = best.cpu(), share.cpu()
-                gaps = gaps_of(read.last, read.expected, read.own, self.model.config)
-                for name, values in seconds.items():
-                    values[some] = gaps[name].cpu()
+            fields = self._fields(new)
+            with self._forgetting(users):
+                for some, read in self._take_in(new, fields):
+                    best, share = best_places(read.scores, self.tokenizer, self.model, top_k)
+                    ids[some], shares[some] = best.cpu(), share.cpu()
+                    gaps = gaps_of(read.last, read.expected, read.own, self.model.config)
+                    for name, values in seconds.items():
+                        values[some] = gaps[name].cpu()
         return NextPlaces(users, self.tokenizer.location_ids[ids], shares, **seconds)
 
-    def _take_in(self, new: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, Read]]:
+    @contextmanager
+    def _forgetting(self, users: np.ndarray) -> Iterator[None]:
+        """What was half taken in when something fails is not built upon."""
+        try:
+            yield
+        except BaseException:
+            rows = [self._rows[user] for user in users if user in self._rows]
+            self._states.length[rows] = 0
+            raise
+
+    def _take_in(self, new: dict[str, np.ndarray], fields: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, Read]]:
         """By batches: numbers of users in `new`, and what the model says after their last visit."""
-        known = np.array([user in self._rows for user in new["users"]])
-        fields, offsets = self._fields(new, known), new["offsets"]
+        offsets, known = new["offsets"], self._known(new["users"])
         rows = self._rows_for(new["users"])
         self._states.length[rows[~known]] = 0
         self._utc[rows] = new["utc"][offsets[1:] - 1]
@@ -168,12 +181,16 @@ class NextLocationSession:
         users, size = np.flatnonzero(which), max(1, min(size, SCORES // len(self.tokenizer.location_ids)))
         return (users[start : start + size] for start in range(0, len(users), size))
 
-    def _fields(self, new: dict[str, np.ndarray], known: np.ndarray) -> dict[str, np.ndarray]:
+    def _known(self, users: np.ndarray) -> np.ndarray:
+        return np.array([user in self for user in users])
+
+    def _fields(self, new: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`FIELDS` of the new visits; the first one of a known user follows the last one in its row.
 
         Raises:
             DataError: for visits before that one.
         """
+        known = self._known(new["users"])
         if not known.any():
             return {name: new[name] for name in FIELDS}
         users, first = new["users"][known], new["offsets"][:-1]

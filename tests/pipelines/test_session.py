@@ -127,6 +127,24 @@ def test_an_unlisted_place_leaves_the_session_as_it_was():
     equal(session.update(visits[3:]), pipe.predict(visits))
 
 
+@pytest.mark.parametrize("first", [0, 2], ids=["new users", "known users"])
+def test_users_of_a_call_in_which_the_model_fails_are_forgotten(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, visits = make_pipe(), make_visits((5, 4, 4))
+    session, count = pipe.session(), visits.groupby("user_id").cumcount()
+    other, others = visits["user_id"] == 7, visits["user_id"] != 7
+    session.update(visits[other & (count < 2)])
+    if first:
+        session.update(visits[others & (count < first)])
+    with monkeypatch.context() as broken, torch.no_grad():
+        broken.setattr(pipe.model.stay_head.weight, "data", torch.full_like(pipe.model.stay_head.weight, torch.nan))
+        broken.setattr(pipe.model.query_proj.weight, "data", torch.full_like(pipe.model.query_proj.weight, torch.nan))
+        with pytest.raises(ValueError, match="not finite"):
+            session.update(visits[others & (count == first)])
+    assert len(session) == 1 and 5 not in session and session.visits_of(7) == 2
+    equal(session.update(visits[others]), pipe.predict(visits[others]))
+    equal(session.update(visits[other & (count == 2)]), pipe.predict(visits[other & (count <= 2)]))
+
+
 def test_threads_get_the_answers_of_one_after_the_other():
     pipe, visits = make_pipe(), make_visits((6,) * 8)
     session = pipe.session(max_users=8)

@@ -27,7 +27,7 @@ from .encoded_city import EncodedCity
 from .gaps import QUANTILES, expected_gaps
 from .session import NextLocationSession
 from .sets import least_probability, true_place_probabilities
-from .visits import READ, check_top_k, place_shares, read_visits
+from .visits import READ, answers_table, check_top_k, place_shares, read_visits
 
 RESULT_COLUMNS = ["user_id", "rank", "location_id", "lat", "lon", "probability", *QUANTILES, "expected_stay"]
 FORECAST_COLUMNS = ["user_id", "step", "time", "location_id", "lat", "lon"]
@@ -122,21 +122,16 @@ class NextLocationPipeline(MobilityPipeline):
         check_top_k(top_k, self.tokenizer)
         size = self._checked_size(batch_size)
         sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
-        parts = []
-        for users, shares, gaps in self._next(sequences, target_time, size, progress=progress):
-            probability, ids = shares.topk(top_k, dim=-1)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "user": np.repeat(users, top_k),
-                        "rank": np.tile(np.arange(1, top_k + 1), len(users)),
-                        **self._places(ids.numpy().ravel()),
-                        "probability": probability.numpy().ravel(),
-                        **{name: np.repeat(seconds.numpy(), top_k) for name, seconds in gaps.items()},
-                    }
-                )
-            )
-        return _by_user(parts, sequences.users)[RESULT_COLUMNS]
+        # Made beforehand: small results between the large ones of the batches would leave holes in the memory.
+        users = len(sequences.users)
+        ids, shares = np.empty((users, top_k), np.int64), np.empty((users, top_k), np.float32)
+        seconds = {name: np.empty(users, np.float32) for name in (*QUANTILES, "expected_stay")}
+        for some, probability, gaps in self._next(sequences, target_time, size, progress=progress):
+            best = probability.topk(top_k, dim=-1)
+            ids[some], shares[some] = best.indices, best.values
+            for name, values in seconds.items():
+                values[some] = gaps[name]
+        return answers_table(sequences.users, ids, shares, seconds, self.tokenizer)[RESULT_COLUMNS]
 
     @torch.no_grad()
     def predict_set(

@@ -19,7 +19,7 @@ from ..tokenization.tokenization_samoe import SamoeTokenizer
 from .encoded_city import EncodedCity
 from .gaps import QUANTILES, gaps_of
 from .user_states import Read, UserStates
-from .visits import best_places, check_top_k, read_visits
+from .visits import answers_table, best_places, check_top_k, read_visits
 
 READ_VISITS, STEP_USERS, SCORES = 4_096, 128, 1 << 22  # bounds on what the model reads and scores at one time
 
@@ -104,18 +104,9 @@ class NextLocationSession:
         check_top_k(top_k, self.tokenizer)
         frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
         made = self.answer(frame, top_k=top_k, unknown=unknown)
-        rows = self.tokenizer.city.index_of(made.location_id.ravel())
-        return pd.DataFrame(
-            {
-                "user_id": np.repeat(made.user_id, top_k),
-                "rank": np.tile(np.arange(1, top_k + 1), len(made.user_id)),
-                "location_id": made.location_id.ravel(),
-                "lat": self.tokenizer.lat[rows],
-                "lon": self.tokenizer.lon[rows],
-                "probability": made.probability.ravel(),
-                **{name: np.repeat(getattr(made, name), top_k) for name in QUANTILES},
-            }
-        )
+        places = self.tokenizer.city.index_of(made.location_id.ravel()).reshape(made.location_id.shape)
+        seconds = {name: getattr(made, name) for name in QUANTILES}
+        return answers_table(made.user_id, places, made.probability, seconds, self.tokenizer)
 
     @torch.no_grad()
     def answer(self, visits: Mapping[str, Any] | pd.DataFrame, *, top_k: int = 5, unknown: str = "error") -> NextPlaces:

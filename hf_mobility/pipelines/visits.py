@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -47,3 +48,21 @@ def best_places(
     logits = scores[..., NUM_SPECIAL:].float() / tokenizer.temperature
     best = logits.topk(top_k, dim=-1)
     return best.indices, finite((best.values - logits.logsumexp(-1, keepdim=True)).exp(), model)
+
+
+def answers_table(
+    users: np.ndarray, places: np.ndarray, shares: np.ndarray, seconds: dict[str, np.ndarray], tokenizer: SamoeTokenizer
+) -> pd.DataFrame:
+    """One row per user and rank, from rows of the city and their probabilities (U, k), and seconds (U,) by name."""
+    top_k, rows = places.shape[1], places.ravel()
+    return pd.DataFrame(
+        {
+            "user_id": np.repeat(users, top_k),
+            "rank": np.tile(np.arange(1, top_k + 1), len(users)),
+            "location_id": tokenizer.location_ids[rows],
+            "lat": tokenizer.lat[rows],
+            "lon": tokenizer.lon[rows],
+            "probability": shares.ravel(),
+            **{name: np.repeat(values, top_k) for name, values in seconds.items()},
+        }
+    )

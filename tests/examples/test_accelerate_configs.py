@@ -6,6 +6,7 @@ accelerate copies unknown keys of `fsdp_config` without a warning, so each is co
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import launch_command_parser
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, fsdp_utils
 
 from hf_mobility import NextLocationPipeline
 
@@ -29,7 +30,7 @@ SHARDED_ON_CPU = """
 import runpy, sys
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, fsdp_utils
 from torch.distributed.tensor import DTensor
 
 assert Accelerator(cpu=True).distributed_type is DistributedType.MULTI_CPU, "accelerate shards on CPUs by now"
@@ -109,6 +110,8 @@ def test_two_processes_have_the_loss_curve_of_one(
 ) -> None:
     scripts = [str(FOLDER / "train.py")]
     if name == "fsdp2":
+        if ".cuda()" in inspect.getsource(fsdp_utils.fsdp2_load_full_state_dict):
+            pytest.skip("this version of accelerate loads sharded weights on GPUs only")
         (tmp_path / "sharded.py").write_text(SHARDED_ON_CPU)
         scripts.insert(0, str(tmp_path / "sharded.py"))
     launcher = ("-m", "accelerate.commands.launch", "--config_file", str(FOLDER / f"{name}.yaml"))

@@ -25,6 +25,8 @@ NUM_SPECIAL = 2  # rows of SAMoE's table before the places: padding and end
 VISIT_FIELDS = ("input_ids", "time_ids", "weekday_ids", "stay_ids", "timestamps")
 DAY_SECONDS = 86_400
 BATCH_SIZE = 32
+DEFAULT_START = "2024-01-01"
+CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
 TOP_K = 5
 
 
@@ -129,11 +131,12 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
     Input: an integer n; or cells (N, L) with -1 = unknown (an array or nested lists), or records that
     `MstarTokenizer.weeks` turns into such weeks. Known hours stay as they are.
 
-    Options: `seed` (0); `start` (2024-01-01), the local date of the first hour; settings of
+    Options: `seed` (0); `start`, the local date of the first hour (by default that of the records, else 2024-01-01);
+    settings of
     `MstarForTrajectoryGeneration.generate` such as `temperature`; names of columns.
 
     Returns:
-        `trajectory_id`, `time`, `cell`, `lat`, `lon`.
+        `trajectory_id`, `time`, `cell`, `lat`, `lon`; of records also `user_id`.
 
     Example:
         >>> pipeline("trajectory-generation", model="checkpoints/mstar-small")(10, seed=1)
@@ -147,30 +150,40 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
         return before | {name: forward[name] for name in ("seed",) if name in forward}, forward, result
 
     def preprocess(self, input_: Any, seed: int = 0, **options: Any) -> dict[str, Any]:
+        users, start = None, None
         if isinstance(input_, Integral):
             inputs = self.tokenizer.sample_conditions(int(input_), seed=seed, **options)
         else:
+            if not isinstance(input_, (np.ndarray, torch.Tensor)):  # records
+                conditions = {name: options.pop(name) for name in CONDITIONS if name in options}
+                input_, users, start = self.tokenizer.weeks(input_, **options)
+                options = conditions
             inputs = dict(self.tokenizer(input_, **options))
             inputs |= {"prefix_ids": inputs.pop("input_ids"), "prefix_mask": inputs.pop("attention_mask")}
-        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
+        return {"weeks": tensors, "users": users, "start": start}
 
     def _forward(
         self, input_tensors: dict[str, Any], rows: int = BATCH_SIZE, seed: int = 0, **options: Any
     ) -> dict[str, Any]:
         source = torch.Generator().manual_seed(seed)  # one for all parts, on the CPU
         parts = []
-        for part in _parts(input_tensors, rows):
+        for part in _parts(input_tensors["weeks"], rows):
             known = {name: part.pop(name) for name in ("prefix_ids", "prefix_mask") if name in part}
             parts.append(self.model.generate(*part.values(), **known, generator=source, **options))
-        return {"cells": torch.cat(parts)}
+        return {**input_tensors, "cells": torch.cat(parts)}
 
-    def postprocess(self, model_outputs: dict[str, Any], start: str = "2024-01-01") -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: dict[str, Any], start: str | None = None) -> list[dict[str, Any]]:
+        users, own = model_outputs["users"], model_outputs["start"]
+        if start is None:
+            start = DEFAULT_START if own is None or np.isnat(own).any() else own
         columns = self.tokenizer.to_frame(model_outputs["cells"].numpy(), start=start)
         zone = ZoneInfo(self.tokenizer.timezone)
         clock, back = np.unique(columns["time"], return_inverse=True)
         seconds = [int(moment.replace(tzinfo=zone).timestamp()) for moment in clock.astype(datetime).tolist()]
+        told = {} if users is None else {"user_id": np.asarray(users)[columns["trajectory_id"]]}
         columns = {name: columns[name] for name in ("trajectory_id", "time", "cell", "lat", "lon")}
-        return _records(columns | {"time": np.asarray(seconds)[back]})
+        return _records(columns | {"time": np.asarray(seconds)[back]} | told)
 
 
 class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
@@ -217,6 +230,7 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
         steps = round(horizon * 60 / self.tokenizer.interval_minutes)
         if steps < 1:
             raise ValueError(f"horizon must be at least one slot of {self.tokenizer.interval_minutes} minutes.")
+        times, at = self._slots_at(np.asarray(input_tensors["time"]), steps)
         parts = []
         for first in range(0, len(input_tensors["series"]), rows):
             part = slice(first, first + rows)
@@ -225,13 +239,23 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
                 self.model.generate,
                 input_tensors["series"][part],
                 weekday if self.model.config.time_features else None,
-                steps=steps,
+                steps=int(at.max()),
                 window=self.tokenizer.model_max_length,
                 slots_per_day=self.tokenizer.slots_per_day,
                 device=self.device,
             )
-            parts.append(made)
-        return {"points": torch.cat(parts), "users": input_tensors["users"], "time": input_tensors["time"]}
+            parts.append(torch.take_along_dim(made, torch.from_numpy(at[part, :, None] - 1).to(made.device), dim=1))
+        return {"points": torch.cat(parts), "users": input_tensors["users"], "times": times}
+
+    def _slots_at(self, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """(U, steps) int64: epoch seconds of the horizons, and how many slots after the last one they lie on the local
+        clock, which may change on the way."""
+        seconds, zone = 60 * self.tokenizer.interval_minutes, ZoneInfo(self.tokenizer.timezone)
+        times = start[:, None] + seconds * np.arange(steps + 1)
+        moments, back = np.unique(times, return_inverse=True)
+        offsets = [datetime.fromtimestamp(moment, zone).utcoffset().total_seconds() for moment in moments.tolist()]
+        local = times + np.asarray(offsets, np.int64)[back].reshape(times.shape)
+        return times[:, 1:], np.maximum((local[:, 1:] - local[:, :1]) // seconds, 1)
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
         points = finite(model_outputs["points"], self.model).numpy()
@@ -240,7 +264,7 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
         places = self.tokenizer.decode(points)
         columns = {
             "user_id": np.repeat(np.asarray(model_outputs["users"]), steps),
-            "time": (np.asarray(model_outputs["time"])[:, None] + 60 * ahead).reshape(-1),
+            "time": model_outputs["times"].reshape(-1),
             "horizon": np.tile(ahead / 60, number),
             "lat": places["lat"],
             "lon": places["lon"],

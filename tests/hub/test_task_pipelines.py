@@ -15,6 +15,7 @@ from transformers import pipeline
 from hf_mobility import (
     City,
     MobilityEmbeddingPipeline,
+    MstarTokenizer,
     NextLocationPipeline,
     RawModel,
     RawTokenizer,
@@ -141,6 +142,22 @@ def test_known_hours_of_weeks_are_kept() -> None:
     np.testing.assert_array_equal(cells.reshape(-1), wanted["cell"])
 
 
+def test_completed_records_keep_their_users_and_dates() -> None:
+    tokenizer = MstarTokenizer.from_pretrained(MSTAR)
+    hours = pd.date_range("2024-05-06", periods=168, freq="h", tz=tokenizer.timezone)
+    records = pd.DataFrame({"user_id": np.repeat(["x", "y"], 168), "time": [*hours, *(hours + pd.Timedelta("7D"))]})
+    cells = np.repeat([17, 40], 168)
+    records = records.assign(lat=tokenizer.lat[cells], lon=tokenizer.lon[cells])
+    known = records[records["time"].dt.hour % 12 != 0]
+    found = pd.DataFrame(task("trajectory-generation", MSTAR)(known, seed=3))
+    wanted = TrajectoryGenerationPipeline.from_pretrained(MSTAR).complete(known, seed=3)
+    assert list(found) == ["trajectory_id", "time", "cell", "lat", "lon", "user_id"]
+    assert found["user_id"].tolist() == wanted["user_id"].tolist() == np.repeat(["x", "y"], 168).tolist()
+    assert found["cell"].tolist() == wanted["cell"].tolist()
+    epoch = wanted["time"].dt.tz_convert("UTC").to_numpy("datetime64[s]").astype(np.int64)
+    np.testing.assert_array_equal(found["time"], epoch)
+
+
 @pytest.mark.parametrize("horizon", [1.5, 30])
 def test_predicted_points_are_those_of_the_packages_pipeline(points: pd.DataFrame, horizon: float) -> None:
     """Each user's own last record is the start; 30 hours on, the windows of two users have slid."""
@@ -152,6 +169,19 @@ def test_predicted_points_are_those_of_the_packages_pipeline(points: pd.DataFram
     assert found["horizon"].tolist() == wanted["horizon"].tolist() == slots * 3
     epoch = wanted["time"].dt.tz_convert("UTC").to_numpy("datetime64[s]").astype(np.int64)
     np.testing.assert_array_equal(found["time"], epoch)
+    np.testing.assert_allclose(found[["lat", "lon"]], wanted[["lat", "lon"]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("night", ["2024-03-31 00:40", "2024-10-27 00:40"], ids=["spring", "autumn"])
+def test_a_changed_clock_changes_predicted_points_as_in_the_packages_pipeline(night: str) -> None:
+    evening = pd.Timestamp(night, tz="Europe/Berlin") - pd.Timedelta("30h")
+    points = pd.concat(
+        [walk("a", str(evening.tz_localize(None)), 61, seed=1), walk("b", "2024-03-04 11:10", 9, seed=2)]
+    )
+    found = pd.DataFrame(task("trajectory-prediction", RAW)(points, horizon=4))
+    pipe = TrajectoryPredictionPipeline.from_pretrained(RAW)
+    wanted = pipe.predict(points, horizon=[slot / 4 for slot in range(1, 17)], spread_samples=0)
+    assert found["time"].tolist() == (wanted["time"].astype("int64") // 10**6).tolist()
     np.testing.assert_allclose(found[["lat", "lon"]], wanted[["lat", "lon"]], rtol=1e-6)
 
 

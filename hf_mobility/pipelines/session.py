@@ -103,12 +103,8 @@ class NextLocationSession:
         """
         check_top_k(top_k, self.tokenizer)
         frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
-        made = self.answer(frame, top_k=top_k, unknown=unknown)
-        places = self.tokenizer.city.index_of(made.location_id.ravel()).reshape(made.location_id.shape)
-        seconds = {name: getattr(made, name) for name in QUANTILES}
-        return answers_table(made.user_id, places, made.probability, seconds, self.tokenizer)
+        return answers_table(*self._answers(frame, top_k, unknown), self.tokenizer)
 
-    @torch.no_grad()
     def answer(self, visits: Mapping[str, Any] | pd.DataFrame, *, top_k: int = 5, unknown: str = "error") -> NextPlaces:
         """As `update` on columns, without the time that frames take: for servers.
 
@@ -125,6 +121,14 @@ class NextLocationSession:
             >>> session.answer({"user_id": ["7"], "time": [1_700_000_000], "location_id": ["cafe"]}).location_id
         """
         check_top_k(top_k, self.tokenizer)
+        users, places, shares, seconds = self._answers(visits, top_k, unknown)
+        return NextPlaces(users, self.tokenizer.location_ids[places], shares, **seconds)
+
+    @torch.no_grad()
+    def _answers(
+        self, visits: Any, top_k: int, unknown: str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Users (U,), rows of the city and their probabilities (U, k), and seconds (U,) by name."""
         new = self.tokenizer.encode_visits(visits, unknown=unknown)
         users = new["users"]
         if len(users) > self.max_users:
@@ -132,15 +136,16 @@ class NextLocationSession:
         ids, shares = np.empty((len(users), top_k), np.int64), np.empty((len(users), top_k), np.float32)
         seconds = {name: np.empty(len(users), np.float32) for name in QUANTILES}
         with self._lock:
-            fields = self._fields(new)
+            known = np.array([user in self for user in users])
+            fields = self._fields(new, known)
             with self._forgetting(users):
-                for some, read in self._take_in(new, fields):
+                for some, read in self._take_in(new, fields, known):
                     best, share = best_places(read.scores, self.tokenizer, self.model, top_k)
                     ids[some], shares[some] = best.cpu(), share.cpu()
                     gaps = gaps_of(read.last, read.expected, read.own, self.model.config)
                     for name, values in seconds.items():
                         values[some] = gaps[name].cpu()
-        return NextPlaces(users, self.tokenizer.location_ids[ids], shares, **seconds)
+        return users, ids, shares, seconds
 
     @contextmanager
     def _forgetting(self, users: np.ndarray) -> Iterator[None]:
@@ -152,10 +157,11 @@ class NextLocationSession:
             self._states.length[rows] = 0
             raise
 
-    def _take_in(self, new: dict[str, np.ndarray], fields: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, Read]]:
+    def _take_in(
+        self, new: dict[str, np.ndarray], fields: dict[str, np.ndarray], known: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Read]]:
         """By batches: numbers of users in `new`, and what the model says after their last visit."""
-        offsets, known = new["offsets"], self._known(new["users"])
-        rows = self._rows_for(new["users"])
+        offsets, rows = new["offsets"], self._rows_for(new["users"])
         self._states.length[rows[~known]] = 0
         self._utc[rows] = new["utc"][offsets[1:] - 1]
         city = self._encoded.table(self.model)
@@ -172,16 +178,12 @@ class NextLocationSession:
         users, size = np.flatnonzero(which), max(1, min(size, SCORES // len(self.tokenizer.location_ids)))
         return (users[start : start + size] for start in range(0, len(users), size))
 
-    def _known(self, users: np.ndarray) -> np.ndarray:
-        return np.array([user in self for user in users])
-
-    def _fields(self, new: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _fields(self, new: dict[str, np.ndarray], known: np.ndarray) -> dict[str, np.ndarray]:
         """`FIELDS` of the new visits; the first one of a known user follows the last one in its row.
 
         Raises:
             DataError: for visits before that one.
         """
-        known = self._known(new["users"])
         if not known.any():
             return {name: new[name] for name in FIELDS}
         users, first = new["users"][known], new["offsets"][:-1]

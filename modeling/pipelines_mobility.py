@@ -132,8 +132,7 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
     `MstarTokenizer.weeks` turns into such weeks. Known hours stay as they are.
 
     Options: `seed` (0); `start`, the local date of the first hour (by default that of the records, else 2024-01-01);
-    settings of
-    `MstarForTrajectoryGeneration.generate` such as `temperature`; names of columns.
+    settings of `MstarForTrajectoryGeneration.generate` such as `temperature`; names of columns.
 
     Returns:
         `trajectory_id`, `time`, `cell`, `lat`, `lon`; of records also `user_id`.
@@ -250,12 +249,9 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
     def _slots_at(self, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """(U, steps) int64: epoch seconds of the horizons, and how many slots after the last one they lie on the local
         clock, which may change on the way."""
-        seconds, zone = 60 * self.tokenizer.interval_minutes, ZoneInfo(self.tokenizer.timezone)
-        times = start[:, None] + seconds * np.arange(steps + 1)
-        moments, back = np.unique(times, return_inverse=True)
-        offsets = [datetime.fromtimestamp(moment, zone).utcoffset().total_seconds() for moment in moments.tolist()]
-        local = times + np.asarray(offsets, np.int64)[back].reshape(times.shape)
-        return times[:, 1:], np.maximum((local[:, 1:] - local[:, :1]) // seconds, 1)
+        times = start[:, None] + 60 * self.tokenizer.interval_minutes * np.arange(steps + 1)
+        slots = self.tokenizer.local_slots(times)
+        return times[:, 1:], np.maximum(slots[:, 1:] - slots[:, :1], 1)
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
         points = finite(model_outputs["points"], self.model).numpy()

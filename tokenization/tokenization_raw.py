@@ -342,6 +342,12 @@ class RawTokenizer(CityTokenizer):
 
     # Series -> records
 
+    def local_slots(self, utc: Any) -> np.ndarray:
+        """Slots of the local clock, counted from 1970 on, that epoch seconds UTC lie in; int64 of the same shape. The
+        hour that a clock change repeats has the same slots twice, the one that it skips has none."""
+        utc = np.asarray(utc, np.int64)
+        return to_local(utc.reshape(-1), self.timezone).reshape(utc.shape) // (60 * self.interval_minutes)
+
     def decode(  # type: ignore[override]
         self,
         coordinates: Any,

@@ -166,8 +166,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         seconds, zone = 60 * self.tokenizer.interval_minutes, self.tokenizer.timezone
         start = histories.last_record - to_local(histories.last_record, zone) % seconds
         times = start[:, None] + ahead * seconds
-        local = to_local(times.reshape(-1), zone).reshape(times.shape)
-        slot = (local - histories.midnight[:, None]) // seconds
+        slot = self.tokenizer.local_slots(times) - histories.midnight[:, None] // seconds
         return times, np.maximum(slot - histories.length[:, None] + 1, 1)
 
     # Roll-outs

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch.export import Dim
 
+from ..tokenization.tokenization_samoe import SamoeTokenizer
 from ..tokenization.whole_files import whole_file
 
-VISITS = ("input_ids", "attention_mask", "time_ids", "weekday_ids", "stay_ids", "timestamps")
+VISITS = tuple(SamoeTokenizer.model_input_names)
 INPUTS = (*VISITS, "location_features")
 OUTPUTS = ("logits", "stay_logits")
 TOLERANCE = 1e-4  # of probabilities

@@ -6,7 +6,7 @@ The tokenizer is an argument: any object with `encode_visits`. Visits stay flat 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,24 @@ def pad_visits(
         batch[name] = np.zeros(mask.shape, np.int64)
         batch[name][mask] = np.concatenate([sequence[name] for sequence in sequences])
     return batch
+
+
+def bounded_runs(*costs: tuple[np.ndarray, int], size: int | None = None) -> Iterator[slice]:
+    """Rows in order of their costs -> slices of rows that are one batch each, of one row at least.
+
+    Args:
+        costs: pairs of what each row costs (n,), growing, and a bound on the number of rows of a batch times the cost
+            of its last one: padded to it, all cost as much.
+        size: rows of a batch, at most.
+    """
+    columns, start = [(cost.tolist(), bound) for cost, bound in costs], 0
+    number = len(columns[0][0])
+    for stop in range(1, number + 1):
+        rows = stop + 1 - start
+        is_open = stop < number and (size is None or rows <= size)
+        if not (is_open and all(rows * cost[stop] <= bound for cost, bound in columns)):
+            yield slice(start, stop)
+            start = stop
 
 
 WindowRule = Callable[[CitySequences, np.random.Generator], np.ndarray]

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from transformers import LogitsProcessorList
 
-from ..data.sequences import SCORES_PER_BATCH, CitySequences, pad_visits
+from ..data.sequences import SCORES_PER_BATCH, CitySequences, bounded_runs, pad_visits
 from ..data.tasks import NextLocationTask, make_task
 from ..modeling.layers import finite
 from ..modeling.modeling_samoe import SamoeForNextLocation
@@ -347,15 +347,8 @@ class NextLocationPipeline(MobilityPipeline):
         lengths = spans[:, 1] - spans[:, 0] + steps
         scores = np.broadcast_to(scored, len(spans)) * self.tokenizer.vocab_size
         order = np.argsort(lengths, kind="stable")
-        size = size or len(order)
-        start = 0
-        for position in range(1, len(order) + 1):
-            if position < min(len(order), start + size):
-                rows, longest = position + 1 - start, order[position]
-                if rows * lengths[longest] <= self.tokens_per_batch and rows * scores[longest] <= SCORES_PER_BATCH:
-                    continue
-            yield order[start:position]
-            start = position
+        costs = (lengths[order], self.tokens_per_batch), (scores[order], SCORES_PER_BATCH)
+        return (order[run] for run in bounded_runs(*costs, size=size))
 
     def _tensors(self, sequences: CitySequences, spans: np.ndarray) -> dict[str, torch.Tensor]:
         parts = [{name: values[start:stop] for name, values in sequences.fields.items()} for start, stop in spans]

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..data.sequences import FIELDS, SCORES_PER_BATCH, CitySequences, WindowRule, pad_visits
+from ..data.sequences import FIELDS, SCORES_PER_BATCH, CitySequences, WindowRule, bounded_runs, pad_visits
 from ..tokenization.poi import popularity_levels
 
 NUM_SPECIAL = 2
@@ -136,22 +136,10 @@ class CityBatchSampler(torch.utils.data.Sampler[list[WindowKey]]):
             lengths = windows[:, 1] - windows[:, 0]
             windows = windows[np.lexsort((rng.random(len(windows)), lengths))]
             fitting = SCORES_PER_BATCH if self.shuffle else SCORES_PER_BATCH // len(city.location_features)
-            parts = _cut_by_tokens(windows, min(self.tokens_per_batch, fitting))
-            batches += [(index, part) for part in parts]
+            runs = bounded_runs((np.sort(lengths), min(self.tokens_per_batch, fitting)))
+            batches += [(index, windows[run]) for run in runs]
         order = rng.permutation(len(batches)) if self.shuffle else np.arange(len(batches))
         return [batches[position] for position in order]
-
-
-def _cut_by_tokens(windows: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Windows sorted by length -> runs whose padded size (number x longest) is at most `tokens`; at least one window
-    each."""
-    lengths = windows[:, 1] - windows[:, 0]
-    parts, start = [], 0
-    for position in range(1, len(windows) + 1):
-        if position == len(windows) or (position + 1 - start) * lengths[position] > tokens:
-            parts.append(windows[start:position])
-            start = position
-    return parts
 
 
 class CityCollator:

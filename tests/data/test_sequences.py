@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import Trainer, TrainingArguments
 
 from hf_mobility import City, SamoeConfig, SamoeForNextLocation, SamoeTokenizer, VisitCollator
-from hf_mobility.data.sequences import FIELDS, CitySequences, day_windows, pad_visits, visits_to_dataset
+from hf_mobility.data.sequences import FIELDS, CitySequences, bounded_runs, day_windows, pad_visits, visits_to_dataset
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 
@@ -185,3 +185,19 @@ def test_unknown_places_are_handled_as_the_tokenizer_does() -> None:
     with pytest.raises(ValueError, match="does not list"):
         CitySequences.from_visits(strange, tokenizer)
     assert len(CitySequences.from_visits(strange, tokenizer, unknown="drop")) == 14
+
+
+@given(LENGTHS, st.integers(1, 120), st.integers(1, 40), st.none() | st.integers(1, 4))
+def test_runs_are_as_long_as_their_bounds_allow(lengths: list[int], tokens: int, scores: int, size: int | None) -> None:
+    costs = np.sort(lengths)
+    runs = list(bounded_runs((costs, tokens), (np.minimum(costs, 3), scores), size=size))
+    assert np.concatenate([np.arange(len(costs))[run] for run in runs]).tolist() == list(range(len(costs)))
+
+    def fits(run: slice) -> bool:
+        rows = run.stop - run.start
+        longest = costs[run.stop - 1]
+        return rows * longest <= tokens and rows * min(longest, 3) <= scores and (size is None or rows <= size)
+
+    for run in runs:
+        assert fits(run) or run.stop - run.start == 1
+        assert run.stop == len(costs) or not fits(slice(run.start, run.stop + 1))

@@ -25,7 +25,7 @@ from hf_mobility import MstarForTrajectoryGeneration
 from hf_mobility.baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
 from hf_mobility.baselines.generators_epr import ExplorationReturn
 from hf_mobility.baselines.hourly_transformer import HourlyTransformer
-from hf_mobility.evaluation.fidelity import fidelity_report
+from hf_mobility.evaluation.week_report import fidelity_report
 
 TEMPERATURES = (0.95, 1.0, 1.05, 1.1)  # tried for the hour-by-hour transformer
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

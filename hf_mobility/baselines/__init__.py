@@ -1,5 +1,5 @@
 """Baselines that every model is shown next to: count tables, the learned count mixture, two single-city networks,
-generators of weeks, predictors of trajectories, and hand-made features of people.
+generators and completions of weeks, predictors of trajectories, and hand-made features of people.
 
 The networks need torch and EPR needs scipy's optimisers; they are imported on first use only.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .completion import CarryForward, SameHour, StayHome
 from .count import UserFrequency, UserMarkov
 from .generators import Conditions, HourlyMarkov, ResampledWeeks
 from .mix import ContextMix, MixWeights
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .trajectories import CopyLast, GRUTrajectory, HourMean
 
 __all__ = [
+    "CarryForward",
     "Conditions",
     "ContextMix",
     "CopyLast",
@@ -32,6 +34,8 @@ __all__ = [
     "HourlyTransformer",
     "MixWeights",
     "ResampledWeeks",
+    "SameHour",
+    "StayHome",
     "TransformerBaseline",
     "UserFrequency",
     "UserMarkov",

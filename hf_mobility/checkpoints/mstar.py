@@ -11,7 +11,7 @@ from ..baselines import Conditions, ExplorationReturn, HourlyMarkov, ResampledWe
 from ..data.cutting import describe_weeks, weeks_on
 from ..data.parts import split_users
 from ..data.weeks import WeekTable
-from ..evaluation.fidelity import fidelity_report
+from ..evaluation.week_report import fidelity_report
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from ..tokenization.errors import DataError
 from .unseen import Checkpoint, refuse_seen

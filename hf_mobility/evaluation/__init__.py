@@ -1,21 +1,28 @@
-"""Evaluation: one ranking protocol for count tables and networks, the fidelity of generated weeks, errors of predicted
+"""Evaluation: one ranking protocol for count tables and networks, generated and completed weeks, errors of predicted
 trajectories, probes of embeddings, what visits and generated weeks give away about people, and tables that show the
 baselines first.
 """
 
 from __future__ import annotations
 
-from .fidelity import fidelity, fidelity_report, hide_hours
+from .completion import completion_gaps, completion_report
+from .fidelity import fidelity, hide_hours
 from .privacy import audit
 from .probes import probe_regions, probe_users
 from .ranking import PairedDifference, RankingResult, evaluate, new_place_mask, paired_difference, summarize
 from .trajectories import RollOut, horizon_table, one_step_table
+from .two_sample import two_sample_auc
+from .user_pairs import pair_table
+from .week_regularity import regularity
+from .week_report import fidelity_report, week_report
 
 __all__ = [
     "PairedDifference",
     "RankingResult",
     "RollOut",
     "audit",
+    "completion_gaps",
+    "completion_report",
     "evaluate",
     "fidelity",
     "fidelity_report",
@@ -23,8 +30,12 @@ __all__ = [
     "horizon_table",
     "new_place_mask",
     "one_step_table",
+    "pair_table",
     "paired_difference",
     "probe_regions",
     "probe_users",
+    "regularity",
     "summarize",
+    "two_sample_auc",
+    "week_report",
 ]

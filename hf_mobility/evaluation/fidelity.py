@@ -1,21 +1,18 @@
-"""Fidelity of generated weeks: the table that shows generators beside the noise level and the baselines.
+"""Fidelity of generated weeks: one set compared with another.
 
-A week is a row of cell ids, one per hour, -1 = unknown. A divergence between two finite sets is never 0, so the first
-row of the table is what a sample of real training weeks reaches. The table also counts what was copied from the
-training weeks, because copying is the surest way to score well.
+A week is a row of cell ids, one per hour, -1 = unknown. A divergence between two finite sets is never 0: compare it
+with that of a sample of real weeks (`fidelity_report`). What was copied from the training weeks is counted as well,
+because copying is the surest way to score well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..data.week_arrays import check_weeks
-from ..tokenization.errors import DataError
+from .fidelity_flows import cpc, hourly_cpc, od_correlation, od_mape, population_mape, population_tv
 from .fidelity_metrics import (
     CLEAN_RADIUS_BINS,
     DISTANCE_BINS,
@@ -23,15 +20,10 @@ from .fidelity_metrics import (
     Form,
     MeasuredWeeks,
     SixTables,
-    cpc,
-    od_mape,
-    population_mape,
 )
 from .fidelity_movement import copied_share, movement, nearest_overlap
-from .report import order_rows
+from .motifs import motif_tv
 
-NOISE, REAL = "train sample", "real itself"
-GENERATOR_BASELINES = (NOISE, REAL, "ResampledWeeks", "HourlyMarkov", "ExplorationReturn", "HourlyTransformer")
 OVERLAP_WEEKS = 1000  # generated weeks compared with all training weeks
 
 
@@ -74,12 +66,15 @@ def fidelity(
         mean6_low, mean6_high: 95 % interval, with `bootstrap`. The bootstrap draws are centred on the estimate, because
             resampling itself adds to a JSD; the estimate's own excess over 0 is what the noise row shows. Weeks of one
             person are resampled apart, so the interval is too narrow where people have several weeks.
-        cpc: common part of commuters, 0..1, 1 is best.
-        od_mape, population_mape: relative error of hourly counts, 0 is best.
+        cpc: common part of commuters, 0..1, 1 is best. hourly_cpc: of trips by hour of the day. od_correlation: of the
+            trips by origin and destination, Pearson.
+        od_mape, population_mape: relative error of hourly counts, 0 is best. population_tv: total variation of the
+            shares of cells, mean over hours.
         jump_length: JSD of displacement without stays. radius_rms: JSD of the root-mean-square radius (radius of
             gyration).
         locations_per_day: JSD of distinct cells per day. visit_rank: JSD of visits per cell by rank (Zipf).
-        motifs: JSD of the daily motifs. stay_rate: mean over hours of the absolute difference in the share that stays.
+        motifs: JSD of the daily motifs, as graphs. motif_tv: total variation of the daily motifs, as sequences.
+        stay_rate: mean over hours of the absolute difference in the share that stays.
         moves_per_day: of the generated weeks; no distance. Compare it with the real weeks' own.
         copied, copied_moving: share of the generated weeks (those with a move) equal to a training week, gaps and all.
             With `train`.
@@ -108,108 +103,24 @@ def fidelity(
     b = MeasuredWeeks.of(generated, lat=lat, lon=lon, name="generated", length=a.cells.shape[1])
     if subsample and len(a) != len(b):
         size, rng = min(len(a), len(b)), np.random.default_rng(seed)
-        a, b = (MeasuredWeeks(_draw(x.cells, size, rng), x.lat, x.lon) if len(x) > size else x for x in (a, b))
+        a, b = (
+            MeasuredWeeks(x.cells[draw_rows(len(x), size, rng)], x.lat, x.lon) if len(x) > size else x for x in (a, b)
+        )
 
     tables = SixTables(a, b, form=form, radius_bins=bins)
     six = {name: float(value[0]) for name, value in tables.jsd().items()}
     out = {"n": len(b), **six, "mean6": float(np.mean([six[name] for name in SIX]))}
     if bootstrap:
         out["mean6_low"], out["mean6_high"] = _interval(tables, len(a), len(b), out["mean6"], bootstrap, seed)
-    out |= {"cpc": cpc(a, b), "od_mape": od_mape(a, b), "population_mape": population_mape(a, b)}
+    flows = (cpc, od_correlation, od_mape, population_mape, population_tv)
+    out |= {measure.__name__: measure(a, b) for measure in flows}
+    out["hourly_cpc"] = hourly_cpc(a, b, slots_per_day=slots_per_day)
     out |= movement(a, b, slots_per_day=slots_per_day, radius_bins=bins)
+    out["motif_tv"] = motif_tv(a.cells, b.cells, slots_per_day=slots_per_day)
     if train is not None:
         known = check_weeks(train, name="train", num_cells=len(a.lat), length=a.cells.shape[1])
-        out |= _copying(b.cells, known, seed)
+        out |= copying(b.cells, known, seed=seed)
     return out
-
-
-def fidelity_report(
-    generated: Mapping[str, Any | Sequence[Any]],
-    *,
-    real: Any,
-    train: Any,
-    lat: Any,
-    lon: Any,
-    form: Form = "clean",
-    radius_bins: int | None = None,
-    slots_per_day: int = 24,
-    subsample: bool = False,
-    match_unknown: bool = True,
-    draws: int = 5,
-    bootstrap: int = 0,
-    seed: int = 0,
-    baselines: Sequence[str] = GENERATOR_BASELINES,
-) -> pd.DataFrame:
-    """One row per generator: the noise level first, then the real weeks themselves, baselines, models.
-
-    Args:
-        generated: name -> weeks (N, L), or a list of several draws of one generator, which gives a mean and a spread.
-        real: held-out weeks (N, L) that no generator was fitted or chosen on.
-        train: weeks (M, L) that the generators were fitted on. The noise row draws N of them without replacement.
-        lat, lon, form, radius_bins, slots_per_day, bootstrap: as in `fidelity`.
-        subsample: cut all sets to the smallest one (by `seed`); otherwise all must have N weeks, and M >= N.
-        match_unknown: where generated weeks have no unknown hours, hide in each those of the real week of the same row,
-            so that gaps of the data do not count as a fault of the generator. The copying numbers are of all hours.
-        draws: of the noise row. They overlap, so their spread is less than that of independent samples.
-        seed: of every draw.
-        baselines: beginnings of names that stand before all others, in this order.
-
-    Returns:
-        Columns model, form, draws, then those of `fidelity` as means over draws (bootstrap bounds too), and `mean6_sd`
-        after mean6: standard deviation over draws, NaN for one draw. The row "train sample" is the noise level: nothing
-        below it is better in earnest (with the conditions of the real weeks a generator can get below it, since these
-        are part of the answer; draw them from training weeks). The row "real itself" compares the real weeks with
-        themselves and is there for moves_per_day and the copying numbers, which are of the real weeks against the
-        training weeks. Copying numbers are of the first draw; those of the noise row are 1 by construction.
-
-    Raises:
-        DataError, ValueError: as `fidelity`; fewer training than real weeks without `subsample`.
-    """
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, not {draws}.")
-    reserved = [name for name in (NOISE, REAL) if name in generated]
-    if reserved:
-        raise ValueError(
-            f"The name {reserved[0]!r} is one of the report's own rows; call the generator something else."
-        )
-    centres = len(np.asarray(lat))
-    real = check_weeks(real, name="real", num_cells=centres)
-    length = real.shape[1]
-    train = check_weeks(train, name="train", num_cells=centres, length=length)
-    sets = {
-        name: [check_weeks(x, name=name, num_cells=centres, length=length) for x in _as_draws(value)]
-        for name, value in generated.items()
-    }
-    rng = np.random.default_rng(seed)
-    size = len(real)
-    if subsample:
-        size = min([len(real), len(train), *(len(x) for some in sets.values() for x in some)])
-        real = real if len(real) == size else _draw(real, size, rng)
-        sets = {name: [x if len(x) == size else _draw(x, size, rng) for x in some] for name, some in sets.items()}
-    if len(train) < size:
-        raise DataError(
-            f"The noise level needs {size} training weeks, as many as real ones, but there are {len(train)}; "
-            "give fewer real weeks or let subsample=True cut all sets."
-        )
-    sets = {NOISE: [_draw(train, size, rng) for _ in range(draws)], REAL: [real], **sets}
-
-    rows = []
-    for name, some in sets.items():
-        measure = partial(
-            fidelity,
-            real,
-            lat=lat,
-            lon=lon,
-            form=form,
-            radius_bins=radius_bins,
-            slots_per_day=slots_per_day,
-            bootstrap=bootstrap if name != REAL else 0,
-            seed=seed,
-        )
-        shown = [hide_hours(x, real) if match_unknown and not (x < 0).any() else x for x in some]
-        values = _summary([measure(x) for x in shown])
-        rows.append({"model": name, "form": form, "draws": len(some), **values, **_copying(some[0], train, seed)})
-    return order_rows(pd.DataFrame(rows), baselines=baselines)
 
 
 def hide_hours(cells: Any, like: Any) -> np.ndarray:
@@ -222,12 +133,9 @@ def hide_hours(cells: Any, like: Any) -> np.ndarray:
     return np.where(like[rows] < 0, -1, cells)
 
 
-def _as_draws(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) and np.ndim(value[0]) == 2 else [value]
-
-
-def _draw(cells: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    return cells[np.sort(rng.choice(len(cells), size, replace=False))]
+def draw_rows(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`size` of `count` rows without replacement, ascending."""
+    return np.sort(rng.choice(count, size, replace=False))
 
 
 def _interval(tables: SixTables, n: int, m: int, estimate: float, bootstrap: int, seed: int) -> tuple[float, float]:
@@ -240,10 +148,11 @@ def _interval(tables: SixTables, n: int, m: int, estimate: float, bootstrap: int
     return max(float(low), 0.0), float(high)
 
 
-def _copying(generated: np.ndarray, train: np.ndarray, seed: int) -> dict[str, float]:
+def copying(generated: np.ndarray, train: np.ndarray, *, seed: int) -> dict[str, float]:
+    """The copying measures of `fidelity`."""
     sample = generated
     if len(generated) > OVERLAP_WEEKS:
-        sample = _draw(generated, OVERLAP_WEEKS, np.random.default_rng(seed))
+        sample = generated[draw_rows(len(generated), OVERLAP_WEEKS, np.random.default_rng(seed))]
     overlap = nearest_overlap(sample, train)
     overlap = overlap[np.isfinite(overlap)]
     return {
@@ -252,14 +161,3 @@ def _copying(generated: np.ndarray, train: np.ndarray, seed: int) -> dict[str, f
         "overlap": float(overlap.mean()) if len(overlap) else float("nan"),
         "overlap_p95": float(np.percentile(overlap, 95)) if len(overlap) else float("nan"),
     }
-
-
-def _summary(values: list[dict[str, float]]) -> dict[str, float]:
-    """Means over draws, and `mean6_sd` after mean6."""
-    out: dict[str, float] = {}
-    for key in values[0]:
-        out[key] = values[0][key] if key == "n" else float(np.mean([v[key] for v in values]))
-        if key == "mean6":
-            spread = np.std([v[key] for v in values], ddof=1) if len(values) > 1 else np.nan
-            out["mean6_sd"] = float(spread)
-    return out

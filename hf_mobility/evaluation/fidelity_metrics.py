@@ -1,4 +1,4 @@
-"""The measures of M-STAR between two sets of weeks: six Jensen-Shannon divergences, CPC, and two errors of counts.
+"""The six Jensen-Shannon divergences of M-STAR between two sets of weeks.
 
 Every JSD exists in two forms. "reference" reproduces the histograms of the authors' code, which silently drop the top
 bin and every generated value above the largest real one, so that a generator that travels too far is not punished for
@@ -247,75 +247,3 @@ def _weighted(table: sparse.csr_array, weights: np.ndarray | None) -> np.ndarray
     if weights is None:
         return np.asarray(table.sum(axis=0), dtype=np.float64).reshape(1, -1)
     return np.asarray((table.T @ weights.T).T)
-
-
-def cpc(real: MeasuredWeeks, generated: MeasuredWeeks) -> float:
-    """Common part of commuters: twice the shared trips over all trips, 0..1, higher is better; NaN if nobody moves.
-
-    Trips are steps between different cells, counted by origin and destination over all hours.
-    """
-    _same_size(real, generated, "CPC")
-    (keys, g), (others, r) = (_counts(_trips(x)) for x in (generated, real))
-    total = g.sum() + r.sum()
-    return float(2 * np.minimum(g, _lookup(others, r, keys)).sum() / total) if total else float("nan")
-
-
-def od_mape(real: MeasuredWeeks, generated: MeasuredWeeks) -> float:
-    """Mean over hours of the mean |g - r| / r over the pairs of cells (stays included) that real weeks have then."""
-    _same_size(real, generated, "OD-MAPE")
-    squared = len(real.lat) ** 2
-    return _mape(_counts(_steps(real)), _counts(_steps(generated)), squared)
-
-
-def population_mape(real: MeasuredWeeks, generated: MeasuredWeeks) -> float:
-    """Mean over hours of the mean |g - r| / r over the cells in which real weeks are then."""
-    _same_size(real, generated, "Population-MAPE")
-    return _mape(_counts(_presence(real)), _counts(_presence(generated)), len(real.lat))
-
-
-def _same_size(real: MeasuredWeeks, generated: MeasuredWeeks, what: str) -> None:
-    if len(real) != len(generated):
-        raise DataError(
-            f"{what} compares counts and needs as many generated weeks as real ones, not {len(generated)} and "
-            f"{len(real)}; generate {len(real)}, or let subsample=True cut the larger set."
-        )
-
-
-def _trips(weeks: MeasuredWeeks) -> np.ndarray:
-    before, after = weeks.cells[:, :-1].astype(np.int64), weeks.cells[:, 1:]
-    moved = (before >= 0) & (after >= 0) & (before != after)
-    return before[moved] * len(weeks.lat) + after[moved]
-
-
-def _steps(weeks: MeasuredWeeks) -> np.ndarray:
-    """Key (hour, origin, destination) of every known step."""
-    cells, count = weeks.cells.astype(np.int64), len(weeks.lat)
-    known = (cells[:, :-1] >= 0) & (cells[:, 1:] >= 0)
-    hour = np.arange(cells.shape[1] - 1)
-    return ((hour * count + cells[:, :-1]) * count + cells[:, 1:])[known]
-
-
-def _presence(weeks: MeasuredWeeks) -> np.ndarray:
-    """Key (hour, cell) of every known hour."""
-    return (np.arange(weeks.cells.shape[1]) * len(weeks.lat) + weeks.cells.astype(np.int64))[weeks.cells >= 0]
-
-
-def _counts(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.unique(keys, return_counts=True)
-
-
-def _lookup(keys: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Counts of the wanted keys, 0 where absent; `keys` ascending."""
-    if not len(keys):
-        return np.zeros(len(wanted), dtype=np.int64)
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, counts[at], 0)
-
-
-def _mape(real: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], keys_per_hour: int) -> float:
-    keys, r = real
-    if not len(keys):
-        return float("nan")
-    error = np.abs(_lookup(*other, keys) - r) / r
-    hour = np.unique(keys // keys_per_hour, return_inverse=True)[1]
-    return float((np.bincount(hour, error) / np.bincount(hour)).mean())

@@ -6,16 +6,12 @@ pattern they visit places within a day; or one may be a copy of the other. Unkno
 
 from __future__ import annotations
 
-from itertools import permutations
-
 import numpy as np
 
 from ..data.week_arrays import place_hours, split_days
-from ..tokenization.weeks import first_hour_of_cell
 from .fidelity_metrics import DISTANCE_BINS, Items, MeasuredWeeks, jsd, largest, pair_jsd
+from .motifs import daily_motifs
 
-MOTIF_PLACES = 6  # the daily motifs of Schneider et al. 2013 have at most six places
-OTHER_MOTIF = -1  # days of more places
 _BLOCK = 1 << 20  # comparisons at a time: the running sums stay in the processor's cache
 
 
@@ -63,47 +59,6 @@ def moves_per_day(weeks: MeasuredWeeks, *, slots_per_day: int) -> float:
     known = (before >= 0) & (after >= 0)
     length = weeks.cells.shape[1]
     return float(((before != after) & known).sum() / known.sum() * (length - 1) * slots_per_day / length)
-
-
-def daily_motifs(cells: np.ndarray, *, slots_per_day: int) -> tuple[np.ndarray, np.ndarray]:
-    """Motifs of all days without an unknown hour: which they are (ascending int64 ids) and on how many days.
-
-    A day's motif is the directed graph of its distinct cells, an edge for every move, up to the names of the cells (two
-    days have one motif if their graphs are isomorphic). Days of more than six cells are all `OTHER_MOTIF`. An id is the
-    smallest adjacency matrix over all orders of the cells, read as binary number with six columns a row, times 8, plus
-    the number of cells.
-    """
-    days = split_days(cells, slots_per_day)
-    days = days[(days >= 0).all(axis=1)]
-    first = first_hour_of_cell(days)
-    is_first = first == np.arange(days.shape[1])
-    label = np.take_along_axis(np.cumsum(is_first, axis=1) - 1, first, axis=1)  # 0, 1, 2, ... by first visit
-    places = is_first.sum(axis=1)
-    small = places <= MOTIF_PLACES
-    a, b = label[small, :-1], label[small, 1:]
-    graph = np.bitwise_or.reduce(np.where(a != b, np.int64(1) << (MOTIF_PLACES * a + b), 0), axis=1)
-    distinct, count = np.unique(np.column_stack([places[small], graph]), axis=0, return_counts=True)
-    motif = np.concatenate([_canonical(distinct[:, 0], distinct[:, 1]), [OTHER_MOTIF]])
-    ids, group = np.unique(motif, return_inverse=True)
-    days_of = np.bincount(group, np.append(count, (~small).sum())).astype(np.int64)
-    return ids[days_of > 0], days_of[days_of > 0]
-
-
-def _canonical(places: np.ndarray, graph: np.ndarray) -> np.ndarray:
-    """Ids of graphs (m,) of `places` nodes each, bit 6 * from + to for an edge: the least over all relabellings."""
-    out = np.zeros(len(graph), dtype=np.int64)
-    bits = np.arange(MOTIF_PLACES**2)
-    for n in np.unique(places):
-        chosen = places == n
-        adjacency = (graph[chosen, None] >> bits & 1).reshape(-1, MOTIF_PLACES, MOTIF_PLACES)[:, :n, :n]
-        weight = (np.int64(1) << bits).reshape(MOTIF_PLACES, MOTIF_PLACES)
-        flat = adjacency.reshape(len(adjacency), -1)
-        least = np.full(len(flat), np.iinfo(np.int64).max)
-        for order in permutations(range(n)):
-            relabelled = weight[np.ix_(order, order)].ravel()
-            np.minimum(least, flat @ relabelled, out=least)
-        out[chosen] = least * 8 + n
-    return out
 
 
 def copied_share(generated: np.ndarray, train: np.ndarray, *, moving: bool = False) -> float:

@@ -16,14 +16,8 @@ from hf_mobility.data import DataError
 from hf_mobility.data.week_arrays import place_hours
 from hf_mobility.evaluation import fidelity, fidelity_report, hide_hours
 from hf_mobility.evaluation.fidelity_metrics import SIX, MeasuredWeeks, histogram_bins, jsd
-from hf_mobility.evaluation.fidelity_movement import (
-    OTHER_MOTIF,
-    copied_share,
-    daily_motifs,
-    moves_per_day,
-    nearest_overlap,
-    stay_rate,
-)
+from hf_mobility.evaluation.fidelity_movement import copied_share, moves_per_day, nearest_overlap, stay_rate
+from hf_mobility.evaluation.motifs import OTHER_MOTIF, daily_motifs
 from hf_mobility.evaluation.report import to_markdown
 from hf_mobility.tokenization.weeks import first_hour_of_cell, home_and_work
 

@@ -1,0 +1,106 @@
+"""Trivial completions of partly known weeks: the same hour of another day, the last known place, home.
+
+What they fill in is the best guess that needs no training. A model that completes weeks is shown next to them. All are
+used alike: `Baseline().complete(cells)`; weeks are rows of cell ids, -1 = unknown hour, and known hours stay as they
+are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..data.week_arrays import check_weeks, split_days
+from ..tokenization.errors import DataError
+from ..tokenization.weeks import home_and_work
+
+
+class SameHour:
+    """The same hour of the nearest day on which it is known, of two equally near ones the earlier.
+
+    An hour that is known on no day is carried forward (`CarryForward`).
+
+    Args:
+        slots_per_day: columns per day.
+
+    Example:
+        >>> SameHour(slots_per_day=2).complete([[3, 4, -1, 5]]).tolist()
+        [[3, 4, 3, 5]]
+    """
+
+    name = "SameHour"
+
+    def __init__(self, *, slots_per_day: int = 24) -> None:
+        self.slots_per_day = slots_per_day
+
+    def complete(self, cells: Any) -> np.ndarray:
+        """int32 (N, L) weeks without unknown hours.
+
+        Args:
+            cells: integer (N, L), -1 = unknown.
+
+        Raises:
+            DataError: faulty weeks, days that do not divide them, or weeks without a known hour.
+        """
+        cells = _checked(cells)
+        days = split_days(cells, self.slots_per_day).reshape(len(cells), -1, self.slots_per_day)
+        out = days.copy()
+        number = days.shape[1]
+        for day in range(number):
+            for other in sorted(set(range(number)) - {day}, key=lambda other: (abs(other - day), other)):
+                out[:, day] = np.where(out[:, day] < 0, days[:, other], out[:, day])
+        return CarryForward().complete(out.reshape(cells.shape))
+
+
+class CarryForward:
+    """The last known place; before the first known hour, the first known place.
+
+    Example:
+        >>> CarryForward().complete([[-1, 4, -1, 5]]).tolist()
+        [[4, 4, 4, 5]]
+    """
+
+    name = "CarryForward"
+
+    def complete(self, cells: Any) -> np.ndarray:
+        """int32 (N, L) weeks without unknown hours; arguments and errors as `SameHour.complete`."""
+        cells = _checked(cells)
+        known = cells >= 0
+        last = np.maximum.accumulate(np.where(known, np.arange(cells.shape[1]), -1), axis=1)
+        last = np.where(last < 0, known.argmax(axis=1)[:, None], last)
+        return np.take_along_axis(cells, last, axis=1)
+
+
+class StayHome:
+    """Home (`home_and_work`) in every unknown hour.
+
+    Args:
+        slots_per_day: columns per day.
+
+    Example:
+        >>> StayHome(slots_per_day=4).complete([[4, 4, 5, -1]]).tolist()
+        [[4, 4, 5, 4]]
+    """
+
+    name = "StayHome"
+
+    def __init__(self, *, slots_per_day: int = 24) -> None:
+        self.slots_per_day = slots_per_day
+
+    def complete(self, cells: Any) -> np.ndarray:
+        """int32 (N, L) weeks without unknown hours; arguments and errors as `SameHour.complete`."""
+        cells = _checked(cells)
+        home = home_and_work(cells, slots_per_day=self.slots_per_day)[0].astype(np.int32)
+        return np.where(cells < 0, home[:, None], cells)
+
+
+def _checked(cells: Any) -> np.ndarray:
+    cells = check_weeks(cells)
+    empty = np.flatnonzero((cells < 0).all(axis=1))
+    if len(empty):
+        raise DataError(
+            f"cells: {len(empty)} of {len(cells)} weeks have no known hour to complete from (first rows: "
+            f"{empty[:5].tolist()}); leave them out."
+        )
+    return cells

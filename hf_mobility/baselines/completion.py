@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from ..data.week_arrays import check_weeks, split_days
+from ..data.week_arrays import check_weeks, day_type, split_days
 from ..tokenization.errors import DataError
 from ..tokenization.weeks import home_and_work
 
 
 class SameHour:
-    """The same hour of the nearest day on which it is known, of two equally near ones the earlier.
+    """The same hour of the nearest day of its kind (Monday to Friday, or weekend), of two equally near the earlier.
 
-    An hour that is known on no day is carried forward (`CarryForward`).
+    An hour that is known on no such day takes the last known place of its own day, and home (`home_and_work`) where the
+    day has none yet.
 
     Args:
-        slots_per_day: columns per day.
+        slots_per_day: columns per day; column 0 is midnight of a Monday.
 
     Example:
         >>> SameHour(slots_per_day=2).complete([[3, 4, -1, 5]]).tolist()
@@ -45,12 +46,15 @@ class SameHour:
         """
         cells = _checked(cells)
         days = split_days(cells, self.slots_per_day).reshape(len(cells), -1, self.slots_per_day)
+        kind = day_type(cells.shape[1], slots_per_day=self.slots_per_day)[:: self.slots_per_day]
         out = days.copy()
-        number = days.shape[1]
-        for day in range(number):
-            for other in sorted(set(range(number)) - {day}, key=lambda other: (abs(other - day), other)):
+        for day in range(len(kind)):
+            others = [other for other in np.flatnonzero(kind == kind[day]) if other != day]
+            for other in sorted(others, key=lambda other: (abs(other - day), other)):
                 out[:, day] = np.where(out[:, day] < 0, days[:, other], out[:, day])
-        return CarryForward().complete(out.reshape(cells.shape))
+        last = _last_known(out.reshape(-1, self.slots_per_day))
+        home = home_and_work(cells, slots_per_day=self.slots_per_day)[0].astype(np.int32)
+        return np.where(last < 0, np.repeat(home, len(kind))[:, None], last).reshape(cells.shape)
 
 
 class CarryForward:
@@ -66,10 +70,8 @@ class CarryForward:
     def complete(self, cells: Any) -> np.ndarray:
         """int32 (N, L) weeks without unknown hours; arguments and errors as `SameHour.complete`."""
         cells = _checked(cells)
-        known = cells >= 0
-        last = np.maximum.accumulate(np.where(known, np.arange(cells.shape[1]), -1), axis=1)
-        last = np.where(last < 0, known.argmax(axis=1)[:, None], last)
-        return np.take_along_axis(cells, last, axis=1)
+        last, first = _last_known(cells), (cells >= 0).argmax(axis=1)
+        return np.where(last < 0, cells[np.arange(len(cells)), first][:, None], last)
 
 
 class StayHome:
@@ -93,6 +95,12 @@ class StayHome:
         cells = _checked(cells)
         home = home_and_work(cells, slots_per_day=self.slots_per_day)[0].astype(np.int32)
         return np.where(cells < 0, home[:, None], cells)
+
+
+def _last_known(cells: np.ndarray) -> np.ndarray:
+    """The last known cell of the row up to each column, -1 before the first."""
+    at = np.maximum.accumulate(np.where(cells >= 0, np.arange(cells.shape[1]), -1), axis=1)
+    return np.where(at < 0, -1, np.take_along_axis(cells, at.clip(min=0), axis=1))
 
 
 def _checked(cells: Any) -> np.ndarray:

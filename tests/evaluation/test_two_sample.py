@@ -32,8 +32,8 @@ def test_channels_are_places_by_rank_and_moves() -> None:
 
 
 def test_what_differs_is_told_and_what_is_alike_is_not() -> None:
-    real, alike = random_weeks(60, seed=1), random_weeks(60, seed=2)
-    other = random_weeks(60, seed=3, sticky=0.98)
+    real, alike = random_weeks(100, seed=1), random_weeks(100, seed=2)
+    other = random_weeks(100, seed=3, sticky=0.98)
     assert two_sample_auc(real, other, seed=0, epochs=8) > 0.9
     assert 0.25 < two_sample_auc(real, alike, seed=0, epochs=2) < 0.75
     # Cells have no names: what is moved to other cells is the same.

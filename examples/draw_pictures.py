@@ -25,6 +25,7 @@ from hf_mobility import (
 from hf_mobility.data.io.exports import od_matrix
 from hf_mobility.data.simulation.points import simulated_points
 from hf_mobility.plotting import maps, models, pictures
+from hf_mobility.plotting.weeks import plot_weeks
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 
@@ -54,7 +55,7 @@ def main(output: str = "runs/pictures", tiles: str = "", users: str = "150") -> 
     save("next_places", pictures.plot_next_places(places, known, city, **given), web)
     save("experts", models.plot_experts(models.expert_weights(samoe, visits)))
 
-    # M-STAR: trips of generated weeks, and where they are beside simulated users of the same city.
+    # M-STAR: trips of generated weeks, where they are beside simulated users of the same city, single weeks.
     mstar = TrajectoryGenerationPipeline.from_pretrained(CHECKPOINTS / "mstar-small")
     cells, weeks = mstar.tokenizer, mstar.generate(int(users), seed=0)
     trips = od_matrix(weeks, by_hour=False, threshold=1)
@@ -66,6 +67,9 @@ def main(output: str = "runs/pictures", tiles: str = "", users: str = "150") -> 
     real = simulate_city(int(users), num_days=14, num_locations=800, seed=7).visits
     grid = SquareGrid.around(cells.lat, cells.lon, cell_km=1.0)
     save("visit_heat", pictures.plot_visit_heat(real, weeks, grid, names=("simulated users", "M-STAR")))
+    lived, made = cells.weeks(real).cells, mstar.generate(int(users), seed=0, to="weeks")
+    drawn = min(20, len(lived), len(made))
+    save("weeks", plot_weeks(lived, made, number=drawn, names=("simulated", "M-STAR")))
 
     # RAW: regions by their visitors, and the hours that the encoder looks at.
     raw = MobilityEmbeddingPipeline.from_pretrained(CHECKPOINTS / "raw-small", attn_implementation="eager")

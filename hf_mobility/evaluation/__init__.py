@@ -6,7 +6,9 @@ baselines first.
 from __future__ import annotations
 
 from .completion import completion_gaps, completion_report
+from .epidemic import Disease, curve_error, epidemic_curves
 from .fidelity import fidelity, hide_hours
+from .membership import membership
 from .privacy import audit
 from .probes import probe_regions, probe_users
 from .ranking import PairedDifference, RankingResult, evaluate, new_place_mask, paired_difference, summarize
@@ -17,17 +19,21 @@ from .week_regularity import regularity
 from .week_report import fidelity_report, week_report
 
 __all__ = [
+    "Disease",
     "PairedDifference",
     "RankingResult",
     "RollOut",
     "audit",
     "completion_gaps",
     "completion_report",
+    "curve_error",
+    "epidemic_curves",
     "evaluate",
     "fidelity",
     "fidelity_report",
     "hide_hours",
     "horizon_table",
+    "membership",
     "new_place_mask",
     "one_step_table",
     "pair_table",

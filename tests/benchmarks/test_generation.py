@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -181,6 +182,18 @@ def test_a_model_of_other_weeks_is_refused(examples: SimpleNamespace, runs: Simp
             examples.train_mstar, resplit, ["--codec", str(runs.folder / "codec"), "--output", str(runs.folder / "no")]
         )
     assert not (runs.folder / "no").exists()
+
+
+def test_rounding_of_coordinates_makes_no_other_grid(
+    examples: SimpleNamespace, runs: SimpleNamespace, toy_weeks: Any
+) -> None:
+    """A city that was saved elsewhere has its degrees to some 1e-8."""
+    own = toy_weeks.tokenizer
+    same = {name: getattr(own, name) for name in ("lon", "cell_map", "conditions")}
+    for shift, refused in ((1e-7, False), (1e-3, True)):
+        weeks = SimpleNamespace(name="toy", tokenizer=SimpleNamespace(lat=own.lat + shift, **same))
+        with pytest.raises(ValueError, match="not trained on") if refused else nullcontext():
+            examples.weeks.check_trained_on(weeks, str(runs.folder / "codec"))
 
 
 def test_a_misspelt_config_value_is_refused(examples: SimpleNamespace, toy_weeks: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PICTURES = ["trajectories", "next_places", "experts", "flows", "visit_heat", "regions", "attention"]
+PICTURES = ["trajectories", "next_places", "experts", "flows", "visit_heat", "weeks", "regions", "attention"]
 WEB = ["trajectories", "next_places", "flows", "regions"]
 
 

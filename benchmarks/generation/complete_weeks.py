@@ -1,0 +1,93 @@
+"""Completion of known weeks beside copying, and homes that no training user has.
+
+    python -m benchmarks.generation.complete_weeks checkpoints/mstar-small --output benchmarks/generation/results/weeks_completion.csv
+
+`--homes` writes the share of the nights that generated weeks spend in the home that was asked for, for homes of training
+users and for cells where none lives.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.generation.evaluate_mstar import fitted_baselines
+from benchmarks.generation.made import arguments, opened
+from benchmarks.generation.weeks import WeekSet
+from benchmarks.tables import save_table
+from hf_mobility.baselines import CarryForward, Conditions, SameHour, StayHome
+from hf_mobility.evaluation import completion_report
+from hf_mobility.evaluation.week_places import NIGHT, days_of_week
+
+VOTES = 5
+
+
+def vote(draws: list[np.ndarray]) -> np.ndarray:
+    """The commonest cell of each hour over draws (N, L), the first draw's on ties."""
+    stacked = np.stack(draws)
+    agree = (stacked[:, None] == stacked[None]).sum(axis=1)
+    return np.take_along_axis(stacked, agree.argmax(axis=0)[None], axis=0)[0]
+
+
+def completions(weeks: WeekSet, pipe: Any, name: str, *, seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """name -> completion: copies, EPR with home and work of the known hours, one draw of the model, a vote of five."""
+    epr = fitted_baselines(weeks, seed=seed)["ExplorationReturn"]
+
+    def explored(given: np.ndarray) -> np.ndarray:
+        return np.where(given < 0, epr.generate(Conditions.of_weeks(given), seed=seed), given)
+
+    def drawn(given: np.ndarray, draw: int) -> np.ndarray:
+        return np.asarray(pipe.complete(given, seed=seed + draw, to="weeks"))
+
+    return {
+        **{baseline.name: baseline.complete for baseline in (SameHour(), CarryForward(), StayHome())},
+        "ExplorationReturn, same home and work": explored,
+        name: lambda given: drawn(given, 0),
+        f"{name}, vote of {VOTES}": lambda given: vote([drawn(given, draw) for draw in range(VOTES)]),
+    }
+
+
+def homes(weeks: WeekSet, pipe: Any, name: str, *, number: int, seed: int) -> pd.DataFrame:
+    """Share of the hours 0-5 in the home asked for; work places are those of training users."""
+    given = Conditions.of_weeks(weeks.cells[weeks.train])
+    rng = np.random.default_rng(seed)
+    lived = Counter(given.home_ids.tolist())
+    empty = np.setdiff1d(np.arange(weeks.tokenizer.num_cells), list(lived))
+    drawn = given.take(rng.integers(len(given), size=number))
+    asked = {"of training users": drawn.home_ids, "of nobody in training": rng.choice(empty, number)}
+    rivals = fitted_baselines(weeks, seed=seed)
+    rows = []
+    for kind, home in asked.items():
+        wanted = Conditions(home, np.where(drawn.work_ids == home, given.work_ids[0], drawn.work_ids))
+        made = {
+            rival: rivals[rival].generate(wanted, seed=seed) for rival in ("HourlyMarkov by home", "ExplorationReturn")
+        }
+        fixed = {"home_ids": wanted.home_ids, "work_ids": wanted.work_ids}
+        made[name] = pipe.generate(number, seed=seed, to="weeks", **fixed)
+        for model, cells in made.items():
+            at_home = days_of_week(cells)[:, :, :NIGHT] == home[:, None, None]
+            rows.append({"model": model, "homes": kind, "cells": len(np.unique(home)), "weeks": number})
+            rows[-1]["nights_at_home"] = float(at_home.mean())
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = arguments(__doc__, number=400, draws=1)
+    parser.add_argument("--homes", help="where to write the table of homes")
+    options = parser.parse_args()
+    weeks, pipe, name = opened(options)
+    if options.homes:
+        save_table(homes(weeks, pipe, name, number=options.number, seed=options.seed), options.homes)
+    rows = np.random.default_rng(options.seed).permutation(weeks.test)[: options.number]
+    table = completion_report(completions(weeks, pipe, name, seed=options.seed), weeks.cells[rows])
+    print(table.pivot(index="model", columns="gap", values="accuracy").round(3).to_string())
+    if options.output:
+        save_table(table, options.output)
+
+
+if __name__ == "__main__":
+    main()

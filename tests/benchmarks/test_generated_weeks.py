@@ -1,0 +1,111 @@
+"""The scripts on generated weeks, on whole weeks of a toy city; the checkpoint is replaced by copied weeks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.generation import complete_weeks, evaluate_weeks, made, serve_weeks
+from benchmarks.generation.weeks import WeekSet
+from hf_mobility import MstarTokenizer, simulate_city
+from hf_mobility.baselines import ResampledWeeks, SameHour
+from hf_mobility.data.splits import split_weeks_by_user
+
+OURS = "M-STAR mine"
+
+
+@pytest.fixture(scope="module")
+def toy() -> WeekSet:
+    city = simulate_city(40, num_days=14, num_locations=60, radius_km=2.0, seed=5)
+    lat, lon = city.visits["lat"], city.visits["lon"]
+    grid = {"lat": lat, "lon": lon, "rows": 4, "columns": 4, "factors": (2, 1)}
+    tokenizer = MstarTokenizer.from_grid(timezone=city.timezone, **grid)
+    weeks = tokenizer.weeks(city.visits)
+    parts = split_weeks_by_user(weeks.user_id, fractions=(0.5, 0.2, 0.3), seed=0)
+    tokenizer.fit_conditions(weeks.cells[parts[0]], num_attributes=3, method="distinct_cells")
+    return WeekSet("toy", weeks.cells, tokenizer, *parts, person=np.unique(weeks.user_id, return_inverse=True)[1])
+
+
+@pytest.fixture
+def run(toy: WeekSet, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a script's `main` on the toy city with a checkpoint that copies training weeks."""
+    copies = ResampledWeeks().fit(toy.cells[toy.train])
+
+    def generate(number: int, *, seed: int, to: str, **given: Any) -> np.ndarray:
+        cells = copies.generate(number, seed=seed)
+        return np.where(np.arange(168) % 24 < 6, given["home_ids"][:, None], cells) if given else cells
+
+    def complete(cells: np.ndarray, *, seed: int, to: str) -> np.ndarray:
+        return SameHour().complete(cells)
+
+    pipe = SimpleNamespace(generate=generate, complete=complete, tokenizer=toy.tokenizer)
+    monkeypatch.setattr(made, "load_weeks", lambda name, **options: toy)
+    monkeypatch.setattr(made, "check_trained_on", lambda weeks, folder: None)
+    monkeypatch.setattr(made, "TrajectoryGenerationPipeline", SimpleNamespace(from_pretrained=lambda folder: pipe))
+
+    def start(module: Any, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [module.__file__, "checkpoints/mine", *arguments])
+        module.main()
+
+    return start
+
+
+def read(path: Path) -> pd.DataFrame:
+    assert path.read_text().startswith("# python ")
+    return pd.read_csv(path, comment="#")
+
+
+def test_weeks_are_reported_user_by_user(run: Callable[..., None], tmp_path: Path) -> None:
+    paths = {name: tmp_path / f"{name}.csv" for name in ("output", "pairs", "members")}
+    options = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+    run(evaluate_weeks, "--number", "16", "--draws", "2", *options)
+    table = read(paths["output"])
+    assert table["model"].tolist() == ["train sample", "real itself", *made.RIVALS, OURS]
+    assert table["draws"].tolist() == [2, 1, 2, 2, 2, 2]
+    assert table["two_sample_auc"].notna().sum() == 5
+    assert read(paths["pairs"])["model"].tolist() == ["unseen users", *made.RIVALS, OURS]
+    assert read(paths["members"])["model"].tolist() == [*made.RIVALS, OURS]
+
+
+def test_completions_stand_beside_copies_and_homes_beside_rivals(run: Callable[..., None], tmp_path: Path) -> None:
+    paths = [tmp_path / "completion.csv", tmp_path / "homes.csv"]
+    run(complete_weeks, "--number", "10", "--output", str(paths[0]), "--homes", str(paths[1]))
+    table = read(paths[0])
+    accuracy = table.pivot(index="model", columns="gap", values="accuracy")
+    assert (accuracy.loc[OURS] == accuracy.loc["SameHour"]).all()
+    assert (accuracy.loc[f"{OURS}, vote of 5"] == accuracy.loc["SameHour"]).all()
+    homes = read(paths[1]).set_index(["model", "homes"])["nights_at_home"]
+    assert homes[OURS, "of nobody in training"] == homes[OURS, "of training users"] == 1
+    assert 0 < homes["ExplorationReturn", "of nobody in training"] < 1
+
+
+def test_a_vote_takes_the_commonest_cell_of_each_hour() -> None:
+    draws = [np.array([[1, 4, 7]]), np.array([[2, 5, 7]]), np.array([[2, 4, 8]])]
+    assert complete_weeks.vote(draws).tolist() == [[2, 4, 7]]
+
+
+def test_weeks_serve_an_epidemic_and_a_next_location_model(run: Callable[..., None], tmp_path: Path) -> None:
+    paths = [tmp_path / "epidemic.csv", tmp_path / "next.csv"]
+    short = ["--number", "12", "--draws", "2", "--runs", "2", "--epochs", "1", "--next-draws", "1"]
+    run(serve_weeks, *short, "--output", str(paths[0]), "--next", str(paths[1]))
+    table = read(paths[0])
+    assert table["model"].tolist() == ["train sample", *made.RIVALS, OURS] and (table["agents"] == 12).all()
+    rows = read(paths[1]).set_index("trained on")
+    assert rows.index[:2].tolist() == ["nothing: back to the place before", "real users"]
+    assert rows.loc[f"real users and {OURS}", "weeks"] == 24
+    assert rows["mrr"].iloc[1:].between(0, 1).all()
+
+
+def test_a_next_location_model_learns_nothing_of_the_test_weeks() -> None:
+    train, test = np.array([[0, 0, 1, 0]]), np.array([[2, 2, 3, 2], [1, 1, 1, 1]])
+    task = serve_weeks.task_of(train, test, cells=4)
+    assert task.location.tolist() == [0, 1, 0, 2, 3, 2, 1]
+    assert task.target.tolist() == [False] * 3 + [False, True, True, False]
+    assert serve_weeks.returning(test) == {"acc@1": 0.5, "mrr": pytest.approx(np.nan, nan_ok=True)}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from .pages import checkpoints, embeddings, generation, next_location, speed
+from .pages import checkpoints, embeddings, generation, next_location, speed, weeks
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_METRICS, VALUE_METRICS = ("accuracy", "f1", "auc"), ("mae", "pcc", "r2")
@@ -36,6 +36,14 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar codec ablation": generation.codec_ablation,
     "mstar simulated": lambda: generation.generation("mstar_simulated"),
     "mstar movement": lambda: generation.movement("mstar_simulated"),
+    "weeks like": weeks.likeness,
+    "weeks habits": weeks.habits,
+    "weeks completion": weeks.completion,
+    "weeks homes": weeks.homes,
+    "weeks epidemic": weeks.epidemic,
+    "weeks next": weeks.next_places,
+    "weeks pairs": weeks.pairs,
+    "weeks members": weeks.members,
     "mstar own city": lambda: generation.generation("mstar_own_city"),
     "mstar days": lambda: generation.generation("mstar_days"),
     "mstar cabs": lambda: generation.generation("mstar_cabs"),

@@ -17,9 +17,11 @@ from .raw import evaluate_raw
 from .samoe import evaluate_samoe
 from .unseen import Checkpoint, notes_on_test
 
+WEEKS = ["model", "n", "mean6", "two_sample_auc", "motif_tv", "arrival_sd", "work_places", "together_again"]
+WEEKS += ["still_weekend_days", "one_hour_stays", "cpc", "one_user_pairs", "copied"]
 EVALUATIONS: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
     "mobility_samoe": (evaluate_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
-    "mobility_mstar": (evaluate_mstar, ["model", "n", "displacement", "radius", "duration", "mean6", "cpc", "copied"]),
+    "mobility_mstar": (evaluate_mstar, WEEKS),
     "mobility_raw": (evaluate_raw, ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "error_km"]),
 }
 
@@ -40,8 +42,8 @@ def evaluate_checkpoint(
 ) -> pd.DataFrame:
     """Evaluate a model on records that it was not trained on, baselines first.
 
-    SAMoE: ranking of every user's last visits. M-STAR: fidelity of generated weeks to those of held-out users. RAW:
-    errors of held-out users' positions, predicted ten slots ahead.
+    SAMoE: ranking of every user's last visits. M-STAR: generated weeks beside those of held-out users, as distributions
+    and user by user (`week_report`). RAW: errors of held-out users' positions, predicted ten slots ahead.
 
     Args:
         model: a folder or Hub id, or what `train` or `adapt` returned.
@@ -94,7 +96,7 @@ def evaluate_checkpoint(
     split: dict[str, Any] = {"test_fraction": test_fraction, "seed": seed}
     notes = notes_on_test(checkpoint.name, trained, kind.removeprefix("mobility_"), records, **split)
     table = evaluation(checkpoint, records, **split, **extra)
-    table.attrs["main"] = main
+    table.attrs["main"] = [name for name in main if name in table]
     table.attrs["notes"] = [*table.attrs.get("notes", []), *notes]
     return table
 

@@ -11,21 +11,27 @@ from ..baselines import Conditions, ExplorationReturn, HourlyMarkov, ResampledWe
 from ..data.cutting import describe_weeks, weeks_on
 from ..data.parts import split_users
 from ..data.weeks import WeekTable
-from ..evaluation.week_report import fidelity_report
+from ..evaluation.two_sample import LEAST_USERS
+from ..evaluation.week_report import fidelity_report, week_report
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from ..tokenization.errors import DataError
 from .unseen import Checkpoint, refuse_seen
 
 UNSEEN_HOME_SHARE = 0.05  # of the test weeks: homes that the conditions do not list
+EPOCHS = 4  # of the two-sample test: a third of those of `two_sample_auc`, so that an evaluation stays quick
 
 
 def evaluate_mstar(
     checkpoint: Checkpoint, data: Any, *, test_fraction: float, seed: int, **weeks: float
 ) -> pd.DataFrame:
-    """The table of `fidelity_report`; `weeks` are `min_known` and `fill_hours`."""
+    """The table of `week_report`, or of `fidelity_report` where windows are no whole weeks.
+
+    Args:
+        weeks: `min_known` and `fill_hours`.
+    """
     pipe = checkpoint.pipeline(TrajectoryGenerationPipeline)
     tokenizer = pipe.tokenizer
-    train, real, report = _parts(tokenizer, data, test_fraction, seed, weeks)
+    (train, real), (train_users, real_users), report = _parts(tokenizer, data, test_fraction, seed, weeks)
     if tokenizer.conditions is None:
         raise DataError(f"The city of {checkpoint.name} has no conditions to draw from: call its fit_conditions first.")
     fitted, of_train, of_test = tokenizer.conditions.home_counts, _homes(tokenizer, train), _homes(tokenizer, real)
@@ -34,12 +40,25 @@ def evaluate_mstar(
     notes = [describe_weeks(report, min_known=weeks.get("min_known"))]
     if len(real) > len(train):  # the training weeks are one of the baselines, and are compared with as many
         notes.append(f"{len(train)} of the {len(real)} test weeks, drawn by the seed, are compared.")
-        real = real[np.sort(np.random.default_rng(seed).permutation(len(real))[: len(train)])]
+        rows = np.sort(np.random.default_rng(seed).permutation(len(real))[: len(train)])
+        real, real_users = real[rows], real_users[rows]
     lat, lon, slots = tokenizer.lat, tokenizer.lon, 24 * 60 // tokenizer.interval_minutes
     drawn = Conditions(**tokenizer.sample_conditions(len(real), seed=seed))
     made = {name: rival.generate(drawn, seed=seed) for name, rival in _rivals(train, lat, lon, slots).items()}
     made[checkpoint.name] = pipe.generate(len(real), seed=seed, to="weeks")
-    table = fidelity_report(made, real=real, train=train, lat=lat, lon=lon, seed=seed, slots_per_day=slots)
+    compared: dict[str, Any] = {"real": real, "train": train, "lat": lat, "lon": lon, "slots_per_day": slots}
+    if slots % 24 or real.shape[1] != 7 * slots:
+        table = fidelity_report(made, seed=seed, **compared)
+    else:
+        few = min(len(np.unique(users)) for users in (train_users, real_users)) < LEAST_USERS
+        table = week_report(
+            made,
+            real_users=real_users,
+            train_users=train_users,
+            epochs=0 if few else EPOCHS,
+            seed=seed,
+            **compared,
+        )
     unseen = _homes(tokenizer, real)[:, ~listed.any(axis=0)].sum() / len(real)
     if unseen > UNSEEN_HOME_SHARE:
         notes.append(
@@ -53,18 +72,18 @@ def evaluate_mstar(
 
 def _parts(
     tokenizer: Any, data: Any, test_fraction: float, seed: int, weeks: dict[str, float]
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Cells of the training part and of the test part, and the report on all weeks."""
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], dict[str, Any]]:
+    """Cells of the training and of the test part, their users, and the report on all weeks."""
     if isinstance(data, WeekTable):
         parts = [
             weeks_on(tokenizer, part, **weeks) for part in split_users(data, test_fraction=test_fraction, seed=seed)
         ]
-        (train, _, report), (real, _, other) = parts
-        return train, real, {name: _sum(report[name], other[name]) for name in report}
+        (train, train_users, report), (real, real_users, other) = parts
+        return (train, real), (train_users, real_users), {name: _sum(report[name], other[name]) for name in report}
     cells, users, report = weeks_on(tokenizer, data, **weeks)
     _, held_out = split_users(data, test_fraction=test_fraction, seed=seed)
     testing = np.isin(users, held_out["user_id"].unique())  # type: ignore[arg-type]
-    return cells[~testing], cells[testing], report
+    return (cells[~testing], cells[testing]), (users[~testing], users[testing]), report
 
 
 def _sum(one: Any, other: Any) -> Any:

@@ -48,8 +48,9 @@ def evaluate(
 ) -> None:
     """Evaluate a model on records that it was not trained on, baselines first.
 
-    SAMoE: ranking of every user's last visits. M-STAR: fidelity of generated weeks to those of a part of the users.
-    RAW: positions of a part of the users. What a model was trained on is no test of it, and is refused.
+    SAMoE: ranking of every user's last visits. M-STAR: generated weeks beside those of a part of the users, as
+    distributions and user by user. RAW: positions of a part of the users. What a model was trained on is no test of
+    it, and is refused.
 
     \b
     hf-mobility evaluate checkpoints/samoe-small visits.parquet --city visits.parquet --timezone Europe/Paris

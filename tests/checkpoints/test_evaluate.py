@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ from hf_mobility import (
 )
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.checkpoints.evaluate import evaluate_checkpoint
+from hf_mobility.checkpoints.mstar import EPOCHS, evaluate_mstar
 from hf_mobility.checkpoints.unseen import Checkpoint
 from hf_mobility.data.parts import split_users, training_part
 from hf_mobility.data.training_record import FILE
 from hf_mobility.data.weeks import WeekTable
-from hf_mobility.evaluation import fidelity_report
+from hf_mobility.evaluation import fidelity_report, week_report
 from hf_mobility.pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
 from hf_mobility.training.adapt import adapt
@@ -102,8 +104,23 @@ def test_mstar_is_compared_with_held_out_weeks_of_records_or_of_a_table(visits: 
     testing = np.isin(users, test["user_id"].unique())
     made = TrajectoryGenerationPipeline(generator.model, tokenizer).generate(int(testing.sum()), seed=0, to="weeks")
     city = {"lat": tokenizer.lat, "lon": tokenizer.lon}
-    expected = fidelity_report({"made": made}, real=cells[testing], train=cells[~testing], seed=0, **city)
-    assert table["mean6"].iloc[-1] == pytest.approx(expected["mean6"].iloc[-1])
+    owners = {"real_users": users[testing], "train_users": users[~testing]}
+    sets = {"real": cells[testing], "train": cells[~testing]}
+    expected = week_report({"made": made}, epochs=EPOCHS, seed=0, **sets, **owners, **city).iloc[-1]
+    for name in ("mean6", "arrival_sd", "together_again", "two_sample_auc", "one_user_pairs"):
+        assert table[name].iloc[-1] == pytest.approx(expected[name], nan_ok=True), name
+    assert {"mean6", "two_sample_auc", "work_places"} < set(table.attrs["main"]) <= set(table)
+
+
+def test_windows_that_are_no_weeks_are_compared_as_distributions(visits: pd.DataFrame) -> None:
+    days = MstarTokenizer.from_visits(visits, timezone=ZONE, cell_km=4.0, num_hours=24)
+    training = split_users(visits, test_fraction=0.4, seed=0)[0]["user_id"].unique()
+    cells, users, _ = days.weeks(visits)
+    days.fit_conditions(cells[np.isin(users, training)], num_attributes=3, method="distinct_cells")
+    pipe = SimpleNamespace(tokenizer=days, generate=lambda n, **options: cells[:n])
+    checkpoint: Any = SimpleNamespace(name="days", pipeline=lambda kind: pipe)
+    table = evaluate_mstar(checkpoint, visits, test_fraction=0.4, seed=0)
+    assert table["mean6"].notna().all() and "arrival_sd" not in table
 
 
 def test_raw_is_evaluated_on_points(visits: pd.DataFrame, raw: Any) -> None:

@@ -104,9 +104,9 @@ def mstar_small() -> CardFacts:
         summary="M-STAR (arXiv 2512.07314), variant `corrected`, with its codec inside. It generates weeks of hourly "
         "cells, given home, work and a movement class, or\nfrom nothing. It has 3 layers of width 96.",
         notes="In the mean of six divergences it is nearer to the real weeks than Markov chains and exploration and "
-        "return (EPR).\nEPR is nearer in daily motifs, places per day and stay rate. Not measured: whether users keep "
-        "their work place and homes that are new, and how well\nknown weeks are completed. A generator belongs to its "
-        "grid.",
+        "return (EPR).\nEPR is nearer in daily motifs, places per day, stay rate and weekends. M-STAR's users are nearer in "
+        "when they arrive at work and whom they meet again,\nyet far from real ones. Homes that no training user had are "
+        "not kept. Copying another day completes known weeks better. A generator belongs to its grid.",
         training_data=SIMULATED,
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
@@ -118,9 +118,10 @@ def mstar_small() -> CardFacts:
         versions=f"transformers 5.23, torch 2.13, {OURS}; two CPU cores",
         results=table[~table["model"].isin(["real itself", *EARLIER])].assign(data=table["data"] + " weeks"),
         ours="M-STAR mstar-small",
-        figures="Fidelity on users that no stage has seen, conditions drawn, baselines first. What the columns mean, "
-        "and what the mean of six does not show,\nis in docs/results/generation.md. Against 2,000 weeks; "
-        "`mstar-encoder` and `mstar-eight-levels` are earlier forms, `seed-1` is a second training:\n\n"
+        figures="On users that no stage has seen, conditions drawn, baselines first, against 2,000 weeks. What the columns "
+        "mean, completion, use and privacy:\ndocs/results/generation.md. Single weeks, then habits of users:\n\n"
+        f"{marked('weeks like')}\n\n{marked('weeks habits')}\n\n"
+        "Distributions; `mstar-encoder` and `mstar-eight-levels` are earlier forms, `seed-1` is a second training:\n\n"
         f"{marked('mstar simulated')}",
         privacy=copying(table),
     )

@@ -33,8 +33,10 @@ def vote(draws: list[np.ndarray]) -> np.ndarray:
     return np.take_along_axis(stacked, agree.argmax(axis=0)[None], axis=0)[0]
 
 
-def completions(weeks: WeekSet, pipe: Any, name: str, *, seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """name -> completion: copies, EPR with home and work of the known hours, one draw of the model, a vote of five."""
+def completions(
+    weeks: WeekSet, pipe: Any, name: str, *, votes: int, seed: int
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """name -> completion: copies, EPR with home and work of the known hours, one draw of the model, a vote of some."""
     epr = fitted_baselines(weeks, seed=seed)["ExplorationReturn"]
 
     def explored(given: np.ndarray) -> np.ndarray:
@@ -43,12 +45,14 @@ def completions(weeks: WeekSet, pipe: Any, name: str, *, seed: int) -> dict[str,
     def drawn(given: np.ndarray, draw: int) -> np.ndarray:
         return np.asarray(pipe.complete(given, seed=seed + draw, to="weeks"))
 
-    return {
+    found = {
         **{baseline.name: baseline.complete for baseline in (SameHour(), CarryForward(), StayHome())},
         "ExplorationReturn, same home and work": explored,
         name: lambda given: drawn(given, 0),
-        f"{name}, vote of {VOTES}": lambda given: vote([drawn(given, draw) for draw in range(VOTES)]),
     }
+    if votes > 1:
+        found[f"{name}, vote of {votes}"] = lambda given: vote([drawn(given, draw) for draw in range(votes)])
+    return found
 
 
 def homes(weeks: WeekSet, pipe: Any, name: str, *, number: int, seed: int) -> pd.DataFrame:
@@ -76,14 +80,15 @@ def homes(weeks: WeekSet, pipe: Any, name: str, *, number: int, seed: int) -> pd
 
 
 def main() -> None:
-    parser = arguments(__doc__, number=400, draws=1)
+    parser = arguments(__doc__, number=400)
+    parser.add_argument("--votes", type=int, default=VOTES, help="draws that vote on each hour; 1 for none")
     parser.add_argument("--homes", help="where to write the table of homes")
     options = parser.parse_args()
     weeks, pipe, name = opened(options)
     if options.homes:
         save_table(homes(weeks, pipe, name, number=options.number, seed=options.seed), options.homes)
     rows = np.random.default_rng(options.seed).permutation(weeks.test)[: options.number]
-    table = completion_report(completions(weeks, pipe, name, seed=options.seed), weeks.cells[rows])
+    table = completion_report(completions(weeks, pipe, name, votes=options.votes, seed=options.seed), weeks.cells[rows])
     print(table.pivot(index="model", columns="gap", values="accuracy").round(3).to_string())
     if options.output:
         save_table(table, options.output)

@@ -21,13 +21,12 @@ class Made:
 
     Fields:
         weeks: all weeks and their parts. rows: (N,) of the test weeks that generators are compared with.
-        sets: name -> draws, (N, L) each. pipe: the checkpoint.
+        sets: name -> draws, (N, L) each.
     """
 
     weeks: WeekSet
     rows: np.ndarray
     sets: dict[str, list[np.ndarray]]
-    pipe: TrajectoryGenerationPipeline
 
     @property
     def real(self) -> np.ndarray:
@@ -38,15 +37,17 @@ class Made:
         return self.weeks.cells[self.weeks.train]
 
 
-def arguments(doc: str | None, *, number: int, draws: int) -> argparse.ArgumentParser:
-    """The options that the scripts share."""
+def arguments(doc: str | None, *, number: int, draws: int = 0) -> argparse.ArgumentParser:
+    """The options that the scripts share, with `draws` also those of `make`."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="a folder of benchmarks/generation/train_mstar.py")
     parser.add_argument("--users", type=int, default=3_000)
     parser.add_argument("--number", type=int, default=number, help="test weeks")
-    parser.add_argument("--draws", type=int, default=draws, help="of each generator")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output")
+    if draws:
+        parser.add_argument("--draws", type=int, default=draws, help="of each generator")
+        parser.add_argument("--keep", default="runs/made", help="folder of the checkpoint's weeks, for the next script")
     return parser
 
 
@@ -70,5 +71,24 @@ def make(options: argparse.Namespace, *, one_per_user: bool = False) -> Made:
     sets = {
         rival: [rivals[rival].generate(given, seed=draw) for draw, given in enumerate(conditions)] for rival in RIVALS
     }
-    sets[name] = [pipe.generate(len(rows), seed=draw, to="weeks") for draw in range(options.draws)]
-    return Made(weeks, rows, sets, pipe)
+    sets[name] = [_kept(Path(options.keep), pipe, name, len(rows), draw) for draw in range(options.draws)]
+    return Made(weeks, rows, sets)
+
+
+def real_samples(made: Made, draws: int) -> list[np.ndarray]:
+    """As many training users as test weeks, one week each."""
+    out = []
+    for draw in range(draws):
+        rows = np.random.default_rng(draw).permutation(made.weeks.train)
+        rows = rows[np.sort(np.unique(made.weeks.users(rows), return_index=True)[1])]
+        out.append(made.weeks.cells[rows[: len(made.rows)]])
+    return out
+
+
+def _kept(folder: Path, pipe: TrajectoryGenerationPipeline, name: str, number: int, seed: int) -> np.ndarray:
+    """The weeks of a draw, read from the folder where another script left them; they take half a minute a thousand."""
+    path = folder / f"{name.replace(' ', '-')}-{number}-{seed}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(path, pipe.generate(number, seed=seed, to="weeks"))
+    return np.asarray(np.load(path, allow_pickle=False))

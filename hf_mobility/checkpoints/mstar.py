@@ -79,11 +79,18 @@ def _parts(
             weeks_on(tokenizer, part, **weeks) for part in split_users(data, test_fraction=test_fraction, seed=seed)
         ]
         (train, train_users, report), (real, real_users, other) = parts
-        return (train, real), (train_users, real_users), {name: _sum(report[name], other[name]) for name in report}
-    cells, users, report = weeks_on(tokenizer, data, **weeks)
+        owners = (_owners(train_users, train), _owners(real_users, real))
+        return (train, real), owners, {name: _sum(report[name], other[name]) for name in report}
+    cells, known, report = weeks_on(tokenizer, data, **weeks)
+    users = _owners(known, cells)
     _, held_out = split_users(data, test_fraction=test_fraction, seed=seed)
     testing = np.isin(users, held_out["user_id"].unique())  # type: ignore[arg-type]
     return (cells[~testing], cells[testing]), (users[~testing], users[testing]), report
+
+
+def _owners(users: np.ndarray | None, weeks: np.ndarray) -> np.ndarray:
+    """The users of weeks, where these do not say any each another one."""
+    return np.arange(len(weeks)) if users is None else users
 
 
 def _sum(one: Any, other: Any) -> Any:

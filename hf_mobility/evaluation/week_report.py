@@ -27,8 +27,10 @@ NOISE, REAL = "train sample", "real itself"
 GENERATOR_BASELINES = (NOISE, REAL, "ResampledWeeks", "HourlyMarkov", "ExplorationReturn", "HourlyTransformer")
 DISTANCES = ("mean6", "two_sample_auc", "motif_tv", "locations_per_day", "stay_rate", "population_tv")
 FLOWS = ("cpc", "hourly_cpc", "od_correlation")
-HABITS = ("workers", "arrival_sd", "work_places", "together_again")
-HABITS += ("still_weekend_days", "saturday_away", "one_hour_stays", "one_user_pairs")
+HABITS = (
+    *("workers", "arrival_sd", "work_places", "together_again"),
+    *("still_weekend_days", "saturday_away", "one_hour_stays", "one_user_pairs"),
+)
 WEEK_COLUMNS = (*DISTANCES, *FLOWS, *HABITS)  # of the headline: distances, agreement of flows, numbers of one set
 Draws = Any | Sequence[Any]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.generation import complete_weeks, evaluate_weeks, made, serve_weeks
+from benchmarks.generation import complete_weeks, evaluate_weeks, made, next_from_weeks, serve_weeks
 from benchmarks.generation.weeks import WeekSet
 from hf_mobility import MstarTokenizer, simulate_city
 from hf_mobility.baselines import ResampledWeeks, SameHour
@@ -34,7 +34,7 @@ def toy() -> WeekSet:
 
 
 @pytest.fixture
-def run(toy: WeekSet, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def run(toy: WeekSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run a script's `main` on the toy city with a checkpoint that copies training weeks."""
     copies = ResampledWeeks().fit(toy.cells[toy.train])
 
@@ -51,7 +51,8 @@ def run(toy: WeekSet, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(made, "TrajectoryGenerationPipeline", SimpleNamespace(from_pretrained=lambda folder: pipe))
 
     def start(module: Any, *arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", [module.__file__, "checkpoints/mine", *arguments])
+        keep = [] if module is complete_weeks else ["--keep", str(tmp_path / "made")]
+        monkeypatch.setattr(sys, "argv", [module.__file__, "checkpoints/mine", *keep, *arguments])
         module.main()
 
     return start
@@ -70,6 +71,8 @@ def test_weeks_are_reported_user_by_user(run: Callable[..., None], tmp_path: Pat
     assert table["model"].tolist() == ["train sample", "real itself", *made.RIVALS, OURS]
     assert table["draws"].tolist() == [2, 1, 2, 2, 2, 2]
     assert table["two_sample_auc"].notna().sum() == 5
+    kept = np.load(tmp_path / "made/M-STAR-mine-16-1.npy")
+    assert kept.shape == (16, 168)
     assert read(paths["pairs"])["model"].tolist() == ["unseen users", *made.RIVALS, OURS]
     assert read(paths["members"])["model"].tolist() == [*made.RIVALS, OURS]
 
@@ -91,21 +94,32 @@ def test_a_vote_takes_the_commonest_cell_of_each_hour() -> None:
     assert complete_weeks.vote(draws).tolist() == [[2, 4, 7]]
 
 
-def test_weeks_serve_an_epidemic_and_a_next_location_model(run: Callable[..., None], tmp_path: Path) -> None:
-    paths = [tmp_path / "epidemic.csv", tmp_path / "next.csv"]
-    short = ["--number", "12", "--draws", "2", "--runs", "2", "--epochs", "1", "--next-draws", "1"]
-    run(serve_weeks, *short, "--output", str(paths[0]), "--next", str(paths[1]))
-    table = read(paths[0])
-    assert table["model"].tolist() == ["train sample", *made.RIVALS, OURS] and (table["agents"] == 12).all()
-    rows = read(paths[1]).set_index("trained on")
-    assert rows.index[:2].tolist() == ["nothing: back to the place before", "real users"]
-    assert rows.loc[f"real users and {OURS}", "weeks"] == 24
+def test_epidemics_are_compared_with_those_of_real_weeks(run: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / "epidemic.csv"
+    run(serve_weeks, "--number", "12", "--draws", "2", "--runs", "2", "--output", str(path))
+    table = read(path)
+    assert table["model"].tolist() == ["train sample", *made.RIVALS, OURS]
+    assert (table["agents"] == 12).all() and (table["draws"] == 2).all()
+
+
+def test_a_next_location_model_is_trained_on_each_set_and_parts_are_added(
+    run: Callable[..., None], tmp_path: Path
+) -> None:
+    path = tmp_path / "next.csv"
+    short = ["--number", "12", "--draws", "1", "--epochs", "1", "--output", str(path)]
+    run(next_from_weeks, *short, "--sets", next_from_weeks.REAL)
+    run(next_from_weeks, *short, "--sets", f"real users and {OURS}", OURS)
+    rows = read(path).set_index("trained on")
+    assert rows.index.tolist() == [next_from_weeks.NOTHING, next_from_weeks.REAL, OURS, f"real users and {OURS}"]
+    assert rows["weeks"].tolist() == [0, 12, 12, 24]
     assert rows["mrr"].iloc[1:].between(0, 1).all()
+    with pytest.raises(SystemExit):
+        run(next_from_weeks, *short, "--sets", "dreams")
 
 
 def test_a_next_location_model_learns_nothing_of_the_test_weeks() -> None:
     train, test = np.array([[0, 0, 1, 0]]), np.array([[2, 2, 3, 2], [1, 1, 1, 1]])
-    task = serve_weeks.task_of(train, test, cells=4)
+    task = next_from_weeks.task_of(train, test, cells=4)
     assert task.location.tolist() == [0, 1, 0, 2, 3, 2, 1]
     assert task.target.tolist() == [False] * 3 + [False, True, True, False]
-    assert serve_weeks.returning(test) == {"acc@1": 0.5, "mrr": pytest.approx(np.nan, nan_ok=True)}
+    assert next_from_weeks.returning(test) == {"acc@1": 0.5, "mrr": pytest.approx(np.nan, nan_ok=True)}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hf_mobility.evaluation.report import order_rows
+from hf_mobility.evaluation.week_report import GENERATOR_BASELINES
+
 from .common import markdown, percent, read
 
 LIKENESS = {
@@ -43,7 +46,7 @@ def spread(row: pd.Series, column: str, scale: float, digits: int) -> str:
 
 
 def columns_of(columns: dict[str, tuple[str, float, int]], *, real: bool) -> str:
-    table = read("weeks_simulated")
+    table = order_rows(read("weeks_simulated"), baselines=GENERATOR_BASELINES)
     if not real:
         table = table[table["model"] != "real itself"]
     rows = [

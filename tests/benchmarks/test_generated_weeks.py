@@ -17,6 +17,7 @@ from benchmarks.generation.weeks import WeekSet
 from hf_mobility import MstarTokenizer, simulate_city
 from hf_mobility.baselines import ResampledWeeks, SameHour
 from hf_mobility.data.splits import split_weeks_by_user
+from hf_mobility.evaluation.week_report import WEEK_COLUMNS
 
 OURS = "M-STAR mine"
 
@@ -75,6 +76,13 @@ def test_weeks_are_reported_user_by_user(run: Callable[..., None], tmp_path: Pat
     assert kept.shape == (16, 168)
     assert read(paths["pairs"])["model"].tolist() == ["unseen users", *made.RIVALS, OURS]
     assert read(paths["members"])["model"].tolist() == [*made.RIVALS, OURS]
+    before = table.set_index("model")
+    run(evaluate_weeks, "--number", "16", "--draws", "2", "--sets", OURS, "--output", str(paths["output"]))
+    again = read(paths["output"]).set_index("model")
+    pd.testing.assert_frame_equal(again.loc[[OURS]], before.loc[[OURS]])
+    assert sorted(again.index) == sorted(before.index)
+    with pytest.raises(SystemExit):
+        run(evaluate_weeks, "--sets", "dreams")
 
 
 def test_completions_stand_beside_copies_and_homes_beside_rivals(run: Callable[..., None], tmp_path: Path) -> None:
@@ -123,3 +131,49 @@ def test_a_next_location_model_learns_nothing_of_the_test_weeks() -> None:
     assert task.location.tolist() == [0, 1, 0, 2, 3, 2, 1]
     assert task.target.tolist() == [False] * 3 + [False, True, True, False]
     assert next_from_weeks.returning(test) == {"acc@1": 0.5, "mrr": pytest.approx(np.nan, nan_ok=True)}
+
+
+# Pages
+
+
+def test_the_tables_of_the_page_are_filled(fill_blocks: Callable[..., str]) -> None:
+    measures = {name: [0.5, 0.25] for name in WEEK_COLUMNS}
+    spreads = {f"{name}_sd": [0.01, None] for name in WEEK_COLUMNS}
+    report = {"model": [OURS, "train sample"], "draws": [3, 1], **measures, **spreads}
+    intervals = {"auc": [0.6], "auc_low": [0.55], "auc_high": [0.65]}
+    shares = {"no training user": [0.1], "one user": [0.2], "two to four users": [0.3], "five users or more": [0.4]}
+    accuracy = {"accuracy": [0.8, 0.75], "accuracy_low": [0.79, 0.74], "accuracy_high": [0.81, 0.76], "weeks": 400}
+    tables = {
+        "weeks_simulated": report,
+        "weeks_completion": {"model": ["SameHour", OURS], "gap": "Wednesday", **accuracy},
+        "weeks_homes": {
+            "model": [OURS] * 2,
+            "homes": ["of training users", "of nobody in training"],
+            "nights_at_home": [1.0, 0.03],
+        },
+        "weeks_epidemic": {
+            **{"model": [OURS], "agents": 900, "draws": 2, "runs": 10},
+            **{"error": [0.2], "error_sd": 0.01, "peak": 1.1, "peak_sd": 0.02, "peak_days": -1.5, "peak_days_sd": 0.5},
+        },
+        "weeks_next": {
+            "trained on": ["real users", "real users", "nothing"],
+            **{"weeks": [900, 900, 0], "seed": [0, 1, 0], "acc@1": [0.5, 0.6, 0.2], "mrr": [0.6, 0.7, None]},
+        },
+        "weeks_pairs": {"model": ["unseen users"], "weeks": 1999, **shares},
+        "weeks_members": {"model": ["ExplorationReturn"], **intervals},
+    }
+    text = fill_blocks(tables, [f"weeks {name.removeprefix('weeks_')}" for name in tables if name != "weeks_simulated"])
+    text += fill_blocks(tables, ["weeks like", "weeks habits"])
+    for row in (
+        "| **M-STAR mine** | 0.750 |",
+        "| **M-STAR mine** | 100 % | 3 % |",
+        "| **M-STAR mine** | 0.20 ± 0.01 | 1.10 ± 0.02 | -1.5 ± 0.5 |",
+        "| real users | 900 | 0.550 ± 0.071 | 0.650 ± 0.071 |",
+        "| nothing | 0 | 0.200 |  |",
+        "| unseen users | 1,999 | 10 % | 20 % | 30 % | 40 % |",
+        "| ExplorationReturn | 0.600 [0.550, 0.650] |",
+        "| other real users | 250.0 | 0.25 | 0.250 | 250.0 |",
+        "| **M-STAR mine** | 50 ± 1 | 0.50 ± 0.01 |",
+    ):
+        assert row in text, row
+    assert text.index("| other real users |") < text.index("| **M-STAR mine** | 500.0 ± 10.0 |")

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from .generators_epr import ExplorationReturn
     from .hourly_transformer import HourlyTransformer
     from .neural import GRUBaseline, TransformerBaseline
-    from .trajectories import CopyLast, GRUTrajectory, HourMean
+    from .trajectories import CityMedian, CopyLast, Shrinkage
+    from .trajectories_gru import GRUTrajectory
+    from .trajectories_own_past import HourMean, HourMedian, NearestPast
 
 __all__ = [
+    "CityMedian",
     "Conditions",
     "ContextMix",
     "CopyLast",
@@ -28,10 +31,13 @@ __all__ = [
     "GRUBaseline",
     "GRUTrajectory",
     "HourMean",
+    "HourMedian",
     "HourlyMarkov",
     "HourlyTransformer",
     "MixWeights",
+    "NearestPast",
     "ResampledWeeks",
+    "Shrinkage",
     "TransformerBaseline",
     "UserFrequency",
     "UserMarkov",
@@ -39,12 +45,16 @@ __all__ = [
 ]
 
 _LATER = {
+    "CityMedian": "trajectories",
     "CopyLast": "trajectories",
     "ExplorationReturn": "generators_epr",
     "GRUBaseline": "neural",
-    "GRUTrajectory": "trajectories",
-    "HourMean": "trajectories",
+    "GRUTrajectory": "trajectories_gru",
+    "HourMean": "trajectories_own_past",
+    "HourMedian": "trajectories_own_past",
     "HourlyTransformer": "hourly_transformer",
+    "NearestPast": "trajectories_own_past",
+    "Shrinkage": "trajectories",
     "TransformerBaseline": "neural",
     "mobility_features": "features",
 }

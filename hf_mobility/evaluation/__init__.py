@@ -9,7 +9,8 @@ from .fidelity import fidelity, fidelity_report, hide_hours
 from .privacy import audit
 from .probes import probe_regions, probe_users
 from .ranking import PairedDifference, RankingResult, evaluate, new_place_mask, paired_difference, summarize
-from .trajectories import RollOut, horizon_table, one_step_table
+from .roll_out import RollOut
+from .trajectories import horizon_table, one_step_table
 
 __all__ = [
     "PairedDifference",

@@ -13,6 +13,7 @@ import pytest
 from hf_mobility import RawForTrajectoryPrediction, RawTokenizer, simulate_city
 from hf_mobility.data.simulation.points import simulated_points
 
+RIVALS = ["CopyLast", "CityMedian", "Shrinkage", "HourMean", "HourMedian", "NearestPast"]
 TINY = ["--size", "tiny", "--steps", "2", "--batch-size", "4"]
 
 
@@ -55,7 +56,7 @@ def test_raw_is_trained_on_simulated_people_and_judged_beside_the_baselines(
     printed = capsys.readouterr().out
     assert "20 windows of 20 people, 2 windows held out" in printed and "Next point" in printed
     table = pd.read_csv(report, comment="#")
-    assert table["model"].unique().tolist() == ["CopyLast", "HourMean", "GRU", "RAW"]
+    assert table["model"].unique().tolist() == [*RIVALS, "GRU", "RAW"]
     assert table["minutes"].unique().tolist() == [15, 30, 45] and (table["users"][table["subset"] == "all"] == 2).all()
     tokenizer = RawTokenizer.from_pretrained(folder)
     model = RawForTrajectoryPrediction.from_pretrained(folder)
@@ -89,6 +90,30 @@ def test_validation_people_are_neither_held_out_nor_trained_on(
     run_benchmark("embeddings.train_raw", *TINY, *small, "--output", str(tmp_path / "raw"))
     printed = capsys.readouterr().out
     assert "Roll-out, validation" in printed and "Roll-out, held_out" in printed
+
+
+@pytest.mark.usefixtures("data_folder")
+def test_positions_are_evaluated_at_recorded_end_points_and_kept_beside_other_rows(
+    run_benchmark: Callable[..., None], tmp_path: Path
+) -> None:
+    report = tmp_path / "positions.csv"
+    asked = ["--points", "cabs", "--held-out", "0.3", "--start-hours", "9", "15", "--report", str(report)]
+    run_benchmark("embeddings.evaluate_positions", *asked)
+    table = pd.read_csv(report, comment="#")
+    assert table["model"].unique().tolist() == RIVALS and (table["slots"] == "recorded end points").all()
+    assert table["minutes"].unique().tolist() == [15, 60, 150, 360, 1440]
+    assert (table["windows"] >= table["users"]).all() and table["users"].max() == 4
+    still = table[(table["model"] == "CopyLast") & (table["subset"] == "all")]
+    assert (still["difference_low"] <= still["difference_high"]).all()
+
+    run_benchmark("embeddings.evaluate_positions", *asked, "--week-ends")
+    both = pd.read_csv(report, comment="#")
+    assert both["slots"].unique().tolist() == ["recorded end points", "recorded", "every one"]
+    pd.testing.assert_frame_equal(both[: len(table)], table, check_dtype=False)
+
+    run_benchmark("embeddings.evaluate_positions", *asked, "--most", "7")
+    few = pd.read_csv(report, comment="#")
+    assert few.loc[few["slots"] == "recorded end points", "windows"].max() == 7
 
 
 @pytest.mark.usefixtures("data_folder")

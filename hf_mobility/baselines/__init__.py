@@ -14,7 +14,7 @@ from .generators import Conditions, HourlyMarkov, ResampledWeeks
 from .mix import ContextMix, MixWeights
 
 if TYPE_CHECKING:
-    from .features import mobility_features
+    from .features import mobility_features, work_features
     from .generators_epr import ExplorationReturn
     from .hourly_transformer import HourlyTransformer
     from .neural import GRUBaseline, TransformerBaseline
@@ -42,6 +42,7 @@ __all__ = [
     "UserFrequency",
     "UserMarkov",
     "mobility_features",
+    "work_features",
 ]
 
 _LATER = {
@@ -57,6 +58,7 @@ _LATER = {
     "Shrinkage": "trajectories",
     "TransformerBaseline": "neural",
     "mobility_features": "features",
+    "work_features": "features",
 }
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-_ITERATIONS = 200
-_METRE = 1.0  # shorter distances count as this one; steps below a tenth of it end the search
+_ITERATIONS = 60
+_METRE = 1.0  # shorter distances count as this one, and shorter steps end the search
 
 
 def geometric_median(points: np.ndarray, metres_per_unit: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Geometric medians of sets of points, to about a metre.
+    """Geometric medians of sets of points, to some metres.
 
     Args:
         points: (..., n, 2) box units.
@@ -34,7 +34,7 @@ def geometric_median(points: np.ndarray, metres_per_unit: np.ndarray, weights: n
     for _ in range(_ITERATIONS):
         distance = np.linalg.norm(metres - found[..., None, :], axis=-1)
         before, found = found, _mean(metres, counts / np.maximum(distance, _METRE))
-        if np.abs(found - before).max(initial=0) < _METRE / 10:
+        if np.abs(found - before).max(initial=0) < _METRE:
             break
     return found / metres_per_unit
 

@@ -6,6 +6,8 @@ the task's own one do. All predict box units and are deterministic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..data.trajectory_tasks import TrajectoryTask
@@ -13,6 +15,7 @@ from .geometric_median import geometric_median
 from .trajectories import CopyLast
 
 REACH_MINUTES = 30.0
+NEWEST = 50
 
 
 class HourMean:
@@ -20,30 +23,29 @@ class HourMean:
 
     Args:
         reach_minutes: records at most this much earlier or later in the day count.
+        newest: how many of them at most, the newest ones.
     """
 
     name = "HourMean"
 
-    def __init__(self, *, reach_minutes: float = REACH_MINUTES) -> None:
-        self.reach_minutes = reach_minutes
+    def __init__(self, *, reach_minutes: float = REACH_MINUTES, newest: int = NEWEST) -> None:
+        self.reach_minutes, self.newest = reach_minutes, newest
 
     def predict(self, task: TrajectoryTask) -> np.ndarray:
         """(N, H, 2) float32 box units."""
-        predicted = CopyLast().predict(task)
         day, reach = task.slots_per_day, int(self.reach_minutes / task.interval_minutes)
+        votes = _Votes(task, self.newest)
         for row in range(len(task)):
             slot, points = task.records.of(row)
-            wanted = task.records.origin[row] + task.known.shape[1] - 1 + task.steps
-            apart = np.abs(slot - wanted[:, None]) % day
-            counted = np.minimum(apart, day - apart) <= reach
-            steps = np.flatnonzero(counted.any(axis=1))
-            if len(steps):
-                predicted[row, steps] = self._middle(points, counted[steps], task.metres_per_unit)
-        return predicted
+            apart = np.abs(slot - _now(task, row) - task.steps[:, None]) % day
+            near = np.minimum(apart, day - apart) <= reach
+            for column, own in enumerate(near):
+                votes.cast(row, column, points[np.flatnonzero(own)[-self.newest :]])
+        return votes.counted(self._middle)
 
-    def _middle(self, points: np.ndarray, counted: np.ndarray, metres_per_unit: np.ndarray) -> np.ndarray:
-        """(H, 2): of points (R, 2), of which each horizon counts some, bool (H, R)."""
-        return counted @ points.astype(np.float64) / counted.sum(axis=1, keepdims=True)
+    def _middle(self, points: np.ndarray, metres_per_unit: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        """(n, 2): of points (n, K, 2), of which some count, bool (n, K)."""
+        return (points * counted[..., None]).sum(axis=1) / counted.sum(axis=1, keepdims=True)
 
 
 class HourMedian(HourMean):
@@ -54,9 +56,8 @@ class HourMedian(HourMean):
 
     name = "HourMedian"
 
-    def _middle(self, points: np.ndarray, counted: np.ndarray, metres_per_unit: np.ndarray) -> np.ndarray:
-        some = counted.any(axis=0)
-        return geometric_median(points[some], metres_per_unit, counted[:, some])
+    def _middle(self, points: np.ndarray, metres_per_unit: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        return geometric_median(points, metres_per_unit, counted)
 
 
 class NearestPast:
@@ -80,23 +81,18 @@ class NearestPast:
 
     def predict(self, task: TrajectoryTask) -> np.ndarray:
         """(N, H, 2) float32 box units."""
-        predicted = CopyLast().predict(task)
+        votes = _Votes(task, self.neighbours + 1)
         for row in range(len(task)):
             slot, points = task.records.of(row)
-            now = task.records.origin[row] + task.known.shape[1] - 1
-            distance = self._distance(slot - now, points, task.known[row, -1], task)
+            distance = self._distance(slot - _now(task, row), points, task.known[row, -1], task)
             near = np.flatnonzero(distance <= self.reach)
             near = near[np.argsort(distance[near], kind="stable")]
             later = slot[near] + task.steps[:, None]
             place = np.searchsorted(slot, later).clip(max=len(slot) - 1)
-            known = (slot[place] == later) if len(near) else np.zeros(later.shape, bool)
-            votes = known & (np.cumsum(known, axis=1) <= self.neighbours)
-            steps = np.flatnonzero(votes.any(axis=1))
-            if len(steps):
-                followed = np.concatenate([points[place[steps]], predicted[row, steps, None]], axis=1)
-                counted = np.concatenate([votes[steps], np.ones((len(steps), 1), bool)], axis=1)
-                predicted[row, steps] = geometric_median(followed, task.metres_per_unit, counted)
-        return predicted
+            for column in range(len(later)):
+                known = place[column][slot[place[column]] == later[column]][: self.neighbours]
+                votes.cast(row, column, np.append(points[known], task.known[row, -1:], axis=0))
+        return votes.counted(geometric_median)
 
     def _distance(self, before: np.ndarray, points: np.ndarray, here: np.ndarray, task: TrajectoryTask) -> np.ndarray:
         """(R,) of each record from now, `before` slots away."""
@@ -104,6 +100,30 @@ class NearestPast:
         apart = before % task.slots_per_day
         hours = np.minimum(apart, task.slots_per_day - apart) * task.interval_minutes / 60
         return np.asarray(km + hours)
+
+
+class _Votes:
+    """Points that speak for each future point of a task, `most` at most."""
+
+    def __init__(self, task: TrajectoryTask, most: int) -> None:
+        shape = (*task.future.shape[:2], most)
+        self.task, self.points, self.cast_by = task, np.zeros((*shape, 2)), np.zeros(shape, bool)
+
+    def cast(self, row: int, column: int, points: np.ndarray) -> None:
+        self.points[row, column, : len(points)] = points
+        self.cast_by[row, column, : len(points)] = True
+
+    def counted(self, middle: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """(N, H, 2) float32: the middle of the votes; without one, the last point."""
+        predicted = CopyLast().predict(self.task)
+        voted = self.cast_by.any(axis=-1)
+        predicted[voted] = middle(self.points[voted], self.task.metres_per_unit, self.cast_by[voted])
+        return predicted
+
+
+def _now(task: TrajectoryTask, row: int) -> int:
+    """The last known slot, counted since 1970."""
+    return int(task.records.origin[row]) + task.known.shape[1] - 1
 
 
 __all__ = ["HourMean", "HourMedian", "NearestPast"]

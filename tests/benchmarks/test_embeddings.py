@@ -156,18 +156,17 @@ def test_people_are_profiled(
     run_benchmark: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "users.csv"
-    run_benchmark("embeddings.profile_users", *TINY, "--users", "60", "--seeds", "2", "--report", str(report))
+    asked = ["--users", "60", "--seeds", "2", "--few", "9", "--report", str(report)]
+    run_benchmark("embeddings.profile_users", *TINY, *asked)
     assert "of them commuters in the week after" in capsys.readouterr().out
     table = pd.read_csv(report, comment="#")
-    assert table["features"].unique().tolist() == [
-        "nothing",
-        "hand-made",
-        "untrained encoder",
-        "RAW",
-        "hand-made + RAW",
-    ]
-    assert table["reader"].tolist() == ["linear", "mlp"] * 5
-    assert table.set_index("features")["auc"]["nothing"].tolist() == [0.5, 0.5]
+    kinds = ["nothing", "rule on the week read", "rule, days at work, commute", "hand-made", "untrained encoder", "RAW"]
+    kinds += ["hand-made + RAW", "rule on the week read + RAW"]
+    assert table["features"].unique().tolist() == kinds and table["labels"].unique().tolist() == [21, 9]
+    assert (table.groupby(["features", "labels"])["reader"].agg(list).map(str) == str(["linear", "mlp"])).all()
+    assert table.set_index("features")["auc"]["nothing"].tolist() == [0.5] * 4
+    run_benchmark("embeddings.profile_users", *asked, "--no-encoder")
+    pd.testing.assert_frame_equal(pd.read_csv(report, comment="#"), table)
 
 
 def test_a_commuter_is_at_work_on_three_weekdays_far_from_home() -> None:
@@ -316,14 +315,24 @@ def test_regions_are_analysed_without_the_occupied_flag(
     table = pd.read_csv(report, comment="#")
     assert table["label"].unique().tolist() == ["log1p(pickups)", "log1p(dropoffs)"]
     widths = table[table["reader"] == "linear"].set_index("features")["width"].groupby(level=0).first()
-    assert widths["number of visitors"] == 1 and widths["visits by hour"] == 24
-    assert widths["RAW, sum"] == widths["random people, sum"] == 16 and widths["RAW, mean and log number"] == 17
+    assert widths["number of visitors"] == widths["total points"] == 1
+    assert widths["visits by hour of the day"] == 24 and widths["visits by hour of the week"] == 168
+    assert widths["RAW, sum"] == widths["random users, sum"] == 16 and widths["RAW, mean and log number"] == 17
+    assert widths["RAW, slots"] == widths["untrained encoder, slots"] == 16
+
+    run_benchmark(
+        "embeddings.analyse_regions",
+        *TINY,
+        *("--min-users", "2", "--seeds", "1", "--untrained", "--report", str(report)),
+    )
+    again = pd.read_csv(report, comment="#")
+    assert set(again["features"]) == set(table["features"]) and len(again) == len(table)
 
 
 def test_visits_by_hour_are_counted_on_the_citys_clock() -> None:
     module = import_module("benchmarks.embeddings.analyse_regions")
     time = pd.to_datetime(["2008-05-19 07:30", "2008-05-19 07:40", "2008-05-20 06:59", "2008-05-19 08:00"], utc=True)
     points = pd.DataFrame({"time": time, "lat": [37.585, 37.585, 37.585, 0], "lon": [-122.528] * 4})
-    found = np.expm1(module.hours_of_visits(points, "America/Los_Angeles"))
-    assert found.shape == (900, 24) and found.sum() == pytest.approx(3)
-    assert found[0, 0] == pytest.approx(2) and found[0, 23] == pytest.approx(1)
+    found = module.hours_of_visits(points, "America/Los_Angeles")
+    assert found.shape == (900, 7, 24) and found.sum() == 3
+    assert found[0, 0, 0] == 2 and found[0, 0, 23] == 1  # a Monday

@@ -23,6 +23,7 @@ from benchmarks.tables import save_table
 from hf_mobility import RawModel
 from hf_mobility.data.regions import visitors
 from hf_mobility.evaluation import probe_regions
+from hf_mobility.evaluation.probes import READERS
 from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
 
 LABELS = ("pickups", "dropoffs")
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--min-users", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--readers", nargs="+", choices=list(READERS), default=list(READERS))
     parser.add_argument("--seed", type=int, default=0)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--no-encoder", action="store_true", help="counts only")
@@ -129,7 +131,7 @@ def main() -> None:
     tables = []
     for label in LABELS:
         values = np.log1p(truth.loc[cells, label].to_numpy())
-        table = probe_regions(features, values, lat, lon, seeds=range(options.seeds))
+        table = probe_regions(features, values, lat, lon, readers=options.readers, seeds=range(options.seeds))
         tables.append(table.assign(label=f"log1p({label})"))
         print(f"\nlog(1 + {label}), blocks of 5 km held out")
         print(table.round(3).to_string(index=False))

@@ -4,8 +4,8 @@
     python -m benchmarks.embeddings.evaluate_positions --checkpoint checkpoints/raw-small --users 4000 --held-out 0.5 --start-hours 7 10 13 16 19 22 --most 1000
 
 Predictions start from a record and are scored at single end points that hold a record (`recorded end points`). With
-`--week-ends`, they are those of benchmarks/embeddings/train_raw.py: ten slots that end on Sundays, once those that were
-recorded throughout, once all, where a filled slot is true as well. Rows of other models of a report stay.
+`--week-ends`, they are those of benchmarks/embeddings/train_raw.py: ten slots that end on Sundays, of which all were
+recorded (`recorded`), or also filled ones count as true (`every one`). Rows of other models of a report stay.
 
 `--users`, `--held-out`, `--validation` and `--seed` are those of the checkpoint's training.
 """
@@ -36,21 +36,17 @@ END_HOURS = (10, 13, 16, 19, 22)
 SHOWN = ["slots", "model", "subset", "minutes", "windows", "users", "error_km", "median_km", "user_error_km"]
 
 
-def tables_of(data: SeriesSet, models: list[Any], options: argparse.Namespace) -> pd.DataFrame:
-    """Every kind of slots that is asked for, one below the other."""
+def table_of(data: SeriesSet, models: list[Any], options: argparse.Namespace) -> pd.DataFrame:
+    """Rivals, fitted on the training users, and models."""
     train = ~data.held_out & ~data.validation
-    if not options.week_ends:
-        asked = {"steps": STEPS, "start_hours": options.start_hours}
-        fitted = rivals(record_tasks(data, train, **asked, most=options.most), recorded_only=True)
-        tasks = record_tasks(data, data.held_out, **asked, most=options.most)
-        return compare([*fitted, *models], tasks, slots=END_POINTS, rival=options.rival)
-    tables = []
-    for slots in (THROUGHOUT, EVERY):
-        asked = {"steps": 10, "end_hours": END_HOURS, "recorded": slots == THROUGHOUT}
-        fitted = rivals(week_end_tasks(data, train, **asked), recorded_only=slots == THROUGHOUT)
-        tasks = week_end_tasks(data, data.held_out, **asked)
-        tables.append(compare([*fitted, *models], tasks, slots=slots, rival=options.rival))
-    return pd.concat(tables)
+    if options.week_ends:
+        asked = {"steps": 10, "end_hours": END_HOURS, "recorded": options.week_ends == THROUGHOUT}
+        known, tasks = (week_end_tasks(data, part, **asked) for part in (train, data.held_out))
+    else:
+        asked = {"steps": STEPS, "start_hours": options.start_hours, "most": options.most}
+        known, tasks = (record_tasks(data, part, **asked) for part in (train, data.held_out))
+    slots = options.week_ends or END_POINTS
+    return compare([*rivals(known), *models], tasks, slots=slots, rival=options.rival)
 
 
 def main() -> None:
@@ -61,7 +57,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=float, default=0.05, help="share of the people that are evaluated")
     parser.add_argument("--validation", type=float, default=0.0, help="share of the others that is not learned from")
     parser.add_argument("--seed", type=int, default=0, help="of the city and the split")
-    parser.add_argument("--week-ends", action="store_true", help="ten slots that end on Sundays")
+    parser.add_argument("--week-ends", choices=(THROUGHOUT, EVERY), help="ten slots that end on Sundays")
     parser.add_argument("--start-hours", type=int, nargs="+", default=list(range(24)), help="of Monday to Saturday")
     parser.add_argument("--most", type=int, help="predictions that are drawn at most")
     parser.add_argument("--rival", default="Shrinkage", help="the model that the others are compared with")
@@ -73,7 +69,7 @@ def main() -> None:
     models: list[Any] = []
     if options.checkpoint:
         models.append(RollOut(RawForTrajectoryPrediction.from_pretrained(options.checkpoint)))
-    table = tables_of(data, models, options)
+    table = table_of(data, models, options)
     print(table[SHOWN].round(2).to_string(index=False))
     if options.report:
         save_table(table.assign(points=options.points), options.report, update=("slots", "model"))

@@ -18,10 +18,9 @@ END_POINTS, THROUGHOUT, EVERY = "recorded end points", "recorded", "every one"
 DAYS = range(6)  # Monday to Saturday: a day ahead still lies in the week
 
 
-def rivals(train: list[TrajectoryTask], *, recorded_only: bool) -> list[Any]:
+def rivals(train: list[TrajectoryTask]) -> list[Any]:
     """All simple predictors; what can be fitted is fitted on these tasks of training users."""
-    city, shrinkage = CityMedian().fit(train), Shrinkage().fit(train, recorded_only=recorded_only)
-    return [CopyLast(), city, shrinkage, HourMean(), HourMedian(), NearestPast()]
+    return [CopyLast(), CityMedian().fit(train), Shrinkage().fit(train), HourMean(), HourMedian(), NearestPast()]
 
 
 def week_end_tasks(

@@ -104,7 +104,7 @@ def main() -> None:
             recorded = slots == THROUGHOUT
             known = week_end_tasks(data, ~data.held_out & ~data.validation, recorded=recorded, **asked)
             judged = week_end_tasks(data, getattr(data, part), recorded=recorded, **asked)
-            predictors = [*rivals(known, recorded_only=recorded), *networks]
+            predictors = [*rivals(known), *networks]
             tables.append(compare(predictors, judged, slots=slots, rival="Shrinkage"))
         table = pd.concat(tables)
         print(f"\nRoll-out, {part}")

@@ -77,18 +77,17 @@ class Shrinkage:
         self.city = CityMedian()
         self.shares: dict[int, float] | None = None  # slots ahead -> w
 
-    def fit(self, tasks: TrajectoryTask | Sequence[TrajectoryTask], *, recorded_only: bool = True) -> Shrinkage:
+    def fit(self, tasks: TrajectoryTask | Sequence[TrajectoryTask]) -> Shrinkage:
         """Find the median and the share of each horizon on training users; returns self.
 
         Args:
-            tasks: one or several, with the horizons that will be predicted.
-            recorded_only: learn from futures that come from a record; otherwise filled slots are true as well.
+            tasks: one or several, with the horizons that will be predicted. Filled futures do not count.
         """
         tasks = _as_list(tasks)
         middle = _fitted(self.city.fit(tasks).point, self.name)
         self.shares = {}
         for column, step in enumerate(tasks[0].steps):
-            ends = [_ends(task, column, recorded_only) for task in tasks]
+            ends = [_ends(task, column) for task in tasks]
             last, wanted = (np.concatenate(points) for points in zip(*ends))
             made = last[:, None] + _SHARES[:, None] * (middle - last)[:, None]
             distance = np.linalg.norm((made - wanted[:, None]) * tasks[0].metres_per_unit, axis=-1)
@@ -110,9 +109,9 @@ class Shrinkage:
         return np.asarray(last + share * (self.city.predict(task) - last), np.float32)
 
 
-def _ends(task: TrajectoryTask, column: int, recorded_only: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Last known points (n, 2) and what followed (n, 2), one horizon."""
-    rows = task.recorded[:, column] if recorded_only else slice(None)
+def _ends(task: TrajectoryTask, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """Last known points (n, 2) and what was recorded afterwards (n, 2), one horizon."""
+    rows = task.recorded[:, column]
     return task.known[rows, -1], task.future[rows, column]
 
 

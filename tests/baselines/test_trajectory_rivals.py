@@ -69,7 +69,6 @@ def test_shrinkage_takes_the_best_share_of_each_horizon() -> None:
     assert fitted.predict(task_of([[3, 6, 6, 6]], steps=2))[0, :, 0] == pytest.approx([6, 3], abs=2e-3)
     filled = replace(training, recorded=np.zeros((2, 2), bool))
     assert Shrinkage().fit(filled).shares == {1: 0.0, 2: 0.0}
-    assert Shrinkage().fit(filled, recorded_only=False).shares == fitted.shares
     assert Shrinkage().fit([training, training]).shares == fitted.shares
     with pytest.raises(ValueError, match=r"Shrinkage was fitted for \[1, 2\] slots ahead, not for \[3\]"):
         fitted.predict(task_of([[3, 6, 6, 6, 6]], steps=3))

@@ -106,9 +106,9 @@ def test_positions_are_evaluated_at_recorded_end_points_and_kept_beside_other_ro
     still = table[(table["model"] == "CopyLast") & (table["subset"] == "all")]
     assert (still["difference_low"] <= still["difference_high"]).all()
 
-    run_benchmark("embeddings.evaluate_positions", *asked, "--week-ends")
+    run_benchmark("embeddings.evaluate_positions", *asked, "--week-ends", "every one")
     both = pd.read_csv(report, comment="#")
-    assert both["slots"].unique().tolist() == ["recorded end points", "recorded", "every one"]
+    assert both["slots"].unique().tolist() == ["recorded end points", "every one"]
     pd.testing.assert_frame_equal(both[: len(table)], table, check_dtype=False)
 
     run_benchmark("embeddings.evaluate_positions", *asked, "--most", "7")
@@ -156,7 +156,7 @@ def test_people_are_profiled(
     run_benchmark: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "users.csv"
-    asked = ["--users", "60", "--seeds", "2", "--few", "9", "--report", str(report)]
+    asked = ["--users", "60", "--seeds", "1", "--few", "9", "--report", str(report)]
     run_benchmark("embeddings.profile_users", *TINY, *asked)
     assert "of them commuters in the week after" in capsys.readouterr().out
     table = pd.read_csv(report, comment="#")
@@ -262,7 +262,10 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
     probed = {"features": ["hand-made", "RAW"] * 2, "reader": ["linear"] * 2 + ["mlp"] * 2, "n": 1234}
     for metric in ("accuracy", "f1", "auc", "mae", "pcc", "r2"):
         probed |= {metric: [0.5, 0.625, 0.5, 0.75], f"{metric}_sd": [0.125, np.nan, 0.25, 0.0]}
-    horizons = {"minutes": [15, 150] * 2, "subset": ["all"] * 2 + ["moving"] * 2, "users": [7, 7, 0, 3]}
+    horizons = {"minutes": [15, 150] * 2, "subset": ["all"] * 2 + ["moving"] * 2, "windows": [7, 7, 0, 3]}
+    errors = {"error_km": [0.25, 2.5, np.nan, 4.0], "median_km": 0.125, "user_error_km": 1.5}
+    errors |= {"difference_km": [0.5, np.nan, 0.5, -0.5], "difference_low": -1.0, "difference_high": 1.0, "users": 2}
+    rolled = {"model": "RAW", **horizons, **errors}
     found = {"features": ["chance", "RAW"], "days": 5, "people": 25, "top1": 0.04, "top1_sd": [np.nan, 0.01]}
     tables = {
         "profile": probed,
@@ -271,9 +274,10 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "geolife_modes": {**probed, "mode": "walk"},
         "geolife_reidentification": {**found, "top5": 0.2, "top5_sd": [np.nan, 0.02]},
         "neighbours": {"neighbours": ["RAW"], "measure": ["km"], "mean": 1.0, "low": 0.5, "high": 1.5},
-        "rollout_cabs": {"model": "RAW", **horizons, "error_km": [0.25, 2.5, np.nan, 4.0]},
+        "rollout_cabs": {**rolled, "slots": "recorded"},
+        "rollout_simulated": {**rolled, "slots": "recorded end points"},
     }
-    blocks = ("knows", "neighbours", "profile", "regions", "roll-out", "geolife")
+    blocks = ("knows", "neighbours", "profile", "regions", "geolife", "positions", "positions typical", "week ends")
     named = {f"raw_{name}": columns for name, columns in tables.items()}
     text = fill_blocks(named, [f"raw {name}" for name in blocks])
     for row in (
@@ -282,6 +286,8 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "| **RAW** | linear | 1,234 | 0.625 | 0.625 | 0.625 |",
         "| pickups | hand-made | mlp | 1,234 | 0.500 ± 0.250 | 0.500 ± 0.250 | 0.500 ± 0.250 |",
         "| cabs | 7 / 3 | **RAW** | 0.25 | – | – | – | 2.50 | – | – | – | – | 4.00 |",
+        "| simulated | 7 of 2 | **RAW** | 0.25 | – | 2.50 | – | – | – | – | 4.00 | – | – |",
+        "| simulated | **RAW** | 0.12 | 0.12 | – | – | 1.50 | – | – | -0.50 [-1.00, 1.00] | – |",
         "| Pearson r, linear / MLP, 1,234 days | walk |",
         "| **RAW** | 0.62 / 0.75 ± 0.00 |",
         "| 5 | 25 | **RAW** | 0.040 ± 0.010 | 0.200 ± 0.020 |",
@@ -321,9 +327,7 @@ def test_regions_are_analysed_without_the_occupied_flag(
     assert widths["RAW, slots"] == widths["untrained encoder, slots"] == 16
 
     run_benchmark(
-        "embeddings.analyse_regions",
-        *TINY,
-        *("--min-users", "2", "--seeds", "1", "--untrained", "--report", str(report)),
+        "embeddings.analyse_regions", *("--min-users", "2", "--seeds", "1", "--no-encoder", "--report", str(report))
     )
     again = pd.read_csv(report, comment="#")
     assert set(again["features"]) == set(table["features"]) and len(again) == len(table)

@@ -128,16 +128,17 @@ def mstar_small() -> CardFacts:
 
 def raw_small() -> CardFacts:
     table = read("raw_rollout_simulated")
-    rows = (table["subset"] == "moving") & (table["minutes"] == 150) & (table["slots"] == "recorded end points")
-    table = table[rows].assign(data="simulated users who moved over 500 m, 2.5 hours")
+    table = table[(table["subset"] == "moving") & (table["minutes"] == 150)].assign(
+        data="simulated users who moved over 500 m, 2.5 hours"
+    )
     return CardFacts(
         summary="RAW (arXiv 2311.10471): a causal encoder of positions every 15 minutes over one week. It embeds users "
         "and regions and rolls positions forward. It has 4 layers of width 128.\nWith `delta_targets` the head gives the "
         "displacement from the last point; the paper's gives the position.",
         notes="**The bounds in this folder are those of a simulated city**: train your own for another one. A vector is "
         "comparable only with\nvectors of this checkpoint, on windows of the same length and first weekday. Simple "
-        "baselines are level or better on most tasks: for commuters\nhand-made features, 2.5 hours ahead the hour's mean "
-        "position. See docs/results/embeddings.md.",
+        "rules are level or better on most tasks.\nFor commuters it is the rule of the label on the week that is read, 2.5 "
+        "hours ahead the hour's mean position.\nSee docs/results/embeddings.md and docs/results/positions.md.",
         training_data="Simulated. The first and the second week of 2,000 users of one simulated city, each a window "
         "of its own. A position stands every 15 minutes; 2,000 other users are held out. No real trace.",
         bias=SIMULATED_BIAS,
@@ -149,8 +150,7 @@ def raw_small() -> CardFacts:
         versions=f"transformers 5.23, torch 2.11, {OURS}; one H100",
         results=table,
         ours="RAW",
-        figures="Positions from 7, 12 and 17 h of Monday to Saturday on, users held out, baselines first:\n\n"
-        f"{marked('raw positions simulated')}",
+        figures=f"Roll-outs that end at 19 h, users held out, baselines first:\n\n{marked('raw week ends simulated')}",
         privacy="Trained on simulated users only. The vector of a real user is personal data: it finds the same user "
         "again.",
     )

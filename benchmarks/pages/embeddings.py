@@ -81,10 +81,10 @@ def bold(model: str) -> str:
     return f"**{model}**" if "RAW" in model else model
 
 
-def positions(*names: str) -> str:
+def positions() -> str:
     """Mean errors at recorded end points, all and moving."""
     rows = []
-    for points in names or SETS:
+    for points in SETS:
         for model, found in errors_of(points, END_POINTS):
             cells = [value(found, subset, minutes) for subset in ("all", "moving") for minutes in HORIZONS]
             count = found.loc[("all", 150)]
@@ -108,10 +108,10 @@ def typical() -> str:
     return markdown(rows, ["points", "km", *medians, *users, *gaps])
 
 
-def week_ends() -> str:
+def week_ends(*names: str) -> str:
     """Mean errors of roll-outs that end on Sundays, all and moving."""
     rows = []
-    for points, slots in (("geolife", "every one"), ("cabs", "recorded")):
+    for points, slots in ((name, "recorded" if name == "cabs" else "every one") for name in names or SETS):
         for model, found in errors_of(points, slots):
             cells = [value(found, subset, minutes) for subset in ("all", "moving") for minutes in WEEK_ENDS]
             windows = " / ".join(f"{found.loc[(subset, 150), 'windows']:.0f}" for subset in ("all", "moving"))

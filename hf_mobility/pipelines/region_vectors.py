@@ -23,7 +23,7 @@ def slots_in_regions(
         The visitors; and pairs (P,) of a flat slot of the series, ascending, and the row of its region. A user with
         fewer than `min_visits` slots in a region is in none of the three.
     """
-    slot = np.flatnonzero(series.observed)
+    slot = series.recorded
     row = np.searchsorted(series.offsets, slot, side="right") - 1
     lat, lon = tokenizer.denormalize(series.coordinates[slot])
     user = series.user_ids[row]

@@ -83,9 +83,15 @@ def test_the_median_of_an_hour_is_a_place_and_the_mean_is_between_them() -> None
 def test_records_of_earlier_windows_count_and_filled_slots_do_not() -> None:
     task = task_of([[5, 5, 5, 5, 5]], steps=1)  # four known slots of one day; slot 4 is the first of the day
     day = 4
-    slot = np.array([40 * day, 41 * day, 42 * day + 3])  # days 40 and 41 at that hour, and the last known slot
-    points = np.array([[1, 0], [3, 0], [5, 0]], np.float32)
-    past = PastRecords(slot, points, begin=np.array([0]), end=np.array([3]), origin=np.array([42 * day]))
+    past = PastRecords(  # windows of the days 40, 41 and 42; the records are slots 0, 4 and 11 of twelve
+        points=np.stack([np.arange(12.0), np.zeros(12)], axis=1),
+        recorded=np.array([0, 4, 11]),
+        offsets=np.arange(4) * day,
+        first_slot=np.arange(40, 43) * day,
+        begin=np.array([0]),
+        end=np.array([3]),
+        origin=np.array([42 * day]),
+    )
     assert HourMean().predict(replace(task, past=past))[0, 0, 0] == pytest.approx(2)
     assert HourMean().predict(task)[0, 0, 0] == 5
 

@@ -275,7 +275,7 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "geolife_reidentification": {**found, "top5": 0.2, "top5_sd": [np.nan, 0.02]},
         "neighbours": {"neighbours": ["RAW"], "measure": ["km"], "mean": 1.0, "low": 0.5, "high": 1.5},
         "rollout_cabs": {**rolled, "slots": "recorded"},
-        "rollout_simulated": {**rolled, "slots": "recorded end points"},
+        "rollout_geolife": {**rolled, "slots": "recorded end points"},
     }
     blocks = ("knows", "neighbours", "profile", "regions", "geolife", "positions", "positions typical", "week ends")
     named = {f"raw_{name}": columns for name, columns in tables.items()}
@@ -286,8 +286,8 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "| **RAW** | linear | 1,234 | 0.625 | 0.625 | 0.625 |",
         "| pickups | hand-made | mlp | 1,234 | 0.500 ± 0.250 | 0.500 ± 0.250 | 0.500 ± 0.250 |",
         "| cabs | 7 / 3 | **RAW** | 0.25 | – | – | – | 2.50 | – | – | – | – | 4.00 |",
-        "| simulated | 7 of 2 | **RAW** | 0.25 | – | 2.50 | – | – | – | – | 4.00 | – | – |",
-        "| simulated | **RAW** | 0.12 | 0.12 | – | – | 1.50 | – | – | -0.50 [-1.00, 1.00] | – |",
+        "| geolife | 7 of 2 | **RAW** | 0.25 | – | 2.50 | – | – | – | – | 4.00 | – | – |",
+        "| geolife | **RAW** | 0.12 | 0.12 | – | – | 1.50 | – | – | -0.50 [-1.00, 1.00] | – |",
         "| Pearson r, linear / MLP, 1,234 days | walk |",
         "| **RAW** | 0.62 / 0.75 ± 0.00 |",
         "| 5 | 25 | **RAW** | 0.040 ± 0.010 | 0.200 ± 0.020 |",

@@ -138,8 +138,8 @@ def raw_small() -> CardFacts:
         "displacement from the last point; the paper's gives the position.",
         notes="**The bounds in this folder are those of a simulated city**: train your own for another one. A vector is "
         "comparable only with\nvectors of this checkpoint, on windows of the same length and first weekday. Simple "
-        "baselines are level or better on most tasks: for commuters\nhand-made features, 2.5 hours ahead the hour's mean "
-        "position. See docs/results/embeddings.md.",
+        "rules are level or better on most tasks.\nFor commuters it is the rule of the label on the week that is read, 2.5 "
+        "hours ahead the hour's mean position.\nSee docs/results/embeddings.md and docs/results/positions.md.",
         training_data="Simulated. The first and the second week of 2,000 users of one simulated city, each a window "
         "of its own. A position stands every 15 minutes; 2,000 other users are held out. No real trace.",
         bias=SIMULATED_BIAS,
@@ -151,7 +151,7 @@ def raw_small() -> CardFacts:
         versions=f"transformers 5.23, torch 2.11, {OURS}; one H100",
         results=table,
         ours="RAW",
-        figures=f"Roll-outs that end at 19 h, users held out, baselines first:\n\n{marked('raw roll-out simulated')}",
+        figures=f"Roll-outs that end at 19 h, users held out, baselines first:\n\n{marked('raw week ends simulated')}",
         privacy="Trained on simulated users only. The vector of a real user is personal data: it finds the same user "
         "again.",
     )

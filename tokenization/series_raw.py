@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,11 @@ class RawSeries:
     def user_ids(self) -> np.ndarray:
         """(N,): whose row it is."""
         return self.users[self.user_index]
+
+    @cached_property
+    def recorded(self) -> np.ndarray:
+        """int64 (any,): the slots of the flat arrays in which something was recorded."""
+        return np.flatnonzero(self.observed)
 
     @property
     def start_weekday(self) -> np.ndarray:

@@ -30,10 +30,10 @@ from hf_mobility import (
     simulate_city,
     training_arguments,
 )
-from hf_mobility.data import haversine_km
+from hf_mobility.baselines.features import NIGHT_HOURS, WORK_HOURS, work_features
 from hf_mobility.data.simulation.points import simulated_points
+from hf_mobility.tokenization import weeks
 from hf_mobility.tokenization.tokenization_raw import PAPER_BOUNDS
-from hf_mobility.tokenization.weeks import commonest_cell
 from hf_mobility.training.fit import fit
 
 NAMES = ("simulated", "geolife", "cabs")
@@ -168,27 +168,19 @@ def embed_windows(encoder: Any, columns: dict[str, np.ndarray], *, batch_size: i
 
 def home_and_work(
     lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_km: float = 0.5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """From positions (N, T) in weeks that begin on a Monday: middle of the commonest cell of the nights (0-6 h) and of
-    the working hours (weekdays 10-17 h), each (N, 2) degrees [latitude, longitude], and the number (N,) of weekdays on
-    which the latter is visited in these hours.
+    the working hours (weekdays 10-17 h), each (N, 2) degrees [latitude, longitude].
     """
     grid = SquareGrid.around(lat, lon, cell_km=cell_km)
-    cells = grid.cell(lat, lon)
-    day, slot = np.divmod(np.arange(lat.shape[1]), slots_per_day)
-    hour = slot * 24 / slots_per_day
-    home = commonest_cell(np.where(hour < 6, cells, -1))
-    at_work = (hour >= 10) & (hour < 17) & (day % 7 < 5)
-    work = commonest_cell(np.where(at_work, cells, -1))
-    there = (cells == work[:, None]) & at_work
-    days_there = there.reshape(len(cells), -1, slots_per_day).any(axis=2).sum(axis=1)
-    return np.stack(grid.centre(home), axis=1), np.stack(grid.centre(work), axis=1), days_there
+    hours = {"home_hours": NIGHT_HOURS, "work_hours": WORK_HOURS}
+    home, work = weeks.home_and_work(grid.cell(lat, lon), slots_per_day=slots_per_day, **hours)
+    return np.stack(grid.centre(home), axis=1), np.stack(grid.centre(work), axis=1)
 
 
 def commuters(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int, cell_km: float = 0.5) -> np.ndarray:
     """bool (N,): who is at work on three weekdays or more, over 1 km from home."""
-    home, work, days_there = home_and_work(lat, lon, slots_per_day=slots_per_day, cell_km=cell_km)
-    return (days_there >= 3) & (haversine_km(*home.T, *work.T) > 1)
+    return work_features(lat, lon, slots_per_day=slots_per_day, cell_km=cell_km)["commutes"].to_numpy() > 0
 
 
 def _best_of(steps: int, states: int = 8) -> dict[str, Any]:

@@ -16,16 +16,15 @@ import argparse
 import time
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from benchmarks.embeddings.series import LEAST_OBSERVED, NAMES, SeriesSet, load_series, raw_config, train_raw
+from benchmarks.embeddings.positions import EVERY, THROUGHOUT, compare, rivals, week_end_tasks
+from benchmarks.embeddings.series import NAMES, SeriesSet, load_series, raw_config, train_raw
 from benchmarks.options import add_training, config_values, training_of
 from benchmarks.tables import save_table
 from hf_mobility import RawConfig, RawForTrajectoryPrediction
-from hf_mobility.baselines import CopyLast, GRUTrajectory, HourMean
-from hf_mobility.data.trajectory_tasks import TrajectoryTask
-from hf_mobility.evaluation import RollOut, horizon_table, one_step_table
+from hf_mobility.baselines import CopyLast, GRUTrajectory
+from hf_mobility.evaluation import RollOut, one_step_table
 
 
 def judge_one_step(predictors: list[Any], data: SeriesSet) -> pd.DataFrame:
@@ -40,42 +39,6 @@ def judge_one_step(predictors: list[Any], data: SeriesSet) -> pd.DataFrame:
     }
     metres = data.tokenizer.metres_per_unit()
     return one_step_table(made, points, metres_per_unit=metres, counted=None if data.complete else observed)
-
-
-def judge_roll_out(
-    predictors: list[Any],
-    data: SeriesSet,
-    judged: np.ndarray,
-    *,
-    steps: int,
-    end_hours: list[int],
-    recorded: bool,
-) -> pd.DataFrame:
-    """Roll-outs of the people of the `judged` windows that end at these hours of a window's last day, all taken
-    together: errors are means over all of them, correlations means over the hours in which they exist, `users` counts
-    roll-outs. `recorded` counts only those of which every slot was recorded; otherwise filled slots are true as well.
-    """
-    tables = []
-    for hour in end_hours:
-        end = data.tokenizer.model_max_length - (24 - hour) * data.tokenizer.slots_per_day // 24
-        task = TrajectoryTask.from_series(
-            data.series,
-            data.tokenizer,
-            steps=steps,
-            end_slot=end,
-            observed_only=recorded,
-            least_observed=LEAST_OBSERVED,
-        )
-        tables.append(horizon_table(predictors, task.take(np.isin(task.users, data.users[judged]))))
-    table = pd.concat(tables)
-    keys = ["model", "subset", "horizon", "minutes"]
-    numbers = table.set_index(keys)
-    sums, known = (
-        part.mul(numbers["users"], axis=0).groupby(level=keys, sort=False).sum() for part in (numbers, numbers.notna())
-    )
-    means = (sums / known).assign(users=known["users"])
-    slots = "recorded" if recorded else "every one"
-    return means.reset_index()[tables[0].columns].assign(slots=slots)
 
 
 def main() -> None:
@@ -127,18 +90,23 @@ def main() -> None:
     data.tokenizer.save_pretrained(options.output)
     print(f"{model.num_parameters():,} parameters, {options.steps} steps in {seconds:.0f} s")
 
-    predictors: list[Any] = [CopyLast(), HourMean(), RollOut(model)]
+    networks: list[Any] = [RollOut(model)]
     if options.gru_steps:
         gru = GRUTrajectory().fit(data.train["coordinates"], steps=options.gru_steps, seed=options.seed)
-        predictors.insert(2, gru)
+        networks.insert(0, gru)
     print("\nNext point, people held out (mae_m: mean over both axes, metres)")
-    print(judge_one_step(predictors, data).round(1).to_string(index=False))
-    kinds = [False] if data.complete else [True, False]
+    print(judge_one_step([CopyLast(), *networks], data).round(1).to_string(index=False))
     asked = {"steps": options.roll_out, "end_hours": options.end_hours}
-    shown = ["slots", "model", "subset", "minutes", "users", "mae_m", "mse_km2", "pcc", "error_km"]
+    shown = ["slots", "model", "subset", "minutes", "windows", "users", "mae_m", "error_km", "median_km"]
     for part in ("validation", "held_out") if kept else ("held_out",):
-        judged = getattr(data, part)
-        table = pd.concat([judge_roll_out(predictors, data, judged, recorded=kind, **asked) for kind in kinds])
+        tables = []
+        for slots in (EVERY,) if data.complete else (THROUGHOUT, EVERY):
+            recorded = slots == THROUGHOUT
+            known = week_end_tasks(data, ~data.held_out & ~data.validation, recorded=recorded, **asked)
+            judged = week_end_tasks(data, getattr(data, part), recorded=recorded, **asked)
+            predictors = [*rivals(known), *networks]
+            tables.append(compare(predictors, judged, slots=slots, rival="Shrinkage"))
+        table = pd.concat(tables)
         print(f"\nRoll-out, {part}")
         print(table[shown].round(3).to_string(index=False))
     if options.report:

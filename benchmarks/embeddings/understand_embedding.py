@@ -35,7 +35,7 @@ ATTENTION_PEOPLE = 40
 def facts(lat: np.ndarray, lon: np.ndarray, *, slots_per_day: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What is asked about each of N people, from positions (N, T), and the hand-made features."""
     by_hand = mobility_features(lat, lon, slots_per_day=slots_per_day)
-    home, work, _ = home_and_work(lat, lon, slots_per_day=slots_per_day)
+    home, work = home_and_work(lat, lon, slots_per_day=slots_per_day)
     east, north = to_km(home[:, 0], home[:, 1], origin=(float(lat.mean()), float(lon.mean())))
     asked = {
         "home, km to the east": east,
@@ -128,7 +128,7 @@ def main() -> None:
     offset = np.stack([rng.permutation(first.sum() - 1)[: options.neighbours] + 1 for _ in range(first.sum())])
     pairs = {"random people": (np.arange(first.sum())[:, None] + offset) % first.sum()}
     pairs |= {name: nearest(values, number=options.neighbours) for name, values in features.items()}
-    home, _, _ = home_and_work(lat, lon, slots_per_day=tokenizer.slots_per_day)
+    home, _ = home_and_work(lat, lon, slots_per_day=tokenizer.slots_per_day)
     commuter = commuters(lat, lon, slots_per_day=tokenizer.slots_per_day)
     alike = likeness(pairs, home, by_hand["radius_of_gyration_km"].to_numpy(), commuter)
     print("\nNearest neighbours")

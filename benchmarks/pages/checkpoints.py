@@ -65,7 +65,8 @@ def codec() -> str:
 
 
 def positions() -> str:
+    """Mean errors of moving users after ten slots."""
     table = read("raw_rollout_simulated")
     errors = table[(table["subset"] == "moving") & (table["minutes"] == 150)].set_index("model")["error_km"]
-    ours, still, mean = (errors[name] for name in ("RAW", "CopyLast", "HourMean"))
+    ours, still, mean = (errors[name] for name in ("RAW", "CopyLast", "HourMean (one week)"))
     return f"{ours:.2f} km after 2.5 h, moving users; standing still {still:.2f}, mean of the hour {mean:.2f}"

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from .common import markdown, names_like, read
 
-HORIZONS = (15, 30, 60, 90, 150)
+SETS = ("simulated", "geolife", "cabs")
+END_POINTS = "recorded end points"
+HORIZONS = {15: "15 min", 60: "60 min", 150: "150 min", 360: "6 h", 1440: "24 h"}
+GAPS = (("all", 150), ("moving", 150), ("all", 1440))
+WEEK_ENDS = (15, 30, 60, 90, 150)
 
 
 def probes(name: str, *, label: str | None = None, metrics: tuple[str, ...]) -> str:
     """What readers found in features, baselines first, RAW bold; ± is the standard deviation over seeds."""
     table = read(name)
+    learned = table["features"].str.contains("RAW|encoder|random")
+    label_order = table[label].factorize()[0] if label else np.zeros(len(table))
+    table = table.iloc[np.lexsort((learned, label_order))]
     rows = []
     for _, row in table.iterrows():
         cells = [f"{row[metric]:.3f}" + spread(row, metric) for metric in metrics]
@@ -50,28 +58,68 @@ def neighbours() -> str:
     return markdown(rows, ["neighbours", *dict.fromkeys(table["measure"])])
 
 
-def roll_outs(*names: str) -> str:
-    """Mean error in km of all and of moving people at some horizons; one row per file and model."""
-    found = [name for name in names if names_like(f"raw_rollout_{name}")]
-    if not found:
-        raise FileNotFoundError("there is no raw_rollout_*.csv")
+def errors_of(points: str, slots: str) -> list[tuple[str, pd.DataFrame]]:
+    """(model, its rows by subset and minutes), baselines first; empty where there is no such table."""
+    if not names_like(f"raw_rollout_{points}"):
+        return []
+    table = read(f"raw_rollout_{points}")
+    groups = table[table["slots"] == slots].groupby("model", sort=False)
+    found = [(str(model), group.set_index(["subset", "minutes"])) for model, group in groups]
+    return sorted(found, key=lambda pair: ("RAW" in pair[0]) + (pair[0] in ("GRU", "RAW")))
+
+
+def value(rows: pd.DataFrame, subset: str, minutes: int, column: str = "error_km") -> str:
+    """A number of km, with its interval where it is a difference."""
+    if (subset, minutes) not in rows.index or pd.isna(rows.loc[(subset, minutes), column]):
+        return "–"
+    row = rows.loc[(subset, minutes)]
+    text = f"{row[column]:.2f}"
+    return text if column != "difference_km" else f"{text} [{row['difference_low']:.2f}, {row['difference_high']:.2f}]"
+
+
+def bold(model: str) -> str:
+    return f"**{model}**" if "RAW" in model else model
+
+
+def positions() -> str:
+    """Mean errors at recorded end points, all and moving."""
     rows = []
-    for name in found:
-        table = read(f"raw_rollout_{name}")
-        if "slots" not in table:
-            table["slots"] = "recorded"
-        for (slots, model), group in table.groupby(["slots", "model"], sort=False):
-            cells = []
-            for subset in ("all", "moving"):
-                error = group[group["subset"] == subset].set_index("minutes")["error_km"].reindex(HORIZONS)
-                cells += ["–" if pd.isna(km) else f"{km:.2f}" for km in error]
-            users = group[group["minutes"] == group["minutes"].max()].set_index("subset")["users"]
-            people = f"{users['all']} / {users['moving']}"
-            points = name.replace("_", " ")
-            points = points if slots == "recorded" or table["slots"].nunique() == 1 else f"{points}, filled slots too"
-            rows.append([points, people, f"**{model}**" if "RAW" in str(model) else str(model), *cells])
-    header = [f"{subset}, {minutes} min" for subset in ("all", "moving") for minutes in HORIZONS]
-    return markdown(rows, ["points", "roll-outs, all / moving", "error, km", *header])
+    for points in SETS:
+        for model, found in errors_of(points, END_POINTS):
+            cells = [value(found, subset, minutes) for subset in ("all", "moving") for minutes in HORIZONS]
+            count = found.loc[("all", 150)]
+            rows.append([points, f"{count['windows']:,.0f} of {count['users']:.0f}", bold(model), *cells])
+    header = [f"{subset}, {time}" for subset in ("all", "moving") for time in HORIZONS.values()]
+    return markdown(rows, ["points", "at 150 min, of users", "mean error, km", *header])
+
+
+def typical() -> str:
+    """Medians, means over users, and differences from the city's shrinkage."""
+    rows = []
+    for points in SETS:
+        for model, found in errors_of(points, END_POINTS):
+            medians = [value(found, "all", minutes, "median_km") for minutes in (15, 150, 360, 1440)]
+            users = [value(found, "all", minutes, "user_error_km") for minutes in (150, 1440)]
+            gaps = [value(found, subset, minutes, "difference_km") for subset, minutes in GAPS]
+            rows.append([points, bold(model), *medians, *users, *gaps])
+    medians = [f"median, {time}" for time in ("15 min", "150 min", "6 h", "24 h")]
+    users = [f"mean of users, {time}" for time in ("150 min", "24 h")]
+    gaps = [f"less Shrinkage, {subset}, {HORIZONS[minutes]}" for subset, minutes in GAPS]
+    return markdown(rows, ["points", "km", *medians, *users, *gaps])
+
+
+def week_ends(*names: str) -> str:
+    """Mean errors of roll-outs that end on Sundays, all and moving."""
+    rows = []
+    for points, slots in ((name, "recorded" if name == "cabs" else "every one") for name in names or SETS):
+        for model, found in errors_of(points, slots):
+            cells = [value(found, subset, minutes) for subset in ("all", "moving") for minutes in WEEK_ENDS]
+            windows = " / ".join(f"{found.loc[(subset, 150), 'windows']:.0f}" for subset in ("all", "moving"))
+            rows.append([points, windows, bold(model), *cells])
+    if not rows:
+        raise FileNotFoundError("there is no raw_rollout_*.csv")
+    header = [f"{subset}, {minutes} min" for subset in ("all", "moving") for minutes in WEEK_ENDS]
+    return markdown(rows, ["points", "roll-outs, all / moving", "mean error, km", *header])
 
 
 def reidentification() -> str:

@@ -15,14 +15,17 @@ from .generators import Conditions, HourlyMarkov, ResampledWeeks
 from .mix import ContextMix, MixWeights
 
 if TYPE_CHECKING:
-    from .features import mobility_features
+    from .features import mobility_features, work_features
     from .generators_epr import ExplorationReturn
     from .hourly_transformer import HourlyTransformer
     from .neural import GRUBaseline, TransformerBaseline
-    from .trajectories import CopyLast, GRUTrajectory, HourMean
+    from .trajectories import CityMedian, CopyLast, Shrinkage
+    from .trajectories_gru import GRUTrajectory
+    from .trajectories_own_past import HourMean, HourMedian, NearestPast
 
 __all__ = [
     "CarryForward",
+    "CityMedian",
     "Conditions",
     "ContextMix",
     "CopyLast",
@@ -30,27 +33,36 @@ __all__ = [
     "GRUBaseline",
     "GRUTrajectory",
     "HourMean",
+    "HourMedian",
     "HourlyMarkov",
     "HourlyTransformer",
     "MixWeights",
+    "NearestPast",
     "ResampledWeeks",
     "SameHour",
+    "Shrinkage",
     "StayHome",
     "TransformerBaseline",
     "UserFrequency",
     "UserMarkov",
     "mobility_features",
+    "work_features",
 ]
 
 _LATER = {
+    "CityMedian": "trajectories",
     "CopyLast": "trajectories",
     "ExplorationReturn": "generators_epr",
     "GRUBaseline": "neural",
-    "GRUTrajectory": "trajectories",
-    "HourMean": "trajectories",
+    "GRUTrajectory": "trajectories_gru",
+    "HourMean": "trajectories_own_past",
+    "HourMedian": "trajectories_own_past",
     "HourlyTransformer": "hourly_transformer",
+    "NearestPast": "trajectories_own_past",
+    "Shrinkage": "trajectories",
     "TransformerBaseline": "neural",
     "mobility_features": "features",
+    "work_features": "features",
 }
 
 

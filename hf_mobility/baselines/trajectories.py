@@ -1,18 +1,22 @@
-"""Baselines of trajectory prediction: the copied last point, the user's mean point at that time of day, and a recurrent
-network with RAW's input and output layers.
+"""Baselines of trajectory prediction that know the last point or the city; they are deterministic.
 
-The first is hard to beat at 15 minutes, the second at the hours of regular habits. All predict box
-units from `TrajectoryTask.known` alone and are deterministic.
+The copied last point is hard to beat at 15 minutes. Hours ahead, one point in the middle of the city is hard to beat
+where users rarely return; in between, the way from one to the other is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
-import torch
-from torch import nn
 
 from ..data.trajectory_tasks import TrajectoryTask
-from .fit import Fit, linear
+from .geometric_median import geometric_median
+
+T = TypeVar("T")
+_SHARES = np.linspace(0, 1, 51)
+_MOST = 100_000  # records that the city's median is taken of
 
 
 class CopyLast:
@@ -29,127 +33,96 @@ class CopyLast:
         return np.asarray(points)[:, :-1]
 
 
-class HourMean:
-    """The mean of a user's own points at that slot of the day; where the slot was never seen, the last point."""
+class CityMedian:
+    """One point for everybody and always: the geometric median of what was recorded of the training users.
 
-    name = "HourMean"
-
-    def predict(self, task: TrajectoryTask) -> np.ndarray:
-        """(N, H, 2) float32 box units."""
-        length, steps = task.known.shape[1], task.future.shape[1]
-        predicted = CopyLast().predict(task)
-        for step in range(steps):
-            past = np.arange((length + step) % task.slots_per_day, length, task.slots_per_day)
-            if len(past):
-                predicted[:, step] = task.known[:, past].mean(axis=1, dtype=np.float64)
-        return predicted
-
-
-class _Network(nn.Module):
-    """2 -> 2 D -> D with ReLU plus a learned position, GRU layers, and the head D -> 4 D -> D -> 2."""
-
-    def __init__(self, slots: int, width: int, layers: int) -> None:
-        super().__init__()
-        self.embed = nn.Sequential(nn.Linear(2, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
-        self.position = nn.Embedding(slots, width)
-        nn.init.normal_(self.position.weight, std=0.02)
-        self.gru = nn.GRU(width, width, num_layers=layers, batch_first=True)
-        self.head = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width), nn.ReLU(), nn.Linear(width, 2)
-        )
-
-    def forward(
-        self, points: torch.Tensor, start: int = 0, state: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, 2) from slot `start` on -> the point after each (B, T, 2), and the state behind the last one."""
-        slots = torch.arange(start, start + points.shape[1], device=points.device)
-        hidden, state = self.gru(self.embed(points) + self.position(slots), state)
-        return self.head(hidden), state
-
-
-class GRUTrajectory:
-    """A two-layer GRU over points, trained like RAW: mean squared error of the next point, teacher forcing.
-
-    Args:
-        width: D. layers: of the GRU. learning_rate: the highest one; it rises over the first tenth of the steps and
-            falls linearly to zero.
-        batch_size: series of a training step. device: where to compute.
+    Example:
+        >>> horizon_table([CopyLast(), CityMedian().fit(training_task)], task)  # doctest: +SKIP
     """
 
-    name = "GRU"
+    name = "CityMedian"
 
-    def __init__(
-        self,
-        *,
-        width: int = 64,
-        layers: int = 2,
-        learning_rate: float = 2e-3,
-        batch_size: int = 32,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.width, self.layers, self.learning_rate, self.batch_size = width, layers, learning_rate, batch_size
-        self.device = torch.device(device)
-        self.network: _Network | None = None
+    def __init__(self) -> None:
+        self.point: np.ndarray | None = None  # (2,) box units
 
-    def fit(self, points: np.ndarray, *, steps: int = 500, seed: int = 0) -> GRUTrajectory:
-        """Train on whole series and return self; the caller's generators are left alone.
-
-        Args:
-            points: float (N, T, 2) box units from a local midnight; predictions may reach to slot T.
-            steps: training steps.
-            seed: of initialisation and batches.
-        """
-        if points.ndim != 3 or points.shape[2] != 2 or points.shape[1] < 2 or not len(points):
-            raise ValueError(f"points must be (series, slots, 2) with two slots or more, got {points.shape}.")
-        data = torch.as_tensor(points, dtype=torch.float32)
-        draws = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            network = _Network(data.shape[1], self.width, self.layers).to(self.device)
-        schedule = linear(steps, warmup_steps=max(1, steps // 10))
-        fit = Fit(network, learning_rate=self.learning_rate, weight_decay=0.01, schedule=schedule)
-        for step in range(steps):
-            rows = torch.randint(len(data), (min(self.batch_size, len(data)),), generator=draws)
-            batch = data[rows].to(self.device)
-            fit.step((network(batch[:, :-1])[0] - batch[:, 1:]).square().mean(), step)
-        self.network = network.eval()
+    def fit(self, tasks: TrajectoryTask | Sequence[TrajectoryTask]) -> CityMedian:
+        """Find the point from the recorded past of training users (100,000 records at most); returns self."""
+        tasks = _as_list(tasks)
+        points = np.concatenate([task.records.distinct() for task in tasks])
+        self.point = geometric_median(points[:: 1 + len(points) // _MOST], tasks[0].metres_per_unit)
         return self
 
-    @torch.no_grad()
     def predict(self, task: TrajectoryTask) -> np.ndarray:
-        """(N, H, 2) float32 box units, each prediction fed back."""
-        length, steps = task.known.shape[1], task.future.shape[1]
-        network = self._fitted(length + steps - 1)
-        parts = []
-        for some in np.array_split(np.arange(len(task)), -(-len(task) // 256)):
-            known = torch.as_tensor(task.known[some], dtype=torch.float32, device=self.device)
-            made, state = network(known)
-            found = [made[:, -1:]]
-            for step in range(1, steps):
-                made, state = network(found[-1], length + step - 1, state)
-                found.append(made)
-            parts.append(torch.cat(found, dim=1).cpu().numpy())
-        return np.concatenate(parts)
+        """(N, H, 2) float32 box units.
 
-    @torch.no_grad()
-    def next_points(self, points: np.ndarray) -> np.ndarray:
-        """The point after each but the last: (N, T, 2) -> (N, T - 1, 2) float32."""
-        network = self._fitted(points.shape[1] - 1)
-        parts = []
-        for some in np.array_split(np.arange(len(points)), -(-len(points) // 256)):
-            known = torch.as_tensor(points[some, :-1], dtype=torch.float32, device=self.device)
-            parts.append(network(known)[0].cpu().numpy())
-        return np.concatenate(parts)
-
-    def _fitted(self, slots: int) -> _Network:
-        if self.network is None:
-            raise ValueError(f"{self.name} is not fitted; call fit(points) first.")
-        if slots > self.network.position.num_embeddings:
-            raise ValueError(
-                f"{self.name} was trained on series of {self.network.position.num_embeddings} slots; slot {slots - 1} "
-                "is beyond them."
-            )
-        return self.network
+        Raises:
+            ValueError: it is not fitted.
+        """
+        return np.broadcast_to(_fitted(self.point, self.name), task.future.shape).astype(np.float32)
 
 
-__all__ = ["CopyLast", "GRUTrajectory", "HourMean"]
+class Shrinkage:
+    """The last point, moved towards the city's median by a share of the way: `last + w (median - last)`.
+
+    The share `w` of each horizon is the one of 0, 0.02, .. 1 with the least mean distance on training users. A model
+    that is nearer than standing still, but not than this, has learned where the middle of the city is.
+
+    Example:
+        >>> Shrinkage().fit(training_task).predict(task)  # doctest: +SKIP
+    """
+
+    name = "Shrinkage"
+
+    def __init__(self) -> None:
+        self.city = CityMedian()
+        self.shares: dict[int, float] | None = None  # slots ahead -> w
+
+    def fit(self, tasks: TrajectoryTask | Sequence[TrajectoryTask]) -> Shrinkage:
+        """Find the median and the share of each horizon on training users; returns self.
+
+        Args:
+            tasks: one or several, with the horizons that will be predicted. Filled futures do not count.
+        """
+        tasks = _as_list(tasks)
+        middle = _fitted(self.city.fit(tasks).point, self.name)
+        self.shares = {}
+        for column, step in enumerate(tasks[0].steps):
+            ends = [_ends(task, column) for task in tasks]
+            last, wanted = (np.concatenate(points) for points in zip(*ends))
+            made = last[:, None] + _SHARES[:, None] * (middle - last)[:, None]
+            distance = np.linalg.norm((made - wanted[:, None]) * tasks[0].metres_per_unit, axis=-1)
+            self.shares[int(step)] = float(_SHARES[distance.mean(axis=0).argmin()]) if len(distance) else 0.0
+        return self
+
+    def predict(self, task: TrajectoryTask) -> np.ndarray:
+        """(N, H, 2) float32 box units.
+
+        Raises:
+            ValueError: it is not fitted, or not for these horizons.
+        """
+        shares = _fitted(self.shares, self.name)
+        unknown = [int(step) for step in task.steps if int(step) not in shares]
+        if unknown:
+            raise ValueError(f"{self.name} was fitted for {sorted(shares)} slots ahead, not for {unknown}.")
+        share = np.array([shares[int(step)] for step in task.steps])[:, None]
+        last = task.known[:, -1:]
+        return np.asarray(last + share * (self.city.predict(task) - last), np.float32)
+
+
+def _ends(task: TrajectoryTask, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """Last known points (n, 2) and what was recorded afterwards (n, 2), one horizon."""
+    rows = task.recorded[:, column]
+    return task.known[rows, -1], task.future[rows, column]
+
+
+def _as_list(tasks: TrajectoryTask | Sequence[TrajectoryTask]) -> list[TrajectoryTask]:
+    return [tasks] if isinstance(tasks, TrajectoryTask) else list(tasks)
+
+
+def _fitted(value: T | None, name: str) -> T:
+    if value is None:
+        raise ValueError(f"{name} is not fitted; call fit(tasks) first.")
+    return value
+
+
+__all__ = ["CityMedian", "CopyLast", "Shrinkage"]

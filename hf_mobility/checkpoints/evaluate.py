@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.io.records import as_records
+from ..evaluation.trajectories import DIFFERENCE
 from ..hub.device import check_device
 from ..hub.loading import adapter_base, loading
 from ..tokenization.errors import DataError
@@ -22,7 +23,7 @@ WEEKS += ["still_weekend_days", "one_hour_stays", "cpc", "one_user_pairs", "copi
 EVALUATIONS: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
     "mobility_samoe": (evaluate_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
     "mobility_mstar": (evaluate_mstar, WEEKS),
-    "mobility_raw": (evaluate_raw, ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "error_km"]),
+    "mobility_raw": (evaluate_raw, ["model", "subset", "minutes", "users", "error_km", "median_km", *DIFFERENCE]),
 }
 
 
@@ -43,7 +44,8 @@ def evaluate_checkpoint(
     """Evaluate a model on records that it was not trained on, baselines first.
 
     SAMoE: ranking of every user's last visits. M-STAR: generated weeks beside those of held-out users, as distributions
-    and user by user (`week_report`). RAW: errors of held-out users' positions, predicted ten slots ahead.
+    and user by user (`week_report`). RAW: errors of held-out users' positions up to ten slots ahead, with intervals
+    against `Shrinkage`.
 
     Args:
         model: a folder or Hub id, or what `train` or `adapt` returned.

@@ -12,7 +12,8 @@ from .membership import membership
 from .privacy import audit
 from .probes import probe_regions, probe_users
 from .ranking import PairedDifference, RankingResult, evaluate, new_place_mask, paired_difference, summarize
-from .trajectories import RollOut, horizon_table, one_step_table
+from .roll_out import RollOut
+from .trajectories import horizon_table, one_step_table
 from .two_sample import two_sample_auc
 from .user_pairs import pair_table
 from .week_regularity import regularity

@@ -42,6 +42,7 @@ METRICS = {
     "auc": "AUC",
     "mae_m": "mean absolute error per axis, metres",
     "error_km": "mean error, km",
+    "median_km": "median error, km",
 }
 
 

@@ -22,8 +22,9 @@ from ..modeling.regions_raw import pool_visitors, visitor_matrix
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer
 from .base import MobilityPipeline, read_records
+from .region_vectors import check_apart, pool_slots, region_table, slots_in_regions, with_columns
 
-POOLINGS = ("sum", "mean", "log")
+POOLINGS = ("sum", "mean", "log", "slots")
 READ = ("user_id", "time", "lat", "lon", "duration")
 
 
@@ -104,7 +105,7 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
         table = torch.zeros(len(users), parts[0].shape[1], dtype=torch.float64)
         weighted = finite(torch.cat(parts), self.model).double() * torch.from_numpy(weight)[:, None]
         table.index_add_(0, torch.from_numpy(row), weighted)
-        embeddings = _with_columns({"user_id": series.users[users]}, table.float().numpy())
+        embeddings = with_columns({"user_id": series.users[users]}, table.float().numpy())
         embeddings.attrs = {"windows": len(series), "points_outside": series.num_outside}
         return embeddings
 
@@ -129,8 +130,9 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
             regions: see `hf_mobility.data.regions.visitors`: a `SquareGrid`, `H3Cells`, `Discs`, `Polygons`, GeoJSON or
                 its path, a list of shapely areas; or what `visitors` returned, found once for several poolings.
             pooling: `sum` of the users' vectors (the paper; it grows with their number), their `mean`, or `log` =
-                the mean and a last column `log1p_users`.
-            min_visits: users with fewer points in the region do not count.
+                the mean and a last column `log1p_users`. `slots` leaves the users' vectors aside: the states of the
+                recorded slots that were spent in the region are added up, and the signed logarithm is taken.
+            min_visits: users with fewer points (`slots`: recorded slots) in the region do not count.
             min_users: regions with fewer users are left out: their vectors tell who was there. Regions that overlap
                 are refused, because the difference of two vectors is that of the few users in one of them only. Such
                 a difference is no less telling where two regions apart have nearly the same users, or between two
@@ -165,17 +167,17 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
             points = read_records(points, timezone=timezone, columns=options, names=READ)
         elif not isinstance(regions, Visitors) or user_embeddings is None:
             raise DataError("points are missing; they may be None where both Visitors and user_embeddings are given.")
+        if pooling == "slots":
+            if user_embeddings is not None:
+                raise DataError("pooling='slots' pools states of slots, not users: leave user_embeddings out.")
+            return self._embed_slots(
+                points, regions, min_visits, min_users, batch_size=batch_size, progress=progress, **encoding
+            )
         if isinstance(regions, Visitors):
             there = _at_least(regions, min_visits)
         else:
             there = count_visitors(points, regions, min_visits=min_visits)
-        if min_users > 1 and there.overlap:
-            one, other = there.overlap
-            raise DataError(
-                f"Regions overlap (first {one!r} and {other!r}): the difference of their vectors tells of fewer than "
-                f"min_users={min_users} users. Give regions that do not overlap, or min_users=1 for users who agreed "
-                "or simulated ones."
-            )
+        check_apart(there, min_users)
         if user_embeddings is None:
             user_embeddings = self._embed(points, batch_size=batch_size, progress=progress, **encoding)
         matrix = _matrix_of(user_embeddings)
@@ -191,25 +193,40 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
             torch.from_numpy(pairs), num_regions=len(there.region_ids), num_users=len(matrix), min_visits=1
         )
         pooled, counts = pool_visitors(sparse, torch.from_numpy(matrix), pooling=pooling)
-        users = counts.numpy().astype(np.int64)
-        kept = np.flatnonzero(users >= min_users)
-        if not len(kept):
-            raise DataError(
-                f"Every region has fewer than min_users={min_users} visitors (at most {users.max()}); take larger "
-                "regions or more users."
-            )
-        values = pooled.numpy()[kept]
-        columns_first = {"region_id": there.region_ids[kept], "users": users[kept]}
-        table = _with_columns(columns_first, values[:, : matrix.shape[1]])
+        values = pooled.numpy()
+        table = region_table(there, counts.numpy(), values[:, : matrix.shape[1]], min_users=min_users)
         if pooling == "log":
-            table["log1p_users"] = values[:, -1]
-        table.attrs["left_out"] = {
-            "min_users": min_users,
-            "regions": int(((users > 0) & (users < min_users)).sum()),
-            "unvisited": int((users == 0).sum()),
-            "reason": f"privacy: the vector of a region with fewer than {min_users} visitors tells who was there",
-        }
+            table["log1p_users"] = np.log1p(table["users"].to_numpy(np.float32))
         return table
+
+    def _embed_slots(
+        self,
+        points: pd.DataFrame,
+        regions: Any,
+        min_visits: int,
+        min_users: int,
+        *,
+        batch_size: int | None,
+        progress: bool,
+        **encoding: Any,
+    ) -> pd.DataFrame:
+        """`embed_regions` of a checked frame with the pooling `slots`."""
+        areas = regions.regions if isinstance(regions, Visitors) else regions
+        series = self.tokenizer.encode_points(points, **encoding)
+        there, slot, region = slots_in_regions(series, self.tokenizer, areas, min_visits=min_visits)
+        check_apart(there, min_users)
+        slices = self._slices(len(series), batch_size, unit="windows", progress=progress)
+        number = len(there.region_ids)
+        values = pool_slots(series, slot, region, num_regions=number, slices=slices, states_of=self._states)
+        users = np.bincount(there.region, minlength=number)
+        return region_table(there, users, values, min_users=min_users)
+
+    @torch.inference_mode()
+    def _states(self, series: RawSeries) -> torch.Tensor:
+        """(slots, D) float32 on the CPU, the slots of all rows one after the other."""
+        batch = self.tokenizer.to_batch(series, padding=True, return_tensors="pt").to(self.device)
+        states = self.model(**batch, use_cache=False).last_hidden_state
+        return finite(states[batch["attention_mask"].bool()].float().cpu(), self.model)
 
     @torch.inference_mode()
     def _encode(self, series: RawSeries) -> torch.Tensor:
@@ -237,11 +254,6 @@ def _at_least(there: Visitors, min_visits: int) -> Visitors:
         raise DataError(f"min_visits must be at least 1, not {min_visits}.")
     kept = there.count >= min_visits
     return replace(there, region=there.region[kept], user=there.user[kept], count=there.count[kept])
-
-
-def _with_columns(first: dict[str, np.ndarray], values: np.ndarray) -> pd.DataFrame:
-    names = [f"e{i}" for i in range(values.shape[1])]
-    return pd.concat([pd.DataFrame(first), pd.DataFrame(values, columns=names)], axis=1)
 
 
 def _matrix_of(embeddings: pd.DataFrame) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hf_mobility.baselines.features import mobility_features
+from hf_mobility.baselines.features import mobility_features, work_features
 from hf_mobility.data import DataError
 
 KM = 180 / (np.pi * 6371.0088)  # degrees of latitude
@@ -69,3 +69,21 @@ def test_faulty_arrays_are_refused() -> None:
         mobility_features(lat[0], lon[0])
     with pytest.raises(DataError, match=r"1 of 2 people have no known slot \(first rows \[1\]\)"):
         mobility_features(np.tile(lat, (2, 1)), np.tile(lon, (2, 1)), mask=np.array([[1] * 48, [0] * 48]))
+
+
+def test_where_people_work_by_hand() -> None:
+    hour, day = np.arange(168) % 24, np.arange(168) // 24
+    office = (hour >= 9) & (hour < 17)
+    away = [office & (day < 5), office & (day < 2), office & (day >= 5), np.zeros(168, bool)]
+    lat = np.stack([np.where(there, 10 * KM, 0.0) for there in away])
+    found = work_features(lat, np.zeros_like(lat), slots_per_day=24)
+    assert found["commutes"].tolist() == [1, 0, 0, 0]
+    assert found["days_at_work"].tolist() == [5, 3, 5, 5]  # who is mostly at home works there
+    assert found["log_commute_km"].to_numpy() == pytest.approx([np.log1p(10), 0, 0, 0], abs=0.1)
+    hidden = np.broadcast_to(day < 3, lat.shape)
+    unknown = work_features(np.where(hidden, lat, 99.0), np.zeros_like(lat), slots_per_day=24, mask=hidden)
+    assert unknown["days_at_work"].tolist()[0] == 3 and unknown["commutes"].tolist() == [1, 1, 0, 0]
+    near = work_features(np.where(away[0], 0.9 * KM, 0.0)[None], np.zeros((1, 168)), slots_per_day=24)
+    assert near["commutes"].tolist() == [0] and near["log_commute_km"][0] > 0
+    with pytest.raises(DataError, match="167 slots are no whole weeks of 168"):
+        work_features(lat[:, :167], np.zeros((4, 167)), slots_per_day=24)

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hf_mobility.baselines.trajectories import CopyLast, GRUTrajectory, HourMean  # noqa: E402
+from hf_mobility.baselines import CopyLast, GRUTrajectory, HourMean  # noqa: E402
 from hf_mobility.data.trajectory_tasks import TrajectoryTask  # noqa: E402
 
 

@@ -13,6 +13,7 @@ import pytest
 from hf_mobility import RawForTrajectoryPrediction, RawTokenizer, simulate_city
 from hf_mobility.data.simulation.points import simulated_points
 
+RIVALS = ["CopyLast", "CityMedian", "Shrinkage", "HourMean", "HourMedian", "NearestPast"]
 TINY = ["--size", "tiny", "--steps", "2", "--batch-size", "4"]
 
 
@@ -55,7 +56,7 @@ def test_raw_is_trained_on_simulated_people_and_judged_beside_the_baselines(
     printed = capsys.readouterr().out
     assert "20 windows of 20 people, 2 windows held out" in printed and "Next point" in printed
     table = pd.read_csv(report, comment="#")
-    assert table["model"].unique().tolist() == ["CopyLast", "HourMean", "GRU", "RAW"]
+    assert table["model"].unique().tolist() == [*RIVALS, "GRU", "RAW"]
     assert table["minutes"].unique().tolist() == [15, 30, 45] and (table["users"][table["subset"] == "all"] == 2).all()
     tokenizer = RawTokenizer.from_pretrained(folder)
     model = RawForTrajectoryPrediction.from_pretrained(folder)
@@ -89,6 +90,30 @@ def test_validation_people_are_neither_held_out_nor_trained_on(
     run_benchmark("embeddings.train_raw", *TINY, *small, "--output", str(tmp_path / "raw"))
     printed = capsys.readouterr().out
     assert "Roll-out, validation" in printed and "Roll-out, held_out" in printed
+
+
+@pytest.mark.usefixtures("data_folder")
+def test_positions_are_evaluated_at_recorded_end_points_and_kept_beside_other_rows(
+    run_benchmark: Callable[..., None], tmp_path: Path
+) -> None:
+    report = tmp_path / "positions.csv"
+    asked = ["--points", "cabs", "--held-out", "0.3", "--start-hours", "9", "15", "--report", str(report)]
+    run_benchmark("embeddings.evaluate_positions", *asked)
+    table = pd.read_csv(report, comment="#")
+    assert table["model"].unique().tolist() == RIVALS and (table["slots"] == "recorded end points").all()
+    assert table["minutes"].unique().tolist() == [15, 60, 150, 360, 1440]
+    assert (table["windows"] >= table["users"]).all() and table["users"].max() == 4
+    still = table[(table["model"] == "CopyLast") & (table["subset"] == "all")]
+    assert (still["difference_low"] <= still["difference_high"]).all()
+
+    run_benchmark("embeddings.evaluate_positions", *asked, "--week-ends", "every one")
+    both = pd.read_csv(report, comment="#")
+    assert both["slots"].unique().tolist() == ["recorded end points", "every one"]
+    pd.testing.assert_frame_equal(both[: len(table)], table, check_dtype=False)
+
+    run_benchmark("embeddings.evaluate_positions", *asked, "--most", "7")
+    few = pd.read_csv(report, comment="#")
+    assert few.loc[few["slots"] == "recorded end points", "windows"].max() == 7
 
 
 @pytest.mark.usefixtures("data_folder")
@@ -131,18 +156,17 @@ def test_people_are_profiled(
     run_benchmark: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "users.csv"
-    run_benchmark("embeddings.profile_users", *TINY, "--users", "60", "--seeds", "2", "--report", str(report))
+    asked = ["--users", "60", "--seeds", "1", "--few", "9", "--report", str(report)]
+    run_benchmark("embeddings.profile_users", *TINY, *asked)
     assert "of them commuters in the week after" in capsys.readouterr().out
     table = pd.read_csv(report, comment="#")
-    assert table["features"].unique().tolist() == [
-        "nothing",
-        "hand-made",
-        "untrained encoder",
-        "RAW",
-        "hand-made + RAW",
-    ]
-    assert table["reader"].tolist() == ["linear", "mlp"] * 5
-    assert table.set_index("features")["auc"]["nothing"].tolist() == [0.5, 0.5]
+    kinds = ["nothing", "rule on the week read", "rule, days at work, commute", "hand-made", "untrained encoder", "RAW"]
+    kinds += ["hand-made + RAW", "rule on the week read + RAW"]
+    assert table["features"].unique().tolist() == kinds and table["labels"].unique().tolist() == [21, 9]
+    assert (table.groupby(["features", "labels"])["reader"].agg(list).map(str) == str(["linear", "mlp"])).all()
+    assert table.set_index("features")["auc"]["nothing"].tolist() == [0.5] * 4
+    run_benchmark("embeddings.profile_users", *asked, "--no-encoder")
+    pd.testing.assert_frame_equal(pd.read_csv(report, comment="#"), table)
 
 
 def test_a_commuter_is_at_work_on_three_weekdays_far_from_home() -> None:
@@ -238,7 +262,10 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
     probed = {"features": ["hand-made", "RAW"] * 2, "reader": ["linear"] * 2 + ["mlp"] * 2, "n": 1234}
     for metric in ("accuracy", "f1", "auc", "mae", "pcc", "r2"):
         probed |= {metric: [0.5, 0.625, 0.5, 0.75], f"{metric}_sd": [0.125, np.nan, 0.25, 0.0]}
-    horizons = {"minutes": [15, 150] * 2, "subset": ["all"] * 2 + ["moving"] * 2, "users": [7, 7, 0, 3]}
+    horizons = {"minutes": [15, 150] * 2, "subset": ["all"] * 2 + ["moving"] * 2, "windows": [7, 7, 0, 3]}
+    errors = {"error_km": [0.25, 2.5, np.nan, 4.0], "median_km": 0.125, "user_error_km": 1.5}
+    errors |= {"difference_km": [0.5, np.nan, 0.5, -0.5], "difference_low": -1.0, "difference_high": 1.0, "users": 2}
+    rolled = {"model": "RAW", **horizons, **errors}
     found = {"features": ["chance", "RAW"], "days": 5, "people": 25, "top1": 0.04, "top1_sd": [np.nan, 0.01]}
     tables = {
         "profile": probed,
@@ -247,9 +274,10 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "geolife_modes": {**probed, "mode": "walk"},
         "geolife_reidentification": {**found, "top5": 0.2, "top5_sd": [np.nan, 0.02]},
         "neighbours": {"neighbours": ["RAW"], "measure": ["km"], "mean": 1.0, "low": 0.5, "high": 1.5},
-        "rollout_cabs": {"model": "RAW", **horizons, "error_km": [0.25, 2.5, np.nan, 4.0]},
+        "rollout_cabs": {**rolled, "slots": "recorded"},
+        "rollout_geolife": {**rolled, "slots": "recorded end points"},
     }
-    blocks = ("knows", "neighbours", "profile", "regions", "roll-out", "geolife")
+    blocks = ("knows", "neighbours", "profile", "regions", "geolife", "positions", "positions typical", "week ends")
     named = {f"raw_{name}": columns for name, columns in tables.items()}
     text = fill_blocks(named, [f"raw {name}" for name in blocks])
     for row in (
@@ -258,6 +286,8 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "| **RAW** | linear | 1,234 | 0.625 | 0.625 | 0.625 |",
         "| pickups | hand-made | mlp | 1,234 | 0.500 ± 0.250 | 0.500 ± 0.250 | 0.500 ± 0.250 |",
         "| cabs | 7 / 3 | **RAW** | 0.25 | – | – | – | 2.50 | – | – | – | – | 4.00 |",
+        "| geolife | 7 of 2 | **RAW** | 0.25 | – | 2.50 | – | – | – | – | 4.00 | – | – |",
+        "| geolife | **RAW** | 0.12 | 0.12 | – | – | 1.50 | – | – | -0.50 [-1.00, 1.00] | – |",
         "| Pearson r, linear / MLP, 1,234 days | walk |",
         "| **RAW** | 0.62 / 0.75 ± 0.00 |",
         "| 5 | 25 | **RAW** | 0.040 ± 0.010 | 0.200 ± 0.020 |",
@@ -291,14 +321,22 @@ def test_regions_are_analysed_without_the_occupied_flag(
     table = pd.read_csv(report, comment="#")
     assert table["label"].unique().tolist() == ["log1p(pickups)", "log1p(dropoffs)"]
     widths = table[table["reader"] == "linear"].set_index("features")["width"].groupby(level=0).first()
-    assert widths["number of visitors"] == 1 and widths["visits by hour"] == 24
-    assert widths["RAW, sum"] == widths["random people, sum"] == 16 and widths["RAW, mean and log number"] == 17
+    assert widths["number of visitors"] == widths["total points"] == 1
+    assert widths["visits by hour of the day"] == 24 and widths["visits by hour of the week"] == 168
+    assert widths["RAW, sum"] == widths["random users, sum"] == 16 and widths["RAW, mean and log number"] == 17
+    assert widths["RAW, slots"] == widths["untrained encoder, slots"] == 16
+
+    run_benchmark(
+        "embeddings.analyse_regions", *("--min-users", "2", "--seeds", "1", "--no-encoder", "--report", str(report))
+    )
+    again = pd.read_csv(report, comment="#")
+    assert set(again["features"]) == set(table["features"]) and len(again) == len(table)
 
 
 def test_visits_by_hour_are_counted_on_the_citys_clock() -> None:
     module = import_module("benchmarks.embeddings.analyse_regions")
     time = pd.to_datetime(["2008-05-19 07:30", "2008-05-19 07:40", "2008-05-20 06:59", "2008-05-19 08:00"], utc=True)
     points = pd.DataFrame({"time": time, "lat": [37.585, 37.585, 37.585, 0], "lon": [-122.528] * 4})
-    found = np.expm1(module.hours_of_visits(points, "America/Los_Angeles"))
-    assert found.shape == (900, 24) and found.sum() == pytest.approx(3)
-    assert found[0, 0] == pytest.approx(2) and found[0, 23] == pytest.approx(1)
+    found = module.hours_of_visits(points, "America/Los_Angeles")
+    assert found.shape == (900, 7, 24) and found.sum() == 3
+    assert found[0, 0, 0] == 2 and found[0, 0, 23] == 1  # a Monday

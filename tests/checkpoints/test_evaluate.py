@@ -126,7 +126,10 @@ def test_windows_that_are_no_weeks_are_compared_as_distributions(visits: pd.Data
 def test_raw_is_evaluated_on_points(visits: pd.DataFrame, raw: Any) -> None:
     points = visits[["user_id", "time", "lat", "lon"]]
     table = evaluate_checkpoint(raw, points, batch_size=2)
-    assert list(table["model"].unique()) == ["CopyLast", "HourMean", "RawForTrajectoryPrediction"]
+    rivals = ["CopyLast", "CityMedian", "Shrinkage", "HourMean", "HourMedian", "NearestPast"]
+    assert list(table["model"].unique()) == [*rivals, "RawForTrajectoryPrediction"]
+    assert table["minutes"].unique().tolist() == [15, 30, 60, 90, 150]
+    assert table.loc[table["model"] == "Shrinkage", "difference_km"].isna().all()
     assert 0 < table["users"].max() <= 6  # of thirty, those with a record at a horizon
     assert table.attrs["notes"][0].startswith("one window of 6 users, 10 slots to slot ")
     seen = train("raw", points, timezone=ZONE, batch_size=4, **SHORT)

@@ -37,7 +37,15 @@ def test_evaluate_shows_baselines_first_for_each_system(
     call("evaluate", encoder, town.points, "-o", out)
     table = pd.read_csv(out)
     pd.testing.assert_frame_equal(table, evaluate_checkpoint(encoder, town.points), check_dtype=False)
-    assert list(table["model"].unique()) == ["CopyLast", "HourMean", "raw"]
+    assert list(table["model"].unique()) == [
+        "CopyLast",
+        "CityMedian",
+        "Shrinkage",
+        "HourMean",
+        "HourMedian",
+        "NearestPast",
+        "raw",
+    ]
     assert 0 < table["users"].max() <= 6  # of thirty, those with a record at a horizon
 
 

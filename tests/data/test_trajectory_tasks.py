@@ -74,3 +74,36 @@ def test_nearly_empty_windows_can_be_left_out() -> None:
 def test_requests_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         TrajectoryTask.from_series(SERIES, TOKENIZER, **options)
+
+
+def test_some_horizons_are_columns_of_all() -> None:
+    every, some = (TrajectoryTask.from_series(SERIES, TOKENIZER, steps=steps) for steps in (10, (1, 4, 10)))
+    assert every.steps.tolist() == [*range(1, 11)] and some.steps.tolist() == [1, 4, 10]
+    assert (some.future == every.future[:, [0, 3, 9]]).all() and (some.known == every.known).all()
+    assert (some.recorded == every.recorded[:, [0, 3, 9]]).all()
+    assert (some.take([1]).steps == some.steps).all()
+    with pytest.raises(DataError, match=r"steps must ascend, not \(4, 1\)"):
+        TrajectoryTask.from_series(SERIES, TOKENIZER, steps=(4, 1))
+
+
+def test_windows_that_start_from_a_record() -> None:
+    kept = TrajectoryTask.from_series(SERIES, TOKENIZER, steps=2, end_slot=23, from_record=True)
+    assert kept.start_weekday.tolist() == [2, 2]  # hour 20 of the first window, the last known one, is filled
+    with pytest.raises(DataError, match="None of 4 windows is long enough and recorded in the last known slot"):
+        TrajectoryTask.from_series(SERIES, TOKENIZER, steps=1, end_slot=48, from_record=True)
+
+
+def test_the_past_is_what_was_recorded_before_the_future_in_all_windows() -> None:
+    task = TrajectoryTask.from_series(SERIES, TOKENIZER, steps=2, end_slot=22)  # both windows of both users
+    first_midnight = 19723 * 24  # 2024-01-01 in hours since 1970
+    for row in range(4):
+        slot, points = task.records.of(row)
+        hours = HOURS[HOURS < (20 if row % 2 == 0 else 48 + 20)]
+        assert (slot - first_midnight).tolist() == hours.tolist()
+        shift = 0.1 if task.users[row] == 3 else 0.0
+        np.testing.assert_allclose(task.degrees(points)[0], 48 + hours / 100 + shift, atol=1e-5)
+        assert task.records.origin[row] == first_midnight + 48 * (row % 2)
+    assert len(task.records.distinct()) == 2 * (HOURS < 68).sum()
+    other = task.take(task.users == 3)
+    assert [a.tolist() for a in other.records.of(1)] == [a.tolist() for a in task.records.of(1)]
+    assert len(other.records.distinct()) == (HOURS < 68).sum()

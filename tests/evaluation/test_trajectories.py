@@ -12,7 +12,8 @@ import torch
 from hf_mobility.baselines.trajectories import CopyLast
 from hf_mobility.data import haversine_km
 from hf_mobility.data.trajectory_tasks import TrajectoryTask
-from hf_mobility.evaluation.trajectories import RollOut, horizon_table, one_step_table
+from hf_mobility.evaluation.roll_out import RollOut
+from hf_mobility.evaluation.trajectories import horizon_table, one_step_table
 from hf_mobility.modeling.configuration_raw import RawConfig
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
 from hf_mobility.tokenization.tokenization_raw import RawTokenizer
@@ -191,3 +192,54 @@ def test_bfloat16_is_near() -> None:
     difference = np.abs(RollOut(model, bfloat16=True).predict(task) - RollOut(model).predict(task))
     assert 0 < difference.max() < 0.02
     assert pd.api.types.is_float_dtype(difference.dtype)
+
+
+# Several tasks, users and a rival
+
+
+def test_median_and_means_of_users_equal_a_loop() -> None:
+    task = replace(make_task(users=30), users=np.repeat([0, 1, 2], [25, 4, 1]))
+    noise = np.random.default_rng(5).normal(0, 0.05, task.future.shape)
+    table = horizon_table({"noisy": task.future + noise}, task).query("subset == 'all'")
+    assert (table["windows"] == 30).all() and (table["users"] == 3).all()
+    km = haversine_km(*task.degrees(task.future + noise), *task.degrees(task.future))
+    for step, (_, row) in enumerate(table.iterrows()):
+        assert row["error_km"] == pytest.approx(km[:, step].mean())
+        assert row["median_km"] == pytest.approx(np.median(km[:, step]))
+        own = [km[task.users == user, step].mean() for user in range(3)]
+        assert row["user_error_km"] == pytest.approx(np.mean(own))
+
+
+def test_tasks_taken_together_are_one_task() -> None:
+    whole = make_task(users=12)
+    parts = [whole.take(np.arange(12) % 2 == half) for half in (0, 1)]
+    models = [CopyLast(), Shifted([0.02, -0.01])]
+    one, two = horizon_table(models, whole), horizon_table(models, parts)
+    pd.testing.assert_frame_equal(one, two, rtol=1e-9)
+    given = {"shifted": [part.future + models[1].shift for part in parts]}
+    expected = one[one["model"] == "shifted"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(horizon_table(given, parts), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="the same horizons and the same box"):
+        horizon_table(CopyLast(), [whole, make_task(steps=2)])
+
+
+def test_differences_from_a_rival_are_paired_and_draw_users() -> None:
+    task = make_task(users=40)
+    task = replace(task, users=np.arange(40) // 4)
+    near, far = Shifted([0.01, 0], "near"), Shifted([0.03, 0], "far")
+    table = horizon_table([far, near], task, rival="far", bootstrap=200).query("subset == 'all'").set_index("model")
+    gap = table["error_km"].loc["near"].to_numpy() - table["error_km"].loc["far"].to_numpy()
+    np.testing.assert_allclose(table.loc["near", "difference_km"], gap)
+    assert (table.loc["near", "difference_low"] <= gap).all() and (table.loc["near", "difference_high"] >= gap).all()
+    assert (table.loc["near", "difference_high"] - table.loc["near", "difference_low"] < 0.05).all()  # nearly constant
+    assert table.loc["far", "difference_km"].isna().all()
+    again = horizon_table([far, near], task, rival="far", bootstrap=200).query("subset == 'all'").set_index("model")
+    pd.testing.assert_frame_equal(again, table)
+    with pytest.raises(ValueError, match=r"rival is 'x'; the models are \['near'\]"):
+        horizon_table(near, task, rival="x")
+
+
+def test_a_roll_out_gives_the_horizons_that_are_asked_for() -> None:
+    every, model = make_task(), make_model()
+    some = replace(every, future=every.future[:, 1:], recorded=every.recorded[:, 1:], ahead=np.array([2, 3]))
+    np.testing.assert_array_equal(RollOut(model).predict(some), RollOut(model).predict(every)[:, 1:])

@@ -139,6 +139,53 @@ def test_mean_and_log_pooling_follow_from_the_sum(pipe: MobilityEmbeddingPipelin
     np.testing.assert_allclose(log["log1p_users"], np.log1p(total["users"]), rtol=1e-6)
 
 
+def states_of(pipe: MobilityEmbeddingPipeline, series: Any, row: int) -> np.ndarray:
+    points = series.coordinates[series.offsets[row] : series.offsets[row + 1]]
+    with torch.no_grad():
+        return pipe.model(torch.from_numpy(points)[None]).last_hidden_state[0].double().numpy()
+
+
+@pytest.mark.parametrize("min_visits", [1, 4])
+def test_slots_are_pooled_where_they_were_spent(pipe: MobilityEmbeddingPipeline, min_visits: int) -> None:
+    some = POINTS[POINTS["user_id"] < 7].sample(frac=0.5, random_state=0)
+    found = pipe.embed_regions(some, GRID, pooling="slots", min_users=1, min_visits=min_visits)
+    series = pipe.tokenizer.encode_points(some)
+    total, users = np.zeros((len(GRID), 16)), np.zeros(len(GRID), int)
+    own = {user: np.zeros((len(GRID), 16)) for user in range(7)}
+    slots = {user: np.zeros(len(GRID), int) for user in range(7)}
+    for row, user in enumerate(series.user_ids):
+        part = slice(series.offsets[row], series.offsets[row + 1])
+        cell = GRID.cell(*pipe.tokenizer.denormalize(series.coordinates[part]))
+        for state, place, seen in zip(states_of(pipe, series, row), cell, series.observed[part]):
+            if seen:
+                own[user][place] += state
+                slots[user][place] += 1
+    for user in range(7):
+        often = slots[user] >= min_visits
+        users += often
+        total += np.where(often[:, None], own[user], 0)
+    kept = np.flatnonzero(users)
+    assert (
+        found["region_id"].tolist() == GRID.cell_id(kept).tolist() and found["users"].tolist() == users[kept].tolist()
+    )
+    expected = np.sign(total[kept]) * np.log1p(np.abs(total[kept]))
+    np.testing.assert_allclose(found[E_COLUMNS], expected, atol=1e-4)
+
+
+def test_slots_are_pooled_for_regions_of_many_users_that_lie_apart(pipe: MobilityEmbeddingPipeline) -> None:
+    found = pipe.embed_regions(POINTS, GRID, pooling="slots", min_users=6)
+    assert found["users"].min() >= 6 and found.attrs["left_out"]["regions"] > 0
+    shuffled = pipe.embed_regions(
+        POINTS.sample(frac=1, random_state=1), visitors(POINTS, GRID), pooling="slots", min_users=6, batch_size=3
+    )
+    pd.testing.assert_frame_equal(shuffled, found, atol=1e-4)
+    discs = Discs([48.0, 48.0], [11.0, 11.0], [30.0, 20.0], region_ids=["large", "small"])
+    with pytest.raises(DataError, match=r"Regions overlap \(first 'large' and 'small'\)"):
+        pipe.embed_regions(POINTS, discs, pooling="slots")
+    with pytest.raises(DataError, match="pooling='slots' pools states of slots, not users"):
+        pipe.embed_regions(POINTS, GRID, pooling="slots", user_embeddings=pipe.embed_users(POINTS))
+
+
 def test_regions_add_up_over_disjoint_sets_of_people(pipe: MobilityEmbeddingPipeline, people: pd.DataFrame) -> None:
     first = POINTS["user_id"] < 8
     parts = [

@@ -1,0 +1,73 @@
+"""Where and from when positions are predicted, and by which simple rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.embeddings.series import LEAST_OBSERVED, SeriesSet
+from hf_mobility.baselines import CityMedian, CopyLast, HourMean, HourMedian, NearestPast, Shrinkage
+from hf_mobility.data import DataError
+from hf_mobility.data.trajectory_tasks import TrajectoryTask
+from hf_mobility.evaluation import horizon_table
+
+END_POINTS, THROUGHOUT, EVERY = "recorded end points", "recorded", "every one"
+DAYS = range(6)  # Monday to Saturday: a day ahead still lies in the week
+
+
+def rivals(train: list[TrajectoryTask]) -> list[Any]:
+    """All simple predictors; what can be fitted is fitted on these tasks of training users."""
+    return [CopyLast(), CityMedian().fit(train), Shrinkage().fit(train), HourMean(), HourMedian(), NearestPast()]
+
+
+def week_end_tasks(
+    data: SeriesSet, which: np.ndarray, *, steps: int, end_hours: Sequence[int], recorded: bool
+) -> list[TrajectoryTask]:
+    """Roll-outs that end at these hours of a window's last day, of the users of the windows `which` (N, bool);
+    `recorded` keeps only those of which every slot was recorded.
+    """
+    length, day = data.tokenizer.model_max_length, data.tokenizer.slots_per_day
+    options = {"steps": steps, "observed_only": recorded, "least_observed": LEAST_OBSERVED}
+    ends = [length - (24 - hour) * day // 24 for hour in end_hours]
+    return _tasks(data, which, [{"end_slot": end, **options} for end in ends])
+
+
+def record_tasks(
+    data: SeriesSet, which: np.ndarray, *, steps: Sequence[int], start_hours: Sequence[int], most: int | None = None
+) -> list[TrajectoryTask]:
+    """Predictions that start from a record in the last slot before these hours of Monday to Saturday; with `most`, of
+    so many randomly drawn ones.
+    """
+    day = data.tokenizer.slots_per_day
+    starts = [number * day + hour * day // 24 for number in DAYS for hour in start_hours]
+    options = [{"end_slot": start + steps[-1], "steps": steps, "from_record": True} for start in starts if start]
+    tasks = _tasks(data, which, options)
+    total = sum(map(len, tasks))
+    if most is None or total <= most:
+        return tasks
+    owner = np.repeat(np.arange(len(tasks)), [len(task) for task in tasks])
+    place = np.concatenate([np.arange(len(task)) for task in tasks])
+    drawn = np.sort(np.random.default_rng(0).permutation(total)[:most])
+    return [tasks[one].take(place[drawn[owner[drawn] == one]]) for one in np.unique(owner[drawn])]
+
+
+def compare(predictors: list[Any], tasks: list[TrajectoryTask], *, slots: str, rival: str) -> pd.DataFrame:
+    """`horizon_table` of all tasks together; `slots` says which ones count."""
+    table = horizon_table(predictors, tasks, recorded_only=slots == END_POINTS, rival=rival)
+    return table.assign(slots=slots)
+
+
+def _tasks(data: SeriesSet, which: np.ndarray, options: list[dict[str, Any]]) -> list[TrajectoryTask]:
+    users, found = np.unique(data.users[which]), []
+    for each in options:
+        try:
+            task = TrajectoryTask.from_series(data.series, data.tokenizer, **each)
+            found.append(task.take(np.isin(task.users, users)))
+        except DataError:  # nobody at that hour
+            continue
+    if not found:
+        raise DataError(f"None of {len(users)} users has a window of this kind.")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ UNKNOWN_BY_USER = ("ece",)  # which is no mean over targets
 class Counts:
     """A table of counts, or the mix of them, as a model that is fitted before each case."""
 
-    def __init__(self, name: str, make: Callable[[NextLocationTraining], Any]) -> None:
-        self.name, self.make = name, make
+    def __init__(self, name: str, made_of: type, make: Callable[[NextLocationTraining], Any]) -> None:
+        self.name, self.made_of, self.make = name, made_of, make
         self.made: Any = None
 
     def fit(self, train: NextLocationTraining) -> None:
@@ -86,16 +86,11 @@ class NextLocationBench(Bench):
         ]
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
-        def named(name: str, make: Callable[[NextLocationTraining], Any]) -> tuple[str, Callable[[], Any]]:
-            return name, lambda: Counts(name, make)
-
-        return dict(
-            [
-                named("UserFrequency", lambda train: UserFrequency(train.visits)),
-                named("UserMarkov", lambda train: UserMarkov(train.visits)),
-                named("ContextMix", self._mix),
-            ]
-        )
+        return {
+            "UserFrequency": partial(Counts, "UserFrequency", UserFrequency, lambda train: UserFrequency(train.visits)),
+            "UserMarkov": partial(Counts, "UserMarkov", UserMarkov, lambda train: UserMarkov(train.visits)),
+            "ContextMix": partial(Counts, "ContextMix", ContextMix, self._mix),
+        }
 
     def checkpoint(self, folder: str, *, name: str) -> SamoeCheckpoint:
         return SamoeCheckpoint(folder, name=name, adapts=bool(self.protocol.known.get("adapt", False)))

@@ -172,11 +172,11 @@ def _loaded(module: str) -> ModuleType:
 
 
 def source_hash(made: Any) -> str:
-    """Of the file that defines a predictor's class, and of its names; what that file imports is not covered."""
-    kind = type(made)
-    code = inspect.unwrap(kind.fit if hasattr(kind, "fit") else kind)
+    """Of the file that defines a predictor's class, or its `made_of`, and of its names; what that file imports is not
+    covered."""
+    kind = getattr(made, "made_of", type(made))
     try:
-        source = Path(inspect.getfile(code)).read_bytes()
+        source = Path(inspect.getfile(kind)).read_bytes()
     except (OSError, TypeError):
         source = b""
     return hashlib.sha256(f"{kind.__qualname__} {made.name}\n".encode() + source).hexdigest()

@@ -41,7 +41,7 @@ class Errors:
 class GRU:
     """`GRUTrajectory`, trained on the windows of the other users."""
 
-    name = GRUTrajectory.name
+    name, made_of = GRUTrajectory.name, GRUTrajectory
 
     def __init__(self, steps: int) -> None:
         self.steps, self.made = steps, GRUTrajectory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ class WeekTask:
 class Fitted:
     """A generator of this package, fitted before each case."""
 
-    def __init__(self, name: str, make: Callable[[WeekTraining], Any]) -> None:
-        self.name, self.make = name, make
+    def __init__(self, name: str, made_of: type, make: Callable[[WeekTraining], Any]) -> None:
+        self.name, self.made_of, self.make = name, made_of, make
         self.made: Any = None
 
     def fit(self, train: WeekTraining) -> None:
@@ -108,17 +108,13 @@ class WeekBench(Bench):
         def epr(train: WeekTraining) -> Any:
             return ExplorationReturn(slots_per_day=train.slots_per_day).fit(train.cells, lat=train.lat, lon=train.lon)
 
-        makers: dict[str, Callable[[WeekTraining], Any]] = {
-            "ResampledWeeks": lambda train: ResampledWeeks().fit(train.cells),
-            "HourlyMarkov": lambda train: markov(train, by_home=False),
-            "HourlyMarkov, by home": lambda train: markov(train, by_home=True),
-            "ExplorationReturn": epr,
+        makers: dict[str, tuple[type, Callable[[WeekTraining], Any]]] = {
+            "ResampledWeeks": (ResampledWeeks, lambda train: ResampledWeeks().fit(train.cells)),
+            "HourlyMarkov": (HourlyMarkov, partial(markov, by_home=False)),
+            "HourlyMarkov, by home": (HourlyMarkov, partial(markov, by_home=True)),
+            "ExplorationReturn": (ExplorationReturn, epr),
         }
-
-        def maker(name: str) -> Callable[[], Any]:
-            return lambda: Fitted(name, makers[name])
-
-        return {TrainSample.name: TrainSample, **{name: maker(name) for name in makers}}
+        return {TrainSample.name: TrainSample, **{name: partial(Fitted, name, *way) for name, way in makers.items()}}
 
     def checkpoint(self, folder: str, *, name: str) -> MstarCheckpoint:
         return MstarCheckpoint(folder, name=name)

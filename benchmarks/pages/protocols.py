@@ -11,7 +11,7 @@ from .common import RESULTS, markdown, read
 
 
 def protocol(name: str) -> str:
-    """One row per model, baselines first, the shipped checkpoint in bold."""
+    """One row per model, baselines first, models that are no baselines in bold."""
     frame = read(name)
     ours = frame.loc[frame["kind"] != "baseline", "model"]
     return markdown_of(table(frame, main=Protocol.load(name).metrics[0]), bold=ours)
@@ -28,7 +28,7 @@ def protocols() -> str:
 
 
 def differences() -> str:
-    """Of each shipped checkpoint minus the reference, paired by user."""
+    """Of each model that is no baseline minus the reference, paired by user."""
     rows = []
     for name in protocol_names():
         known = Protocol.load(name)

@@ -14,11 +14,11 @@ from hf_mobility.benchmark import benchmark, protocol_names
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 MODELS = {
-    "cabs-adapt-5pct": ["samoe-small"],
-    "checkins-crosscity": ["samoe-small"],
-    "geolife-horizons": ["raw-small"],
-    "simulated-city": ["samoe-small"],
-    "weeks-simulated": ["mstar-small"],
+    "cabs-adapt-5pct": ["checkpoints/samoe-small"],
+    "checkins-crosscity": ["checkpoints/samoe-small"],
+    "geolife-horizons": ["checkpoints/raw-small"],
+    "simulated-city": ["checkpoints/samoe-small", "examples/rank_classifier.py:Classifier"],
+    "weeks-simulated": ["checkpoints/mstar-small"],
 }  # no checkpoint of real days is shipped
 
 
@@ -29,10 +29,10 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.protocols:
         for model in [None, *MODELS.get(name, [])]:
-            command = f"hf-mobility benchmark --protocol {name}" + (f" --model checkpoints/{model}" if model else "")
-            folder = ROOT / "checkpoints" / model if model else None
+            command = f"hf-mobility benchmark --protocol {name}" + (f" --model {model}" if model else "")
+            where = str(ROOT / model) if model else None
             try:
-                benchmark(name, folder, output=options.output, command=command, progress=lambda text: print(" ", text))
+                benchmark(name, where, output=options.output, command=command, progress=lambda text: print(" ", text))
             except FileNotFoundError as absent:
                 print(f"{name}: skipped, {absent}")
                 break

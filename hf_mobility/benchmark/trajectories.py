@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..baselines.trajectories import CopyLast, GRUTrajectory, HourMean
+from ..baselines.trajectories import CopyLast, HourMean
 from ..data.splits import draw_share
 from ..data.trajectory_tasks import TrajectoryTask
 from ..evaluation.trajectories import MOVING_METRES, RollOut
@@ -36,21 +36,6 @@ class Errors:
     moving: np.ndarray
     counted: np.ndarray
     users: np.ndarray
-
-
-class GRU:
-    """`GRUTrajectory`, trained on the windows of the other users."""
-
-    name, made_of = GRUTrajectory.name, GRUTrajectory
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.made = steps, GRUTrajectory()
-
-    def fit(self, train: TrajectoryTraining) -> None:
-        self.made.fit(train.points, steps=self.steps, seed=train.seed)
-
-    def predict(self, task: TrajectoryTask) -> np.ndarray:
-        return self.made.predict(task)
 
 
 class RawCheckpoint:
@@ -77,8 +62,7 @@ class TrajectoryBench(Bench):
         return [Case(self._name, 0, training, tasks)]
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
-        steps = int(self.protocol.known.get("gru_steps", 300))
-        return {CopyLast.name: CopyLast, HourMean.name: HourMean, GRU.name: lambda: GRU(steps)}
+        return {CopyLast.name: CopyLast, HourMean.name: HourMean}
 
     def checkpoint(self, folder: str, *, name: str) -> RawCheckpoint:
         return RawCheckpoint(folder, name=name)

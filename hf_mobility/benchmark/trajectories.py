@@ -15,7 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from ..baselines.trajectories import CopyLast, HourMean
 from ..data.splits import draw_share
 from ..data.trajectory_tasks import TrajectoryTask
-from ..evaluation.trajectories import MOVING_METRES, RollOut
+from ..evaluation import RollOut
+from ..evaluation.trajectories import MOVING_METRES
 from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline
 from ..tokenization.errors import DataError
 from ..tokenization.grid import haversine_km

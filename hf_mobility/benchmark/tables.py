@@ -40,7 +40,7 @@ def table(frame: pd.DataFrame, *, main: str) -> pd.DataFrame:
 
     Returns:
         Text columns: model; for each case (and horizon) the main metric; where there are several, their mean; the mean
-        of the users' means; the other metrics; `seen test`.
+        of the users' means; the other metrics; what was counted (`n`, `users`); `seen test`.
     """
     rows = frame[frame["subset"].eq("all") | frame["subset"].str.startswith("all, ")]
     rows = rows.assign(place=[_place(*pair) for pair in zip(rows["case"], rows["subset"])])
@@ -62,6 +62,7 @@ def table(frame: pd.DataFrame, *, main: str) -> pd.DataFrame:
         others = rows[(rows["model"] == model) & (rows["metric"] != main)]
         for metric in dict.fromkeys(others["metric"]):
             cells[_title(metric)] = _number(others[others["metric"] == metric]["value"].mean(), metric)
+        cells |= {"n": _counts(own["n"], several=several), "users": _counts(own["users"], several=several)}
         cells["seen test"] = str(own["seen_test"].iloc[0])
         table.append(cells)
     return pd.DataFrame(table).fillna("–")
@@ -116,6 +117,14 @@ def _cell(row: pd.Series, metric: str) -> str:
 
 def _number(value: float, metric: str) -> str:
     return "–" if pd.isna(value) else f"{value:.{DIGITS.get(metric, 3)}f}"
+
+
+def _counts(values: pd.Series, *, several: bool) -> str:
+    """Of all cases together; from the least to the most where they are horizons of one case."""
+    if values.isna().any():
+        return "–"
+    low, high = int(values.min()), int(values.max())
+    return f"{int(values.sum()):,}" if several else f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def _signed(row: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ class RawCheckpoint:
 class TrajectoryBench(Bench):
     """`split`: `held_out` share of the users and `seed`. Users with one and the same point are held out together.
     `known`: `bounds`, `timezone`, `days` of a window, `steps`, `end_hours` of its last day, `least_observed`, and
-    `horizons` (slots) of the table."""
+    `horizons` (slots) of the table. A horizon counts where something was recorded in its slot."""
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -128,7 +128,7 @@ class TrajectoryBench(Bench):
         for hour in known["end_hours"]:
             options = {"steps": int(known["steps"]), "end_slot": slots - (24 - hour) * 4}
             task = TrajectoryTask.from_series(
-                series, tokenizer, least_observed=float(known["least_observed"]), observed_only=True, **options
+                series, tokenizer, least_observed=float(known["least_observed"]), **options
             )
             tasks.append(task.take(np.isin(task.users, self._held_out)))
         return tasks, TrajectoryTraining(self._windows(series, slots), tokenizer)

@@ -133,7 +133,9 @@ def to_frame(results: Sequence[Result]) -> pd.DataFrame:
         rows += [head | asdict(score) for score in one.scores]
     frame = pd.DataFrame(rows)
     numbers = [*NUMBERS, "spread"]
-    return frame.astype(dict.fromkeys(numbers, "float64")) if rows else frame
+    if not rows:
+        return frame
+    return frame.astype(dict.fromkeys(numbers, "float64")).assign(users=pd.to_numeric(frame["users"]))
 
 
 def to_csv(results: Sequence[Result], path: str | Path, *, command: str) -> None:

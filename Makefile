@@ -1,6 +1,7 @@
 # Everything from a fresh checkout, with Python (3.11 or newer), pip and make:
 #   make test   style, types, the built wheel, then the whole test suite (nothing is fetched by the tests themselves)
 #   make demo   the demonstration with the small checkpoints that lie in the repository
+#   make results   every protocol with the shipped checkpoints, where its data are there, and the tables of the docs
 #   make test-newest, make test-oldest   the newest requirements that pip finds today, and the oldest that setup.cfg allows
 # The environment is made once in .venv and again only when setup.cfg, pyproject.toml or constraints.txt change.
 
@@ -18,10 +19,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
 .NOTPARALLEL:
-.PHONY: help venv lint format types unit wheel test test-newest test-oldest resolve demo clean distclean
+.PHONY: help venv lint format types unit wheel test test-newest test-oldest resolve demo results clean distclean
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 	@echo 'Also: venv lint format types wheel unit resolve clean distclean'
 
 venv: $(STAMP)
@@ -70,6 +71,11 @@ resolve: $(STAMP)
 
 demo: $(STAMP)
 	$(OFFLINE) $(PY) examples/demo.py
+
+# What is saved for the same protocol, data and model is not made again. HF_MOBILITY_DATA names the folder of the data.
+results: $(STAMP)
+	$(OFFLINE) $(PY) -m benchmarks.protocols.rank
+	$(OFFLINE) $(PY) -m benchmarks.fill_results
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

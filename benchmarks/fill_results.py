@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from .pages import checkpoints, embeddings, generation, next_location, speed, weeks
+from hf_mobility.benchmark.protocol import protocol_names
+
+from .pages import checkpoints, embeddings, generation, next_location, protocols, speed, weeks
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_METRICS, VALUE_METRICS = ("accuracy", "f1", "auc"), ("mae", "pcc", "r2")
@@ -77,6 +80,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gaps": next_location.gaps,
     "sets": next_location.sets,
     "temperatures": next_location.temperatures,
+    "protocols": protocols.protocols,
+    "protocol differences": protocols.differences,
+    **{f"protocol {name}": partial(protocols.protocol, name) for name in protocol_names()},
     "speed": speed.speed,
     "memory": speed.memory,
     "kernels": speed.kernels,

@@ -21,6 +21,7 @@ LAYERS = (
     ("hub",),
     ("training", "pipelines", "scale"),
     ("checkpoints",),
+    ("benchmark",),
     ("cli",),
 )
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from ..version import __version__
+from .benchmark import benchmark
 from .convert import convert
 from .evaluate import audit, evaluate
 from .export import export
@@ -35,7 +36,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (prepare, train, adapt, predict, forecast, generate, embed, evaluate, audit, info, push, convert, export)
+COMMANDS = (
+    *(prepare, train, adapt, predict, forecast, generate, embed),
+    *(evaluate, benchmark, audit, info, push, convert, export),
+)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,247 @@
+"""Protocols of generated weeks: a split by user, conditions drawn from training weeks, fidelity to held-out weeks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from ..baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
+from ..baselines.generators_epr import ExplorationReturn
+from ..data.splits import split_by_sequence, split_weeks_by_user
+from ..data.weeks import WeekTable
+from ..evaluation.fidelity import fidelity, hide_hours
+from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from ..tokenization.errors import DataError
+from ..tokenization.tokenization_mstar import MstarTokenizer
+from .bench import Bench, Case
+from .predictors import WeekTraining
+from .scores import Score, rounded
+from .seen import Seen
+
+SAME_PLACE = 1e-6  # degrees: saved cities are rounded
+
+
+@dataclass(frozen=True, eq=False)
+class WeekTask:
+    """conditions: what is asked for. real: (n, L) held-out weeks. training: what was learned from."""
+
+    conditions: Conditions
+    real: np.ndarray
+    training: WeekTraining
+
+
+class Fitted:
+    """A generator of this package, fitted before each case."""
+
+    def __init__(self, name: str, made_of: type, make: Callable[[WeekTraining], Any]) -> None:
+        self.name, self.made_of, self.make = name, made_of, make
+        self.made: Any = None
+
+    def fit(self, train: WeekTraining) -> None:
+        self.made = self.make(train)
+
+    def generate(self, conditions: Conditions, *, seed: int) -> np.ndarray:
+        return np.asarray(self.made.generate(conditions, seed=seed))
+
+
+class TrainSample:
+    """Real training weeks, drawn without replacement: the noise level, which nothing can beat in earnest."""
+
+    name = "train sample"
+
+    def fit(self, train: WeekTraining) -> None:
+        self.cells = train.cells
+
+    def generate(self, conditions: Conditions, *, seed: int) -> np.ndarray:
+        rows = np.random.default_rng(seed).permutation(len(self.cells))[: len(conditions)]
+        return self.cells[rows]
+
+
+class MstarCheckpoint:
+    """An M-STAR folder, for the home and work cells that are asked; movement classes are drawn by its own city."""
+
+    def __init__(self, folder: str, *, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.pipe = TrajectoryGenerationPipeline.from_pretrained(folder)
+
+    def fit(self, train: WeekTraining) -> None:
+        """Nothing is learned; the grid must be that of the model."""
+        own = self.pipe.tokenizer
+        same = len(own.lat) == len(train.lat) and own.num_hours == train.cells.shape[1]
+        if not same or max(np.abs(own.lat - train.lat).max(), np.abs(own.lon - train.lon).max()) > SAME_PLACE:
+            raise DataError(f"{self.name} belongs to another grid than the protocol's weeks; train one on them.")
+
+    def generate(self, conditions: Conditions, *, seed: int) -> np.ndarray:
+        home, work = conditions.home_ids, conditions.work_ids
+        made = self.pipe.generate(len(conditions), seed=seed, to="weeks", home_ids=home, work_ids=work)
+        return np.asarray(made)
+
+
+class WeekBench(Bench):
+    """`split`: `fractions` of the users for training, validation and test, and its `seed`. `known`: `number` of weeks
+    compared, `cell_km` or `bounds` with `rows` and `columns` of the grid, `slots_per_day`."""
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        weeks, parts = self._weeks
+        train, _, test = parts
+        slots = int(self.protocol.known.get("slots_per_day", 24))
+        number = min(int(self.protocol.known["number"]), len(train), len(test))
+        rows = np.sort(np.random.default_rng(0).permutation(test)[:number])
+        known = Conditions.of_weeks(weeks.cells[train], slots_per_day=slots)
+        cases = []
+        for draw in range(self.protocol.draws):
+            training = WeekTraining(weeks.cells[train], *self._centres, slots, seed=draw)
+            asked = known.draw(number, np.random.default_rng(draw))
+            cases.append(Case(self._name, draw, training, WeekTask(asked, weeks.cells[rows], training)))
+        return cases
+
+    def baselines(self) -> dict[str, Callable[[], Any]]:
+        def markov(train: WeekTraining, *, by_home: bool) -> Any:
+            chain = HourlyMarkov(by_home=by_home, slots_per_day=train.slots_per_day)
+            return chain.fit(train.cells, num_cells=len(train.lat))
+
+        def epr(train: WeekTraining) -> Any:
+            return ExplorationReturn(slots_per_day=train.slots_per_day).fit(train.cells, lat=train.lat, lon=train.lon)
+
+        makers: dict[str, tuple[type, Callable[[WeekTraining], Any]]] = {
+            "ResampledWeeks": (ResampledWeeks, lambda train: ResampledWeeks().fit(train.cells)),
+            "HourlyMarkov": (HourlyMarkov, partial(markov, by_home=False)),
+            "HourlyMarkov, by home": (HourlyMarkov, partial(markov, by_home=True)),
+            "ExplorationReturn": (ExplorationReturn, epr),
+        }
+        return {TrainSample.name: TrainSample, **{name: partial(Fitted, name, *way) for name, way in makers.items()}}
+
+    def checkpoint(self, folder: str, *, name: str) -> MstarCheckpoint:
+        return MstarCheckpoint(folder, name=name)
+
+    def outcome(self, predictor: Any, case: Case) -> dict[str, float]:
+        made = np.asarray(predictor.generate(case.task.conditions, seed=case.draw))
+        if made.shape != case.task.real.shape:
+            raise DataError(f"{predictor.name} gives weeks of shape {made.shape}; expected {case.task.real.shape}.")
+        training = case.task.training
+        shown = made if (made < 0).any() else hide_hours(made, case.task.real)
+        measured = fidelity(
+            case.task.real,
+            shown,
+            lat=training.lat,
+            lon=training.lon,
+            slots_per_day=training.slots_per_day,
+            bootstrap=self.protocol.bootstrap,
+        )
+        copies = fidelity(
+            case.task.real,
+            made,
+            lat=training.lat,
+            lon=training.lon,
+            slots_per_day=training.slots_per_day,
+            train=training.cells,
+        )
+        return measured | {name: copies[name] for name in ("copied", "copied_moving", "overlap", "overlap_p95")}
+
+    def scores(self, case: Case, outcome: dict[str, float]) -> list[Score]:
+        return [
+            Score(
+                case.name,
+                "all",
+                metric,
+                rounded(outcome[metric]),
+                low=rounded(outcome.get(f"{metric}_low")),
+                high=rounded(outcome.get(f"{metric}_high")),
+                n=int(outcome["n"]),
+            )
+            for metric in self.protocol.metrics
+        ]
+
+    def differences(self, case: Case, ours: Any, theirs: Any) -> dict[str, Any]:
+        return {}  # divergences of whole sets have no pairs
+
+    def parts(self) -> tuple[Any, Any]:
+        weeks, (train, _, test) = self._weeks
+        return weeks.take(test), weeks.take(train)
+
+    def seen_by_tokenizer(self, tokenizer: Any) -> Seen | None:
+        """Homes that the city counted are those of the training part, or of training and test together, or others."""
+        saved = getattr(getattr(tokenizer, "conditions", None), "home_counts", None)
+        weeks, (train, validation, test) = self._weeks
+        if saved is None or saved.shape[1] != len(self._centres[0]):
+            return None
+        listed = saved > 0  # a saved city lists homes of several users only
+
+        def same(rows: np.ndarray) -> bool:
+            return bool(np.array_equal(_homes(tokenizer, weeks.cells[rows])[listed], saved[listed]))
+
+        if same(train):
+            return Seen("no", "yes", "Its city counts exactly the homes of the training users.")
+        if same(np.concatenate([train, validation, test])):
+            return Seen("yes", "yes", "Its city counts the homes of all users, those of the test included.")
+        return None
+
+    def split_content(self, case: Case) -> Sequence[np.ndarray]:
+        return case.task.real, case.task.conditions.home_ids, case.task.conditions.work_ids
+
+    # The parts
+
+    @cached_property
+    def _weeks(self) -> tuple[WeekTable, tuple[np.ndarray, ...]]:
+        """The weeks, and the rows of training, validation and test."""
+        (one,) = self.protocol.role("test")
+        self._name = one.name
+        found = self.read(one)
+        weeks = found if isinstance(found, WeekTable) else self._of_visits(found)
+        if "rows" in self.protocol.known:
+            weeks = self._on_grid(weeks)
+        if weeks.user_id is None:
+            return weeks, split_by_sequence(weeks.cells, **self.protocol.split)
+        return weeks, split_weeks_by_user(weeks.user_id, **self.protocol.split)
+
+    @property
+    def _centres(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latitude and longitude of the cells, degrees."""
+        weeks, _ = self._weeks
+        if weeks.lat is None or weeks.lon is None:
+            raise DataError(f"{self._name}: the weeks need the coordinates of their cells.")
+        return weeks.lat, weeks.lon
+
+    def _of_visits(self, made: Any) -> WeekTable:
+        """Weeks of a simulated city on square cells."""
+        tokenizer = MstarTokenizer.from_visits(
+            made.visits, timezone=made.timezone, cell_km=float(self.protocol.known["cell_km"])
+        )
+        weeks = tokenizer.weeks(made.visits)
+        return _table(weeks.cells, weeks.user_id, tokenizer)
+
+    def _on_grid(self, weeks: WeekTable) -> WeekTable:
+        """Weeks on a coarser grid over part of their area; those that leave it are dropped."""
+        known, slots = self.protocol.known, int(self.protocol.known.get("slots_per_day", 24))
+        tokenizer = MstarTokenizer.from_grid(
+            tuple(known["bounds"]),
+            rows=known["rows"],
+            columns=known["columns"],
+            timezone=known["timezone"],
+            num_hours=weeks.cells.shape[1],
+            interval_minutes=24 * 60 // slots,
+        )
+        cells = tokenizer.cells_at(weeks.lat, weeks.lon)[weeks.cells]
+        inside = (cells >= 0).all(axis=1)
+        users = None if weeks.user_id is None else weeks.user_id[inside]
+        return _table(cells[inside].astype(np.int32), users, tokenizer)
+
+
+def _table(cells: np.ndarray, users: Any, tokenizer: Any) -> WeekTable:
+    import pandas as pd
+
+    extra = pd.DataFrame(index=range(len(cells)))
+    lat, lon = np.asarray(tokenizer.lat, np.float64), np.asarray(tokenizer.lon, np.float64)
+    return WeekTable(cells, users, None, extra, lat=lat, lon=lon, timezone=tokenizer.timezone)
+
+
+def _homes(tokenizer: Any, cells: np.ndarray) -> np.ndarray:
+    """(2, cells of the grid) weeks by home, as `ConditionTables.home_counts`."""
+    home, work = tokenizer.home_and_work(cells)
+    places = tokenizer.num_cells
+    return np.bincount((home == work) * places + home, minlength=2 * places).reshape(2, places)

@@ -60,7 +60,7 @@ class Reading:
         table = open_table(path, columns=columns, **csv)
         if table.data is path and not table.columns:
             return path
-        frame = as_records(table.data, timezone=self.timezone, **table.columns)
+        frame: Any = as_records(table.data, timezone=self.timezone, **table.columns)
         frame.attrs["name"] = name_of(path)
         return frame
 

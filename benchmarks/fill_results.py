@@ -90,6 +90,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sessions": speed.sessions,
     "billion": speed.billion,
     "streams": speed.streams,
+    "folders": speed.folders,
+    "workers": speed.workers,
+    "plan": speed.plan,
 }
 MARK = re.compile(r"<!-- begin (?P<name>[\w -]+?) -->\n.*?<!-- end -->", flags=re.DOTALL)
 

@@ -225,12 +225,12 @@ class SamoeFeatureEmbedding(nn.Module):
         self.pop = nn.Embedding(config.num_popularity_levels, widths[2])
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        dtype = self.poi.weight.dtype
         poi, geo = features[..., : self.num_poi], features[..., self.num_poi : self.num_poi + 2]
         level = features[..., self.num_poi + 2].long().clamp(max=self.num_levels - 1)
         poi = poi if self.use_poi else torch.zeros_like(poi)
         level = level if self.use_popularity else torch.zeros_like(level)
-        return self.poi(poi.to(dtype)), self.geo(geo.to(dtype)), self.pop(level)
+        # FSDP2 may have cast one of the weights and not the other: it gathers each where it is used.
+        return self.poi(poi.to(self.poi.weight.dtype)), self.geo(geo.to(self.geo.weight.dtype)), self.pop(level)
 
 
 class SamoeCrossLayer(nn.Module):

@@ -114,3 +114,39 @@ def billion() -> str:
     rows.append(["generate 1,000,000 weeks, the paper's shape", 1e6 * week, f"{weeks['batch']} weeks"])
     cells = [[job, f"{seconds / 3600:,.1f}", measured] for job, seconds, measured in rows]
     return markdown(cells, ["job", "processor hours", "measured on"])
+
+
+def folders() -> str:
+    """Peak memory and processor seconds of the commands on folders, and what a million rows more take."""
+    rows = []
+    for verb, table in read("folders").groupby("verb", sort=False):
+        few, many = table.sort_values("rows").iloc[[0, -1]].to_dict("records")
+        more = (many["rows"] - few["rows"]) / 1e6
+        peaks = [f"{one['rows']:,}: {one['peak_gib']:.2f}" for one in (few, many)]
+        if not more:
+            rows.append([f"`{verb}`", peaks[0], "", "", ""])
+            continue
+        memory, seconds = ((many[name] - few[name]) / more for name in ("peak_gib", "cpu_s"))
+        rows.append([f"`{verb}`", *peaks, f"{memory:.2f}", f"{seconds:,.0f}"])
+    return markdown(
+        rows, ["command", "rows: peak, GiB", "rows: peak, GiB", "GiB a million rows", "CPU s a million rows"]
+    )
+
+
+def workers() -> str:
+    """Several processes beside one, medians over pairs."""
+    rows = []
+    for job, table in read("workers").groupby("job", sort=False):
+        cpu, wall = (table[name] / table[f"{name}_one"] for name in ("cpu_s", "wall_s"))
+        cells = [f"{table['workers'].iloc[0]}", f"{len(table)}", f"{cpu.median():.2f}", f"{1 / wall.median():.2f}"]
+        rows.append([f"`{job}`", *cells])
+    return markdown(rows, ["command", "processes", "pairs", "processor seconds, ratio", "times as fast"])
+
+
+def plan() -> str:
+    """What a large model would take."""
+    rows = [
+        [row["quantity"], f"{row['value']:,.{0 if row['value'] >= 1000 else 2}f} {row['unit']}".strip(), row["from"]]
+        for _, row in read("plan").fillna("").iterrows()
+    ]
+    return markdown(rows, ["quantity", "value", "from"])

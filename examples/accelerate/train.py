@@ -1,7 +1,8 @@
 """Train SAMoE in as many processes as the launcher starts; the loss curve is that of one process.
 
 accelerate launch --config_file examples/accelerate/ddp.yaml --num_processes 2 examples/accelerate/train.py
-python examples/accelerate/train.py 20 runs/one     # one process, 20 steps
+python examples/accelerate/train.py 20 runs/one             # one process, 20 steps, two checkpoints
+python examples/accelerate/train.py 20 runs/one --resume    # go on from the last whole one
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hf_mobility import (
 )
 
 
-def main(steps: str = "20", output: str = "runs/several-processes") -> MobilityTrainer:
+def main(steps: str = "20", output: str = "runs/several-processes", *options: str) -> MobilityTrainer:
     made = simulate_city(50, num_days=14, observe=0.5, seed=1)
     city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois)
     config = SamoeConfig.from_preset("tiny")
@@ -32,8 +33,9 @@ def main(steps: str = "20", output: str = "runs/several-processes") -> MobilityT
         max_steps=int(steps),
         warmup_steps=0,
         logging_steps=1,
-        save_strategy="no",
-        bf16=False,  # under FSDP2 it would round coordinates and popularity, too
+        save_strategy="steps",
+        save_steps=0.5,  # halfway, and at the end
+        bf16="--fp32" not in options,
     )
     print(f"process {arguments.process_index} of {arguments.world_size} on {arguments.device.type}", flush=True)
 
@@ -43,15 +45,11 @@ def main(steps: str = "20", output: str = "runs/several-processes") -> MobilityT
         arguments,
         train_dataset=CityCorpus.from_visits([(made.visits, tokenizer)]),
         tokens_per_batch=1024,  # over all processes
+        processing_class=tokenizer,  # saved with the model
     )
-    trainer.train()
-    weights = trainer.accelerator.get_state_dict(trainer.model)  # in all processes: FSDP2 collects them
-    if trainer.is_world_process_zero():
-        model = SamoeForNextLocation(config)
-        model.load_state_dict(weights)
-        model.save_pretrained(output)
-        tokenizer.save_pretrained(output)
-        trainer.save_state()
+    trainer.train(resume_from_checkpoint="--resume" in options)
+    trainer.save_model()
+    trainer.save_state()
     return trainer
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import files
+from . import files, parts
 from .options import (
     BatchSize,
     Device,
@@ -57,7 +57,7 @@ def evaluate(
     hf-mobility evaluate my-raw points.parquet -o results.csv
     """
     files.check_output(output)
-    reading.check(data, city)
+    reading.check(parts.one_of(data), city)
     from ..checkpoints.evaluate import evaluate_checkpoint
     from ..hub.device import check_device
 
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def audit(
-    data: Annotated[Path, typer.Argument(help="Generated weeks, visits, or the folder of a checkpoint.")],
+    data: Annotated[Path, typer.Argument(help="Weeks or visits, a file or a folder of files; or a checkpoint.")],
     output: MaybeOutput = None,
     train: Annotated[Path | None, typer.Option(help="What the generator was trained on.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="Weeks or visits of other real users.")] = None,
@@ -105,11 +105,12 @@ def audit(
     hf-mobility audit weeks.parquet --train train.parquet --held-out others.parquet --city checkpoints/mstar-small
     """
     files.check_output(output)
-    folder = data.is_dir()
+    folder = data.is_dir() and not parts.holds_parts(data)
     case = "a folder" if folder else "visits" if train is None else "weeks"
     read = {name: getattr(reading, name) or None for name in ("timezone", "column", "sep", "time_format")}
     check_counting({"min_users": min_users, "city": city, **read}, _FOR_DATA, case)
-    reading.check(*(() if folder else (data,)), train, held_out)
+    tables = (train, held_out) if folder else (data, train, held_out)
+    reading.check(*(parts.one_of(path) for path in tables if path is not None))
     if folder and train is not None:
         raise typer.BadParameter("--train and --held-out are for weeks, not for a folder")
     if (train is None) != (held_out is None) or (train is None and not folder and reading.holds_weeks(data)):
@@ -120,8 +121,7 @@ def audit(
         given = data if folder else reading.visits(data)
         table = measure(given, min_users=5 if min_users is None else min_users, seed=seed)
     else:
-        tables = (_weeks(path, city, reading) for path in (data, train, held_out))
-        (made, _), (known, users), (other, _) = tables
+        (made, _), (known, users), (other, _) = (_weeks(path, city, reading) for path in (data, train, held_out))
         table = measure(made, train=known, held_out=other, train_users=users, seed=seed)
     for sentence in table["sentence"]:
         files.say(sentence, output=output)

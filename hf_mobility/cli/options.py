@@ -9,11 +9,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 Model = Annotated[str, typer.Argument(help="Folder or Hub id.")]
-Visits = Annotated[Path, typer.Argument(help="File of visits: user_id, time, location_id, lat, lon.")]
+Visits = Annotated[
+    Path, typer.Argument(help="File, or folder of files, of visits: user_id, time, location_id, lat, lon.")
+]
 Points = Annotated[
     Path, typer.Argument(help="File, or folder of files, of points (user_id, time, lat, lon) or visits.")
 ]
-Records = Annotated[Path, typer.Argument(help="File of visits, points or, for M-STAR, weeks of cells.")]
+Records = Annotated[
+    Path, typer.Argument(help="File, or folder of files, of visits, points or, for M-STAR, weeks of cells.")
+]
 NewCity = Annotated[Path | None, typer.Option("--city", help="Another city: a folder, or a file of visits or places.")]
 
 Output = Annotated[

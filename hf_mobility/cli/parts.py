@@ -15,11 +15,6 @@ from . import files
 from .reading import Reading
 
 
-def are_many(source: Path) -> bool:
-    """Whether a source is a folder or a pattern of files."""
-    return source.is_dir() or (not source.exists() and any(sign in str(source) for sign in "*?["))
-
-
 def is_folder(output: Path) -> bool:
     """Whether an output is a folder of parts: it has no suffix, or is a folder and not called as a file."""
     return output != files.STDOUT and (not output.suffix or (output.is_dir() and not files.is_table(output)))
@@ -31,6 +26,8 @@ def wanted(source: Path, output: Path) -> bool:
     Raises:
         ValueError: many files, but no folder for the results.
     """
+    from ..data.io.streams import are_many
+
     if are_many(source) and not is_folder(output):
         raise ValueError(f"{source} is read in parts: name a folder for the results, as in -o results/.")
     return is_folder(output)
@@ -53,9 +50,14 @@ def check_output(output: Path, source: Path | None = None) -> None:
         raise FileExistsError(f"The folder {output} is not empty: empty it, or name another one.")
 
 
+def holds_parts(folder: Path) -> bool:
+    """Whether a folder holds Parquet files, which that of a checkpoint or a city does not."""
+    return any(folder.glob("*.parquet"))
+
+
 def one_of(source: Path) -> Path:
-    """A file of the source, whose columns are those of all; a source that is not there as it is."""
-    from ..data.io.streams import parquet_files
+    """A file of the source, whose columns are those of all; a single file as it is, whether it is there or not."""
+    from ..data.io.streams import are_many, parquet_files
 
     return parquet_files(source)[0] if are_many(source) else source
 

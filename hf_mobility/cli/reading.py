@@ -47,10 +47,9 @@ class Reading:
                 raise ValueError(f"--column {role}={name}: there is no column {name!r} in {shown}.")
 
     def records(self, path: Path) -> Any:
-        """What the library's verbs take: the path where they can read the file by themselves, else a canonical frame
-        with its name in `attrs["name"]`, or a `WeekTable`."""
-        from ..data.frames import validate_visits
-        from ..data.io.records import name_of, open_table
+        """What the library's verbs take: the path where they can read it by themselves (also a folder or a pattern of
+        Parquet files), else a canonical frame with its name in `attrs["name"]`, or a `WeekTable`."""
+        from ..data.io.records import as_records, name_of, open_table
         from ..data.weeks import is_week_table
 
         if is_week_table(self._names(path)):
@@ -61,20 +60,20 @@ class Reading:
         table = open_table(path, columns=columns, **csv)
         if table.data is path and not table.columns:
             return path
-        frame = validate_visits(table.data, timezone=self.timezone, **table.columns)
+        frame: Any = as_records(table.data, timezone=self.timezone, **table.columns)
         frame.attrs["name"] = name_of(path)
         return frame
 
     def visits(self, path: Path) -> Any:
         """As `records`, but always the canonical frame of visits or points."""
-        from ..data.frames import validate_visits
+        from ..data.io.records import as_records
         from ..data.weeks import WeekTable
         from ..tokenization.errors import DataError
 
         data = self.records(path)
         if isinstance(data, WeekTable):
             raise DataError(f"{path.name} holds weeks of cells; give visits or points.")
-        return validate_visits(path, timezone=self.timezone) if data is path else data
+        return as_records(path, timezone=self.timezone) if data is path else data
 
     def chunks(self, source: Path) -> Iterator[Any]:
         """Canonical frames of whole users of a Parquet file, a folder or a pattern of them; see `user_chunks`."""
@@ -135,17 +134,20 @@ class Reading:
         return {role: name for role, name in named_columns(self.column).items() if name in names}
 
     def _names(self, path: Path) -> set[str]:
-        """Of all columns of a file; none of a folder."""
+        """Of all columns of a file, or of the first of many; none of the folder of a checkpoint or a city."""
         from ..data.io.records import column_names
 
         return column_names(path, sep=self.sep or ",")
 
     def _table(self, path: Path) -> Any:
-        """A file as it is; ids in a CSV file stay text."""
+        """A file, or many, as it is; ids in a CSV file stay text."""
         import pandas as pd
 
         from ..data.io.records import open_table
+        from ..data.io.streams import are_many, row_blocks
 
+        if are_many(path):
+            return pd.concat(row_blocks(path), ignore_index=True)
         if files.is_csv(path):
             return open_table(path, columns=self.columns(path), sep=self.sep or ",").data
         if path.suffix in (".parquet", files.GEO):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import files
+from . import files, parts
 from .options import (
     BatchSize,
     Bounds,
@@ -37,7 +37,10 @@ CHECKPOINTS = "checkpoints"  # in the output, while it is trained
 
 
 def train(
-    data: Annotated[list[Path], typer.Argument(help="File of visits, points (raw) or weeks; samoe: one per city.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Visits, points (raw) or weeks: a file or a folder; samoe: per city."),
+    ],
     output: Folder,
     system: Annotated[System, typer.Option(help="What to train.")] = "samoe",
     size: Annotated[str | None, typer.Option(help="Preset: tiny, small, base, ...", show_default="small")] = None,
@@ -70,6 +73,7 @@ def train(
 
     \b
     hf-mobility train paris.parquet lyon.parquet --timezone Europe/Paris --size small -o my-samoe
+    hf-mobility train 'visits/*.parquet' --timezone Europe/Paris -o my-samoe
     hf-mobility train points.parquet --system raw --timezone Asia/Shanghai --coverage 0.99 -o my-raw
     hf-mobility train points.parquet --system raw --start my-raw --steps 500 -o my-raw-2
     hf-mobility train visits.parquet --timezone Europe/Berlin --system mstar-codec --cell-km 0.5 -o codec
@@ -98,7 +102,7 @@ def train(
     if city is not None and len(data) > 1:
         raise typer.BadParameter("--city is that of one file; several files have one city each")
     files.check_folder(output)
-    reading.check(*data, city)
+    reading.check(*map(parts.one_of, data), city)
     from ..hub.device import check_device
     from ..training.same_training import remove_checkpoints
     from ..training.train import check_options
@@ -158,7 +162,7 @@ def adapt(
     hf-mobility evaluate tested visits.parquet --test-fraction 0.2
     """
     files.check_folder(output)
-    reading.check(visits, city)
+    reading.check(parts.one_of(visits), city)
     if reading.timezone is None and (city is None or not city.is_dir()):
         raise ValueError("The time zone of the city is missing: give --timezone, such as Europe/Berlin.")
     from ..hub.device import check_device

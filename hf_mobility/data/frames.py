@@ -113,6 +113,12 @@ def _canonical(
     checked = pd.DataFrame({role: columns[role] for role in names})
     for name in keep:
         checked[name] = table[name].set_axis(checked.index)
+    return in_order(checked)
+
+
+def in_order(checked: pd.DataFrame) -> pd.DataFrame:
+    """Checked rows by user, time, location, then by every other column: whatever their order was, it leaves no
+    trace."""
     return checked.take(_order(checked)).reset_index(drop=True)
 
 
@@ -153,7 +159,6 @@ def _durations(column: pd.Series, name: str) -> np.ndarray:
 
 
 def _order(checked: pd.DataFrame) -> np.ndarray:
-    """Row order by user, time, location, then by every other column, so that the input's row order leaves no trace."""
     user = pd.factorize(checked["user_id"], sort=True)[0]
     instant = checked["time"].astype("int64").to_numpy()
     order = np.lexsort((instant, user))

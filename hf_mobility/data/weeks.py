@@ -18,6 +18,7 @@ import pandas as pd
 from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.grid import SquareGrid
 from ..tokenization.table_files import read_file, readable
+from .io.streams import are_many, parquet_files, row_blocks
 
 __all__ = ["WeekTable", "is_hourly_table", "is_week_table", "read_weeks"]
 
@@ -84,10 +85,10 @@ def read_weeks(
     """Read weeks (or days) of cells.
 
     Args:
-        table: path to a `.parquet`, `.csv` or `.csv.gz` file, or a DataFrame, with either a list column `cells` or one
-            column per slot: `h0`, `h1`, ... (also `hour_0`, `slot_0`, `0`). A Parquet file's own metadata `grid`
-            ("30x30 ..."), `box_lat`, `box_lon` and `tz` are used where they are there: rows count from the south,
-            columns from the west.
+        table: path to a `.parquet`, `.csv` or `.csv.gz` file, a folder or a pattern of Parquet files, or a DataFrame,
+            with either a list column `cells` or one column per slot: `h0`, `h1`, ... (also `hour_0`, `slot_0`, `0`). A
+            Parquet file's own metadata `grid` ("30x30 ..."), `box_lat`, `box_lon` and `tz` are used where they are
+            there (of many, in the first): rows count from the south, columns from the west.
         cells: coordinates of the cells: a path or DataFrame with `cell` (0..C-1), `lat`, `lon`; for files without a
             grid.
         user_id, start: names of these columns; by default `user_id`, `user`, `uid` and `start`, `week_start_local`,
@@ -138,15 +139,21 @@ def _load(table: Any) -> tuple[pd.DataFrame, dict[str, str]]:
     if isinstance(table, pd.DataFrame):
         return table, {}
     path = Path(table)
+    if are_many(table):
+        return pd.concat(row_blocks(table)), _metadata(parquet_files(table)[0])
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix != ".parquet":
         return read_file(path), {}
+    return read_file(path), _metadata(path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
     import pyarrow.parquet
 
     with readable(path, "Parquet"):
         metadata = pyarrow.parquet.read_schema(path).metadata or {}
-        return pd.read_parquet(path), {key.decode(): text.decode() for key, text in metadata.items()}
+    return {key.decode(): text.decode() for key, text in metadata.items()}
 
 
 def _cells(frame: pd.DataFrame) -> tuple[np.ndarray, list[str]]:

@@ -16,7 +16,10 @@ from scipy import sparse
 
 from ..data.frames import validate_visits
 from ..data.io.exports import week_matrix
+from ..data.io.records import as_records
+from ..data.io.streams import are_many
 from ..data.week_arrays import check_weeks
+from ..data.weeks import WeekTable
 from ..tokenization.errors import DataError, renamed_argument
 from ..tokenization.weeks import home_and_work
 from .fidelity import hide_hours
@@ -47,7 +50,8 @@ def audit(
     Args:
         data: generated weeks, integer (N, L) with -1 = unknown hour, or the long frame that
             `TrajectoryGenerationPipeline.generate` returns; the folder of a checkpoint (or of a `City`); or else
-            visits, as `validate_visits` takes them with their default column names.
+            visits, as `validate_visits` takes them with their default column names, or a folder or pattern of Parquet
+            files of them.
         train, held_out: for weeks: (M, L) that the generator was fitted on, and (H, L) real weeks of other people.
         train_users: (M,) whose the training weeks are; by default each is another person's.
         slots_per_day: of weeks; column 0 is midnight of a Monday.
@@ -91,7 +95,7 @@ def audit(
         raise ValueError(
             "train, held_out and train_users belong to weeks; a table of visits or a folder is audited alone."
         )
-    if isinstance(data, (str, Path)) and Path(data).is_dir():
+    if isinstance(data, (str, Path)) and Path(data).is_dir() and not any(Path(data).glob("*.parquet")):
         return _audit_folder(Path(data), min_users=min_users)
     return _audit_visits(data, min_users=min_users, seed=seed)
 
@@ -177,8 +181,8 @@ def _audit_weeks(
 
 
 def _audit_visits(visits: Any, *, min_users: int, seed: int) -> pd.DataFrame:
-    frame = validate_visits(visits)
-    if "location_id" not in frame:
+    frame = as_records(visits) if are_many(visits) else validate_visits(visits)
+    if isinstance(frame, WeekTable) or "location_id" not in frame:
         raise DataError("Column 'location_id' is missing; give each row a place or a cell (see assign_cells).")
     user, users = pd.factorize(frame["user_id"])
     place, places = pd.factorize(frame["location_id"])

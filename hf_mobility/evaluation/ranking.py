@@ -17,6 +17,7 @@ import pandas as pd
 from ..data.tasks import NextLocationTask
 
 ECE_BINS = 15
+DRAWS_AT_ONCE = 2**22  # numbers of draws, 32 MiB
 PROBABILITY_FLOOR = 1e-9  # NLL of a place that a predictor excludes or the city does not list: 20.7 nats
 
 
@@ -178,9 +179,7 @@ def paired_difference(
             f"{a.name} and {b.name} differ in whether the arrival time was given; they cannot be compared."
         )
     difference = a.metric(metric) - b.metric(metric)
-    weights = _user_weights(a.user, bootstrap, seed)
-    sums = _by_user(a.user, np.column_stack([difference, np.ones_like(difference)]))
-    draws = weights @ sums
+    draws = _resampled(a.user, np.column_stack([difference, np.ones_like(difference)]), bootstrap, seed)
     low, high = np.percentile(draws[:, 0] / draws[:, 1], (2.5, 97.5))
     return PairedDifference(float(difference.mean()), float(low), float(high))
 
@@ -218,10 +217,9 @@ def _metrics(result: RankingResult, mask: np.ndarray, bootstrap: int, seed: int)
     out["ece"] = float(np.abs(gap.sum(axis=0)).sum() / len(user))
     if bootstrap:
         # Every metric is a ratio of sums over targets, so a resampled user is a weight on that user's sums.
-        weights = _user_weights(user, bootstrap, seed)
-        draws = weights @ _by_user(user, values)
+        draws, gaps = np.split(_resampled(user, np.hstack([values, gap]), bootstrap, seed), [values.shape[1]], axis=1)
         means = draws[:, :-1] / draws[:, -1:]
-        ece = np.abs(weights @ _by_user(user, gap)).sum(axis=1) / draws[:, -1]
+        ece = np.abs(gaps).sum(axis=1) / draws[:, -1]
         for name, draw in zip([*names, "ece"], np.column_stack([means, ece]).T, strict=True):
             out[f"{name}_low"], out[f"{name}_high"] = np.percentile(draw, (2.5, 97.5)).tolist()
     return out
@@ -235,15 +233,14 @@ def _calibration_gap(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     return gap
 
 
-def _user_weights(user: np.ndarray, bootstrap: int, seed: int) -> np.ndarray:
-    """How often each user (in ascending order) is drawn in each resampling, float64 (bootstrap, users)."""
-    users = len(np.unique(user))
-    return np.random.default_rng(seed).multinomial(users, np.full(users, 1 / users), size=bootstrap).astype(np.float64)
-
-
-def _by_user(user: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sums of the columns of `values` (m, c) over the targets of each user, float64 (users, c)."""
+def _resampled(user: np.ndarray, values: np.ndarray, bootstrap: int, seed: int) -> np.ndarray:
+    """Sums of the columns of `values` (m, c) over the targets of as many users as there are, drawn anew each time;
+    float64 (bootstrap, c). Draws are made in blocks: together they are as many as users times resamplings."""
     code = np.unique(user, return_inverse=True)[1]
-    out = np.zeros((code.max() + 1, values.shape[1]))
-    np.add.at(out, code, values)
-    return out
+    users = int(code.max()) + 1
+    sums = np.zeros((users, values.shape[1]))
+    np.add.at(sums, code, values)
+    rng, share = np.random.default_rng(seed), np.full(users, 1 / users)
+    rows = max(1, DRAWS_AT_ONCE // users)
+    sizes = (min(rows, bootstrap - start) for start in range(0, bootstrap, rows))
+    return np.concatenate([rng.multinomial(users, share, size=size).astype(np.float64) @ sums for size in sizes])

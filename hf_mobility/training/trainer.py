@@ -65,6 +65,8 @@ class MobilityTrainer(WholeCheckpoints, Trainer):
         self._evaluated: list[torch.Tensor] = []
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.label_smoother = None  # it would average over PAD, whose probability is 0
+        if (plugin := getattr(self.accelerator.state, "fsdp_plugin", None)) is not None:
+            plugin.mixed_precision_policy = None  # it rounds coordinates and loss, too; autocast computes in bfloat16
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"{self.args.n_gpu} GPUs in one process would split the city's table: "

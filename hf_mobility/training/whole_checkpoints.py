@@ -9,6 +9,9 @@ import json
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from transformers import TrainerState
 
 STATE = "trainer_state.json"
 WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json"
-OF_TORCH = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+OF_TORCH = ("optimizer.*", "scheduler.pt", "rng_state*.pth")  # FSDP calls its optimizer .bin
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -44,7 +47,8 @@ def is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError, KeyError, SafetensorError):
         return False
     archives = [list(checkpoint.glob(pattern)) for pattern in OF_TORCH]
-    return all(archives) and all(zipfile.is_zipfile(path) for paths in archives for path in paths)
+    sharded = checkpoint.glob("pytorch_model_fsdp*")  # the weights once more; a folder of shards is no archive
+    return all(archives) and all(map(zipfile.is_zipfile, chain(*archives, sharded)))
 
 
 def is_finished(checkpoint: str | Path) -> bool:
@@ -92,6 +96,10 @@ class WholeCheckpoints:
         self._load_from_checkpoint(checkpoint)  # type: ignore[attr-defined]
         self.state = TrainerState.load_from_json(str(Path(checkpoint, STATE)))
 
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        with _own_class(self.model):  # type: ignore[attr-defined]
+            super()._save(*args, **kwargs)  # type: ignore[misc]
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         try:
             super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
@@ -100,3 +108,14 @@ class WholeCheckpoints:
                 f"The checkpoint of step {self.state.global_step} could not be written to {self.args.output_dir}: "
                 f"{error}. Those before it are whole: make room and resume."
             ) from error
+
+
+@contextmanager
+def _own_class(model: Any) -> Iterator[None]:
+    """FSDP2 puts a model into a class of torch's, whose code would be saved in place of the model's."""
+    kind = type(model)
+    model.__class__ = next(base for base in kind.__mro__ if not base.__module__.startswith("torch."))
+    try:
+        yield
+    finally:
+        model.__class__ = kind

@@ -346,6 +346,16 @@ def test_the_model_learns(build: SimpleNamespace) -> None:
     assert loss.item() < 0.6 * math.log(12)
 
 
+def test_a_weight_in_another_precision_than_its_neighbours_is_read_in_its_own(build: SimpleNamespace) -> None:
+    """As while FSDP2 has gathered some weights in bfloat16."""
+    model, table, _ = build.all("extended")
+    features = model.model.visit_features
+    wanted = features(table)
+    features.geo.to(torch.bfloat16)
+    for found, expected in zip(features(table), wanted, strict=True):
+        torch.testing.assert_close(found.float(), expected, atol=1e-2, rtol=1e-2)
+
+
 def test_bfloat16_weights_give_finite_losses_and_float32_logits(build: SimpleNamespace) -> None:
     for variant in VARIANTS:
         model, city, visits = build.all(variant)

@@ -110,6 +110,21 @@ def test_the_last_whole_checkpoint_is_taken_and_those_after_it_are_removed(
     assert last_checkpoint(folder).name == "checkpoint-10"  # by number
 
 
+def test_a_checkpoint_of_fsdp_is_whole_with_its_weights_in_one_file(two: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint-4"
+    shutil.copytree(two / "checkpoint-4", checkpoint)
+    (checkpoint / "optimizer.pt").rename(checkpoint / "optimizer.bin")
+    (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    weights = checkpoint / "pytorch_model_fsdp.bin"
+    shutil.copy(checkpoint / "optimizer.bin", weights)
+    assert is_whole(checkpoint)
+    weights.write_bytes(weights.read_bytes()[:-9])
+    assert not is_whole(checkpoint)
+    weights.unlink()
+    (checkpoint / "pytorch_model_fsdp_0").mkdir()  # of SHARDED_STATE_DICT, whose files are pickles
+    assert not is_whole(checkpoint)
+
+
 def test_where_none_is_whole_nothing_is_removed(two: Path, tmp_path: Path, visits: pd.DataFrame) -> None:
     folder = Path(shutil.copytree(two, tmp_path / "copy"))
     for checkpoint in checkpoints_in(folder):

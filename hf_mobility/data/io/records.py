@@ -1,4 +1,5 @@
-"""Records of people in any form that the verbs take: a frame, a file of visits, points or weeks, or a `WeekTable`.
+"""Records of users in any form that the verbs take: a frame, a file of visits, points or weeks, a folder of such files,
+or a `WeekTable`.
 
 A file is opened as a path as long as `validate_visits` can read it; GeoParquet, other separators and formats of times
 are turned into a frame here. Generated weeks (`trajectory_id`, `slot`, `cell`) are records of one user per week.
@@ -15,8 +16,9 @@ import pandas as pd
 from ...tokenization.errors import DataError
 from ...tokenization.table_files import file_columns, is_csv, parquet_columns, read_file
 from ...tokenization.tables import numbers_where_exact
-from ..frames import validate_visits
+from ..frames import in_order, validate_visits
 from ..weeks import WeekTable, is_hourly_table, is_week_table, read_weeks
+from .streams import are_many, parquet_files, row_blocks
 
 __all__ = ["GEO", "OpenedTable", "as_records", "column_names", "name_of", "open_table"]
 
@@ -35,7 +37,9 @@ def as_records(source: Any, *, timezone: str | None = None, **columns: str) -> p
     """A canonical frame of visits or points, or a table of weeks.
 
     Args:
-        source: a `WeekTable`; or what `validate_visits` or `read_weeks` takes, or a `.geoparquet` file.
+        source: a `WeekTable`; or what `validate_visits` or `read_weeks` takes, or a `.geoparquet` file. A folder or
+            a pattern of Parquet files, whose rows may be in any order, is as one file of all their rows; it is read and
+            checked in blocks of a million.
         timezone: IANA name, for naive times.
         columns: other names of the columns, as in `user_id="uid"`.
 
@@ -54,7 +58,10 @@ def as_records(source: Any, *, timezone: str | None = None, **columns: str) -> p
             raise DataError(f"A table of weeks has no column for {sorted(set(columns) - set(known))}.")
         return read_weeks(source, **known)
     table = open_table(source, columns=columns)
-    return validate_visits(table.data, timezone=timezone, **table.columns)
+    if not are_many(source):
+        return validate_visits(table.data, timezone=timezone, **table.columns)
+    blocks = (validate_visits(block, timezone=timezone, **table.columns) for block in row_blocks(source))
+    return in_order(pd.concat(blocks, ignore_index=True))
 
 
 def open_table(
@@ -97,9 +104,10 @@ def open_table(
 
 
 def column_names(source: Any, *, sep: str = ",") -> set[str]:
-    """The names of a table's columns; none where it cannot be read, which its reader says better."""
+    """The names of a table's columns, of many files those of the first; none where it cannot be read, which its reader
+    says better."""
     if isinstance(source, (str, Path)):
-        path = Path(source)
+        path = _first(source)
         if not path.is_file():
             return set()
         if path.suffix == GEO:
@@ -110,10 +118,20 @@ def column_names(source: Any, *, sep: str = ",") -> set[str]:
     return set() if callable(columns) else set(columns)
 
 
+def _first(source: str | Path) -> Path:
+    """The file itself, or the first of many."""
+    try:
+        return parquet_files(source)[0] if are_many(source) else Path(source)
+    except (FileNotFoundError, DataError):
+        return Path(source)
+
+
 def name_of(source: Any) -> str:
-    """What a table is called: after its file, or by `attrs["name"]` of a frame; else empty."""
+    """What a table is called: after its file or folder, or by `attrs["name"]` of a frame; else empty."""
     if isinstance(source, (str, Path)):
-        return Path(source).name.split(".")[0]
+        path = Path(source)
+        is_pattern = are_many(path) and not path.is_dir()
+        return (path.parent if is_pattern else path).name.split(".")[0]
     return str(getattr(source, "attrs", {}).get("name", ""))
 
 

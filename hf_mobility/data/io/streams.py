@@ -26,7 +26,15 @@ from ...tokenization.errors import SHOWN, DataError, listing
 from ...tokenization.table_files import readable
 from ...tokenization.whole_files import whole_folder
 
-__all__ = ["UserChunks", "arrow_table", "parquet_files", "partition_by_user", "user_chunks"]
+__all__ = [
+    "UserChunks",
+    "are_many",
+    "arrow_table",
+    "parquet_files",
+    "partition_by_user",
+    "row_blocks",
+    "user_chunks",
+]
 
 ROWS = 1_000_000
 BATCH = 65_536  # rows that are read at one time
@@ -160,6 +168,25 @@ def partition_by_user(
                 names.append(f"part-{len(names):05}.parquet")
                 pq.write_table(table.sort_by(user_id), scratch / names[-1])
     return [target / name for name in names]
+
+
+def row_blocks(source: str | Path, *, rows: int = ROWS) -> Iterator[pd.DataFrame]:
+    """All rows of one or many Parquet files, which may be in any order, as frames of at most so many rows. Arguments,
+    row numbers and errors as in `user_chunks`."""
+    files, start = parquet_files(source), 0
+    for table in _tables(files, _schema(files), rows):
+        yield table.to_pandas().set_axis(pd.RangeIndex(start, start + len(table)))
+        start += len(table)
+    if not start:
+        raise DataError("The files have no rows; at least one row is needed.")
+
+
+def are_many(source: Any) -> bool:
+    """Whether a source is a folder, or a pattern of files."""
+    if not isinstance(source, (str, Path)):
+        return False
+    path = Path(source)
+    return path.is_dir() or (any(sign in str(source) for sign in "*?[") and not path.exists())
 
 
 def parquet_files(source: str | Path) -> list[Path]:

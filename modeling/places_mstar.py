@@ -72,7 +72,7 @@ class MstarPlaces(nn.Module):
         super().__init__()
         self.num_poi_features = config.num_poi_features
         columns = config.num_poi_features + POPULARITY_LEVELS
-        self.appeal = nn.Sequential(nn.Linear(columns, WIDTH), nn.GELU(), nn.Linear(WIDTH, KINDS))
+        self.appeal = nn.Sequential(nn.Linear(columns, WIDTH), nn.GELU(), nn.Linear(WIDTH, KINDS, bias=False))
         levels = range(len(LEVELS_KM) + 1)
         self.near = nn.ModuleList(nn.Linear(2 * ORIGINS, KINDS, bias=False) for _ in levels)
         self.bend = nn.ModuleList(

@@ -49,7 +49,9 @@ class Stays:
         start = np.flatnonzero(new)
         of_hour = np.full(values.shape, -1, np.int64)
         of_hour[row, hour] = np.cumsum(new) - 1
-        return cls(row[start], hour[start], hour[np.append(start[1:], len(row)) - 1], value[start], of_hour)
+        return cls(
+            row[start], hour[start], hour[np.append(start[1:], len(row))[: len(start)] - 1], value[start], of_hour
+        )
 
     def follow(self) -> np.ndarray:
         """(S,) bool: whether a stay has one before it in the same week."""
@@ -115,5 +117,4 @@ def _by_turns(stays: Stays, single: np.ndarray) -> np.ndarray:
 
 def to_places(slots: np.ndarray, place_of_stay: np.ndarray) -> np.ndarray:
     """(N, L) slots, -1 = unknown, and the (S,) place of each of their stays -> (N, L) int32 places, -1 = unknown."""
-    of_hour = Stays.of_weeks(slots).of_hour
-    return np.where(of_hour >= 0, place_of_stay[of_hour], -1).astype(np.int32)
+    return np.append(place_of_stay, -1)[Stays.of_weeks(slots).of_hour].astype(np.int32)

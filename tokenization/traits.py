@@ -1,8 +1,9 @@
 """How a user lives in a week, in eight traits, and a distribution of them that can be drawn from and moved.
 
-The traits are read from a diary (`diaries`): clock hours of arrival and leaving at work, days at work, distance to work,
-places, lunches, evenings and weekend outings. Each has a few classes. `TraitModel` is a mixture of groups of users in
-which traits are independent: it lists no user, and moving its means (exponential tilting) leaves it such a mixture.
+The traits are read from a diary (`diaries`): clock hours of arrival at work and of leaving, days at work, distance to
+work, places, lunches, evenings and weekend outings. Each has a few classes. `TraitModel` is a mixture of groups of
+users in which traits are independent. It lists no user, and moving its means (exponential tilting) leaves it such a
+mixture.
 
 Days 5 and 6 of a week are the days off, so that weeks begin on the first working day.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .diaries import HOME, WORK, Stays
+from .diaries import WORK, Stays
 from .errors import DataError, listing
 
 DAY = 24

@@ -85,8 +85,8 @@ class WeekShape:
         late = days[(days.astype(np.int64) - self.origin // DAY_SECONDS) % 7 != 0]
         if len(late) and self.num_slots * self.interval % (7 * DAY_SECONDS) == 0:
             raise DataError(
-                f"start must be a {WEEKDAYS[self.first_weekday]}, the weeks begin there; {len(late)} of {len(days)} are "
-                f"none (first {listing(late[:SHOWN])})."
+                f"start must be a {WEEKDAYS[self.first_weekday]}, the weeks begin there; {len(late)} of {len(days)} "
+                f"are none (first {listing(late[:SHOWN])})."
             )
 
 

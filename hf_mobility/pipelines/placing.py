@@ -32,7 +32,7 @@ def place_weeks(
         head: `model.places`. city: what its `read_city` made.
         slots: (N, T) integers, -1 = unknown.
         home, work: (N,) rows of places; work -1 = none, which is then chosen where a diary has it.
-        source: of all numbers.
+        source: of all numbers, three for each stay.
         known: (N, T) places that are given, -1 = none; a stay in which one is given keeps it.
     """
     stays = Stays.of_weeks(slots.astype(np.int64))
@@ -44,6 +44,7 @@ def place_weeks(
     place = np.full(len(stays.row), -1, np.int64)
     before = np.array(home, np.int64)
     number = np.arange(len(stays.row)) - np.searchsorted(stays.row, stays.row)
+    numbers = torch.rand(len(stays.row), LEVELS, generator=source)  # of every stay, so that batches do not matter
     for step in range(int(number.max(initial=-1)) + 1):
         at = np.flatnonzero(number == step)
         row, slot = stays.row[at], stays.value[at]
@@ -51,26 +52,12 @@ def place_weeks(
         new = np.flatnonzero(found < 0)
         if len(new):
             who = row[new]
-            found[new] = choose(head, city, KIND_OF_SLOT[slot[new]], home[who], own[who, WORK], before[who], source)
+            context = KIND_OF_SLOT[slot[new]], home[who], own[who, WORK], before[who]
+            found[new] = _choose(head, city, *context, numbers[at[new]])
         keeps = slot < RECURRING.stop
         own[row[keeps], slot[keeps]] = found[keeps]
         place[at], before[row] = found, found
     return to_places(slots, place)
-
-
-def choose(
-    head: Any,
-    city: Any,
-    kind: np.ndarray,
-    home: np.ndarray,
-    work: np.ndarray,
-    before: np.ndarray,
-    source: torch.Generator,
-) -> np.ndarray:
-    """`MstarPlaces.choose` for arrays (B,), with numbers of `source`."""
-    numbers = torch.rand(len(kind), LEVELS, generator=source).to(city.km.device)
-    given = (torch.from_numpy(np.ascontiguousarray(x, np.int64)).to(numbers.device) for x in (kind, home, work, before))
-    return head.choose(city, *given, numbers).cpu().numpy()
 
 
 def choose_work(
@@ -80,11 +67,27 @@ def choose_work(
     the nearest to it where none is."""
     none = np.full(len(home) * CANDIDATES, -1)
     again = np.repeat(home, CANDIDATES)
-    drawn = choose(head, city, np.full(len(again), KIND_OF_SLOT[WORK]), again, none, none, source)
+    numbers = torch.rand(len(again), LEVELS, generator=source)
+    drawn = _choose(head, city, np.full(len(again), KIND_OF_SLOT[WORK]), again, none, none, numbers)
     km = city.km.cpu().numpy()
     away = np.hypot(*(km[drawn] - km[again]).T).reshape(-1, CANDIDATES)
     outside = np.maximum(least[:, None] - away, 0) + np.maximum(away - most[:, None], 0)
     return drawn.reshape(-1, CANDIDATES)[np.arange(len(home)), outside.argmin(axis=1)]
+
+
+def _choose(
+    head: Any,
+    city: Any,
+    kind: np.ndarray,
+    home: np.ndarray,
+    work: np.ndarray,
+    before: np.ndarray,
+    numbers: torch.Tensor,
+) -> np.ndarray:
+    """`MstarPlaces.choose` of arrays (B,)."""
+    device = city.km.device
+    given = (torch.from_numpy(np.ascontiguousarray(x, np.int64)).to(device) for x in (kind, home, work, before))
+    return head.choose(city, *given, numbers.to(device)).cpu().numpy()
 
 
 def _given(stays: Stays, known: np.ndarray) -> np.ndarray:

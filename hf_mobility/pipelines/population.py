@@ -154,8 +154,8 @@ def _numbers(frame: pd.DataFrame, what: str, names: tuple[str, ...]) -> pd.DataF
         bad = ~np.isfinite(values) | ((values < 0) & (name not in ("lat", "lon")))
         if bad.any():
             raise DataError(
-                f"{what}, column {name!r}: {int(bad.sum())} of {len(values)} values are missing or negative (first rows "
-                f"{np.flatnonzero(bad)[:SHOWN].tolist()})."
+                f"{what}, column {name!r}: {int(bad.sum())} of {len(values)} values are missing or negative "
+                f"(first rows {np.flatnonzero(bad)[:SHOWN].tolist()})."
             )
     return frame[list(names)].astype(np.float64).reset_index(drop=True)
 

@@ -57,7 +57,9 @@ class SlotGenerationPipeline(MobilityPipeline):
         self.population, self.flows, self.means = population, flows, means
         with torch.no_grad():
             self._places = model.places.read_city(tokenizer.location_features.to(self.device))
-        self._residents: Population | None = None
+        self._users: Population | None = None
+        if population is not None or flows is not None or means is not None:
+            self._population()  # what is wrong with these is said at once
 
     def _check_city(self) -> None:
         check_slots(self.model.config)
@@ -150,22 +152,22 @@ class SlotGenerationPipeline(MobilityPipeline):
 
     def residents(self, people: int, *, seed: int = 0) -> Residents:
         """The users of `generate` with the same seed: homes, works and traits."""
-        for name, value in (("people", people),):
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise DataError(f"{name} must be a whole number from 1 on, not {value!r}.")
-        if self._residents is None:
+        _check_count("people", people)
+        return self._population().draw(people, seed=seed)
+
+    def _population(self) -> Population:
+        if self._users is None:
             given = {"population": self.population, "flows": self.flows, "means": self.means}
-            self._residents = Population(self.tokenizer, self.model.places, self._places, **given)
-        return self._residents.draw(people, seed=seed)
+            self._users = Population(self.tokenizer, self.model.places, self._places, **given)
+        return self._users
 
     def _batches(
         self, people: int, weeks: int, seed: int, batch_size: int | None, progress: bool, options: dict[str, Any]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(slots, places) of whole users, (b * weeks, 168) each."""
-        if not isinstance(weeks, (int, np.integer)) or weeks < 1:
-            raise DataError(f"weeks must be a whole number from 1 on, not {weeks!r}.")
+        _check_count("weeks", weeks)
         residents = self.residents(people, seed=seed)
-        source = torch.Generator().manual_seed(seed)
+        source, placing = (torch.Generator().manual_seed(seed + number) for number in range(2))
         size = max(1, (self._checked_size(batch_size) or people) // weeks)
         for rows in self._slices(people, size, unit="users", progress=progress):
             conditions = self.tokenizer.conditions_of(residents.traits[rows])
@@ -175,7 +177,7 @@ class SlotGenerationPipeline(MobilityPipeline):
                 made = self.model.generate(**given, generator=source, **options).cpu().numpy()
             home, work = residents.home[rows], residents.work[rows]
             placed = place_weeks(
-                self.model.places, self._places, made.reshape(len(home), -1), home=home, work=work, source=source
+                self.model.places, self._places, made.reshape(len(home), -1), home=home, work=work, source=placing
             )
             yield made, placed.reshape(made.shape)
 
@@ -278,6 +280,11 @@ class SlotGenerationPipeline(MobilityPipeline):
         days = np.broadcast_to(local_dates(start), count)
         self.tokenizer._shape.check_starts(days[~np.isnat(days)])
         return days + 7 * week
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise DataError(f"{name} must be a whole number from 1 on, not {value!r}.")
 
 
 def _most_common(found: np.ndarray) -> np.ndarray:

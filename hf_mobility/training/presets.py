@@ -104,7 +104,13 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
 }
 SAMOE_BATCHES: dict[str, Any] = {"tokens_per_batch": 1024, "augment": True, "max_candidates": 1500}
 RAW_WINDOW_DAYS = 7
-TRAINING_PRESETS = {"samoe": "pretrain", "mstar-codec": "mstar_codec", "mstar": "mstar", "raw": "raw"}
+TRAINING_PRESETS = {
+    "samoe": "pretrain",
+    "mstar-codec": "mstar_codec",
+    "mstar": "mstar",
+    "mstar-slots": "mstar",
+    "raw": "raw",
+}
 
 
 def training_arguments(output_dir: str, *, preset: str = "pretrain", **overrides: Any) -> TrainingArguments:

@@ -55,8 +55,8 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
         np.concatenate([part.traits for part in read]), users=users, min_users=recipe.min_users or 5, seed=recipe.seed
     )
     notes = [
-        f"city {part.tokenizer.name or '(no name)'}: {len(part.tokenizer.city):,} places, {len(part.places):,} weeks of "
-        f"{len(np.unique(part.users)):,} users"
+        f"city {part.tokenizer.name or '(no name)'}: {len(part.tokenizer.city):,} places, {len(part.places):,} weeks "
+        f"of {len(np.unique(part.users)):,} users"
         for part in read
     ]
     for note in notes:

@@ -299,6 +299,10 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
         codec_config: a `MstarCodecConfig`, or its values as a dict.
         hidden_size: width; even (half for home, half for work) and divisible by `num_attention_heads`.
         num_attributes: classes of the movement attribute.
+        attribute_sizes: classes of each of several attributes, whose embeddings are added; `attribute_ids` are then
+            (N, A). `num_attributes` is not read. Not in the paper.
+        num_poi_features: POI columns of `location_features` (60 in `City`) that the place head `places` reads; it
+            chooses the places of a city for weeks of slots (`places_mstar`). 0 = no such head. Not in the paper.
         dropout, attention_dropout: in training. The latter is 0.2 in the released code; it multiplies the time of a
             training step on a CPU. `drop_path`: of the last layer's branches, growing linearly from 0.
         dropout_form: where they fall. `branches`: `dropout` on the output of attention and feed-forward network,
@@ -356,6 +360,8 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
     num_hidden_layers: int = 4
     num_attention_heads: int = 8
     num_attributes: int = 8
+    attribute_sizes: list[int] | None = None
+    num_poi_features: int = 0
     dropout: float | int = 0.2
     attention_dropout: float | int = 0.0
     drop_path: float | int = 0.2
@@ -408,6 +414,10 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
                 f"choose pointer_head=True or condition_dropout={self.condition_dropout}, not both: a pointer to the "
                 "home would show what is to be hidden."
             )
+        if self.attribute_sizes is not None and (not self.attribute_sizes or min(self.attribute_sizes) < 1):
+            raise ValueError(
+                f"attribute_sizes must hold a positive number for each attribute, got {self.attribute_sizes}."
+            )
         levels, steps = len(self.codec.level_lengths), self._steps_per_level
         if len(steps) != levels:
             raise ValueError(f"within_level_steps needs one value for each of the {levels} levels, got {len(steps)}.")
@@ -458,6 +468,11 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
     def codec(self) -> MstarCodecConfig:
         """`codec_config`, which is a dict only until the configuration is made."""
         return cast(MstarCodecConfig, self.codec_config)
+
+    @property
+    def sizes_of_attributes(self) -> list[int]:
+        """Classes of each attribute, one or several."""
+        return [self.num_attributes] if self.attribute_sizes is None else self.attribute_sizes
 
     @property
     def decoding_order(self) -> DecodingOrder:

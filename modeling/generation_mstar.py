@@ -335,7 +335,7 @@ class MstarGeneration(OwnGenerate):
         The numbers drawn do not depend on `batch_size` on a CPU.
 
         Args:
-            home_ids, work_ids, attribute_ids: (N,) integers; see `forward`.
+            home_ids, work_ids, attribute_ids: (N,) integers, of several attributes (N, A); see `forward`.
             generator: source of all randomness; `None` = torch's global one.
             top_k: codes that may be drawn; the codebook's size = all.
             temperature: one value, one per level, or "confidence" = the paper's rule.
@@ -394,8 +394,8 @@ class MstarGeneration(OwnGenerate):
     def _draw_weeks(
         self, conditions: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw one batch, level by level: conditions (3, N) -> codes (N, T), reconstruction fhat_S (N, L, D)."""
-        condition = self.conditions(*conditions)
+        """Draw one batch, level by level: conditions (2 + A, N) -> codes (N, T), reconstruction fhat_S (N, L, D)."""
+        condition = self.conditions(conditions[0], conditions[1], conditions[2:].t())
         lengths = self.config.codec.level_lengths
         weeks, guided = len(condition), options.guidance != 1
         if guided:  # both branches in one batch
@@ -466,29 +466,37 @@ class MstarGeneration(OwnGenerate):
         features = self.codec.level_features(prefix_ids, prefix_mask)
         return _KnownHours(features=features, mask=prefix_mask.bool(), cells=prefix_ids[:, -1])
 
-    def _check_conditions(self, *values: torch.Tensor | Sequence[int] | None) -> torch.Tensor:
-        """(3, N) int64 on the model's device."""
-        cells, classes = self.config.codec.num_cells, self.config.num_attributes
-        checked: list[torch.Tensor] = []
-        for name, value, limit in zip(
-            ("home_ids", "work_ids", "attribute_ids"), values, (cells, cells, classes), strict=True
-        ):
-            if value is None:
-                raise ValueError(f"{name} is missing: home_ids, work_ids and attribute_ids go together.")
-            ids = torch.as_tensor(value, device=self.device)
-            if ids.dim() != 1 or ids.is_floating_point():
-                raise ValueError(f"{name} must be integers of shape (N,), got {ids.dtype} {tuple(ids.shape)}.")
-            if checked and len(ids) != len(checked[0]):
-                raise ValueError(f"{name} has {len(ids)} values, home_ids has {len(checked[0])}.")
-            outside = (ids < 0) | (ids >= limit)
-            if bool(outside.any()):
-                what = "classes of the movement attribute" if name == "attribute_ids" else "cells of this model's grid"
-                raise ValueError(
-                    f"{name} must be {what}, 0 to {limit - 1}; {int(outside.sum())} are not, the first ones "
-                    f"{ids[outside][:3].tolist()}."
-                )
-            checked.append(ids.long())
-        return torch.stack(checked)
+    def _check_conditions(self, home_ids: Any, work_ids: Any, attribute_ids: Any) -> torch.Tensor:
+        """(2 + A, N) int64 on the model's device: home, work and the attributes."""
+        cells, sizes = self.config.codec.num_cells, self.config.sizes_of_attributes
+        places = [
+            self._checked_ids(name, ids, [cells]) for name, ids in (("home_ids", home_ids), ("work_ids", work_ids))
+        ]
+        classes = self._checked_ids("attribute_ids", attribute_ids, sizes)
+        for name, ids in (("work_ids", places[1]), ("attribute_ids", classes)):
+            if ids.shape[1] != places[0].shape[1]:
+                raise ValueError(f"{name} has {ids.shape[1]} values, home_ids has {places[0].shape[1]}.")
+        return torch.cat([*places, classes])
+
+    def _checked_ids(self, name: str, given: Any, limits: list[int]) -> torch.Tensor:
+        """Integers below `limits`, (N,) or, of several, (N, A) -> (A, N) int64."""
+        if given is None:
+            raise ValueError(f"{name} is missing: home_ids, work_ids and attribute_ids go together.")
+        ids = torch.as_tensor(given, device=self.device)
+        several = name == "attribute_ids" and self.config.attribute_sizes is not None
+        shape = f"(N, {len(limits)})" if several else "(N,)"
+        if ids.dim() != 1 + several or (several and ids.shape[1] != len(limits)) or ids.is_floating_point():
+            raise ValueError(f"{name} must be integers of shape {shape}, got {ids.dtype} {tuple(ids.shape)}.")
+        ids = ids if several else ids.unsqueeze(1)
+        outside = (ids < 0) | (ids >= ids.new_tensor(limits))
+        if bool(outside.any()):
+            what = "classes of the movement attribute" if name == "attribute_ids" else "cells of this model's grid"
+            most = " and ".join(str(limit - 1) for limit in limits)
+            raise ValueError(
+                f"{name} must be {what}, 0 to {most}; {int(outside.sum())} are not, the first ones "
+                f"{ids[outside][:3].tolist()}."
+            )
+        return ids.long().t()
 
     def _check_prefix(
         self, prefix_ids: torch.Tensor | None, prefix_mask: torch.Tensor | None, weeks: int

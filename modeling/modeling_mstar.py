@@ -36,6 +36,7 @@ from .configuration_mstar import MstarConfig
 from .generation_mstar import MstarCache, MstarGeneration, draw_from, fit_arrivals, fit_stay_probability
 from .layers import MultiHeadAttention, mark, renamed_argument, widened
 from .modeling_mstar_codec import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
+from .places_mstar import MstarPlaces
 from .pointer_mstar import KnownPlaces, MstarPointer, PointerScores
 
 SCORES_AT_ONCE = 2**20  # of `LevelAttention`
@@ -58,25 +59,35 @@ class MstarOutput(ModelOutput):
 
 
 class MstarConditions(nn.Module):
-    """Condition vector (N, d): home and work place, half the width each from one table, plus the movement attribute.
+    """Condition vector (N, d): home and work place, half the width each from one table, plus the attributes.
     `null` stands in for a hidden condition.
     """
+
+    first_class: torch.Tensor
 
     def __init__(self, config: MstarConfig) -> None:
         super().__init__()
         self.probability = float(config.condition_dropout)
         self.place_embedding = nn.Embedding(config.codec.num_cells, config.hidden_size // 2)
-        self.attribute_embedding = nn.Embedding(config.num_attributes, config.hidden_size)
+        sizes = config.sizes_of_attributes
+        self.attribute_embedding = nn.Embedding(sum(sizes), config.hidden_size)  # one attribute after the other
+        self.register_buffer("first_class", first_classes(sizes), persistent=False)
         mark(self.attribute_embedding, init_std=config.attribute_init)
         self.null = nn.Parameter(torch.zeros(config.hidden_size)) if self.probability else None
 
     def forward(self, home_ids: torch.Tensor, work_ids: torch.Tensor, attribute_ids: torch.Tensor) -> torch.Tensor:
         places = self.place_embedding(torch.stack([home_ids, work_ids], dim=1)).flatten(1)
-        condition = places + self.attribute_embedding(attribute_ids)
+        classes = attribute_ids.reshape(len(attribute_ids), len(self.first_class)) + self.first_class  # (N, A)
+        condition = places + self.attribute_embedding(classes).sum(1)
         if self.training and self.null is not None:
             hidden = torch.rand(len(condition), 1, device=condition.device) < self.probability
             condition = torch.where(hidden, self.null, condition)
         return condition
+
+
+def first_classes(sizes: list[int]) -> torch.Tensor:
+    """(A,) int64: the row of each attribute's first class in the table of all."""
+    return torch.tensor([0, *sizes[:-1]], device="cpu").cumsum(0)
 
 
 class MstarModulation(nn.Module):
@@ -311,6 +322,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         self.norm_modulation = MstarModulation(config)
         self.lm_head = nn.Linear(width, codec.codebook_size)
         self.copies = MstarPointer(config) if config.pointer_head else None  # named as in saved weights
+        self.places = MstarPlaces(config) if config.num_poi_features else None
         for name, values in self._make_order().items():
             self.register_buffer(name, values, persistent=False)
         # 0 = never fitted; see `fit_transition`
@@ -334,6 +346,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, MstarConditions):
+            init.copy_(module.first_class, first_classes(self.config.sizes_of_attributes))
             if module.null is not None:
                 init.normal_(module.null, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, MstarPointer):
@@ -436,7 +449,8 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         Args:
             code_ids: (N, T) int64 codes of the weeks, coarse to fine, as `codec.encode` gives them; encode once and
                 keep them. Or `input_ids` (N, R, L), which are encoded here.
-            home_ids, work_ids, attribute_ids: (N,) int64 finest cells and class of the movement attribute.
+            home_ids, work_ids: (N,) int64 finest cells.
+            attribute_ids: (N,) int64 class of the movement attribute, or (N, A) of several (`attribute_sizes`).
             attention_mask: (N, L), 1 = the hour is known. Codes that cover no known hour do not count in the loss.
             labels: (N, T) int64 codes to predict, -100 = none; by default the codes themselves. They differ where the
                 input codes are noisy (`codec.encode_noisy`).
@@ -577,9 +591,12 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         for name, value in zip(("home_ids", "work_ids", "attribute_ids"), conditions):
             if value is None:
                 raise ValueError(f"{name} is missing: home_ids, work_ids and attribute_ids go together.")
-            if value.shape != code_ids.shape[:1]:
+            several = name == "attribute_ids" and self.config.attribute_sizes is not None
+            shape = (len(code_ids), len(self.config.sizes_of_attributes)) if several else code_ids.shape[:1]
+            if value.shape != shape:
+                what = f"{shape[1]} values" if several else "one value"
                 raise ValueError(
-                    f"{name} must have one value for each of {len(code_ids)} weeks, got {tuple(value.shape)}."
+                    f"{name} must have {what} for each of {len(code_ids)} weeks, got {tuple(value.shape)}."
                 )
 
     def _make_order(self) -> dict[str, torch.Tensor]:

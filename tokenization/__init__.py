@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 _NAMES = {
     "SamoeTokenizer": "tokenization_samoe",
     "MstarTokenizer": "tokenization_mstar",
+    "MstarSlotTokenizer": "tokenization_mstar_slots",
     "RawTokenizer": "tokenization_raw",
 }
 
@@ -21,6 +22,7 @@ __all__ = [*_NAMES]
 
 if TYPE_CHECKING:
     from .tokenization_mstar import MstarTokenizer as MstarTokenizer
+    from .tokenization_mstar_slots import MstarSlotTokenizer as MstarSlotTokenizer
     from .tokenization_raw import RawTokenizer as RawTokenizer
     from .tokenization_samoe import SamoeTokenizer as SamoeTokenizer
 

@@ -13,8 +13,9 @@ import torch
 from .city import City
 from .clock import local_dates
 from .errors import SHOWN, DataError
+from .grid import SquareGrid
 from .records import checked_degrees, column, has_column, is_records, parse_cells, read_degrees
-from .weeks import OUTSIDE, Weeks, WeekShape, weeks_of
+from .weeks import OUTSIDE, Weeks, WeekShape, home_and_work, weeks_of
 
 MAX_SLOTS = 100_000
 
@@ -32,16 +33,26 @@ class GridCity:
 
     city: the `City`; its grid's cells are the finest ones. Without a grid, its places are. num_hours L,
     interval_minutes: slots of a window. lat, lon: (C,) float64 degrees of the cells' centres. cell_map: (C, R) int32,
-    coarse to fine; the last column counts the cells. rows, columns: of the grid, or None.
+    coarse to fine; the last column counts the cells. rows, columns: of the grid, or None. home_hours, work_hours,
+    work_days: see `home_and_work`.
     """
 
     city: City
     timezone: str
     lat: np.ndarray
     lon: np.ndarray
+    home_hours: tuple[int, int]
+    work_hours: tuple[int, int]
+    work_days: tuple[int, int]
+
+    @property
+    def _grid(self) -> SquareGrid | None:
+        """The grid whose cells are the finest ones; None where the city's places are."""
+        return self.city.grid
 
     def _take_city(self, fields: dict[str, Any]) -> None:
-        self.city, grid = fields["city"], fields["city"].grid
+        self.city = fields["city"]
+        grid = self._grid
         self.num_hours, self.interval_minutes = whole(fields, "num_hours"), whole(fields, "interval_minutes")
         self.rows, self.columns = (None, None) if grid is None else (grid.rows, grid.columns)
         self.cell_map = np.asarray(fields["cell_map"], np.int32)
@@ -87,9 +98,9 @@ class GridCity:
         Raises:
             ValueError: missing coordinates, or a city that is only a list of cells.
         """
-        if self.city.grid is None:
+        if self._grid is None:
             raise DataError("this city is a list of cells without a grid: give a column 'cell' instead of lat, lon.")
-        return self.city.grid.cell(*checked_degrees(lat, lon))
+        return self._grid.cell(*checked_degrees(lat, lon))
 
     def weeks(
         self,
@@ -179,6 +190,30 @@ class GridCity:
                 f"{strange[:SHOWN].tolist()}); they belong to another grid."
             )
         return cells.astype(np.int32)
+
+    def home_and_work(self, data: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Home and work of each week, two (N,) int64: the commonest known cell of hours 0..7 of all days, and
+        of hours 10..17 of Monday to Friday (or as configured); on ties the one visited first.
+
+        A week without a known hour there falls back to its commonest cell (home) or to its home (work).
+
+        Raises:
+            DataError: weeks in which nothing is known.
+        """
+        cells = self.as_cells(data, **options)
+        empty = np.flatnonzero((cells < 0).all(axis=1))
+        if len(empty):
+            raise DataError(
+                f"{len(empty)} of {len(cells)} weeks have no known hour (first weeks {empty[:SHOWN].tolist()}), so "
+                "nobody knows their home: drop them, or give home_ids, work_ids and attribute_ids."
+            )
+        return home_and_work(
+            cells,
+            slots_per_day=1440 // self.interval_minutes,
+            home_hours=self.home_hours,
+            work_hours=self.work_hours,
+            work_days=self.work_days,
+        )
 
     @staticmethod
     def _is_records(data: Any) -> bool:

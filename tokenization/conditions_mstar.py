@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from .city_mstar import GridCity, whole
-from .errors import SHOWN, DataError, renamed_argument, renamed_method
-from .weeks import Weeks, blocks, first_hour_of_cell, home_and_work
+from .errors import DataError, renamed_argument, renamed_method
+from .weeks import Weeks, blocks, first_hour_of_cell
 
 METHODS = ("none", "medoids", "distinct_cells")
 MAX_CLASSES = 16  # tried when the number of classes is to be chosen
@@ -401,13 +401,9 @@ def _as_text(labels: np.ndarray) -> list[str]:
 class ConditionedCity(GridCity):
     """A city that reads conditions from weeks and draws new ones.
 
-    home_hours, work_hours, work_days: see `home_and_work`. attribute_method: `none` (before `fit_conditions`),
+    attribute_method: `none` (before `fit_conditions`),
     `medoids` or `distinct_cells`. num_attributes: K. medoids: (K, L) int16, relabelled weeks. conditions: the tables.
     """
-
-    home_hours: tuple[int, int]
-    work_hours: tuple[int, int]
-    work_days: tuple[int, int]
 
     def _take_city(self, city: dict[str, Any]) -> None:
         super()._take_city(city)
@@ -430,30 +426,6 @@ class ConditionedCity(GridCity):
             )
         if self.conditions is not None:
             self.conditions.check(num_cells=self.num_cells, num_attributes=self.num_attributes)
-
-    def home_and_work(self, data: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Home and work of each week, two (N,) int64: the commonest known cell of hours 0..7 of all days, and
-        of hours 10..17 of Monday to Friday (or as configured); on ties the one visited first.
-
-        A week without a known hour there falls back to its commonest cell (home) or to its home (work).
-
-        Raises:
-            DataError: weeks in which nothing is known.
-        """
-        cells = self.as_cells(data, **options)
-        empty = np.flatnonzero((cells < 0).all(axis=1))
-        if len(empty):
-            raise DataError(
-                f"{len(empty)} of {len(cells)} weeks have no known hour (first weeks {empty[:SHOWN].tolist()}), so "
-                "nobody knows their home: drop them, or give home_ids, work_ids and attribute_ids."
-            )
-        return home_and_work(
-            cells,
-            slots_per_day=1440 // self.interval_minutes,
-            home_hours=self.home_hours,
-            work_hours=self.work_hours,
-            work_days=self.work_days,
-        )
 
     home_and_commute = renamed_method("home_and_commute", "home_and_work")
 

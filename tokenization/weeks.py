@@ -17,6 +17,7 @@ from .errors import SHOWN, DataError, listing, refuse
 from .records import check_lengths, column, factorize, has_column, read_durations, read_numbers, read_times, read_users
 
 FIRST_MONDAY = 4 * DAY_SECONDS  # 1970-01-05
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 HOME_HOURS = (0, 8)  # hours 0..7 of every day
 WORK_HOURS = (10, 18)  # hours 10..17
 WORK_DAYS = (0, 5)  # Monday to Friday
@@ -55,13 +56,19 @@ class Weeks(_Columns):
 class WeekShape:
     """Slots of a window and what they mean: `num_slots` of `interval` seconds in the zone `timezone`.
 
-    Windows of whole weeks start on Mondays; windows of d other days on every d-th midnight, counted from Monday 5
-    January 1970.
+    Windows of whole weeks start on `first_weekday` (0 = Monday); windows of d other days on every d-th midnight,
+    counted from the first such day from Monday 5 January 1970 on.
     """
 
     num_slots: int
     interval: int
     timezone: str
+    first_weekday: int = 0
+
+    @property
+    def origin(self) -> int:
+        """Start of a window, in seconds of local time from 1970."""
+        return FIRST_MONDAY + self.first_weekday * DAY_SECONDS
 
     @property
     def days(self) -> int:
@@ -74,12 +81,12 @@ class WeekShape:
         return days
 
     def check_starts(self, days: np.ndarray) -> None:
-        """Raise a `DataError` if windows are whole weeks and any of these days (datetime64[D]) is no Monday."""
-        late = days[(days.astype(np.int64) - 4) % 7 != 0]
+        """Raise a `DataError` if windows are whole weeks and any of these days (datetime64[D]) is no first day."""
+        late = days[(days.astype(np.int64) - self.origin // DAY_SECONDS) % 7 != 0]
         if len(late) and self.num_slots * self.interval % (7 * DAY_SECONDS) == 0:
             raise DataError(
-                f"start must be a Monday, the weeks begin there; {len(late)} of {len(days)} are none (first "
-                f"{listing(late[:SHOWN])})."
+                f"start must be a {WEEKDAYS[self.first_weekday]}, the weeks begin there; {len(late)} of {len(days)} "
+                f"are none (first {listing(late[:SHOWN])})."
             )
 
 
@@ -273,13 +280,14 @@ def from_points(person: np.ndarray, utc: np.ndarray, cell: np.ndarray, *, shape:
 
 def to_matrix(sparse: Sparse, shape: WeekShape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Dense windows of a result of `majority`: cells (N, L) int32, person (N,), start (N,) datetime64[D]."""
-    week = (sparse.slot - FIRST_MONDAY // shape.interval) // shape.num_slots
+    first = shape.origin // shape.interval
+    week = (sparse.slot - first) // shape.num_slots
     new = _changes(sparse.person, week)
     row = np.cumsum(new) - 1
     cells = np.full((int(new.sum()), shape.num_slots), -1, np.int32)
-    position = sparse.slot - FIRST_MONDAY // shape.interval - week * shape.num_slots
+    position = sparse.slot - first - week * shape.num_slots
     cells[row, position] = np.maximum(sparse.cell, -1)
-    days = np.datetime64("1970-01-05", "D") + week[new] * shape.days
+    days = np.datetime64(shape.origin // DAY_SECONDS, "D") + week[new] * shape.days
     return cells, sparse.person[new], days
 
 

@@ -38,6 +38,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "mobility_mstar": {
         "config": "MstarConfig",
         "tokenizer": "MstarTokenizer",
+        "other_tokenizers": ["MstarSlotTokenizer"],
         "models": {"AutoModel": ["MstarForTrajectoryGeneration"]},
         "lora_targets": ["qkv_proj"],  # which the frozen codec inside does not have
     },
@@ -123,7 +124,8 @@ def _register_tokenizers(module: Any) -> None:
     """Each under a configuration of its own; saved tokenizers are found by the name of their class. Under their
     system's configuration a folder's code would be run in their place by `trust_remote_code=True`, which models never
     allow."""
-    for name in {system["tokenizer"] for system in SYSTEMS.values()}:
+    names = {name for system in SYSTEMS.values() for name in (system["tokenizer"], *system.get("other_tokenizers", ()))}
+    for name in names:
         key = type(f"{name}Key", (module.PreTrainedConfig,), {})
         module.AutoTokenizer.register(key, tokenizer_class=_stand_in("tokenization", name))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ import pandas as pd
 import torch
 
 from ..data.weeks import WeekTable, is_week_table, read_weeks
+from ..hub.loading import config_of, fetching
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..tokenization.errors import DataError, renamed_argument
 from ..tokenization.tables import open_table
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks import Weeks
 from .base import MobilityPipeline, read_records
+from .slot_generation import SlotGenerationPipeline
 
 RESULT_COLUMNS = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]
 _READ = ("user_id", "time", "location_id", "lat", "lon", "duration")
@@ -44,6 +47,15 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
 
     model_class, tokenizer_class, verb = MstarForTrajectoryGeneration, MstarTokenizer, "generate"
     default_batch_size = 256
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Any:
+        """As for all pipelines. A model of slots, which generates weeks in any city, comes as a
+        `SlotGenerationPipeline`."""
+        config = config_of(name_or_path, **fetching(options))
+        if getattr(config, "num_poi_features", 0):
+            return SlotGenerationPipeline.from_pretrained(name_or_path, **options)
+        return super().from_pretrained(name_or_path, **options)
 
     def _check_city(self) -> None:
         codec, tokenizer = self.model.config.codec_config, self.tokenizer

@@ -74,6 +74,26 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "codebook_size": 1024,
         "dropout": 0.0,
     },
+    "mstar-slots-codec": {
+        "num_encoder_layers": 0,
+        "num_decoder_layers": 1,
+        "hierarchical_cells": True,
+        "level_lengths": [1, 7, 28, 168],
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "codebook_size": 256,
+        "dropout": 0.0,
+    },
+    "mstar-slots": {
+        "within_level_steps": 6,
+        "pointer_head": True,
+        "temperature": 1.0,
+        "top_k": None,
+        "smoothing_window": 0,
+        "decoding": "viterbi",
+        "dropout": 0.0,
+        "drop_path": 0.0,
+    },
     "mstar": {  # decoding without a search: the best path over all codes
         "within_level_steps": 6,
         "temperature": 1.0,
@@ -84,7 +104,13 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
 }
 SAMOE_BATCHES: dict[str, Any] = {"tokens_per_batch": 1024, "augment": True, "max_candidates": 1500}
 RAW_WINDOW_DAYS = 7
-TRAINING_PRESETS = {"samoe": "pretrain", "mstar-codec": "mstar_codec", "mstar": "mstar", "raw": "raw"}
+TRAINING_PRESETS = {
+    "samoe": "pretrain",
+    "mstar-codec": "mstar_codec",
+    "mstar": "mstar",
+    "mstar-slots": "mstar",
+    "raw": "raw",
+}
 
 
 def training_arguments(output_dir: str, *, preset: str = "pretrain", **overrides: Any) -> TrainingArguments:

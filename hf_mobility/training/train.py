@@ -34,26 +34,32 @@ from .same_training import (
     remove_checkpoints,
     save_training,
 )
+from .slots import train_slots
 from .whole_checkpoints import checkpoints_in, last_checkpoint, remove_after, step_of
 
+SLOTS = "mstar-slots"  # train("mstar", vocabulary="slots")
 SYSTEMS: dict[str, Callable[..., Any]] = {
     "samoe": train_samoe,
     "mstar-codec": train_codec,
     "mstar": train_mstar,
+    SLOTS: train_slots,
     "raw": train_raw,
 }
-_WEEKS = ("mstar-codec", "mstar")
+VOCABULARIES = ("cells", "slots")
+_SEVERAL_CITIES = ("samoe", SLOTS)
+_WEEKS = ("mstar-codec", "mstar", SLOTS)
 _ONLY_FOR = {  # an option -> the systems that know it
     "codec": ("mstar",),
-    "shifted_copies": _WEEKS,
+    "shifted_copies": _WEEKS[:2],
     "min_users": _WEEKS,
     "min_known": _WEEKS,
     "fill_hours": _WEEKS,
     "cell_km": ("mstar-codec",),
     "coverage": ("mstar-codec", "raw"),
     "bounds": ("mstar-codec", "raw"),
-    "city": ("samoe", "mstar-codec", "raw"),
-    "batch_size": ("mstar-codec", "mstar", "raw"),  # samoe fills its batches by length
+    "city": ("samoe", "mstar-codec", SLOTS, "raw"),
+    "start": ("samoe", "mstar-codec", "mstar", "raw"),
+    "batch_size": ("mstar-codec", "mstar", SLOTS, "raw"),  # samoe fills its batches by length
 }
 _FIXED = ("size", "cell_km", "coverage", "bounds", "city")  # by the model to go on with; RAW's bounds may be others
 _ALTERNATIVES = (
@@ -80,6 +86,7 @@ def train(
     system: str,
     data: Any,
     *,
+    vocabulary: str | None = None,
     size: str | None = None,
     start: str | Path | None = None,
     codec: Any = None,
@@ -111,8 +118,12 @@ def train(
     Args:
         system: `samoe` (next places), `mstar-codec` and then `mstar` (weeks), `raw` (positions).
         data: a table of visits or points, as a frame, dataset, Arrow table or path (see `validate_visits`). For the two
-            of M-STAR also weeks of cells (`WeekTable`, or what `read_weeks` reads). For `samoe` also a list, one entry
-            per city: a pair (visits, `City` or name of the time zone), or visits alone, of which all have `timezone`.
+            of M-STAR also weeks of cells (`WeekTable`, or what `read_weeks` reads). For `samoe` and weeks of slots also
+            a list, one entry per city: a pair (visits, `City` or name of the time zone), or visits alone, of which all
+            have `timezone`.
+        vocabulary: of `mstar`. `cells` (default): the cells of one city, read by a codec that was trained before.
+            `slots`: the user's own places, for every city, with the codec and the place head trained along
+            (`MstarSlotTokenizer`).
         size: preset of a new model: `tiny`, `small` (default), `base`, ...
         start: folder or Hub id of a model of this kind to go on with, instead of a new one.
         codec: of a new `mstar`: a folder, a Hub id, or what `train("mstar-codec", ...)` returned.
@@ -165,6 +176,7 @@ def train(
     }
     numbers = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     saving = {"output_dir": output_dir, "save_every": save_every, "resume": resume}
+    system = _with_vocabulary(system, vocabulary)
     check_options(system, **options, **numbers, **saving, size=size, start=start, arguments=arguments)
     began = time.perf_counter()
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate, "max_steps": steps}
@@ -191,7 +203,7 @@ def train(
             tell=on_stderr if progress else nothing,
         )
         ready, text = _prepared(system, data, recipe, test_fraction=test_fraction, columns=columns)
-        tables = [visits for visits, _ in ready] if system == "samoe" else [ready]
+        tables = [visits for visits, _ in ready] if system in _SEVERAL_CITIES else [ready]
         split = {"system": system, "test_fraction": test_fraction, "seed": seed}
         if checkpoint is not None or settings.save_strategy != "no":
             told = {**numbers, **_of_the_model(recipe, codec), "arguments": _that_change_the_result(arguments)}
@@ -219,6 +231,17 @@ def train(
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
+def _with_vocabulary(system: str, vocabulary: str | None) -> str:
+    """The system of `SYSTEMS`."""
+    if vocabulary is None:
+        return system
+    if system != "mstar" or vocabulary not in VOCABULARIES:
+        raise DataError(
+            f"vocabulary is for mstar and one of {', '.join(VOCABULARIES)}, not {vocabulary!r} of {system}."
+        )
+    return SLOTS if vocabulary == "slots" else system
+
+
 def check_options(system: str, **options: Any) -> None:
     """Refuse what contradicts itself, and folders that are not there, before any data are read; `options` are those of
     `train`, None = not given.
@@ -228,7 +251,8 @@ def check_options(system: str, **options: Any) -> None:
         FileNotFoundError: no such folder, or nothing to resume from.
     """
     if system not in SYSTEMS:
-        raise DataError(f"system must be one of {', '.join(SYSTEMS)}, not {system!r}.")
+        named = [name for name in SYSTEMS if name != SLOTS]
+        raise DataError(f"system must be one of {', '.join(named)}, not {system!r}.")
     given = {name: value for name, value in options.items() if value is not None}
     if not given.get("shifted_copies"):
         given.pop("shifted_copies", None)
@@ -306,7 +330,7 @@ def _settings(system: str, folder: Any, *, seed: int, progress: bool, fields: di
 def _started_tokenizer(system: str, source: Any) -> Any:
     """The city of what is gone on with: `start`, or the `codec` of a new `mstar`. None for a new city; SAMoE's cities
     are those of its data."""
-    if source is None or system == "samoe":
+    if source is None or system in _SEVERAL_CITIES:
         return None
     if hasattr(source, "tokenizer"):
         return source.tokenizer
@@ -335,7 +359,7 @@ def _prepared(
         records = as_records(source, timezone=zone, **columns)
         return training_part(system, records, test_fraction=test_fraction, seed=recipe.seed)
 
-    if system != "samoe":
+    if system not in _SEVERAL_CITIES:
         if isinstance(data, (list, tuple)):
             raise DataError(f"{system} is trained on one city at a time, {len(data)} are given.")
         records = part(data, recipe.timezone)
@@ -379,7 +403,7 @@ def _city_of(source: Any, where: Any, part: Callable[..., Any], left_out: bool) 
 
 def _check_visits(visits: Any) -> None:
     if isinstance(visits, WeekTable) or "location_id" not in visits:
-        raise DataError("samoe is trained on visits: the table has no column location_id (assign_cells makes it).")
+        raise DataError("places are learned from visits: the table has no column location_id (assign_cells makes it).")
 
 
 def _describe(records: Any, name: str) -> str:

@@ -1,0 +1,111 @@
+"""Weeks of slots in two simulated cities that no training has seen, beside generators that were fitted there.
+
+    python -m benchmarks.generation.evaluate_slots checkpoints/mstar-slots-small --output benchmarks/generation/results/weeks_slots.csv
+
+City A is polycentric; city B is a valley whose days off are Friday and Saturday. The rivals are fitted on the weeks of
+one half of the users; the other half is compared with. `with means` knows the means of the eight traits of the first half.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.tables import save_table
+from hf_mobility import City, MstarSlotTokenizer, SquareGrid, TrajectoryGenerationPipeline, simulate_city
+from hf_mobility.baselines.generators import Conditions, HourlyMarkov
+from hf_mobility.baselines.generators_epr import ExplorationReturn
+from hf_mobility.data.simulation.profiles import draw_habits
+from hf_mobility.data.splits import split_weeks_by_user
+from hf_mobility.evaluation.week_report import WEEK_COLUMNS, week_report
+from hf_mobility.tokenization.diaries import to_slots
+from hf_mobility.tokenization.traits import NAMES
+
+CITIES = {"A": ("polycentric", (5, 6)), "B": ("valley", (4, 5))}
+USERS, DAYS = 700, 35
+
+
+class Unseen:
+    """One city: weeks of places of both halves of its users, and the cells of its places."""
+
+    def __init__(self, name: str) -> None:
+        shape, days_off = CITIES[name]
+        number = list(CITIES).index(name)
+        habits = replace(draw_habits(np.random.default_rng(900 + number)), weekend=days_off)
+        made = simulate_city(USERS, num_days=DAYS, seed=700 + number, shape=shape, habits=habits, name=name)
+        self.city = City.from_pois(made.pois, timezone=made.timezone, name=name)
+        self.tokenizer = MstarSlotTokenizer.from_city(self.city, days_off=days_off)
+        weeks = self.tokenizer.weeks(made.visits, min_known=1.0)
+        known, other = split_weeks_by_user(weeks.user_id, fractions=(0.5, 0.5), seed=0)
+        self.places, self.users = weeks.cells, np.asarray(weeks.user_id)
+        self.known, self.other = known, other[: min(len(known), len(other))]
+        self.grid = SquareGrid.around(self.city.lat, self.city.lon, cell_km=1.0)
+        self.cell = self.grid.cell(self.city.lat, self.city.lon)
+
+    def cells(self, places: np.ndarray) -> np.ndarray:
+        return self.cell[places].astype(np.int32)
+
+    def means(self) -> dict[str, float]:
+        """Of the traits of the first half of the users."""
+        places = self.places[self.known]
+        home, work = self.tokenizer.home_and_work(places)
+        measured = self.tokenizer.traits_of(to_slots(places, home, work), home, work)
+        return dict(zip(NAMES, np.nanmean(measured, axis=0).tolist()))
+
+
+def generated(pipe: TrajectoryGenerationPipeline, unseen: Unseen, draws: int) -> dict[str, list[np.ndarray]]:
+    train, count = unseen.cells(unseen.places[unseen.known]), len(unseen.other)
+    lat, lon = unseen.grid.centre(np.arange(len(unseen.grid)))
+    rivals = {
+        "HourlyMarkov, by home": HourlyMarkov(by_home=True).fit(train, num_cells=len(lat)),
+        "ExplorationReturn": ExplorationReturn().fit(train, lat=lat, lon=lon),
+    }
+    conditions = Conditions.of_weeks(train)
+    sets = {
+        name: [rival.generate(conditions.draw(count, np.random.default_rng(seed)), seed=seed) for seed in range(draws)]
+        for name, rival in rivals.items()
+    }
+    days = unseen.tokenizer.days_off
+    there = {
+        "M-STAR, slots, zero-shot": pipe.for_city(unseen.city, days_off=days),
+        "M-STAR, slots, with means": pipe.for_city(unseen.city, days_off=days, means=unseen.means()),
+    }
+    for name, own in there.items():
+        sets[name] = [unseen.cells(own.generate(count, seed=seed, to="places")) for seed in range(draws)]
+    return sets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder of the model of slots")
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--output")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pipe, tables = TrajectoryGenerationPipeline.from_pretrained(options.model), []
+    for name in CITIES:
+        unseen = Unseen(name)
+        lat, lon = unseen.grid.centre(np.arange(len(unseen.grid)))
+        table = week_report(
+            generated(pipe, unseen, options.draws),
+            real=unseen.cells(unseen.places[unseen.other]),
+            train=unseen.cells(unseen.places[unseen.known]),
+            real_users=unseen.users[unseen.other],
+            train_users=unseen.users[unseen.known],
+            lat=lat,
+            lon=lon,
+            draws=options.draws,
+        )
+        table.insert(0, "city", name)
+        print(table[["city", "model", *WEEK_COLUMNS]].round(4).T.to_string(), flush=True)
+        tables.append(table)
+    if options.output:
+        save_table(pd.concat(tables), options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""How a user lives in a week, in eight traits, and a distribution of them that can be drawn from and moved.
+
+The traits are read from a diary (`diaries`): clock hours of arrival at work and of leaving, days at work, distance to
+work, places, lunches, evenings and weekend outings. Each has a few classes. `TraitModel` is a mixture of groups of
+users in which traits are independent. It lists no user, and moving its means (exponential tilting) leaves it such a
+mixture.
+
+Days 5 and 6 of a week are the days off, so that weeks begin on the first working day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .diaries import WORK, Stays
+from .errors import DataError, listing
+
+DAY = 24
+WORKDAY, LUNCH, EVENING = slice(9, 17), slice(11, 15), slice(18, 24)
+DAYS_OFF = 5  # and 6
+LEAST_KNOWN = 0.25  # of the hours that a count is raised by
+EM_STEPS = 200
+NEWTON_STEPS = 100
+CLOSE = 1e-6  # of moved means, in units of the trait
+
+
+@dataclass(frozen=True)
+class Trait:
+    """name, unit, and the edges between its classes (the upper class holds the edge). `optional`: users without it, as
+    the arrival of those who do not work, have class 0 of their own."""
+
+    name: str
+    unit: str
+    edges: tuple[float, ...]
+    optional: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of classes."""
+        return len(self.edges) + 1 + self.optional
+
+
+TRAITS = (
+    Trait("arrival", "clock hour", (6.5, 7.25, 7.75, 8.25, 8.75, 9.25, 9.75, 10.5, 12.0, 15.0), optional=True),
+    Trait("leaving", "clock hour", (13.0, 14.5, 15.5, 16.25, 16.75, 17.25, 17.75, 18.5, 20.0), optional=True),
+    Trait("days_at_work", "days", (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)),
+    Trait("commute_km", "km", (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0), optional=True),
+    Trait("places", "places", (3.0, 5.0, 7.0, 9.0, 11.0, 14.0)),
+    Trait("lunches", "days", (1.0, 2.0, 3.0, 4.0)),
+    Trait("evenings", "days", (1.0, 2.0, 3.0, 4.0)),
+    Trait("weekend_outings", "stays", (1.0, 2.0, 3.0, 5.0)),
+)
+NAMES = tuple(trait.name for trait in TRAITS)
+TRAIT_SIZES = [trait.size for trait in TRAITS]
+COMMUTE = NAMES.index("commute_km")
+
+
+def measure_traits(slots: np.ndarray, commute_km: np.ndarray) -> np.ndarray:
+    """Diaries of whole weeks -> the eight traits, (N, 8) float64 in their units, NaN where a user has none.
+
+    Where hours are unknown, counts of days and stays are raised by the share of the hours in question that is known.
+
+    Args:
+        slots: (N, 168) integers, -1 = unknown, from the first working day on.
+        commute_km: (N,) distance of home and work; not read where nobody is at work.
+    """
+    by_day = slots.reshape(len(slots), -1, DAY)
+    at_work, out = by_day == WORK, by_day > WORK
+    days = at_work.any(axis=2)
+    with np.errstate(invalid="ignore"):
+        arrival = np.where(days, at_work.argmax(axis=2), 0).sum(axis=1) / days.sum(axis=1)
+        leaving = np.where(days, DAY - at_work[:, :, ::-1].argmax(axis=2), 0).sum(axis=1) / days.sum(axis=1)
+    stays = Stays.of_weeks(slots)
+    known = by_day >= 0
+    daytime, lunch, evening, off = (
+        1 / np.maximum(hours.mean(axis=(1, 2)), LEAST_KNOWN)
+        for hours in (
+            known[:, :DAYS_OFF, WORKDAY],
+            known[:, :DAYS_OFF, LUNCH],
+            known[:, :, EVENING],
+            known[:, DAYS_OFF:],
+        )
+    )
+    outing = (stays.value > WORK) & (stays.first // DAY >= DAYS_OFF)
+    return np.stack(
+        [
+            arrival,
+            leaving,
+            days.sum(axis=1) * daytime,
+            np.where(days.any(axis=1), commute_km, np.nan),
+            _places(slots, stays),
+            (days & out[:, :, LUNCH].any(axis=2)).sum(axis=1) * lunch,
+            out[:, :, EVENING].any(axis=2).sum(axis=1) * evening,
+            np.bincount(stays.row[outing], minlength=len(slots)) * off,
+        ],
+        axis=1,
+    )
+
+
+def _places(slots: np.ndarray, stays: Stays) -> np.ndarray:
+    """(N,) different places: those of slots 0 to 6, and every stay at a single one."""
+    lasting = np.unique(np.stack([stays.row, stays.value])[:, stays.value <= 6], axis=1)[0]
+    count = len(slots)
+    return np.bincount(lasting, minlength=count) + np.bincount(stays.row[stays.value > 6], minlength=count)
+
+
+def trait_classes(measured: np.ndarray) -> np.ndarray:
+    """(N, 8) measured traits -> (N, 8) int64 classes, each below its entry of `TRAIT_SIZES`."""
+    classes = np.empty(measured.shape, np.int64)
+    for column, trait in enumerate(TRAITS):
+        values = measured[:, column]
+        found = np.digitize(values, trait.edges)
+        classes[:, column] = np.where(np.isnan(values), 0, found + 1) if trait.optional else found
+    return classes
+
+
+@dataclass(frozen=True, eq=False)
+class TraitModel:
+    """A mixture of G groups of users.
+
+    share: (G,) float64, sums to 1. tables: (G, 8, K) float64, of each group and trait the distribution over its classes
+    (0 beyond its size). values: (8, K) float64, mean of each class in its unit, NaN where a class has none.
+    """
+
+    share: np.ndarray
+    tables: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        measured: np.ndarray,
+        *,
+        users: np.ndarray | None = None,
+        groups: int = 24,
+        min_users: int = 5,
+        seed: int = 0,
+    ) -> TraitModel:
+        """Expectation-maximisation from random starts of the groups.
+
+        Args:
+            measured: (N, 8), what `measure_traits` returned for training weeks.
+            users: (N,) whose weeks these are; each another user's by default.
+            groups: G; fewer where there are fewer than ten times `min_users` users for each.
+            min_users: classes of a trait that fewer users have are left out, and a group leans on all groups together
+                as if so many more users with their average were in it.
+            seed: of the start.
+
+        Raises:
+            DataError: fewer users than `min_users`.
+        """
+        classes = trait_classes(measured)
+        person = np.arange(len(classes)) if users is None else np.unique(users, return_inverse=True)[1].reshape(-1)
+        number = int(person.max(initial=-1)) + 1
+        if number < min_users:
+            raise DataError(f"traits of {number} users cannot be fitted with min_users={min_users}: give more users.")
+        one_hot = np.eye(max(TRAIT_SIZES))[classes]  # (N, 8, K)
+        weight = 1.0 / np.bincount(person)[person]  # a user counts once
+        pooled = _shared_only(one_hot, weight, person, min_users)
+        groups = max(1, min(groups, number // (10 * min_users)))
+        near = np.random.default_rng(seed).dirichlet(np.ones(groups), len(classes))
+        for _ in range(EM_STEPS):
+            counts = np.einsum("ng,njk->gjk", near * weight[:, None], one_hot) * (pooled > 0) + min_users * pooled
+            tables = counts / counts.sum(axis=2, keepdims=True)
+            share = (near * weight[:, None]).sum(axis=0)
+            score = np.log(share / share.sum() + 1e-12) + np.einsum("njk,gjk->ng", one_hot, np.log(tables + 1e-12))
+            near = np.exp(score - score.max(axis=1, keepdims=True))
+            near /= near.sum(axis=1, keepdims=True)
+        kept = np.argsort(-share, kind="stable")[: int((share >= min_users).sum())]
+        return cls(share[kept] / share[kept].sum(), tables[kept], _values(measured, one_hot, weight, pooled > 0))
+
+    def means(self) -> dict[str, float]:
+        """Mean of each trait over the users who have it."""
+        moments = [self._moments(column, 0.0, 0.0) for column in range(len(TRAITS))]
+        totals = [(float(self.share @ mean), float(self.share @ has)) for _, mean, _, has in moments]
+        return {name: total / has if has else float("nan") for name, (total, has) in zip(NAMES, totals)}
+
+    def moved(self, means: Mapping[str, float]) -> TraitModel:
+        """The nearest distribution (in relative entropy) with these means, by exponential tilting.
+
+        Args:
+            means: of some of the traits (`TRAITS`), each over the users who have it, in its unit.
+
+        Raises:
+            DataError: an unknown trait, or a mean that no mixture of its classes has.
+        """
+        unknown = sorted(set(means) - set(NAMES))
+        if unknown:
+            raise DataError(f"unknown trait(s) {listing(unknown)}; there are {listing(NAMES)}.")
+        columns = [NAMES.index(name) for name in means]
+        wanted = [float(value) for value in means.values()]
+        for column, goal in zip(columns, wanted):
+            known = self.values[column][(self.tables[:, column] > 0).any(axis=0) & ~np.isnan(self.values[column])]
+            if not known.min(initial=np.inf) < goal < known.max(initial=-np.inf):
+                span = f"{known.min():.2f} to {known.max():.2f}" if len(known) else "nothing"
+                raise DataError(f"a mean {NAMES[column]} of {goal:g} is out of reach: classes have means of {span}.")
+        tilt = np.zeros(len(columns))
+        for _ in range(NEWTON_STEPS):
+            share, mean, spread = self._tilted_moments(columns, wanted, tilt)
+            gap = share @ mean
+            if np.abs(gap).max(initial=0.0) < CLOSE:
+                break
+            curve = np.einsum("g,gi,gj->ij", share, mean, mean) - np.outer(gap, gap) + np.diag(share @ spread)
+            step = np.linalg.solve(curve + 1e-9 * np.eye(len(gap)), gap)
+            tilt -= step * min(1.0, 1.0 / np.abs(step).max())
+        share, _, _ = self._tilted_moments(columns, wanted, tilt)
+        tables = self.tables.copy()
+        for column, goal, power in zip(columns, wanted, tilt):
+            lifted = tables[:, column] * np.exp(power * np.nan_to_num(self.values[column] - goal))
+            tables[:, column] = lifted / lifted.sum(axis=1, keepdims=True)
+        return replace(self, share=share, tables=tables)
+
+    def draw(self, n: int, rng: np.random.Generator, *, commute: np.ndarray | None = None) -> np.ndarray:
+        """(n, 8) int64 classes of n users; with `commute`, (n,) their classes of `commute_km`, the other traits given
+        these."""
+        if commute is None:
+            group = rng.choice(len(self.share), n, p=self.share)
+        else:
+            near = (self.share[:, None] * (self.tables[:, COMMUTE] + 1e-9))[:, commute].T
+            group = (rng.random((n, 1)) * near.sum(axis=1, keepdims=True) >= near.cumsum(axis=1)).sum(axis=1)
+        edges = self.tables[group].cumsum(axis=2)
+        classes = (rng.random((n, len(TRAITS), 1)) * edges[:, :, -1:] >= edges).sum(axis=2)
+        if commute is not None:
+            classes[:, COMMUTE] = commute
+        return classes
+
+    def _tilted_moments(
+        self, columns: list[int], wanted: list[float], tilt: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shares (G,) of the tilted groups, and of each trait its mean less the wanted one and its variance (G, J)."""
+        parts = [self._moments(column, goal, power) for column, goal, power in zip(columns, wanted, tilt)]
+        log_total = np.log(self.share + 1e-300) + sum(np.log(total) for total, _, _, _ in parts)
+        share = np.exp(log_total - log_total.max())
+        mean = np.stack([mean for _, mean, _, _ in parts], axis=1)
+        square = np.stack([square for _, _, square, _ in parts], axis=1)
+        return share / share.sum(), mean, square - mean**2
+
+    def _moments(self, column: int, goal: float, power: float) -> tuple[np.ndarray, ...]:
+        """Of each group (G,): the sum of the tilted table, then under it the mean of value - goal, of its square, and
+        the share of users who have the trait."""
+        distance = np.nan_to_num(self.values[column] - goal)
+        lifted = self.tables[:, column] * np.exp(np.clip(power * distance, -500, 500))
+        total = lifted.sum(axis=1)
+        has = lifted @ ~np.isnan(self.values[column]) / total
+        return total, lifted @ distance / total, lifted @ distance**2 / total, has
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """For the table of a city's files."""
+        names = ("trait_share", "trait_tables", "trait_values")
+        return dict(zip(names, (np.float32(x) for x in (self.share, self.tables, self.values))))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> TraitModel | None:
+        """What `to_arrays` made; None where there is nothing.
+
+        Raises:
+            DataError: arrays of other shapes, or that are no distributions.
+        """
+        if "trait_share" not in arrays:
+            return None
+        share, tables, values = (
+            arrays[name].astype(np.float64) for name in ("trait_share", "trait_tables", "trait_values")
+        )
+        shape = (len(TRAITS), max(TRAIT_SIZES))
+        fits = share.ndim == 1 and len(share) > 0 and tables.shape == (len(share), *shape) and values.shape == shape
+        if not fits or (tables < 0).any() or (share < 0).any() or not np.allclose(tables.sum(axis=2), 1, atol=1e-4):
+            raise DataError(f"the traits are no distributions over {shape[0]} traits of at most {shape[1]} classes.")
+        return cls(share / share.sum(), tables / tables.sum(axis=2, keepdims=True), values)
+
+
+def _shared_only(one_hot: np.ndarray, weight: np.ndarray, person: np.ndarray, min_users: int) -> np.ndarray:
+    """(8, K) distribution of each trait over all users, without classes that fewer than `min_users` of them have."""
+    pooled = np.einsum("n,njk->jk", weight, one_hot)
+    for trait, column in np.argwhere(pooled > 0):
+        if len(np.unique(person[one_hot[:, trait, column] > 0])) < min_users:
+            pooled[trait, column] = 0.0
+    total = pooled.sum(axis=1, keepdims=True)
+    if (total == 0).any():
+        raise DataError(f"fewer than {min_users} users share any class of {NAMES[int(np.argmin(total))]}.")
+    return pooled / total
+
+
+def _values(measured: np.ndarray, one_hot: np.ndarray, weight: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """(8, K) mean of each class that is kept; NaN for the others and for users without the trait."""
+    has = ~np.isnan(measured)
+    total = np.einsum("n,nj,njk->jk", weight, np.nan_to_num(measured), one_hot)
+    count = np.einsum("n,nj,njk->jk", weight, has.astype(np.float64), one_hot)
+    return np.where(kept & (count > 0), total / np.maximum(count, 1e-12), np.nan)

@@ -652,6 +652,9 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         if self.arrival_embedding is not None:
             arrival_times = next_arrivals(arrival_times, timestamps, given_by_labels=target is not None)
             hidden = hidden + self._embed_arrival(arrival_times, timestamps)
+        keep: slice | torch.Tensor = slice(None)
+        if target is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         pointer = None
         if self.pointer_head is not None:
             pointer = self.pointer_head(
@@ -662,14 +665,12 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 arrival_times=arrival_times if self.arrival_embedding is not None else None,
                 km=location_table.km,
                 cache=getattr(outputs, CACHE),
+                keep=keep,
             )
             pointer.nearness = nearness
         query = self.query_proj(hidden)
         stay_logits = self.stay_head(query)
-        if target is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            hidden, query, input_ids = hidden[:, keep], query[:, keep], input_ids[:, keep]
-            pointer = pointer.keep(keep) if pointer is not None else None
+        hidden, query, input_ids = hidden[:, keep], query[:, keep], input_ids[:, keep]
 
         loss = location_loss = stay_loss = logits = None
         if target is None:

@@ -117,11 +117,6 @@ class PointerContext:
     length: torch.Tensor
     nearness: torch.Tensor | None = None
 
-    def keep(self, which: slice | torch.Tensor) -> PointerContext:
-        """Some of the positions."""
-        kept = (part[:, which] for part in (self.allowed, self.revisits, self.length))
-        return PointerContext(self.alpha[:, which], self.key_ids, *kept, nearness=self.nearness)
-
     def rows(self, some: slice) -> PointerContext:
         """Some of the sequences."""
         parts = (self.alpha, self.key_ids, self.allowed, self.revisits, self.length)
@@ -205,9 +200,10 @@ class SamoePointerHead(nn.Module):
         arrival_times: torch.Tensor | None,
         km: torch.Tensor | None,
         cache: Cache | None,
+        keep: slice | torch.Tensor,
     ) -> PointerContext:
         """hidden, visits (B, T, d); input_ids, timestamps, arrival_times (B, T) int64; km (N + 2, 2) -> weights over
-        all K visits so far.
+        all K visits so far, of the positions `keep`.
         """
         if timestamps is None:
             raise ValueError("timestamps are needed by the pointer head; pass what SamoeTokenizer returns.")
@@ -215,6 +211,9 @@ class SamoePointerHead(nn.Module):
         if cache is not None:
             query_index = query_index + cache.get_seq_length(self.layer_idx)  # before the cache counts these visits
         state, keys, key_ids, key_times = self._remember(hidden, visits, input_ids, timestamps, cache)
+        hidden, query_index = hidden[:, keep], query_index[keep]
+        input_ids, timestamps = input_ids[:, keep], timestamps[:, keep]
+        arrival_times = None if arrival_times is None else arrival_times[:, keep]
         num_keys = key_ids.shape[1]
         valid = key_ids > 0
         before_valid = F.pad(valid[:, :-1], (1, 0)).unsqueeze(-1)

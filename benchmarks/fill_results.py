@@ -73,6 +73,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kernels": speed.kernels,
     "imports": speed.imports,
     "sessions": speed.sessions,
+    "precisions": speed.precisions,
     "billion": speed.billion,
     "streams": speed.streams,
 }

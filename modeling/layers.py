@@ -105,9 +105,9 @@ class MultiHeadAttention(nn.Module):
         """(B, H, T, d) -> (B, T, H, d) and, where the kernel gives them, the weights. `kernel`: a name or a function
         like `eager_attention_forward`; by default the one that the configuration names.
         """
-        name = self.config._attn_implementation if kernel is None else kernel
-        named = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward) if isinstance(name, str) else None
-        attention: Callable = name if named is None else named
+        attention = self.config._attn_implementation if kernel is None else kernel
+        if not callable(attention):
+            attention = ALL_ATTENTION_FUNCTIONS.get_interface(attention, eager_attention_forward)
         return attention(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
 
 

@@ -27,6 +27,7 @@ from .times_samoe import DAY_SECONDS, hour_angle, weekday_of
 
 DISTANCE_SCALES_KM = (0.1, 0.3, 1.0, 3.0, 10.0)
 NEAR = slice(1, 4)  # the scales of `nearness`
+NEAR_KM = DISTANCE_SCALES_KM[1:4]
 NUM_AGE_BINS = 32
 NUM_OFFSET_BINS = 16
 NUM_PAIR_FEATURES = 8
@@ -61,7 +62,7 @@ def nearness(place_ids: torch.Tensor, km: torch.Tensor) -> torch.Tensor:
     total, step = km.new_zeros(len(place_ids), 3, len(km)), max(64, BLOCK_VALUES // (4 * len(places) + 1))
     for start in range(0, len(km) if len(places) else 0, step):
         block = slice(start, start + step)
-        decays = _decays(_km_between(km[places], km[block]).unsqueeze(-2), DISTANCE_SCALES_KM[NEAR])
+        decays = _decays(_km_between(km[places], km[block]).unsqueeze(-2), NEAR_KM)
         sums = F.embedding_bag(index, decays.flatten(1), starts, mode="sum", per_sample_weights=visits.to(km.dtype))
         total[..., block] = sums.unflatten(-1, (3, -1))
     return total
@@ -73,7 +74,7 @@ def activity(share: torch.Tensor, past_km: torch.Tensor, to_km: torch.Tensor) ->
     (.., M, K), (.., K, 2) as `PointerContext.past_places` returns them, and (N, 2) in km -> (B T, 3, N).
     """
     distance = _km_between(past_km, to_km)
-    density = [share @ _decays(distance, scale) for scale in DISTANCE_SCALES_KM[NEAR]]
+    density = [share @ _decays(distance, scale) for scale in NEAR_KM]
     return (torch.stack(density, dim=-2) + 1e-3).log().flatten(0, -3)
 
 
@@ -82,8 +83,8 @@ def _decays(distance: torch.Tensor, scales: float | tuple[float, ...]) -> torch.
     which are lost in every sum. Several scales are the last axis but one.
     """
     rates = -1.0 / torch.tensor(scales, dtype=torch.float64)
-    rates = (rates if rates.dim() == 0 else rates.unsqueeze(-1)).to(distance)
-    return (distance * rates).clamp_(min=-69.0).exp_()
+    rates = rates if rates.dim() == 0 else rates.unsqueeze(-1)
+    return (distance * rates.to(distance)).clamp_(min=-69.0).exp_()
 
 
 def _km_between(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:

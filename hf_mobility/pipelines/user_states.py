@@ -112,9 +112,10 @@ class UserStates:
         cache = DynamicCache(config=self.model.config)
         read = self.model.config.num_hidden_layers  # the pointer's layer is behind them
         kinds = [_AttendedLayer] * read + [_KeptLayer] * (len(self._layers) - read)
-        cache.layers = [kind(own, kept, place) for kind, own in zip(kinds, self._layers)]
+        layers = [kind(own, kept, place) for kind, own in zip(kinds, self._layers)]
+        cache.layers = list(layers)
         near = None if self._near is None else self._near[kept]
-        output = self._forward(batch, cache, near, kernel=_attention(cache.layers))
+        output = self._forward(batch, cache, near, kernel=_attention(layers))
 
         last, expected, own = (part[kept] for part in self._gaps)
         times = torch.stack([self._index(before), batch["timestamps"][:, 0]], dim=1)
@@ -203,7 +204,7 @@ class _AttendedLayer(_KeptLayer):
         return torch.cat(parts)
 
 
-def _attention(layers: list[_KeptLayer]) -> Callable[..., tuple[torch.Tensor, None]]:
+def _attention(layers: list[Any]) -> Callable[..., tuple[torch.Tensor, None]]:
     """The kernel of `MultiHeadAttention.attend` that reads kept layers."""
 
     def attention(

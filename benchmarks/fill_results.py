@@ -88,6 +88,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kernels": speed.kernels,
     "imports": speed.imports,
     "sessions": speed.sessions,
+    "precisions": speed.precisions,
     "billion": speed.billion,
     "streams": speed.streams,
     "folders": speed.folders,

@@ -99,14 +99,15 @@ class MultiHeadAttention(nn.Module):
         value: torch.Tensor,
         attention_mask: torch.Tensor | None,
         *,
-        kernel: str | None = None,
+        kernel: str | Callable | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, H, T, d) -> (B, T, H, d) and, where the kernel gives them, the weights. `kernel`: by default the one that
-        the configuration names.
+        """(B, H, T, d) -> (B, T, H, d) and, where the kernel gives them, the weights. `kernel`: a name or a function
+        like `eager_attention_forward`; by default the one that the configuration names.
         """
-        name = self.config._attn_implementation if kernel is None else kernel
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+        attention = self.config._attn_implementation if kernel is None else kernel
+        if not callable(attention):
+            attention = ALL_ATTENTION_FUNCTIONS.get_interface(attention, eager_attention_forward)
         return attention(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
 
 

@@ -36,7 +36,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
-from .layers import CACHE, SelfAttention, blocks, either_cache_name, mark, positions_behind, widened
+from .layers import BLOCK_VALUES, CACHE, SelfAttention, blocks, either_cache_name, mark, positions_behind, widened
 from .pointer_samoe import PointerContext, SamoePointerHead, activity, distance_basis, nearness
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
@@ -285,12 +285,17 @@ class SamoeRelativeHead(nn.Module):
         self.activity = nn.Linear(config.hidden_size, 3) if config.activity_features else None
 
     def forward(
-        self, hidden: torch.Tensor, input_ids: torch.Tensor, table: LocationTable, pointer: PointerContext | None
+        self,
+        scores: torch.Tensor,
+        hidden: torch.Tensor,
+        input_ids: torch.Tensor,
+        table: LocationTable,
+        pointer: PointerContext | None,
     ) -> torch.Tensor:
-        """(B, T, N + 2). Without gradients, places are taken in blocks: a place has 12 values per position and 4 per
-        place of the past, of which one is kept.
+        """`scores` (B, T, N + 2) with these terms added. Without gradients, places are taken in blocks: a place has 12
+        values per position and 4 per place of the past, of which one is kept.
         """
-        from_km = table.km[input_ids].flatten(0, 1)
+        from_km, flat = table.km[input_ids].flatten(0, 1), scores.flatten(0, 1).unsqueeze(1)
         distance = widened(self.distance(hidden)).flatten(0, 1).unsqueeze(1)
         past, near = None, None
         if self.activity is not None:
@@ -300,15 +305,17 @@ class SamoeRelativeHead(nn.Module):
 
         def terms(block: slice) -> torch.Tensor:
             km = table.km[block]
-            found = torch.bmm(distance, distance_basis(from_km, km)).view(*input_ids.shape, -1)
+            basis = distance_basis(from_km, km)
+            found = torch.baddbmm(flat[..., block], distance, basis)
             if near is not None:
-                density = pointer.known_activity(block) if past is None else activity(*past, km)
-                found = found + torch.bmm(near, density).view_as(found)
-            return found + widened(self.popularity(levels[block])).squeeze(-1)
+                density = pointer.known_activity(block, basis) if past is None else activity(*past, km)
+                found = torch.baddbmm(found, near, density)
+            return found.view(*input_ids.shape, -1).add_(widened(self.popularity(levels[block])).squeeze(-1))
 
         values = 12 * input_ids.numel() + (4 * past[1].shape[-2] if past is not None else 0)
-        scores = torch.cat([terms(block) for block in blocks(table.km, values)], dim=-1)
-        return scores.scatter_add(-1, input_ids.unsqueeze(-1), widened(self.same_place(hidden)))
+        parts = [terms(block) for block in blocks(table.km, values)]
+        scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return scores.scatter_add_(-1, input_ids.unsqueeze(-1), widened(self.same_place(hidden)))
 
 
 class SamoePreTrainedModel(SavedWithCode, PreTrainedModel):
@@ -560,9 +567,9 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         )
 
     def nearness(self, input_ids: torch.Tensor, table: LocationTable) -> torch.Tensor | None:
-        """What `forward` takes under this name, (B, T) -> (B, 3, N + 2) float32, of the visits given: sums that grow by
-        each visit, where to know how near all places are to all visits would be computed anew. None for models that do
-        not read it."""
+        """What `forward` takes under this name, (B, T) -> (B, 3, N + 2) float32, of the visits given: sums over visits,
+        which need not be computed anew for each. Fastest for many users at one time. None for models that do not read
+        it."""
         reads_it = self.relative_head is not None and self.relative_head.activity is not None
         return nearness(input_ids, table.km) if reads_it else None
 
@@ -608,8 +615,8 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 with them at t. A part of a sequence needs them (and `arrival_times`), as its last targets lie in the
                 next part.
             smoothing: share of the location's loss that is the mean of -ln p over all places (label smoothing).
-            nearness: (B, 3, N + 2) float, sums of `nearness` over the visits up to the last one, where they are known;
-                only with `logits_to_keep=1`.
+            nearness: (B, 3, N + 2) float, sums of `nearness` over the visits before the last one, where they are known;
+                only with `logits_to_keep=1` and without gradients. The last visit is added to them in place.
             logits_to_keep: scores of places at the last k positions only (0 = all); `stay_logits` are of all.
 
         Raises:
@@ -645,6 +652,9 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         if self.arrival_embedding is not None:
             arrival_times = next_arrivals(arrival_times, timestamps, given_by_labels=target is not None)
             hidden = hidden + self._embed_arrival(arrival_times, timestamps)
+        keep: slice | torch.Tensor = slice(None)
+        if target is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         pointer = None
         if self.pointer_head is not None:
             pointer = self.pointer_head(
@@ -655,26 +665,25 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
                 arrival_times=arrival_times if self.arrival_embedding is not None else None,
                 km=location_table.km,
                 cache=getattr(outputs, CACHE),
+                keep=keep,
             )
             pointer.nearness = nearness
         query = self.query_proj(hidden)
         stay_logits = self.stay_head(query)
-        if target is None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            hidden, query, input_ids = hidden[:, keep], query[:, keep], input_ids[:, keep]
-            pointer = pointer.keep(keep) if pointer is not None else None
+        hidden, query, input_ids = hidden[:, keep], query[:, keep], input_ids[:, keep]
 
-        scores = self._candidate_scores(query, hidden, input_ids, location_table, pointer)
-        log_norm = torch.logsumexp(
-            scores if candidate_log_weights is None else scores + candidate_log_weights.float(), dim=-1
-        )
-        gate = None
-        if pointer is not None:
-            top = (scores.detach().amax(-1) - log_norm.detach()).exp()
-            gate = self.pointer_head.gate_logit(hidden, pointer, top)
-
-        loss = location_loss = stay_loss = None
-        if target is not None:
+        loss = location_loss = stay_loss = logits = None
+        if target is None:
+            parts = []
+            for rows in _row_blocks(nearness, input_ids):
+                past = None if pointer is None else pointer.rows(rows)
+                read = query[rows], hidden[rows], input_ids[rows], location_table, past
+                scores, log_norm, gate = self._scored(*read, candidate_log_weights)
+                parts.append(_log_scores(scores, log_norm, past, gate))
+            logits = parts[0] if len(parts) == 1 else torch.cat(parts)
+        else:
+            read = query, hidden, input_ids, location_table, pointer
+            scores, log_norm, gate = self._scored(*read, candidate_log_weights)
             num_items = kwargs.get("num_items_in_batch")
             num_items = (target != IGNORED).sum().clamp(min=1) if num_items is None else num_items
             location_loss = _location_loss(scores, log_norm, pointer, gate, target) / num_items
@@ -686,9 +695,7 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             if stay_target is not None and self.config.stay_loss_weight:
                 stay_loss = _stay_loss(stay_logits, stay_target) / num_items
                 loss = loss + self.config.stay_loss_weight * stay_loss
-        logits = None
-        if target is None or not self.training:
-            logits = scores if pointer is None else _mixture_log_probability(scores, log_norm, pointer, gate)
+            logits = None if self.training else _log_scores(scores, log_norm, pointer, gate)
         return SamoeOutput(
             loss=loss,
             logits=logits,
@@ -701,6 +708,25 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
             **{CACHE: getattr(outputs, CACHE)},
         )
 
+    def _scored(
+        self,
+        query: torch.Tensor,
+        hidden: torch.Tensor,
+        input_ids: torch.Tensor,
+        table: LocationTable,
+        pointer: PointerContext | None,
+        log_weights: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Scores (B, T, N + 2) of the dot-product head, the logarithm of their sum of exponentials (B, T), and the
+        log-odds of copying (B, T) where there is a pointer.
+        """
+        scores = self._candidate_scores(query, hidden, input_ids, table, pointer)
+        log_norm = torch.logsumexp(scores if log_weights is None else scores + log_weights.float(), dim=-1)
+        if pointer is None:
+            return scores, log_norm, None
+        top = (scores.detach().amax(-1) - log_norm.detach()).exp()
+        return scores, log_norm, self.pointer_head.gate_logit(hidden, pointer, top)
+
     def _candidate_scores(
         self,
         query: torch.Tensor,
@@ -712,9 +738,9 @@ class SamoeForNextLocation(SamoePreTrainedModel, GenerationMixin):
         """(B, T, N + 2) float32 scores of the dot-product head; columns that are no place are -inf."""
         scores = widened(torch.matmul(query, table.embeddings.to(query.dtype).t()))
         if self.relative_head is not None:
-            scores = scores + self.relative_head(hidden, input_ids, table, pointer)
+            scores = self.relative_head(scores, hidden, input_ids, table, pointer)
         closed = [0] if self.config.use_eos else [0, 1]
-        return scores.index_fill(-1, torch.tensor(closed, device=scores.device), float("-inf"))
+        return scores.index_fill_(-1, torch.tensor(closed, device=scores.device), float("-inf"))
 
     def _embed_arrival(self, arrival_times: torch.Tensor, timestamps: torch.Tensor) -> torch.Tensor:
         slots = arrival_times.div(HALF_HOUR, rounding_mode="floor") % NUM_SLOTS
@@ -895,6 +921,23 @@ def _log_probability(
     )
 
 
+def _log_scores(
+    scores: torch.Tensor, log_norm: torch.Tensor, pointer: PointerContext | None, gate: torch.Tensor | None
+) -> torch.Tensor:
+    """What the output says of every candidate, (B, T, N + 2): with a pointer ln p, else the scores."""
+    return scores if gate is None else _mixture_log_probability(scores, log_norm, pointer, gate)
+
+
+def _row_blocks(nearness: torch.Tensor | None, input_ids: torch.Tensor) -> list[slice]:
+    """Blocks of sequences whose distances stay in the processor's cache. Without `nearness` there is one block: places
+    of the past are computed once for all sequences.
+    """
+    if nearness is None:
+        return [slice(None)]
+    step = max(1, BLOCK_VALUES // (8 * nearness.shape[-1]))
+    return [slice(start, start + step) for start in range(0, len(input_ids), step)]
+
+
 def _spread_loss(log_p: torch.Tensor, log_weights: torch.Tensor | None, target: torch.Tensor) -> torch.Tensor:
     """-ln p averaged over the places, closed columns left out, and summed over the targets. A sampled place counts for
     those that were not sampled.
@@ -918,9 +961,10 @@ def _mixture_log_probability(
 ) -> torch.Tensor:
     """ln(lambda p_copy + (1 - lambda) p_gen) of every candidate, (B, T, N + 2)."""
     copy = gate.sigmoid().unsqueeze(-1)
-    # No name for the two parts, so that they are freed: each is as large as the scores.
-    probability = (1 - copy) * (scores - log_norm.unsqueeze(-1)).exp() + copy * pointer.to_locations(scores.shape[-1])
-    return (probability + 1e-9).log().masked_fill(scores == float("-inf"), float("-inf"))
+    generated = (1 - copy) * (scores - log_norm.unsqueeze(-1)).exp()
+    log_p = (pointer.added_to(generated, copy) + 1e-9).log()
+    log_p[..., :NUM_SPECIAL].masked_fill_(scores[..., :NUM_SPECIAL] == float("-inf"), float("-inf"))
+    return log_p
 
 
 __all__ = [

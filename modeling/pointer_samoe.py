@@ -22,10 +22,12 @@ from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 from transformers.utils.import_utils import is_tracing
 
 from .configuration_samoe import SamoeConfig
-from .layers import mark, widened
+from .layers import BLOCK_VALUES, mark, widened
 from .times_samoe import DAY_SECONDS, hour_angle, weekday_of
 
 DISTANCE_SCALES_KM = (0.1, 0.3, 1.0, 3.0, 10.0)
+NEAR = slice(1, 4)  # the scales of `nearness`
+NEAR_KM = DISTANCE_SCALES_KM[1:4]
 NUM_AGE_BINS = 32
 NUM_OFFSET_BINS = 16
 NUM_PAIR_FEATURES = 8
@@ -45,20 +47,24 @@ COUNT_TABLES: tuple[tuple[float, dict[int, float]], ...] = (
 
 def distance_basis(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
     """Six functions of the distance in km, (M, 2), (N, 2) -> (M, 6, N): exp(-d / s) at five scales, ln(1 + d) / 4."""
-    distance = _km_between(from_km, to_km)
-    basis = [_decay(distance, scale) for scale in DISTANCE_SCALES_KM]
-    return torch.stack([*basis, torch.log1p(distance) / 4], dim=1)
+    distance = _km_between(from_km, to_km).unsqueeze(-2)
+    return torch.cat([_decays(distance, DISTANCE_SCALES_KM), torch.log1p(distance) / 4], dim=-2)
 
 
 def nearness(place_ids: torch.Tensor, km: torch.Tensor) -> torch.Tensor:
     """How near each candidate is to visited places: sum of exp(-d / s) at three scales, (B, K), (N + 2, 2) -> (B, 3,
-    N + 2) float32. Padding adds nothing.
+    N + 2) float32. Padding adds nothing. A place that is visited several times, or by several users, is computed once.
     """
-    total = km.new_zeros(len(place_ids), 3, len(km))
-    for ids in place_ids.unbind(1):
-        distance, counts = _km_between(km[ids], km), (ids > 0).to(km.dtype).unsqueeze(-1)
-        for index, scale in enumerate(DISTANCE_SCALES_KM[1:4]):
-            total[:, index] += _decay(distance, scale) * counts
+    row, column = (place_ids > 0).nonzero(as_tuple=True)
+    pairs, visits = torch.unique(row * len(km) + place_ids[row, column], return_counts=True)
+    places, index = torch.unique(pairs % len(km), return_inverse=True)
+    starts = torch.searchsorted(pairs, torch.arange(len(place_ids), device=km.device) * len(km))
+    total, step = km.new_zeros(len(place_ids), 3, len(km)), max(64, BLOCK_VALUES // (4 * len(places) + 1))
+    for start in range(0, len(km) if len(places) else 0, step):
+        block = slice(start, start + step)
+        decays = _decays(_km_between(km[places], km[block]).unsqueeze(-2), NEAR_KM)
+        sums = F.embedding_bag(index, decays.flatten(1), starts, mode="sum", per_sample_weights=visits.to(km.dtype))
+        total[..., block] = sums.unflatten(-1, (3, -1))
     return total
 
 
@@ -68,24 +74,27 @@ def activity(share: torch.Tensor, past_km: torch.Tensor, to_km: torch.Tensor) ->
     (.., M, K), (.., K, 2) as `PointerContext.past_places` returns them, and (N, 2) in km -> (B T, 3, N).
     """
     distance = _km_between(past_km, to_km)
-    density = [share @ _decay(distance, scale) for scale in DISTANCE_SCALES_KM[1:4]]
+    density = [share @ _decays(distance, scale) for scale in NEAR_KM]
     return (torch.stack(density, dim=-2) + 1e-3).log().flatten(0, -3)
 
 
-def _decay(distance: torch.Tensor, scale: float) -> torch.Tensor:
+def _decays(distance: torch.Tensor, scales: float | tuple[float, ...]) -> torch.Tensor:
     """exp(-d / scale), at least 1e-30: processors take a hundred times as long for the subnormal numbers farther away,
-    which are lost in every sum.
+    which are lost in every sum. Several scales are the last axis but one.
     """
-    return torch.exp((distance * (-1.0 / scale)).clamp(min=-69.0))
+    rates = -1.0 / torch.tensor(scales, dtype=torch.float64)
+    rates = rates if rates.dim() == 0 else rates.unsqueeze(-1)
+    return (distance * rates.to(distance)).clamp_(min=-69.0).exp_()
 
 
 def _km_between(from_km: torch.Tensor, to_km: torch.Tensor) -> torch.Tensor:
     """Distances, (.., 2), (N, 2) -> (.., N)."""
     from_km, to_km = widened(from_km), widened(to_km)
-    if is_tracing(from_km):  # ONNX has no `cdist`
-        east, north = from_km[..., :1] - to_km[:, 0], from_km[..., 1:] - to_km[:, 1]
-        return (east.square() + north.square()).sqrt()
-    return torch.cdist(from_km, to_km, compute_mode="donot_use_mm_for_euclid_dist")
+    tracing = is_tracing(from_km)  # ONNX has no `cdist`
+    if torch.is_grad_enabled() and not tracing:  # the gradient of a square root is not finite where places are the same
+        return torch.cdist(from_km, to_km, compute_mode="donot_use_mm_for_euclid_dist")
+    east, north = from_km[..., :1] - to_km[:, 0], from_km[..., 1:] - to_km[:, 1]
+    return (east.square() + north.square()).sqrt() if tracing else east.square_().add_(north.square_()).sqrt_()
 
 
 def _add_layer(cache: Cache, index: int) -> None:
@@ -99,7 +108,7 @@ def _add_layer(cache: Cache, index: int) -> None:
 class PointerContext:
     """alpha (B, T, K) float32: weights over the context visits, rows sum to 1. key_ids (B, K): their places. allowed
     (B, T, K) bool: the past. revisits (B, T): past visits to the present place. length (B, T): number of past visits.
-    nearness (B, 3, N + 2): see `nearness`, where it is known of the one position that is kept.
+    nearness (B, 3, N + 2): see `nearness`, where it is known of the visits before the one position that is kept.
     """
 
     alpha: torch.Tensor
@@ -109,13 +118,18 @@ class PointerContext:
     length: torch.Tensor
     nearness: torch.Tensor | None = None
 
-    def keep(self, which: slice | torch.Tensor) -> PointerContext:
-        kept = (part[:, which] for part in (self.allowed, self.revisits, self.length))
-        return PointerContext(self.alpha[:, which], self.key_ids, *kept, nearness=self.nearness)
+    def rows(self, some: slice) -> PointerContext:
+        """Some of the sequences."""
+        parts = (self.alpha, self.key_ids, self.allowed, self.revisits, self.length)
+        near = None if self.nearness is None else self.nearness[some]
+        return PointerContext(*(part[some] for part in parts), nearness=near)
 
-    def known_activity(self, block: slice) -> torch.Tensor:
-        """What `activity` gives for a block of places, from `nearness`."""
-        return (self.nearness[..., block] / self.length.unsqueeze(-1) + 1e-3).log()
+    def known_activity(self, block: slice, basis: torch.Tensor) -> torch.Tensor:
+        """What `activity` gives for a block of places, from `nearness`; the last visit, whose `distance_basis` is (B,
+        6, N), is added to it in place.
+        """
+        near = self.nearness[..., block].add_(basis[:, NEAR])
+        return near.div(self.length.unsqueeze(-1)).add_(1e-3).log_()
 
     def past_places(self, km: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Where each position's past was: shares of the visits (.., M, K), rows sum to 1, and the places (.., K, 2) in
@@ -133,10 +147,9 @@ class PointerContext:
         """Copy probability of one place per position, (B, T) -> (B, T)."""
         return (self.alpha * (self.key_ids.unsqueeze(1) == location_ids.unsqueeze(-1))).sum(-1)
 
-    def to_locations(self, num_candidates: int) -> torch.Tensor:
-        """Copy probability of every place, (B, T, N + 2)."""
-        index = self.key_ids.unsqueeze(1).expand_as(self.alpha)
-        return self.alpha.new_zeros(*self.alpha.shape[:2], num_candidates).scatter_add(-1, index, self.alpha)
+    def added_to(self, probability: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """`probability` (B, T, N + 2) of every place plus `weight` (B, T, 1) times that of copying it, in place."""
+        return probability.scatter_add_(-1, self.key_ids.unsqueeze(1).expand_as(self.alpha), weight * self.alpha)
 
 
 class SamoePointerHead(nn.Module):
@@ -188,9 +201,10 @@ class SamoePointerHead(nn.Module):
         arrival_times: torch.Tensor | None,
         km: torch.Tensor | None,
         cache: Cache | None,
+        keep: slice | torch.Tensor,
     ) -> PointerContext:
         """hidden, visits (B, T, d); input_ids, timestamps, arrival_times (B, T) int64; km (N + 2, 2) -> weights over
-        all K visits so far.
+        all K visits so far, of the positions `keep`.
         """
         if timestamps is None:
             raise ValueError("timestamps are needed by the pointer head; pass what SamoeTokenizer returns.")
@@ -198,6 +212,9 @@ class SamoePointerHead(nn.Module):
         if cache is not None:
             query_index = query_index + cache.get_seq_length(self.layer_idx)  # before the cache counts these visits
         state, keys, key_ids, key_times = self._remember(hidden, visits, input_ids, timestamps, cache)
+        hidden, query_index = hidden[:, keep], query_index[keep]
+        input_ids, timestamps = input_ids[:, keep], timestamps[:, keep]
+        arrival_times = None if arrival_times is None else arrival_times[:, keep]
         num_keys = key_ids.shape[1]
         valid = key_ids > 0
         before_valid = F.pad(valid[:, :-1], (1, 0)).unsqueeze(-1)

@@ -100,7 +100,22 @@ def sessions() -> str:
     for _, row in read("session").iterrows():
         rates = [f"{row['answers_per_s']:,.0f}", f"{row['ratio']:.1f}", f"{row['bound_per_s']:,.0f}"]
         rows.append([row["measurement"], row["dtype"], f"{row['users']:,}", f"{row['ms']:,.1f}", *rates])
-    return markdown(rows, ["measurement", "weights", "users a call", "ms a call", "answers a second", "ratio", "bound"])
+    return markdown(rows, ["measurement", "weights", "users a call", "ms", "answers a second", "ratio", "bound"])
+
+
+def precisions() -> str:
+    """Answers of weights in other precisions, beside those in float32."""
+    rows = [
+        [
+            row["weights"],
+            percent(row["acc@1"], 1),
+            f"{row['mrr']:.3f}",
+            f"{row['largest_difference']:.4f}",
+            f"{row['cpu_s']:.1f}",
+        ]
+        for _, row in read("precision").iterrows()
+    ]
+    return markdown(rows, ["weights", "acc@1", "MRR", "largest difference", "processor s"])
 
 
 def billion() -> str:

@@ -25,6 +25,7 @@ from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokeniz
 from .base import MobilityPipeline, read_records, shown
 from .encoded_city import EncodedCity
 from .gaps import QUANTILES, expected_gaps
+from .nearness import SUMS, nearness_of
 from .session import NextLocationSession
 from .sets import least_probability, true_place_probabilities
 from .visits import READ, answers_table, check_top_k, place_shares, read_visits
@@ -363,8 +364,10 @@ class NextLocationPipeline(MobilityPipeline):
         if arrivals is not None:
             _tell_arrivals(sequences)[sequences.offsets[1:] - 1] = arrivals
         spans, city = _last_visits(sequences, self.context), self._encoded.table(self.model)
-        for users in shown(self._batches(spans, size), len(spans), unit="users", progress=progress):
-            logits, gaps = self._last(sequences, spans[users], city)
+        batches = list(self._batches(spans, size, scored=1 + SUMS))
+        near = nearness_of(batches, spans, sequences.fields["input_ids"], self.model, city)
+        for users in shown(batches, len(spans), unit="users", progress=progress):
+            logits, gaps = self._last(sequences, spans[users], city, next(near))
             yield users, self._shares(logits), gaps
 
     def _refuse_nan(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -373,11 +376,11 @@ class NextLocationPipeline(MobilityPipeline):
         return scores
 
     def _last(
-        self, sequences: CitySequences, spans: np.ndarray, city: Any
+        self, sequences: CitySequences, spans: np.ndarray, city: Any, near: torch.Tensor | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """(B, N + 2) scores after each person's last visit, and (B,) seconds until the next by name."""
         batch = self._tensors(sequences, spans)
-        output = self._forward(batch, city, keep=1)
+        output = self._forward(batch, city, keep=1, nearness=near)
         known, config = batch["attention_mask"].bool(), self.model.config
         gaps = expected_gaps(output.stay_logits, batch["timestamps"], known, config)
         return output.logits[:, -1].float(), {name: finite(seconds, self.model) for name, seconds in gaps.items()}
@@ -385,10 +388,12 @@ class NextLocationPipeline(MobilityPipeline):
     def _shares(self, logits: torch.Tensor) -> torch.Tensor:
         return place_shares(logits, self.tokenizer, self.model)
 
-    def _forward(self, batch: dict[str, torch.Tensor], city: Any, *, keep: int) -> Any:
+    def _forward(
+        self, batch: dict[str, torch.Tensor], city: Any, *, keep: int, nearness: torch.Tensor | None = None
+    ) -> Any:
         """The model's output at the last `keep` positions of a left-padded batch, on the CPU."""
         inputs = {name: value.to(self.device) for name, value in batch.items()}
-        output = self.model(**inputs, location_table=city, logits_to_keep=keep)
+        output = self.model(**inputs, location_table=city, logits_to_keep=keep, nearness=nearness)
         output.logits, output.stay_logits = output.logits.cpu(), output.stay_logits.cpu()
         return output
 

@@ -61,9 +61,11 @@ class NextLocationSession:
         if model.config.arrival_time:
             raise DataError("a model with arrival_time=True is told when the next visit begins: use predict.")
         self.model, self.tokenizer, self.context, self.max_users = model, tokenizer, context, max_users
-        self._encoded, self._lock = encoded, Lock()
+        self._lock = Lock()
         limit, capacity = model.config.max_position_embeddings, context + max(context // 2, 1)
-        self._states = UserStates(model, context, min(capacity, limit) if limit else capacity)
+        with torch.no_grad():
+            city = encoded.table(model)
+        self._states = UserStates(model, city, context, min(capacity, limit) if limit else capacity)
         self._rows: OrderedDict[Any, int] = OrderedDict()  # by user, the longest unheard of first
         self._utc = np.zeros(0, np.int64)  # epoch seconds of each row's last visit
 
@@ -164,15 +166,14 @@ class NextLocationSession:
         offsets, rows = new["offsets"], self._rows_for(new["users"])
         self._states.length[rows[~known]] = 0
         self._utc[rows] = new["utc"][offsets[1:] - 1]
-        city = self._encoded.table(self.model)
         one_step = known & (np.diff(offsets) == 1) & (self._states.length[rows] < self._states.capacity)
         for users in self._batches(one_step, STEP_USERS):
             visit = {name: values[offsets[users]] for name, values in fields.items()}
-            yield users, self._states.step(rows[users], visit, city)
+            yield users, self._states.step(rows[users], visit)
         for users in self._batches(~one_step, READ_VISITS // self.context):
             spans = [slice(offsets[user], offsets[user + 1]) for user in users]
             visits = [{name: values[span] for name, values in fields.items()} for span in spans]
-            yield users, self._states.read(rows[users], visits, city)
+            yield users, self._states.read(rows[users], visits)
 
     def _batches(self, which: np.ndarray, size: int) -> Iterator[np.ndarray]:
         users, size = np.flatnonzero(which), max(1, min(size, SCORES // len(self.tokenizer.location_ids)))

@@ -5,15 +5,19 @@ Shapes: U rows, one for each user; C visits of a row; B rows of a step; N places
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from ..data.sequences import FIELDS, pad_visits
 from ..modeling.layers import CACHE
 from .gaps import gap_shares, past_gaps
+
+ATTENDED_USERS = 32  # whose keys and values are gathered at one time
 
 
 class Read(NamedTuple):
@@ -30,12 +34,13 @@ class UserStates:
 
     Args:
         model: a `SamoeForNextLocation`.
+        city: the `LocationTable`.
         context: visits that are kept when a row is read.
         capacity: visits that a row has room for.
     """
 
-    def __init__(self, model: Any, context: int, capacity: int) -> None:
-        self.model, self.context, self.capacity = model, context, capacity
+    def __init__(self, model: Any, city: Any, context: int, capacity: int) -> None:
+        self.model, self.city, self.context, self.capacity = model, city, context, capacity
         self.visits = {name: np.zeros((0, capacity), np.int64) for name in FIELDS}
         self.length = np.zeros(0, np.int64)
         self._layers: list[list[torch.Tensor]] = []  # keys and values, (U, C + 1, heads, d); the last visit is zero
@@ -61,12 +66,11 @@ class UserStates:
         tensors += [] if self._near is None else [self._near]
         return sum(part[0].numel() * part.element_size() for part in tensors)
 
-    def read(self, rows: np.ndarray, new: list[dict[str, np.ndarray]], city: Any) -> Read:
+    def read(self, rows: np.ndarray, new: list[dict[str, np.ndarray]]) -> Read:
         """Read the last `context` visits of each row at one time: those it has and new ones behind them.
 
         Args:
             new: of each row, `FIELDS` of its new visits.
-            city: the `LocationTable`.
         """
         visits = []
         for row, one in zip(rows, new):
@@ -77,8 +81,8 @@ class UserStates:
                 values[row, : self.length[row]] = visits[-1][name]
         batch = self._on_device(pad_visits(visits, fields=FIELDS, left=True))
         known = batch["attention_mask"].bool()
-        near = self.model.nearness(batch["input_ids"], city)
-        output = self._forward(batch, city, DynamicCache(config=self.model.config), near)
+        near = self.model.nearness(batch["input_ids"][:, :-1], self.city)
+        output = self._forward(batch, DynamicCache(config=self.model.config), near)
         made = [
             [part.transpose(1, 2) for part in (layer.keys, layer.values)] for layer in getattr(output, CACHE).layers
         ]
@@ -95,7 +99,7 @@ class UserStates:
         self._keep(kept, gaps, near)
         return Read(output.logits[:, -1], *gaps)
 
-    def step(self, rows: np.ndarray, visit: dict[str, np.ndarray], city: Any) -> Read:
+    def step(self, rows: np.ndarray, visit: dict[str, np.ndarray]) -> Read:
         """One more visit of each row, which has visits and room for it; `visit`: `FIELDS` with (B,) values."""
         before = self.visits["timestamps"][rows, self.length[rows] - 1]
         for name, values in self.visits.items():
@@ -106,10 +110,12 @@ class UserStates:
         batch["attention_mask"] = (place >= 0).long()
         place = torch.where(place >= 0, place, self.capacity)  # where every row is zero
         cache = DynamicCache(config=self.model.config)
-        cache.layers = [_KeptLayer(own, kept, place) for own in self._layers]
-        near = self.model.nearness(batch["input_ids"], city)
-        near = None if near is None or self._near is None else self._near[kept] + near
-        output = self._forward(batch, city, cache, near)
+        read = self.model.config.num_hidden_layers  # the pointer's layer is behind them
+        kinds = [_AttendedLayer] * read + [_KeptLayer] * (len(self._layers) - read)
+        layers = [kind(own, kept, place) for kind, own in zip(kinds, self._layers)]
+        cache.layers = list(layers)
+        near = None if self._near is None else self._near[kept]
+        output = self._forward(batch, cache, near, kernel=_attention(layers))
 
         last, expected, own = (part[kept] for part in self._gaps)
         times = torch.stack([self._index(before), batch["timestamps"][:, 0]], dim=1)
@@ -119,10 +125,9 @@ class UserStates:
         self._keep(kept, gaps, near)
         return Read(output.logits[:, -1], *gaps)
 
-    def _forward(self, batch: dict[str, torch.Tensor], city: Any, cache: Any, near: torch.Tensor | None) -> Any:
-        return self.model(
-            **batch, location_table=city, nearness=near, use_cache=True, logits_to_keep=1, **{CACHE: cache}
-        )
+    def _forward(self, batch: dict[str, torch.Tensor], cache: Any, near: torch.Tensor | None, **options: Any) -> Any:
+        options |= {"use_cache": True, "logits_to_keep": 1, CACHE: cache}
+        return self.model(**batch, location_table=self.city, nearness=near, **options)
 
     def _allocate(self, layers: list[list[torch.Tensor]], gaps: list[torch.Tensor], near: torch.Tensor | None) -> None:
         if self._gaps:
@@ -146,30 +151,68 @@ class UserStates:
 
 
 class _KeptLayer(DynamicLayer):
-    """A layer of the cache that lies in `UserStates`: one visit more is written there, and all are gathered."""
+    """A layer of the cache that lies in `UserStates`. One visit more is written there; what is read is gathered."""
 
     def __init__(self, pools: list[torch.Tensor], rows: torch.Tensor, place: torch.Tensor) -> None:
         """place (B, T): of each visit in its row, the new one last."""
         super().__init__()
-        self.pools, self.rows, self.place, self.is_initialized = pools, rows, place, True
-        self.past = place.shape[1] - 1
+        self.pools, self.is_initialized, self.past = pools, True, place.shape[1] - 1
+        self.index = rows[:, None] * pools[0].shape[1] + place  # of each visit among those of all rows
+        self.known = place < pools[0].shape[1] - 1  # (B, T)
+
+    def write(self, *states: torch.Tensor) -> None:
+        """Keys and values of the new visits, (B, heads, 1, d)."""
+        self.past += 1
+        for pool, new in zip(self.pools, states):
+            pool.flatten(0, 1)[self.index[:, -1]] = new[:, :, 0]
+
+    def gathered(self, some: slice) -> list[torch.Tensor]:
+        """Keys and values of all visits of some of the users, (b, heads, T, d)."""
+        index = self.index[some]
+        parts = (pool.flatten(0, 1).index_select(0, index.flatten()) for pool in self.pools)
+        return [part.unflatten(0, index.shape).transpose(1, 2) for part in parts]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.past += 1
-        keys, values = self.pools
-        return self._with(keys, key_states[:, :, 0]), self._with(values, value_states[:, :, 0])
-
-    def _with(self, pool: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        """(B, heads, T, d): the visits of the rows, the new one written."""
-        flat = pool.flatten(0, 1)
-        index = self.rows[:, None] * pool.shape[1] + self.place
-        flat[index[:, -1]] = new
-        return flat.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
+        self.write(key_states, value_states)
+        keys, values = self.gathered(slice(None))
+        return keys, values
 
     def get_seq_length(self) -> int:
         return self.past
+
+
+class _AttendedLayer(_KeptLayer):
+    """A layer of the body: `attend` reads it, few users at one time, so that a copy stays in the processor's cache."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.write(key_states, value_states)
+        return key_states, value_states
+
+    def attend(self, query: torch.Tensor, scaling: float) -> torch.Tensor:
+        """Attention of new visits to all of their users, (B, heads, 1, d) -> (B, heads, 1, d)."""
+        mask = None if bool(self.known.all()) else self.known[:, None, None]
+        parts = []
+        for start in range(0, len(query), ATTENDED_USERS):
+            some = slice(start, start + ATTENDED_USERS)
+            keys, values = self.gathered(some)
+            seen = None if mask is None else mask[some]
+            parts.append(F.scaled_dot_product_attention(query[some], keys, values, attn_mask=seen, scale=scaling))
+        return torch.cat(parts)
+
+
+def _attention(layers: list[Any]) -> Callable[..., tuple[torch.Tensor, None]]:
+    """The kernel of `MultiHeadAttention.attend` that reads kept layers."""
+
+    def attention(
+        module: Any, query: torch.Tensor, *states: torch.Tensor, scaling: float, **kwargs: Any
+    ) -> tuple[torch.Tensor, None]:
+        return layers[module.layer_idx].attend(query, scaling).transpose(1, 2), None
+
+    return attention
 
 
 def _longer(values: torch.Tensor, more: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hf_mobility import City, SamoeTokenizer
+from hf_mobility import City, SamoeTokenizer, simulate_city
 from hf_mobility.data.sequences import visits_to_dataset
 
 
@@ -94,9 +94,28 @@ def test_sessions_are_timed_beside_predict(
     monkeypatch.setattr("sys.argv", asked)
     module.main()
     table = pd.read_csv(tmp_path / "session.csv", comment="#")
-    assert table["measurement"].tolist() == 2 * table["measurement"][:3].tolist()
-    assert table["users"].tolist() == 2 * [3, 3, 1]
+    assert table["measurement"].tolist() == 2 * table["measurement"][:4].tolist()
+    assert table["users"].tolist() == 2 * [3, 3, 3, 1]
     assert (table["answers_per_s"] * table["ms"] / 1000).tolist() == pytest.approx(table["users"].tolist(), rel=1e-3)
     assert (table["bound_per_s"] > table["answers_per_s"]).all()
     text = fill_blocks({"session": table}, ["sessions"])
     assert f"| session, one visit each | float32 | 3 | {table['ms'][1]:,.1f} |" in text
+
+
+def test_precisions_are_compared_with_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill_blocks: Callable[..., str]
+) -> None:
+    module = import_module("benchmarks.speed.precision")
+    made = simulate_city(4, num_locations=60, num_days=14, seed=0)
+    city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois)
+    monkeypatch.setattr(module, "visits_of", lambda name, **options: (made.visits, city))
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    asked = ["precision", "checkpoints/samoe-small", "--output", str(tmp_path / "precision.csv")]
+    monkeypatch.setattr("sys.argv", asked)
+    module.main()
+    table = pd.read_csv(tmp_path / "precision.csv", comment="#").set_index("weights")
+    assert table.index.tolist() == ["float32", "bfloat16", "int8"]
+    assert table["largest_difference"]["float32"] == 0
+    assert table["largest_difference"][1:].between(1e-5, 0.1).all()  # another precision, and the same model
+    text = fill_blocks({"precision": table.reset_index()}, ["precisions"])
+    assert f"| int8 | {100 * table['acc@1']['int8']:.1f} % | {table['mrr']['int8']:.3f} |" in text

@@ -86,8 +86,7 @@ def work_features(
     _, _, _, cells, grid = _cells(lat, lon, mask, cell_km)
     if cells.shape[1] % (7 * slots_per_day):
         raise DataError(f"{cells.shape[1]} slots are no whole weeks of {7 * slots_per_day}.")
-    options = {"slots_per_day": slots_per_day, "home_hours": NIGHT_HOURS, "work_hours": WORK_HOURS}
-    home, work = home_and_work(cells, **options)
+    home, work = home_and_work(cells, slots_per_day=slots_per_day, home_hours=NIGHT_HOURS, work_hours=WORK_HOURS)
     day, slot = np.divmod(np.arange(cells.shape[1]), slots_per_day)
     hour = slot * 24 // slots_per_day
     working = (hour >= WORK_HOURS[0]) & (hour < WORK_HOURS[1]) & (day % 7 < 5)

@@ -82,7 +82,7 @@ def test_where_people_work_by_hand() -> None:
     assert found["log_commute_km"].to_numpy() == pytest.approx([np.log1p(10), 0, 0, 0], abs=0.1)
     hidden = np.broadcast_to(day < 3, lat.shape)
     unknown = work_features(np.where(hidden, lat, 99.0), np.zeros_like(lat), slots_per_day=24, mask=hidden)
-    assert unknown["days_at_work"].tolist()[0] == 3 and unknown["commutes"].tolist() == [1, 1, 0, 0]
+    assert unknown["days_at_work"].tolist()[0] == 3 and unknown["commutes"].tolist() == [1, 0, 0, 0]
     near = work_features(np.where(away[0], 0.9 * KM, 0.0)[None], np.zeros((1, 168)), slots_per_day=24)
     assert near["commutes"].tolist() == [0] and near["log_commute_km"][0] > 0
     with pytest.raises(DataError, match="167 slots are no whole weeks of 168"):

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..baselines.count import UserFrequency, UserMarkov
-from ..baselines.mix import ContextMix, MixWeights
+from ..baselines import ContextMix, MixWeights, UserFrequency, UserMarkov
 from ..data.frames import validate_visits
 from ..data.tasks import NextLocationTask, make_task
 from ..data.weeks import WeekTable

@@ -130,7 +130,8 @@ class TrajectoryBench(Bench):
             task = TrajectoryTask.from_series(
                 series, tokenizer, least_observed=float(known["least_observed"]), **options
             )
-            tasks.append(task.take(np.isin(task.users, self._held_out)))
+            counted = task.recorded[:, np.array(known["horizons"]) - 1].any(axis=1)
+            tasks.append(task.take(np.isin(task.users, self._held_out) & counted))
         return tasks, TrajectoryTraining(self._windows(series, slots), tokenizer)
 
     def _windows(self, series: Any, slots: int) -> np.ndarray:

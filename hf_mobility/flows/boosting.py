@@ -18,7 +18,7 @@ ORIGINS_DRAWN = 4  # times as many pairs are looked at, so that those of an area
 SCALES = np.arange(0.9, 2.05, 0.05)
 SCALE_AREAS = 150  # from which the scale is chosen
 BLOCK = 1 << 16  # pairs predicted together
-FIXED = {"verbosity": -1, "num_threads": 1, "deterministic": True, "force_row_wise": True}
+FIXED: dict[str, Any] = {"verbosity": -1, "num_threads": 1, "deterministic": True, "force_row_wise": True}
 FIXED |= {"feature_fraction": 0.4, "min_data_in_leaf": 50, "max_bin": 63}
 
 

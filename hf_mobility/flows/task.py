@@ -130,7 +130,7 @@ class FlowTask:
         table = _open(flows, ("origin", "destination", "flow"), "flows")
         area = _areas(table)
         known = pd.Index([a.name for a in self.areas])
-        code = known.get_indexer(area)
+        code = known.get_indexer(pd.Index(area))
         refuse(code < 0, "area", "not an area of the regions", "drop these flows or add the regions", area)
         flow = number_column(plain(table["flow"]), "flow", "commuters")
         refuse(~(np.isfinite(flow) & (flow >= 0)), "flow", "missing or negative", "repair or drop them", table["flow"])

@@ -75,7 +75,8 @@ def train_network(
             batch = batch_of(chosen, rows, rng.random(len(chosen)) < options.known)
             hidden = torch.from_numpy(rng.random(len(chosen)) < options.hidden)
             batch.regions.masked_fill_(hidden[:, None, None] & torch.from_numpy(census), 0.0)
-            entropy, common = flow_losses(*network(batch), batch)
+            log_shares, log_outflows = network(batch)
+            entropy, common = flow_losses(log_shares, log_outflows, batch)
             weight = max(0.0, 1 - (1 - left) / options.cross_entropy) if options.cross_entropy else 0.0
             optimizer.zero_grad(set_to_none=True)
             (weight * entropy + 1 - common).mean().backward()

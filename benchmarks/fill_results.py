@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hf_mobility.benchmark.protocol import protocol_names
 
-from .pages import checkpoints, embeddings, generation, next_location, protocols, speed, weeks
+from .pages import checkpoints, embeddings, flows, generation, next_location, protocols, speed, weeks
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_METRICS, VALUE_METRICS = ("accuracy", "f1", "auc"), ("mae", "pcc", "r2")
@@ -60,6 +60,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mstar codecs and generators": generation.generators_by_codec,
     "mstar speed": lambda: speed.mstar_speed("mstar_speed"),
     "mstar speed gpu": lambda: speed.mstar_speed("mstar_speed_gpu"),
+    "flows": lambda: flows.common_parts(outflows_given=False),
+    "flows given": lambda: flows.common_parts(outflows_given=True),
+    "flows pairs": flows.differences,
+    "flows columns": flows.robustness,
     "checkpoints": checkpoints.checkpoints,
     "transfer": lambda: next_location.wide("all", ("acc@1", "mrr")),
     "new places": lambda: next_location.wide("new places", ("acc@10", "mrr")),

@@ -17,7 +17,7 @@ FACE = "hf_mobility"
 LAYERS = (
     ("version", "tokenization", "modeling"),
     ("data",),
-    ("baselines", "evaluation", "plotting"),
+    ("baselines", "evaluation", "flows", "plotting"),
     ("hub",),
     ("training", "pipelines", "scale"),
     ("checkpoints",),

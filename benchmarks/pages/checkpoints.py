@@ -54,9 +54,9 @@ def next_location() -> str:
 def generation() -> str:
     names = ("M-STAR mstar-small", "ExplorationReturn", "train sample")
     ours, epr, noise = (row for _, row in read("weeks_simulated").set_index("model").loc[list(names)].iterrows())
-    mean6 = f"mean of six divergences {1000 * ours['mean6']:.1f}; EPR {1000 * epr['mean6']:.1f}, "
-    told = f"two-sample AUC {ours['two_sample_auc']:.2f}; EPR {epr['two_sample_auc']:.2f}, "
-    return f"{mean6}noise {1000 * noise['mean6']:.1f}. {told}noise {noise['two_sample_auc']:.2f}"
+    mean6 = f"mean of six divergences {1000 * ours['mean6']:.1f} (EPR {1000 * epr['mean6']:.1f}, "
+    told = f"two-sample AUC {ours['two_sample_auc']:.2f} (EPR {epr['two_sample_auc']:.2f}, "
+    return f"{mean6}noise {1000 * noise['mean6']:.1f}); {told}noise {noise['two_sample_auc']:.2f})"
 
 
 def codec() -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -241,6 +242,19 @@ def test_the_shipped_checkpoint_is_ranked(baselines: Path) -> None:
     assert result.kind == "checkpoint" and result.source == "samoe-small"
     assert result.has_seen["test"] == "declared no"
     assert 0.3 < result.score("simville", "mrr").value < 0.6
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_adapted_where_the_protocol_says_so(tmp_path: Path, toy: SimpleNamespace) -> None:
+    toy.model().save_pretrained(tmp_path)
+    bench = NextLocationBench(replace(CITY, known={"share_of_users": 0.2, "adapt": True}), Path())
+    (case,) = bench.cases
+    assert case.train.visits["user_id"].nunique() == round(0.2 * case.task.users)
+    model = bench.checkpoint(str(tmp_path), name="tiny")
+    model.fit(case.train)
+    assert (model.pipe.tokenizer.city.popularity == case.train.city.popularity).all()
+    assert hasattr(model.pipe.model, "peft_config")
+    assert np.isfinite(bench.outcome(model, case).metric("nll")).all()
 
 
 def test_users_of_a_test_city_are_dropped_from_sources_of_the_same_service() -> None:

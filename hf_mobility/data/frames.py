@@ -113,7 +113,8 @@ def _canonical(
     checked = pd.DataFrame({role: columns[role] for role in names})
     for name in keep:
         checked[name] = table[name].set_axis(checked.index)
-    return checked.take(_order(checked)).reset_index(drop=True)
+    order = _order(checked)
+    return checked if order is None else checked.take(order).reset_index(drop=True)
 
 
 def _is_canonical(frame: pd.DataFrame) -> bool:
@@ -152,10 +153,14 @@ def _durations(column: pd.Series, name: str) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------- order
 
 
-def _order(checked: pd.DataFrame) -> np.ndarray:
-    """Row order by user, time, location, then by every other column, so that the input's row order leaves no trace."""
+def _order(checked: pd.DataFrame) -> np.ndarray | None:
+    """Row order by user, time, location, then by every other column, so that the input's row order leaves no trace;
+    None where rows lie in it."""
     user = pd.factorize(checked["user_id"], sort=True)[0]
     instant = checked["time"].astype("int64").to_numpy()
+    later_user, later = np.diff(user), np.diff(instant) > 0
+    if ((later_user > 0) | (later_user == 0) & later).all():
+        return None
     order = np.lexsort((instant, user))
     if not ((np.diff(user[order]) == 0) & (np.diff(instant[order]) == 0)).any():
         return order

@@ -72,6 +72,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "memory": speed.memory,
     "kernels": speed.kernels,
     "imports": speed.imports,
+    "published": speed.published,
+    "stays": speed.stays,
     "sessions": speed.sessions,
     "billion": speed.billion,
     "streams": speed.streams,

@@ -299,7 +299,8 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
         codec_config: a `MstarCodecConfig`, or its values as a dict.
         hidden_size: width; even (half for home, half for work) and divisible by `num_attention_heads`.
         num_attributes: classes of the movement attribute.
-        dropout, attention_dropout: in training. The latter is 0.2 in the released code; it takes time on a CPU. `drop_path`: of the last layer's branches, growing linearly from 0.
+        dropout, attention_dropout: in training. The latter is 0.2 in the released code; it takes time on a
+            CPU. `drop_path`: of the last layer's branches, growing linearly from 0.
         dropout_form: where they fall. `branches`: `dropout` on the output of attention and feed-forward network,
             `drop_path` on whole weeks. `released`: `dropout` behind GELU and on the feed-forward network's output, none
             on attention's, `drop_path` on single numbers.

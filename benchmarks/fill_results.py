@@ -91,6 +91,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "memory": speed.memory,
     "kernels": speed.kernels,
     "imports": speed.imports,
+    "published": speed.published,
+    "stays": speed.stays,
     "sessions": speed.sessions,
     "precisions": speed.precisions,
     "billion": speed.billion,

@@ -164,7 +164,7 @@ class MstarCodecConfig(BoundedConfig, PreTrainedConfig):
         num_encoder_layers: 2 in the paper. With 0 there is no attention between hours and no position in the features:
             those of a level are means of the vectors of their own hours' cells, and a code speaks of its own hours
             only. The codes of a level then depend far less on one another, and a generator foresees them far better.
-        attention_dropout: of attention weights (released: 0.1, as `dropout`; a fifth of a training step on a CPU).
+        attention_dropout: of attention weights (released: 0.1, as `dropout`; it takes time on a CPU).
         input_dropout: whether `dropout` also falls on what encoder and decoder read (released: not).
         bias_init: how biases outside attention start: `zeros`, or `uniform` as torch's own (released).
         codebook_size: codes V, shared by all levels.
@@ -303,8 +303,8 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
             (N, A). `num_attributes` is not read. Not in the paper.
         num_poi_features: POI columns of `location_features` (60 in `City`) that the place head `places` reads; it
             chooses the places of a city for weeks of slots (`places_mstar`). 0 = no such head. Not in the paper.
-        dropout, attention_dropout: in training. The latter is 0.2 in the released code; it multiplies the time of a
-            training step on a CPU. `drop_path`: of the last layer's branches, growing linearly from 0.
+        dropout, attention_dropout: in training. The latter is 0.2 in the released code; it takes time on a
+            CPU. `drop_path`: of the last layer's branches, growing linearly from 0.
         dropout_form: where they fall. `branches`: `dropout` on the output of attention and feed-forward network,
             `drop_path` on whole weeks. `released`: `dropout` behind GELU and on the feed-forward network's output, none
             on attention's, `drop_path` on single numbers.

@@ -34,7 +34,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_mstar import MstarConfig
 from .generation_mstar import MstarCache, MstarGeneration, draw_from, fit_arrivals, fit_stay_probability
-from .layers import MultiHeadAttention, mark, renamed_argument, widened
+from .layers import MultiHeadAttention, drop, kept_numbers, mark, renamed_argument, widened
 from .modeling_mstar_codec import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
 from .places_mstar import MstarPlaces
 from .pointer_mstar import KnownPlaces, MstarPointer, PointerScores
@@ -124,48 +124,65 @@ def drop_path(gate: torch.Tensor, probability: float, training: bool) -> torch.T
 class LevelAttention(torch.autograd.Function):
     """Block-causal attention as matrix products, few weeks at a time so that scores stay in the processor's cache.
 
-    In half precision the fused kernel takes most of a training step there (benchmarks/speed/kernels.csv). A decoding
-    step attends to itself and the earlier ones, without a mask; the few positions of the first steps are one masked
-    block. Inputs (N, H, T, d), the query already scaled; returns (N, T, H, d). For CPUs; no dropout.
+    In half precision the fused kernel takes most of a training step there (benchmarks/speed/kernels.csv), and with
+    dropout torch has none. A decoding step attends to itself and the earlier ones, without a mask; the few positions of
+    the first steps are one masked block. Inputs (N, H, T, d), the query already scaled; returns (N, T, H, d). For CPUs.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...]
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        lengths: tuple[int, ...],
+        dropout: float = 0.0,
     ) -> torch.Tensor:
         shape = query.shape
         query, key, value = (x.contiguous().flatten(0, 1) for x in (query, key, value))
         blocks, mask = attention_blocks(lengths)
         output = torch.empty_like(query)
         weights = [query.new_empty(len(query), end - start, end) for start, end in blocks]
+        kept = [torch.empty(x.shape, dtype=torch.bool) for x in weights] if dropout else [None] * len(weights)
+        factor = 1.0
         for rows in _few_weeks(shape):
-            for (start, end), kept in zip(blocks, weights):
+            for (start, end), found, left in zip(blocks, weights, kept):
                 scores = torch.bmm(query[rows, start:end], key[rows, :end].transpose(1, 2))
                 if start == 0:
                     scores = scores.masked_fill_(mask, float("-inf"))
-                torch.softmax(scores, -1, out=kept[rows])
-                output[rows, start:end] = torch.bmm(kept[rows], value[rows, :end])
-        ctx.save_for_backward(query, key, value, *weights)
-        ctx.blocks, ctx.shape = blocks, shape
-        return output.view(shape).transpose(1, 2)
+                torch.softmax(scores, -1, out=found[rows])
+                if left is not None:
+                    left[rows], factor = kept_numbers(scores.shape, dropout)
+                output[rows, start:end] = torch.bmm(_left(found, left, rows), value[rows, :end])
+        ctx.save_for_backward(query, key, value, *weights, *kept)
+        ctx.blocks, ctx.shape, ctx.factor = blocks, shape, factor
+        return output.mul_(factor).view(shape).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, *weights = ctx.saved_tensors
-        grad_output = grad_output.transpose(1, 2).contiguous().flatten(0, 1)
+        query, key, value, *saved = ctx.saved_tensors
+        weights, kept = saved[: len(ctx.blocks)], saved[len(ctx.blocks) :]
+        grad_output = (grad_output * ctx.factor).transpose(1, 2).contiguous().flatten(0, 1)
         grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         for rows in _few_weeks(ctx.shape):
             grad_key = torch.zeros_like(key[rows], dtype=torch.promote_types(key.dtype, torch.float32))
             grad_value = torch.zeros_like(grad_key)
-            for (start, end), kept in zip(ctx.blocks, weights):
+            for (start, end), found, left in zip(ctx.blocks, weights, kept):
                 above = grad_output[rows, start:end]
                 raw = torch.bmm(above, value[rows, :end].transpose(1, 2))
-                scores = torch.ops.aten._softmax_backward_data(raw, kept[rows], -1, kept.dtype)
-                grad_value[:, :end] += torch.bmm(kept[rows].transpose(1, 2), above)
+                if left is not None:
+                    raw.mul_(left[rows])
+                scores = torch.ops.aten._softmax_backward_data(raw, found[rows], -1, found.dtype)
+                grad_value[:, :end] += torch.bmm(_left(found, left, rows).transpose(1, 2), above)
                 grad_key[:, :end] += torch.bmm(scores.transpose(1, 2), query[rows, start:end])
                 grads[0][rows, start:end] = torch.bmm(scores, key[rows, :end])
             grads[1][rows], grads[2][rows] = grad_key, grad_value
-        return *(grad.view(ctx.shape) for grad in grads), None
+        return *(grad.view(ctx.shape) for grad in grads), None, None
+
+
+def _left(weights: torch.Tensor, kept: torch.Tensor | None, rows: slice) -> torch.Tensor:
+    """Weights of these rows, without those that dropout takes away."""
+    return weights[rows] if kept is None else weights[rows] * kept[rows]
 
 
 def _few_weeks(shape: tuple[int, ...]) -> list[slice]:
@@ -209,17 +226,17 @@ class MstarAttention(MultiHeadAttention):
             key, value = cache.update(self.layer_idx, key, value)
         probability = self.config.attention_dropout if self.training else 0.0
         weights = None
-        if cache is None and not probability and self._use_level_attention(query):
-            output = LevelAttention.apply(query * self.scaling, key, value, self.step_lengths)
+        if cache is None and self._use_level_attention(query, probability):
+            output = LevelAttention.apply(query * self.scaling, key, value, self.step_lengths, probability)
         else:
             output, weights = self.attend(query, key, value, attention_mask, dropout=probability, **kwargs)
         return self.o_proj(output.reshape(hidden_states.shape)), weights
 
-    def _use_level_attention(self, query: torch.Tensor) -> bool:
+    def _use_level_attention(self, query: torch.Tensor, dropout: float) -> bool:
         return (
             query.requires_grad
             and query.device.type == "cpu"
-            and query.dtype == torch.bfloat16
+            and (query.dtype == torch.bfloat16 or 0 < dropout < 1)
             and self.config._attn_implementation == "sdpa"
             and not torch.compiler.is_compiling()
         )
@@ -235,8 +252,8 @@ class MstarMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        inner = F.dropout(F.gelu(self.up_proj(hidden_states)), self.dropout, self.training)
-        return F.dropout(self.down_proj(inner), self.dropout, self.training)
+        inner = drop(F.gelu(self.up_proj(hidden_states)), self.dropout, self.training)
+        return drop(self.down_proj(inner), self.dropout, self.training)
 
 
 class MstarLayer(GradientCheckpointingLayer):
@@ -269,8 +286,8 @@ class MstarLayer(GradientCheckpointingLayer):
     def _add(self, hidden_states: torch.Tensor, branch: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         if self.released_form and self.training:
             gated = branch.to(hidden_states.dtype) * gate.to(hidden_states.dtype)
-            return hidden_states + F.dropout(gated, self.drop_path)
-        branch = F.dropout(branch, self.dropout, self.training)
+            return hidden_states + drop(gated, self.drop_path, self.training)
+        branch = drop(branch, self.dropout, self.training)
         gate = drop_path(gate, self.drop_path, self.training)
         return torch.addcmul(hidden_states, branch.to(hidden_states.dtype), gate.to(hidden_states.dtype))
 

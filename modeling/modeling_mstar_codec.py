@@ -36,7 +36,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_checks import check_smoothing_window
 from .configuration_mstar import MstarCodecConfig
-from .layers import SelfAttention, mark, widened
+from .layers import SelfAttention, drop, mark, widened
 from .saving import SavedWithCode
 
 SCORES_PER_CHUNK = 2**24  # bounds the memory of one search
@@ -66,8 +66,8 @@ class MstarCodecOutput(ModelOutput):
 class MstarCodecAttention(SelfAttention):
     """Multi-head attention without a causal mask.
 
-    To train in bfloat16 on a CPU, `sdpa` gives way to the same sums written out: the backward pass of the fused kernel
-    takes longer there (benchmarks/speed/kernels.csv).
+    To train in bfloat16 or with dropout on a CPU, `sdpa` gives way to the same sums written out: the backward pass of
+    the fused kernel takes longer there (benchmarks/speed/kernels.csv), and with dropout torch has none.
     """
 
     def __init__(self, config: MstarCodecConfig) -> None:
@@ -76,12 +76,13 @@ class MstarCodecAttention(SelfAttention):
         mark(self.o_proj, init_bound=config.hidden_size**-0.5)
 
     def attend(
-        self, query: torch.Tensor, *args: Any, kernel: str | None = None, **kwargs: Any
+        self, query: torch.Tensor, *args: Any, kernel: str | None = None, dropout: float = 0.0, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        trains = self.training and query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
-        if trains and self.config._attn_implementation == "sdpa":
+        trains = self.training and query.requires_grad and query.device.type == "cpu"
+        slow = query.dtype == torch.bfloat16 or dropout > 0
+        if trains and slow and self.config._attn_implementation == "sdpa":
             kernel = "eager"
-        return super().attend(query, *args, kernel=kernel, **kwargs)
+        return super().attend(query, *args, kernel=kernel, dropout=dropout, **kwargs)
 
 
 class MstarCodecLayer(GradientCheckpointingLayer):
@@ -103,9 +104,9 @@ class MstarCodecLayer(GradientCheckpointingLayer):
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, dropping: bool = False
     ) -> torch.Tensor:
         attended, _ = self.self_attn(hidden_states, attention_mask, dropping=dropping)
-        hidden_states = self.post_attention_layernorm(hidden_states + F.dropout(attended, self.dropout, dropping))
-        inner = self.down_proj(F.dropout(F.gelu(self.up_proj(hidden_states)), self.dropout, dropping))
-        return self.post_feedforward_layernorm(hidden_states + F.dropout(inner, self.dropout, dropping))
+        hidden_states = self.post_attention_layernorm(hidden_states + drop(attended, self.dropout, dropping))
+        inner = self.down_proj(drop(F.gelu(self.up_proj(hidden_states)), self.dropout, dropping))
+        return self.post_feedforward_layernorm(hidden_states + drop(inner, self.dropout, dropping))
 
 
 class MstarSinusoids(nn.Module):
@@ -722,7 +723,7 @@ class MstarCodecModel(MstarPreTrainedModel):
         return hidden_states
 
     def _drop_inputs(self, hidden_states: torch.Tensor, dropping: bool) -> torch.Tensor:
-        return F.dropout(hidden_states, self.config.dropout, dropping and self.config.input_dropout)
+        return drop(hidden_states, self.config.dropout, dropping and self.config.input_dropout)
 
     def _embed_cells(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
         """(N, L, D) of every resolution that is read; hierarchical, a cell's vector is added to those of cells around

@@ -63,6 +63,23 @@ def kernels() -> str:
     return markdown(rows, ["model", "kernel", "with, ms", "without, ms", "times as long without"])
 
 
+def published() -> str:
+    """The published form of each system and ours on the same work."""
+    rows = []
+    for _, row in read("published").iterrows():
+        rows.append([row["work"], row["form"], f"{row['s']:.2f}", f"{row['times as fast']:.1f}"])
+    return markdown(rows, ["work", "form", "CPU s", "times as fast"])
+
+
+def stays() -> str:
+    """Finding stays beside a package with a compiled core."""
+    rows = []
+    for _, row in read("stays").iterrows():
+        found = "" if pd.isna(row["stays"]) else f"{row['stays']:,.0f}"
+        rows.append([row["measurement"], f"{row['s']:.2f}", f"{row['times the other']:.1f}", found])
+    return markdown(rows, ["measurement", "CPU s", "times the other", "stays"])
+
+
 def imports() -> str:
     """What the package adds to imports of transformers, medians of processor seconds."""
     rows = [

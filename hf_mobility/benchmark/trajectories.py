@@ -12,7 +12,8 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..baselines.trajectories import CopyLast, HourMean
+from ..baselines.trajectories import CopyLast
+from ..baselines.trajectories_own_past import HourMean
 from ..data.splits import draw_share
 from ..data.trajectory_tasks import TrajectoryTask
 from ..evaluation import RollOut

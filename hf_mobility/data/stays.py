@@ -23,6 +23,8 @@ from .frames import validate_points
 __all__ = ["detect_stays", "drop_jumps", "stays_to_visits"]
 
 _MICROS_PER_MINUTE = 60_000_000
+BLOCK = 2**17  # points whose values stay in the processor's cache
+PROBES = (1.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875)  # of the least duration
 
 
 def drop_jumps(points: Any, *, max_kmh: float = 200.0) -> pd.DataFrame:
@@ -92,7 +94,7 @@ def detect_stays(
     first, stop = _find_runs(lat, lon, time, breaks, distance_metres / 1000, round(min_minutes * _MICROS_PER_MINUTE))
 
     size = stop - first
-    stays = points.loc[first, ["user_id", "time"]].reset_index(drop=True)
+    stays = points[["user_id", "time"]].take(first).reset_index(drop=True)
     inside = np.repeat(first - np.concatenate([[0], np.cumsum(size)[:-1]]), size) + np.arange(size.sum())
     anchor = np.repeat(first, size)
     stay = np.repeat(np.arange(len(first)), size)
@@ -148,54 +150,76 @@ def stays_to_visits(stays: pd.DataFrame, grid: SquareGrid, *, max_gap_minutes: f
 # ----------------------------------------------------------------------------------------------------------- the search
 
 
+class _Circles:
+    """Circles around points, on planes that touch the Earth there: exact enough for the size of a stay, and cheap."""
+
+    def __init__(self, lat: np.ndarray, lon: np.ndarray, radius_km: float) -> None:
+        self.north, self.east = np.radians(lat) * EARTH_RADIUS_KM, np.radians(lon) * EARTH_RADIUS_KM
+        self.shrink = np.cos(np.radians(lat))
+        # Only then may two points lie on the two sides of the date line.
+        self.round = 2 * np.pi * EARTH_RADIUS_KM if np.ptp(lon) > 180 else None
+        self.square = radius_km**2
+
+    def leave(self, points: Any, anchors: Any) -> np.ndarray:
+        """Which points lie outside the circles of their anchors."""
+        north, east = self.north[points] - self.north[anchors], self.east[points] - self.east[anchors]
+        if self.round is not None:
+            east -= self.round * np.rint(east / self.round)
+        east *= self.shrink[anchors]
+        north *= north
+        east *= east
+        north += east
+        return north > self.square
+
+    def first_outside(self, anchor: int, goal: int, stop: int) -> int:
+        """The first point after `anchor` outside its circle, or `stop`; looks at ever longer stretches."""
+        begin, end = anchor + 1, min(goal + 1, stop)
+        while begin < stop:
+            outside = self.leave(slice(begin, end), anchor)
+            found = int(outside.argmax())
+            if outside[found]:
+                return begin + found
+            begin, end = end, min(end + 2 * (end - anchor), stop)
+        return stop
+
+
 def _find_runs(
     lat: np.ndarray, lon: np.ndarray, time: np.ndarray, breaks: np.ndarray, radius_km: float, least: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """First point and one past the last point of each stay; `breaks` marks points that begin a new segment."""
-    count = len(lat)
-    stops = np.append(np.flatnonzero(breaks)[1:], count)
-    stop = np.repeat(stops, np.diff(np.append(np.flatnonzero(breaks), count)))
+    count, circles = len(lat), _Circles(lat, lon, radius_km)
+    starts = np.flatnonzero(breaks)
+    stops = np.append(starts[1:], count)
+    stop = np.repeat(stops, stops - starts)
 
     # One ascending clock for all segments: each begins more than `least` after the end of the one before.
     step = np.diff(time, prepend=time[0])
     step[breaks] = least + 1
     clock = np.cumsum(step)
-    goal = np.searchsorted(clock, clock + least, side="left")
-    anchors = np.flatnonzero(goal < stop)
-    for share in (1.0, 0.5, 0.25, 0.75):
-        probe = anchors + np.ceil((goal[anchors] - anchors) * share).astype(np.int64)
-        anchors = anchors[_km(lat, lon, anchors, probe) <= radius_km]
+    goal = np.empty(count, dtype=np.int64)
+    is_anchor = np.zeros(count, dtype=bool)
+    for begin in range(0, count, BLOCK):
+        block = slice(begin, begin + BLOCK)
+        goal[block] = np.searchsorted(clock, clock[block] + least, side="left")
+        anchors = begin + np.flatnonzero(goal[block] < stop[block])
+        for share in PROBES:
+            probe = anchors + np.ceil((goal[anchors] - anchors) * share).astype(np.int64)
+            anchors = anchors[~circles.leave(probe, anchors)]
+        is_anchor[anchors] = True
 
+    anchors, before = np.flatnonzero(is_anchor), is_anchor.cumsum()  # how many up to each point
     first, past = [], []
     position = 0
     while position < len(anchors):
         anchor = int(anchors[position])
-        exit_ = _first_outside(lat, lon, anchor, int(goal[anchor]), int(stop[anchor]), radius_km)
+        exit_ = circles.first_outside(anchor, int(goal[anchor]), int(stop[anchor]))
         if exit_ > goal[anchor]:
             first.append(anchor)
             past.append(exit_)
-            position = int(np.searchsorted(anchors, exit_))
+            position = int(before[exit_ - 1])
         else:
             position += 1
     return np.array(first, dtype=np.int64), np.array(past, dtype=np.int64)
-
-
-def _first_outside(lat: np.ndarray, lon: np.ndarray, anchor: int, goal: int, stop: int, radius_km: float) -> int:
-    """The first point after `anchor` outside its circle, or `stop`; looks at ever longer stretches."""
-    begin, end = anchor + 1, min(goal + 1, stop)
-    while begin < stop:
-        outside = _km(lat, lon, anchor, slice(begin, end)) > radius_km
-        if outside.any():
-            return begin + int(outside.argmax())
-        begin, end = end, min(end + 2 * (end - anchor), stop)
-    return stop
-
-
-def _km(lat: np.ndarray, lon: np.ndarray, a: Any, b: Any) -> np.ndarray:
-    """Distance on the plane that touches the Earth at `a`: exact enough for the size of a stay, and cheap."""
-    north = lat[b] - lat[a]
-    east = ((lon[b] - lon[a] + 180) % 360 - 180) * np.cos(np.radians(lat[a]))
-    return np.radians(np.hypot(north, east)) * EARTH_RADIUS_KM
 
 
 def _odd_members(fast: np.ndarray, before: np.ndarray) -> np.ndarray:

@@ -119,3 +119,36 @@ def test_precisions_are_compared_with_float32(
     assert table["largest_difference"][1:].between(1e-5, 0.1).all()  # another precision, and the same model
     text = fill_blocks({"precision": table.reset_index()}, ["precisions"])
     assert f"| int8 | {100 * table['acc@1']['int8']:.1f} % | {table['mrr']['int8']:.3f} |" in text
+
+
+def test_the_published_forms_are_timed_beside_ours(
+    tmp_path: Path, run_benchmark: Callable[..., None], fill_blocks: Callable[..., str]
+) -> None:
+    output = tmp_path / "published.csv"
+    run_benchmark(
+        "speed.published", "--quick", "--only", "codec", "generation", "samoe", "raw", "--output", str(output)
+    )
+    table = pd.read_csv(output, comment="#")
+    first = table.groupby("work", sort=False).head(1)
+    assert (first["form"] == "published form").all() and first["times as fast"].eq(1).all() and len(first) == 4
+    base = table["work"].map(first.set_index("work")["s"])
+    assert (base / table["s"]).tolist() == pytest.approx(table["times as fast"].tolist(), rel=0.1, abs=0.02)
+    text = fill_blocks({"published": table}, ["published"])
+    assert f"| {first['work'].iloc[-1]} | published form | {first['s'].iloc[-1]:.2f} | 1.0 |" in text
+
+
+def test_stays_are_timed_in_parts(monkeypatch: pytest.MonkeyPatch, fill_blocks: Callable[..., str]) -> None:
+    module = import_module("benchmarks.speed.stays")
+    minutes = pd.to_timedelta(range(0, 200, 5), unit="min")
+    time = pd.Timestamp("2024-05-01", tz="UTC") + minutes
+    points = pd.DataFrame({"user_id": 1, "time": time, "lat": 48.0, "lon": [11.0] * 20 + [12.0] * 20})
+    monkeypatch.setattr(module, "find_spec", lambda name: name)
+    monkeypatch.setattr(module, "grouping", lambda points: lambda: sum(range(1_000_000)) and 2)
+    search = module.stays._find_runs
+    table = module.measure(points, 2)
+    assert module.stays._find_runs is search
+    assert table["measurement"].tolist() == [module.ALL, module.CHECK, module.SEARCH, module.OTHER]
+    assert table["stays"].tolist() == [2, pd.NA, pd.NA, 2] and table["points"].eq(40).all()
+    assert (table["s"] / table["s"].iloc[-1]).tolist() == pytest.approx(table["times the other"].tolist())
+    text = fill_blocks({"stays": table}, ["stays"])
+    assert f"| {module.OTHER} | {table['s'].iloc[-1]:.2f} | 1.0 | 2 |" in text

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import authors
 import torch
 from command_line import call
 from transformers import AutoModel
+from waves import fill, wave
 
+from benchmarks import authors
 from hf_mobility import RawForTrajectoryPrediction
 
 
 def test_a_checkpoint_becomes_a_folder_of_ours(tmp_path: Path) -> None:
-    theirs = authors.fill(authors.Raw(width=16, layers=2, heads=2, length=12))
+    theirs = fill(authors.Raw(width=16, layers=2, heads=2, length=12))
     torch.save({"model": {f"module.{name}": value for name, value in theirs.state_dict().items()}}, tmp_path / "a.pth")
     asked = ("--system", "raw", "--num-attention-heads", 2, "-o", tmp_path / "raw")
     told = call("convert", tmp_path / "a.pth", *asked).output
     assert "RawForTrajectoryPrediction, 9,570 parameters" in told
-    points = authors.wave("points", 3, 9, 2)
+    points = wave("points", 3, 9, 2)
     with torch.no_grad():
         predictions, users = theirs(points)
         model = RawForTrajectoryPrediction.from_pretrained(tmp_path / "raw")

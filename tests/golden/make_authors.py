@@ -1,7 +1,7 @@
 """Writes the golden outputs of the authors' layouts: `python tests/golden/make_authors.py`, from the root of the
 repository.
 
-Weights and inputs come from sines. The outputs are those of `tests/authors.py`, plain torch, without the package; the
+Weights and inputs come from sines. The outputs are those of `benchmarks/authors.py`, without the package; the
 codec's loss and codes, and the weeks that M-STAR draws without chance, are among them.
 """
 

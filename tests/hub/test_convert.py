@@ -1,6 +1,6 @@
 """`convert`: weights in the authors' names and shapes give our models, and each fault is said in one sentence.
 
-The authors' side is `tests/authors.py`, plain torch that uses nothing of the package.
+The authors' side is `benchmarks/authors.py`, plain torch that uses nothing of the package.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import authors
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from waves import fill, wave
 
+from benchmarks import authors
 from hf_mobility import convert
 from hf_mobility.hub.authors_layouts import LAYOUTS, Sizes
 
@@ -37,17 +38,17 @@ def author(system: str) -> nn.Module:
     else:
         codec = authors.MstarCodec(codes=32, width=16, cells=CELLS, lengths=LENGTHS)
         model = codec if system == "mstar-codec" else authors.MstarGenerator(codec, width=24, layers=2, heads=4)
-    return authors.fill(model)
+    return fill(model)
 
 
 def inputs_of(system: str) -> dict[str, torch.Tensor]:
     """Inputs of the authors' model, by the names of its `forward`."""
 
     def integers(name: str, top: int, *shape: int) -> torch.Tensor:
-        return (authors.wave(name, *shape).abs().double() * top).long().clamp(max=top - 1)
+        return (wave(name, *shape).abs().double() * top).long().clamp(max=top - 1)
 
     if system == "raw":
-        return {"points": authors.wave("points", 3, 9, 2)}
+        return {"points": wave("points", 3, 9, 2)}
     if system == "mstar":
         return {
             "codes": integers("codes", 32, 3, sum(LENGTHS)),
@@ -56,7 +57,7 @@ def inputs_of(system: str) -> dict[str, torch.Tensor]:
         }
     if system == "mstar-codec":
         return {"weeks": torch.stack([integers(f"level {k}", CELLS[k // 2], 3, 24) for k in range(0, 8, 2)], 1)}
-    table = authors.wave("table", 12, 71).abs()
+    table = wave("table", 12, 71).abs()
     table[:, 70] = torch.arange(12) % 9
     table[:2] = 0
     ids = 2 + integers("ids", 10, 3, 9)

@@ -5,6 +5,7 @@ slices.
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_mobility.modeling import modeling_mstar
 from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.modeling.generation_mstar import (
     SamplingOptions,
@@ -25,6 +27,7 @@ from hf_mobility.modeling.generation_mstar import (
     sample_path,
     week_arrivals,
 )
+from hf_mobility.modeling.layers import drop, kept_numbers
 from hf_mobility.modeling.modeling_mstar import LevelAttention, attention_blocks, mean_per_level
 
 WEEK = (1, 7, 14, 28, 56, 84, 112, 168)
@@ -262,6 +265,66 @@ def test_attention_by_levels_equals_masked_attention_with_its_gradients(lengths:
         results.append([output.detach(), query.grad, key.grad, value.grad])
     for found, wanted in zip(*results):
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("lengths", [(1, 4, 24), (2, 2, 3)], ids=str)
+def test_attention_by_levels_drops_weights_and_their_gradients(
+    lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept depends on the place in the matrix only, so that it is known outside."""
+    monkeypatch.setattr(modeling_mstar, "SCORES_AT_ONCE", 1)  # week by week
+    length = sum(lengths)
+    kept = torch.rand(length, length, generator=torch.Generator().manual_seed(1)) < 0.7
+    blocks = iter(2 * attention_blocks(lengths)[0])  # of two weeks
+
+    def known_numbers(shape: tuple[int, ...], probability: float) -> tuple[torch.Tensor, float]:
+        start, end = next(blocks)
+        assert probability == 0.25 and shape == (3, end - start, end)
+        return kept[start:end, :end].expand(shape), 4 / 3
+
+    monkeypatch.setattr(modeling_mstar, "kept_numbers", known_numbers)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 3, length, 4, generator=generator, dtype=torch.float64) for _ in range(3)]
+    above = torch.randn(2, length, 3, 4, generator=generator, dtype=torch.float64)
+    results = []
+    for by_levels in (True, False):
+        query, key, value = (x.clone().requires_grad_() for x in inputs)
+        if by_levels:
+            output = LevelAttention.apply(query, key, value, lengths, 0.25)
+        else:
+            scores = (query @ key.transpose(2, 3)).masked_fill(~level_mask(lengths), -math.inf)
+            output = (scores.softmax(-1) * kept * 4 / 3 @ value).transpose(1, 2)
+        output.backward(above)
+        results.append([output.detach(), query.grad, key.grad, value.grad])
+    for found, wanted in zip(*results):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.25, 1 - 1e-9])
+def test_own_dropout_keeps_its_share_independently_and_the_mean(probability: float) -> None:
+    torch.manual_seed(0)
+    kept, factor = kept_numbers((301, 333), probability)
+    share = 1 / factor
+    assert share == pytest.approx(1 - probability, abs=2**-16)
+    deviation = (share * (1 - share) / kept.numel()) ** 0.5
+    assert kept.double().mean() == pytest.approx(share, abs=4 * deviation)
+    for distance in range(1, 5):  # four of them come of one number
+        both = (kept.flatten()[distance:] & kept.flatten()[:-distance]).double().mean()
+        assert both == pytest.approx(share**2, abs=8 * deviation)
+    again = kept_numbers((301, 333), probability)[0]
+    torch.manual_seed(0)
+    assert not torch.equal(again, kept) or probability > 0.9
+    assert torch.equal(kept_numbers((301, 333), probability)[0], kept)
+
+
+def test_own_dropout_scales_what_it_keeps_and_so_the_gradient() -> None:
+    values = torch.ones(50, 40, requires_grad=True)
+    dropped = drop(values, 0.25, True)
+    dropped.sum().backward()
+    torch.testing.assert_close(dropped.detach().unique(), torch.tensor([0, 4 / 3]))
+    assert torch.equal(values.grad, dropped.detach())
+    assert drop(values, 0.25, False) is values and drop(values, 0.0, True) is values
+    assert not drop(values, 1.0, True).any()
 
 
 def test_the_coarsest_levels_share_one_block() -> None:

@@ -1,6 +1,6 @@
 """Variant `released` of M-STAR trains as the authors' code does: dropout in the same places, the same initial values.
 
-The authors' side is `tests/authors.py`, plain torch. Dropout is made the same on both sides: a mask that depends on
+The authors' side is `benchmarks/authors.py`. Dropout is made the same on both sides: a mask that depends on
 the shape only, so that losses and gradients agree only where the masks meet the same numbers.
 """
 
@@ -11,14 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import authors
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from waves import fill
 
+from benchmarks import authors
 from hf_mobility import MstarCodecConfig, MstarCodecModel, MstarConfig, MstarForTrajectoryGeneration, convert
 from hf_mobility.hub.authors_layouts import LAYOUTS
+from hf_mobility.modeling import layers, modeling_mstar, modeling_mstar_codec
 
 LENGTHS = [1, 2, 3, 4, 6, 8, 12, 24]
 CELLS = [25, 16, 9, 4]
@@ -36,11 +38,18 @@ def make_dropout(shape_of: Callable[[torch.Tensor], tuple[int, ...]]) -> Callabl
     return dropout
 
 
+def use_dropout(monkeypatch: pytest.MonkeyPatch, dropout: Callable[..., torch.Tensor]) -> None:
+    """On both sides: that of torch, and ours, which draws its own numbers on a CPU."""
+    monkeypatch.setattr(F, "dropout", dropout)
+    for module in (layers, modeling_mstar, modeling_mstar_codec):
+        monkeypatch.setattr(module, "drop", dropout)
+
+
 def make_pair(system: str, folder: Path, **values: Any) -> tuple[nn.Module, Any]:
     """The authors' model and ours with its weights, both in training mode."""
     codec = authors.MstarCodec(codes=32, width=16, cells=CELLS, lengths=LENGTHS)
     theirs = codec if system == "mstar-codec" else authors.MstarGenerator(codec, width=24, layers=3, heads=4)
-    authors.fill(theirs)
+    fill(theirs)
     torch.save(theirs.state_dict(), folder / "theirs.pt")
     heads = 8 if system == "mstar-codec" else 4
     ours = convert(folder / "theirs.pt", system, num_attention_heads=heads, **values)
@@ -64,7 +73,7 @@ def assert_same_gradients(system: str, ours: Any, theirs: nn.Module) -> None:
 def test_the_generator_drops_what_the_authors_drop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     theirs, ours = make_pair("mstar", tmp_path)
     theirs.vae_proxy.eval()
-    monkeypatch.setattr(F, "dropout", make_dropout(lambda x: (x.numel(),)))
+    use_dropout(monkeypatch, make_dropout(lambda x: (x.numel(),)))
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 32, (3, sum(LENGTHS)), generator=generator)
     homes, clusters = torch.tensor([[3, 9], [0, 0], [24, 7]]), torch.tensor([0, 7, 3])
@@ -82,7 +91,7 @@ def test_the_codec_drops_what_the_authors_drop(monkeypatch: pytest.MonkeyPatch, 
     for stack in (theirs.transformer_encoder, theirs.transformer_decoder):
         for layer in stack.layers:
             layer.self_attn.dropout = 0.0
-    monkeypatch.setattr(F, "dropout", make_dropout(lambda x: tuple(x.shape[1:])))
+    use_dropout(monkeypatch, make_dropout(lambda x: tuple(x.shape[1:])))
     generator = torch.Generator().manual_seed(0)
     weeks = torch.stack([torch.randint(0, cells, (3, 24), generator=generator) for cells in CELLS], 1)
     logits, codes, wanted = theirs(weeks.repeat_interleave(2, 1))

@@ -1,7 +1,7 @@
 """The three systems as their authors lay them out, written anew in plain torch from the published equations.
 
 Modules carry the authors' names, so that a state dict is one of theirs. Sizes are arguments; what their code fixes is
-fixed here. Nothing of the package is used.
+fixed here. Nothing of the package is used. Tests compare the package with these models; benchmarks time both.
 """
 
 from __future__ import annotations
@@ -13,20 +13,6 @@ from itertools import accumulate
 import torch
 import torch.nn.functional as F
 from torch import nn
-from waves import wave
-
-
-def fill(model: nn.Module, scale: float = 0.25) -> nn.Module:
-    """Give every trained weight a value that depends on its name only, and switch to evaluation mode."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "pos_embedding" not in name:  # the codec's fixed sines
-                parameter.copy_(scale * wave(name, *parameter.shape) + float(name in norms_of(model)))
-    return model.eval()
-
-
-def norms_of(model: nn.Module) -> set[str]:
-    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
 
 
 def group(modules: Iterable[tuple[str, nn.Module]]) -> nn.Module:

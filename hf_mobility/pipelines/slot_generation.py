@@ -91,7 +91,7 @@ class SlotGenerationPipeline(MobilityPipeline):
         old = self.tokenizer
         days = old.days_off if days_off is None else days_off
         tokenizer = MstarSlotTokenizer.from_city(city, self.model.config, traits=old.traits, days_off=days)
-        given = {"population": population, "flows": flows, "means": means}
+        given: dict[str, Any] = {"population": population, "flows": flows, "means": means}
         return type(self)(self.model, tokenizer, batch_size=self.batch_size, **given)
 
     @classmethod
@@ -157,7 +157,7 @@ class SlotGenerationPipeline(MobilityPipeline):
 
     def _population(self) -> Population:
         if self._users is None:
-            given = {"population": self.population, "flows": self.flows, "means": self.means}
+            given: dict[str, Any] = {"population": self.population, "flows": self.flows, "means": self.means}
             self._users = Population(self.tokenizer, self.model.places, self._places, **given)
         return self._users
 

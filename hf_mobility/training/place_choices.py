@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def choices_of(
     workers = one[second[one] >= 0]
     recurring = np.flatnonzero(first_stay & (slot >= RECURRING.start) & (slot < RECURRING.stop))
     single = np.flatnonzero(slot >= SINGLE.start)
-    columns = [(home[one], None, None, None), (work[workers], home[workers], None, None)]
+    columns: list[tuple[Any, ...]] = [(home[one], None, None, None), (work[workers], home[workers], None, None)]
     columns += [(stays.value[at], home[stays.row[at]], second[stays.row[at]], before[at]) for at in (recurring, single)]
     return [_stacked(kind, *column) for kind, column in enumerate(columns)]
 

@@ -18,7 +18,7 @@ from .samoe import evaluate_samoe
 from .unseen import Checkpoint, notes_on_test
 
 EVALUATIONS: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
-    "mobility_samoe": (evaluate_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
+    "mobility_samoe": (evaluate_samoe, ["model", "n", "users", "acc@1", "mrr", "user_acc@1", "user_mrr", "nll"]),
     "mobility_mstar": (evaluate_mstar, ["model", "n", "displacement", "radius", "duration", "mean6", "cpc", "copied"]),
     "mobility_raw": (evaluate_raw, ["model", "subset", "minutes", "users", "mae_m", "mse_km2", "error_km"]),
 }
@@ -31,6 +31,7 @@ def evaluate_checkpoint(
     test_fraction: float | None = None,
     seed: int | None = None,
     city: Any = None,
+    groups: bool = False,
     min_known: float | None = None,
     fill_hours: float | None = None,
     timezone: str | None = None,
@@ -40,8 +41,8 @@ def evaluate_checkpoint(
 ) -> pd.DataFrame:
     """Evaluate a model on records that it was not trained on, baselines first.
 
-    SAMoE: ranking of every user's last visits. M-STAR: fidelity of generated weeks to those of held-out users. RAW:
-    errors of held-out users' positions, predicted ten slots ahead.
+    SAMoE: ranking of every user's last visits, per visit and per user. M-STAR: fidelity of generated weeks to those of
+    held-out users. RAW: errors of held-out users' positions, predicted ten slots ahead.
 
     Args:
         model: a folder or Hub id, or what `train` or `adapt` returned.
@@ -51,6 +52,7 @@ def evaluate_checkpoint(
             or 0.2 where none was.
         seed: of the split and of everything that is drawn; by default that of the training, or 0.
         city: another `City` than the checkpoint's (SAMoE); its popularity is counted anew from the training part.
+        groups: also by the user's history and activity, distance from the centre, and new places (SAMoE).
         min_known, fill_hours: of weeks, as in `train` (M-STAR).
         timezone: IANA name, for naive times; the checkpoint's by default.
         device: where the model computes; by default the CPU for a folder or Hub id, else where the model is. A model
@@ -59,8 +61,8 @@ def evaluate_checkpoint(
         columns: other names of the columns, as in `user_id="uid"`.
 
     Returns:
-        One row per model (RAW: per model, subset and horizon), the checkpoint's last. `attrs["main"]` names the main
-        columns, `attrs["notes"]` holds sentences on what limits the comparison.
+        One row per model (RAW: per model, subset and horizon; with `groups` per subset and model), the checkpoint's
+        last. `attrs["main"]` names the main columns, `attrs["notes"]` holds sentences on what limits the comparison.
 
     Raises:
         DataError: a model that is not evaluated alone (a codec), or one that was trained on records of the test.
@@ -87,14 +89,16 @@ def evaluate_checkpoint(
         raise DataError(f"{' and '.join(weeks)}: for weeks (M-STAR), not for a {kind}.")
     if city is not None and kind != "mobility_samoe":
         raise DataError(f"A {kind} knows the city that it was trained in: leave city out.")
+    if groups and kind != "mobility_samoe":
+        raise DataError(f"groups: for next locations (SAMoE), not for a {kind}.")
     evaluation, main = EVALUATIONS[kind]
     zone = timezone or getattr(city, "timezone", None) or checkpoint.timezone
     records = as_records(data, timezone=zone, **columns)
-    extra = {"city": city} if kind == "mobility_samoe" else weeks
+    extra = {"city": city, "groups": groups} if kind == "mobility_samoe" else weeks
     split: dict[str, Any] = {"test_fraction": test_fraction, "seed": seed}
     notes = notes_on_test(checkpoint.name, trained, kind.removeprefix("mobility_"), records, **split)
     table = evaluation(checkpoint, records, **split, **extra)
-    table.attrs["main"] = main
+    table.attrs["main"] = ["subset", *main] if groups else main
     table.attrs["notes"] = [*table.attrs.get("notes", []), *notes]
     return table
 

@@ -6,6 +6,7 @@ baselines first.
 from __future__ import annotations
 
 from .fidelity import fidelity, fidelity_report, hide_hours
+from .groups import groups
 from .privacy import audit
 from .probes import probe_regions, probe_users
 from .ranking import PairedDifference, RankingResult, evaluate, new_place_mask, paired_difference, summarize
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate",
     "fidelity",
     "fidelity_report",
+    "groups",
     "hide_hours",
     "horizon_table",
     "new_place_mask",

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.baselines.mix import BUCKETS, COMPONENTS, ContextMix, MixWeights, _em
+from hf_mobility.baselines.mix import ContextMix
+from hf_mobility.baselines.mix_weights import BUCKETS, COMPONENTS, MixWeights, _em
 from hf_mobility.data.tasks import NextLocationTask, make_task
 from hf_mobility.evaluation import evaluate
 

@@ -3,7 +3,8 @@
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.evaluate_groups checkpoints/samoe-small --output benchmarks/next_location/results
 
 Two tables. `groups.csv`: every model in every group of `hf_mobility.evaluation.groups`. `groups_pairs.csv`: SAMoE minus
-the count mix with the same knowledge, paired, with intervals by user. "5 %" is the mean over draws, bounds included.
+a count mix, paired, with intervals by user. "5 %" is the mean over draws, bounds included. "chosen weights" are those of
+`ContextMix.for_task`: the city's own where they are clearly better, else the shipped ones.
 "four cities" pools the users of the four target cities. Protocol as in evaluate_transfer.py.
 """
 
@@ -27,7 +28,13 @@ from hf_mobility.evaluation import RankingResult, groups
 
 POOLED = "four cities"
 METRICS = ["acc@1", "mrr", "nll", "ece"]
-PAIRS = {"SAMoE, 0 %": "context mix, 100 %", "SAMoE, 5 %": "context mix, 5 %"}
+CHOSEN = "context mix, 100 %, chosen weights"
+PAIRS = (
+    ("SAMoE, 0 %", "context mix, 100 %"),
+    ("SAMoE, 0 %", CHOSEN),
+    ("SAMoE, 5 %", "context mix, 5 %"),
+    ("SAMoE, 5 %", CHOSEN),
+)
 Draws = dict[str, list[RankingResult]]
 
 
@@ -37,18 +44,18 @@ def task_of(name: str) -> Any:
 
 def results_of(task: Any, base: NextLocationPipeline, draws: int) -> Draws:
     """Name -> results, one a draw; counts first."""
-    full, chosen = task.train_visits(), ContextMix.for_task(task)
+    full = task.train_visits()
     few = [task.train_visits(0.05, seed) for seed in range(draws)]
     models: dict[str, list[Any]] = {
         "UserFrequency": [UserFrequency(full)],
         "UserMarkov": [UserMarkov(full)],
         "context mix, 5 %": [ContextMix(MixWeights.shipped(0.05), counts) for counts in few],
         "context mix, 100 %": [ContextMix(MixWeights.shipped(), full)],
-        "context mix, own weights": [chosen] if len(chosen.weights.sources) == 1 else [],
+        CHOSEN: [ContextMix.for_task(task)],
         "SAMoE, 0 %": [base.for_city(task.city)],
         "SAMoE, 5 %": [base.for_city(task.city.with_popularity(counts)) for counts in few],
     }
-    return {name: [evaluate(named(one, name), task) for one in some] for name, some in models.items() if some}
+    return {name: [evaluate(named(one, name), task) for one in some] for name, some in models.items()}
 
 
 def pooled(results: Sequence[RankingResult]) -> RankingResult:
@@ -82,19 +89,39 @@ def measures(results: Draws, masks: dict[str, np.ndarray], bootstrap: int) -> pd
 def differences(results: Draws, masks: dict[str, np.ndarray], bootstrap: int) -> pd.DataFrame:
     """SAMoE minus the mix in every group, for two metrics, per visit and per user; the mean over the draws."""
     rows = []
-    for ours, rival in PAIRS.items():
+    for ours, rival in PAIRS:
+        rivals = results[rival] * (len(results[ours]) if len(results[rival]) == 1 else 1)
         for subset, mask in masks.items():
             for metric in ("acc@1", "mrr"):
                 for per in ("visit", "user"):
                     found = [
                         paired_difference(a, b, metric, bootstrap, per=per, subset=mask)
-                        for a, b in zip(results[ours], results[rival], strict=True)
+                        for a, b in zip(results[ours], rivals, strict=True)
                     ]
                     head = {"ours": ours, "rival": rival, "subset": subset, "metric": metric, "per": per}
                     users = len(np.unique(results[ours][0].user[mask]))
                     ends = dict(zip(("mean", "low", "high"), np.mean(found, axis=0)))
                     rows.append({**head, "n": int(mask.sum()), "users": users, **ends})
     return pd.DataFrame(rows)
+
+
+def tables_of(found: dict[str, tuple[Draws, dict[str, np.ndarray]]], bootstrap: int) -> dict[str, pd.DataFrame]:
+    """The two tables of all cities, the target cities together last."""
+    targets = [found[name] for name in found if name in TARGETS]
+    if len(targets) > 1:
+        together = {
+            name: [pooled(draws) for draws in zip(*(results[name] for results, _ in targets), strict=True)]
+            for name in targets[0][0]
+        }
+        masks = {name: np.concatenate([masks[name] for _, masks in targets]) for name in targets[0][1]}
+        found = {**found, POOLED: (together, masks)}
+    tables: dict[str, list[pd.DataFrame]] = {"groups": [], "groups_pairs": []}
+    for name, (results, masks) in found.items():
+        rest = {subset: mask for subset, mask in masks.items() if subset != "all"}
+        tables["groups"].append(measures(results, rest, bootstrap).assign(city=name))
+        tables["groups_pairs"].append(differences(results, masks, bootstrap).assign(city=name))
+    whole = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    return {name: table[table["n"] > 0].set_index("city").reset_index() for name, table in whole.items()}
 
 
 def main() -> None:
@@ -114,26 +141,10 @@ def main() -> None:
         masks = {"all": np.ones(len(task.rows), dtype=bool), **groups(task)}
         found[name] = results_of(task, base, options.draws), masks
         print(name, "done", flush=True)
-    targets = [found[name] for name in options.cities if name in TARGETS]
-    if len(targets) > 1:
-        common = [name for name in targets[0][0] if all(name in results for results, _ in targets)]
-        together = {
-            name: [pooled(draws) for draws in zip(*(results[name] for results, _ in targets))] for name in common
-        }
-        masks = {name: np.concatenate([masks[name] for _, masks in targets]) for name in targets[0][1]}
-        found[POOLED] = together, masks
-
-    tables: dict[str, list[pd.DataFrame]] = {"groups": [], "groups_pairs": []}
-    for name, (results, masks) in found.items():
-        rest = {subset: mask for subset, mask in masks.items() if subset != "all"}
-        tables["groups"].append(measures(results, rest, options.bootstrap).assign(city=name))
-        tables["groups_pairs"].append(differences(results, masks, options.bootstrap).assign(city=name))
-    for name, parts in tables.items():
-        table = pd.concat(parts, ignore_index=True)
-        table.insert(0, "city", table.pop("city"))
+    for name, table in tables_of(found, options.bootstrap).items():
         print(table[table["subset"] == "all"].round(4).to_string(index=False), flush=True)
         if options.output:
-            save_table(table[table["n"] > 0], Path(options.output) / f"{name}.csv")
+            save_table(table, Path(options.output) / f"{name}.csv")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,17 @@ from pathlib import Path
 
 from hf_mobility.benchmark.protocol import protocol_names
 
-from .pages import checkpoints, embeddings, flows, generation, next_location, protocols, speed, weeks
+from .pages import (
+    checkpoints,
+    embeddings,
+    flows,
+    generation,
+    next_location,
+    next_location_groups,
+    protocols,
+    speed,
+    weeks,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_METRICS, VALUE_METRICS = ("accuracy", "f1", "auc"), ("mae", "pcc", "r2")
@@ -65,6 +75,16 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "flows pairs": flows.differences,
     "flows columns": flows.robustness,
     "checkpoints": checkpoints.checkpoints,
+    "users": next_location_groups.users,
+    "visits": lambda: next_location_groups.users(""),
+    "user pairs": next_location_groups.pairs,
+    "groups": next_location_groups.groups,
+    "groups few": next_location_groups.groups_few,
+    "history by city": next_location_groups.history_by_city,
+    "elsewhere": next_location_groups.elsewhere,
+    "mix weights": next_location_groups.mix_weights,
+    "anomalies": next_location_groups.anomalies,
+    "anomaly gains": next_location_groups.anomaly_gains,
     "transfer": lambda: next_location.wide("all", ("acc@1", "mrr")),
     "new places": lambda: next_location.wide("new places", ("acc@10", "mrr")),
     "known places": lambda: next_location.wide("known places", ("acc@1", "mrr")),

@@ -56,7 +56,8 @@ def samoe_small() -> CardFacts:
         "has at least 10 visits, and nobody 10 or more in one of the four target cities below.",
         bias="Check-ins are what app users chose to announce. These users are young and urban, and announce bars and "
         "offices more than homes and night shifts.\nMost of the cities are in North America. Nothing was corrected for "
-        "this. Whether the model serves others equally well has not been measured.",
+        "this. Users with long histories gain on a count table, the others do not: docs/results/next_location.md.\nNothing "
+        "is known of age, gender or income.",
         weights_license="research use, because the check-ins that they were trained on carry no open licence",
         data_license="not included; Foursquare TSMC2014 and TIST2015, Gowalla: published for research, no open licence",
         command="python -m benchmarks.next_location.pretrain_samoe --output checkpoints/samoe-small",
@@ -64,9 +65,9 @@ def samoe_small() -> CardFacts:
         versions=f"transformers 5.23, torch 2.13, {OURS}; 6 epochs, 1,024 tokens a step, two CPU cores",
         results=transfer_results(),
         ours="SAMoE zero-shot",
-        figures="Cities never seen in training, Acc@1/MRR over all venues; protocol, intervals and losses to baselines "
-        "in docs/results/next_location.md. Adapting on 5 % of check-ins gains nothing.\n\n"
-        f"{marked('transfer')}",
+        figures="Cities never seen in training, over all venues; protocol, intervals and losses to baselines are in "
+        "docs/results/next_location.md.\nAdapting on 5 % of check-ins gains nothing. A mean over users gives every user the same weight:\n\n"
+        f"{marked('users')}\n\nOver visits, where users with long histories count more:\n\n{marked('visits')}",
         privacy="The model repeats a user's past places to whoever gives it that past. It stores no user, and was "
         "trained without user ids.\nWhether a user's presence in the training data can be inferred has **not** been "
         "tested.",

@@ -3,9 +3,9 @@
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.evaluate_baselines            # count tables, about half a minute
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.evaluate_baselines --neural   # and the GRU and the transformer
 
-The mixture's weights come from the twelve source cities without persons who also stand in a target. Rows with "5 %"
-take the city's counts from the training visits of 5 % of the users and are the mean of three draws; the neural
-baselines learn from all training visits of the target city.
+The weights of the mixture are the shipped ones (`fit_mix_weights.py`). Rows with "5 %" take the city's counts from the
+training visits of 5 % of the users and are the mean of three draws; the neural baselines learn from all training visits
+of the target city.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.open_data import CITIES, TARGETS, drop_shared_users, open_checkins, source_cities
+from benchmarks.next_location.evaluate_transfer import open_task
+from benchmarks.open_data import TARGETS
 from benchmarks.tables import save_table
-from hf_mobility import City
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
-from hf_mobility.baselines.mix import ContextMix, MixWeights
-from hf_mobility.data.tasks import NextLocationTask, make_task
+from hf_mobility.baselines.mix import ContextMix
+from hf_mobility.baselines.mix_weights import SHIPPED, MixWeights
+from hf_mobility.data.tasks import NextLocationTask
 from hf_mobility.evaluation import evaluate, new_place_mask, summarize
 from hf_mobility.evaluation.report import order_rows, to_markdown
 
@@ -43,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--update", action="store_true", help="keep the rows of the file that are not made again")
     options = parser.parse_args(arguments)
 
-    targets = {name: open_checkins(name) for name in TARGETS}
-    weights = fit_weights(targets)
-    tasks = {name: task_of(name, targets[name]) for name in options.cities}
+    weights = {fraction: MixWeights.shipped(fraction) for fraction in SHIPPED}
+    tasks = {name: open_task(name) for name in options.cities}
     neural = () if options.neural is None else options.neural or NEURAL
 
     tables: list[pd.DataFrame] = []
@@ -63,19 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
             table = order_rows(pd.concat(tables, ignore_index=True))
             save_table(table, options.output, update=["city", "model"] if options.update else ())
     return pd.concat(tables, ignore_index=True)
-
-
-def task_of(name: str, visits: pd.DataFrame) -> NextLocationTask:
-    """The standard task of a city: every venue of its file is a candidate, the last 20 % of each user are targets."""
-    city = City.from_visits(visits, timezone=CITIES[name].timezone, name=name, popularity_from=None)
-    return make_task(visits, city)
-
-
-def fit_weights(targets: dict[str, pd.DataFrame]) -> dict[float, MixWeights]:
-    """The mixture's weights for no counts, counts of 5 % of the users, and all counts."""
-    sources = drop_shared_users({name: open_checkins(name) for name in source_cities()}, targets)
-    tasks = [task_of(name, visits) for name, visits in sources.items()]
-    return {fraction: ContextMix.fit(tasks, user_fraction=fraction) for fraction in (0.0, FRACTION, 1.0)}
 
 
 def count_rows(task: NextLocationTask, weights: dict[float, MixWeights], bootstrap: int) -> list[pd.DataFrame]:

@@ -30,6 +30,7 @@ from hf_mobility import (
     summarize,
 )
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
+from hf_mobility.baselines.mix_weights import SHIPPED, MixWeights
 from hf_mobility.evaluation.ranking import RankingResult, new_place_mask
 
 
@@ -40,7 +41,10 @@ def open_task(name: str, visits: pd.DataFrame | None = None) -> Any:
 
 
 def mix_weights(cities: list[str], *, user_fraction: float = 1.0) -> Any:
-    """Weights of the context mix for counts of a share of the people, from sources that are not evaluated."""
+    """Weights of the context mix for counts of a share of the people: the shipped ones, or fitted without the sources
+    that are evaluated, or for another share."""
+    if user_fraction in SHIPPED and set(cities) <= set(TARGETS):
+        return MixWeights.shipped(user_fraction)
     sources = source_pairs([name for name in cities if name not in TARGETS])
     return ContextMix.fit([make_task(visits, city) for visits, city in sources], user_fraction=user_fraction)
 

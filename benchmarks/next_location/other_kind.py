@@ -1,4 +1,5 @@
-"""Taxi weeks and GPS stays as visits: other kinds of data than check-ins, from the open files in HF_MOBILITY_DATA."""
+"""Taxi weeks, GPS stays and a simulated city as visits: other kinds of data than check-ins. The first two are read from
+the open files in HF_MOBILITY_DATA."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.open_data import data_folder
-from hf_mobility import City, SquareGrid, validate_visits
+from hf_mobility import City, SquareGrid, simulate_city, validate_visits
 from hf_mobility.data.stays import detect_stays, stays_to_visits
 
 CAB_GRID = SquareGrid(37.58, -122.53, 37.82, -122.36, 30, 30)
@@ -46,4 +47,11 @@ def geolife_stays(min_visits: int = 5) -> tuple[pd.DataFrame, City]:
     return validate_visits(visits, timezone="Asia/Shanghai"), city
 
 
-OTHER_KINDS = {"cabs": cab_visits, "geolife": geolife_stays}
+def demo_visits() -> tuple[pd.DataFrame, City]:
+    """The simulated city of examples/demo.py."""
+    made = simulate_city(150, num_days=56, num_locations=500, observe=0.3, seed=7, name="Simville")
+    city = City.from_visits(made.visits, timezone=made.timezone, name=made.name, pois=made.pois, popularity_from=None)
+    return made.visits, city
+
+
+OTHER_KINDS = {"cabs": cab_visits, "geolife": geolife_stays, "demo": demo_visits}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .completion import CarryForward, SameHour, StayHome
 from .count import UserFrequency, UserMarkov
 from .generators import Conditions, HourlyMarkov, ResampledWeeks
-from .mix import ContextMix, MixWeights
+from .mix import ContextMix
+from .mix_weights import MixWeights
 
 if TYPE_CHECKING:
     from .features import mobility_features, work_features

@@ -7,28 +7,21 @@ so they carry over to a city never seen; only the city's counts are local, and t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..data.tasks import NextLocationTask
+from ..data.tasks import NextLocationTask, make_task
 from ..tokenization.clock import epoch_seconds, to_local, weekday
 from ..tokenization.grid import EARTH_RADIUS_KM, unwrapped
-from ..tokenization.whole_files import whole_file
 from .count import UserHistory, place_counts, user_histories
+from .mix_weights import COMPONENTS, CONTEXT_BOUNDS, OWN, MixWeights
 
-OWN = ("frequency", "recency_10", "recency_40", "own_markov", "hour_successors")
-CITY = ("distance_0.3km", "distance_3km", "popularity", "global_markov", "uniform")
-COMPONENTS = OWN + CITY
-
-CONTEXT_BOUNDS = (15, 40, 100)
-BUCKETS = (len(CONTEXT_BOUNDS) + 1) * 2 * 2
 TARGETS_PER_CITY = 1500
+LEAST_OWN_TARGETS = 1000  # below that, `for_task` does not fit weights on the city itself
 
 RECENCY_SCALES = (10.0, 40.0)  # visits
 MARKOV_SCALE = 60.0  # visits
@@ -39,67 +32,19 @@ DISTANCE_SCALES = (0.3, 3.0)  # km
 # counts too much (MRR .367 with the counts of 5 % of the users, against .370 with 20 and .368 without any counts).
 UNSEEN_COUNT = 20.0
 
-EM_STEPS = 100
-PRIOR_TARGETS = 20.0  # strength with which a bucket leans on the weights of all buckets together
-
-
-@dataclass(frozen=True, eq=False)
-class MixWeights:
-    """Mixture weights with their origin.
-
-    Fields:
-        table: float64 (16, 10), rows sum to 1, columns as `COMPONENTS`. Row = 4 * context class (< 15, < 40, < 100,
-            more visits) + 2 * (own Markov row exists) + (global Markov row exists).
-        sources: names of the cities they were fitted on.
-        user_fraction: share of the users that gave the city's counts in the fit; use the weights with about that share.
-    """
-
-    table: np.ndarray
-    sources: tuple[str, ...] = ()
-    user_fraction: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.table.shape != (BUCKETS, len(COMPONENTS)):
-            raise ValueError(f"The weights have shape {self.table.shape}; expected {(BUCKETS, len(COMPONENTS))}.")
-        if (self.table < 0).any() or not np.allclose(self.table.sum(axis=1), 1, atol=1e-4):
-            raise ValueError("Each row of the weights must be non-negative and sum to 1.")
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON."""
-        text = {
-            "format": "hf_mobility.context_mix",
-            "version": 1,
-            "components": list(COMPONENTS),
-            "sources": list(self.sources),
-            "user_fraction": self.user_fraction,
-            "table": self.table.round(6).tolist(),
-        }
-        with whole_file(path) as file:
-            file.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> MixWeights:
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: another format, version or set of components.
-        """
-        text = json.loads(Path(path).read_text(encoding="utf-8"))
-        if text.get("format") != "hf_mobility.context_mix" or text.get("version") != 1:
-            raise ValueError(f"{path} does not hold ContextMix weights of version 1.")
-        if tuple(text["components"]) != COMPONENTS:
-            raise ValueError(f"{path} has the components {text['components']}; this version has {list(COMPONENTS)}.")
-        return cls(np.asarray(text["table"], dtype=np.float64), tuple(text["sources"]), float(text["user_fraction"]))
-
 
 class ContextMix:
     """The mixture as a predictor for one city.
 
     Args:
-        weights: from `ContextMix.fit` or `MixWeights.load`.
+        weights: from `MixWeights.shipped`, `ContextMix.fit` or `MixWeights.load`; see also `ContextMix.for_task`.
         counts_from: canonical visits of the target city that give popularity and the global Markov table, normally
             `task.train_visits(...)`; None leaves both out (zero-shot).
         name: shown in tables.
+
+    Example:
+        >>> mix = ContextMix(MixWeights.shipped(0.05), task.train_visits(0.05))  # doctest: +SKIP
+        >>> evaluate(mix, task)  # doctest: +SKIP
     """
 
     def __init__(
@@ -123,23 +68,38 @@ class ContextMix:
             ValueError: no source task, or none of them has a listed target.
         """
         rng = np.random.default_rng(seed)
-        likelihood, buckets = [], []
+        parts = []
         for task in source_tasks:
             rows = task.rows[task.location[task.rows] >= 0]
             rows = np.sort(rng.choice(rows, size=min(len(rows), TARGETS_PER_CITY), replace=False))
-            table = _CityTable.build(task.city, task.train_visits(user_fraction, seed) if user_fraction else None)
-            local = _local_time(task)
-            for history in user_histories(task, rows):
-                parts = _Components.build(history, table, *local)
-                likelihood.append(parts.at(task.location[history.rows]))
-                buckets.append(parts.bucket)
-        if not likelihood:
+            parts.append(likelihoods(task, rows, task.train_visits(user_fraction, seed) if user_fraction else None))
+        if not sum(len(buckets) for _, buckets in parts):
             raise ValueError("The source tasks have no target whose place is listed; there is nothing to fit.")
-        return MixWeights(
-            _fit_buckets(np.concatenate(likelihood), np.concatenate(buckets)),
-            tuple(str(getattr(task.city, "name", "")) for task in source_tasks),
-            user_fraction,
+        return MixWeights.fit(
+            *(np.concatenate(values) for values in zip(*parts, strict=True)),
+            sources=[str(getattr(task.city, "name", "")) for task in source_tasks],
+            user_fraction=user_fraction,
         )
+
+    @classmethod
+    def for_task(cls, task: NextLocationTask, *, seed: int = 0, name: str = "ContextMix") -> ContextMix:
+        """The mixture with the counts of all training visits, and the better of two sets of weights.
+
+        Those fitted on this city compete with the shipped ones. The last fifth of each user's training visits are
+        inner targets. Weights fitted on one half of the users are compared by log-loss on the other half, both ways.
+        The city's own win where they gain more than one standard error over users, and where there are at least 1,000
+        inner targets; then they are fitted on all of these. No target of the task is read.
+
+        Args:
+            task: of the city that is to be predicted.
+            seed: of the halves of the users.
+            name: shown in tables.
+
+        Example:
+            >>> evaluate(ContextMix.for_task(task), task)  # doctest: +SKIP
+        """
+        known = task.train_visits()
+        return cls(_better_weights(task.city, known, seed), counts_from=known, name=name)
 
     def probabilities(self, task: NextLocationTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows (m,), p (m, N) float32) user by user."""
@@ -148,6 +108,23 @@ class ContextMix:
         for history in user_histories(task):
             parts = _Components.build(history, table, *local)
             yield history.rows, parts.mix(self.weights.table[parts.bucket])
+
+
+def likelihoods(
+    task: NextLocationTask, rows: np.ndarray, counts_from: pd.DataFrame | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the components give to the true places of `rows` (ascending, at listed places), and their buckets.
+
+    Returns:
+        float64 (m, 10), NaN where a component is missing, and int64 (m,), as `MixWeights.fit` reads them.
+    """
+    table, local = _CityTable.build(task.city, counts_from), _local_time(task)
+    likelihood, buckets = [np.empty((0, len(COMPONENTS)))], [np.empty(0, dtype=np.int64)]
+    for history in user_histories(task, rows):
+        parts = _Components.build(history, table, *local)
+        likelihood.append(parts.at(task.location[history.rows]))
+        buckets.append(parts.bucket)
+    return np.concatenate(likelihood), np.concatenate(buckets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,25 +279,22 @@ def _normalised(counts: np.ndarray) -> np.ndarray:
     return (counts / np.where(total > 0, total, 1)).astype(np.float32)
 
 
-def _fit_buckets(likelihood: np.ndarray, bucket: np.ndarray) -> np.ndarray:
-    """EM for all targets together, then in each bucket with the result as a prior; float64 (BUCKETS, 10)."""
-    start = np.full(len(COMPONENTS), 1 / len(COMPONENTS))
-    overall = _em(likelihood, start, np.zeros_like(start))
-    rows = [_em(likelihood[bucket == b], overall, PRIOR_TARGETS * overall) for b in range(BUCKETS)]
-    return np.stack(rows)
-
-
-def _em(likelihood: np.ndarray, start: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Mixture weights that maximise the likelihood (m, c) plus `prior` pseudo-targets; NaN marks missing components."""
-    available = ~np.isnan(likelihood)
-    values = np.where(available, likelihood, 0.0)
-    weights = start
-    for _ in range(EM_STEPS if len(values) else 0):
-        joint = values * weights
-        joint /= np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
-        # A missing component is neither confirmed nor refuted: it keeps its share of that target.
-        kept = (~available) * weights
-        share = joint * (1 - kept.sum(axis=1, keepdims=True)) + kept
-        weights = share.sum(axis=0) + prior
-        weights = weights / weights.sum()
-    return weights
+def _better_weights(city: Any, known: pd.DataFrame, seed: int) -> MixWeights:
+    """The city's own weights where they are clearly better on users who did not fit them, else the shipped ones."""
+    shipped = MixWeights.shipped()
+    inner = make_task(known, city, min_visits=2)
+    rows = inner.rows[inner.location[inner.rows] >= 0]
+    if len(rows) < LEAST_OWN_TARGETS:
+        return shipped
+    likelihood, bucket = likelihoods(inner, rows, inner.train_visits())
+    user = inner.user[rows]
+    half = np.random.default_rng(seed).permutation(inner.users)[user] % 2 == 0
+    gain = shipped.log_loss(likelihood, bucket)
+    for fitting in (half, ~half):
+        own = MixWeights.fit(likelihood[fitting], bucket[fitting])
+        gain[~fitting] -= own.log_loss(likelihood[~fitting], bucket[~fitting])
+    by_user = np.bincount(user, gain, inner.users) / np.maximum(np.bincount(user, minlength=inner.users), 1)
+    by_user = by_user[np.unique(user)]
+    if by_user.mean() <= by_user.std(ddof=1) / np.sqrt(len(by_user)):
+        return shipped
+    return MixWeights.fit(likelihood, bucket, sources=[str(getattr(city, "name", ""))])

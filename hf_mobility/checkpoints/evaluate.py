@@ -21,7 +21,7 @@ from .unseen import Checkpoint, notes_on_test
 WEEKS = ["model", "n", "mean6", "two_sample_auc", "motif_tv", "arrival_sd", "work_places", "together_again"]
 WEEKS += ["still_weekend_days", "one_hour_stays", "cpc", "one_user_pairs", "copied"]
 EVALUATIONS: dict[str, tuple[Callable[..., pd.DataFrame], list[str]]] = {
-    "mobility_samoe": (evaluate_samoe, ["model", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high"]),
+    "mobility_samoe": (evaluate_samoe, ["model", "n", "users", "acc@1", "mrr", "user_acc@1", "user_mrr", "nll"]),
     "mobility_mstar": (evaluate_mstar, WEEKS),
     "mobility_raw": (evaluate_raw, ["model", "subset", "minutes", "users", "error_km", "median_km", *DIFFERENCE]),
 }
@@ -34,6 +34,7 @@ def evaluate_checkpoint(
     test_fraction: float | None = None,
     seed: int | None = None,
     city: Any = None,
+    groups: bool = False,
     min_known: float | None = None,
     fill_hours: float | None = None,
     timezone: str | None = None,
@@ -43,9 +44,9 @@ def evaluate_checkpoint(
 ) -> pd.DataFrame:
     """Evaluate a model on records that it was not trained on, baselines first.
 
-    SAMoE: ranking of every user's last visits. M-STAR: generated weeks beside those of held-out users, as distributions
-    and user by user (`week_report`). RAW: errors of held-out users' positions up to ten slots ahead, with intervals
-    against `Shrinkage`.
+    SAMoE: ranking of every user's last visits, per visit and per user. M-STAR: generated weeks beside those of held-out
+    users, as distributions and user by user (`week_report`). RAW: errors of held-out users' positions up to ten slots
+    ahead, with intervals against `Shrinkage`.
 
     Args:
         model: a folder or Hub id, or what `train` or `adapt` returned.
@@ -55,6 +56,7 @@ def evaluate_checkpoint(
             or 0.2 where none was.
         seed: of the split and of everything that is drawn; by default that of the training, or 0.
         city: another `City` than the checkpoint's (SAMoE); its popularity is counted anew from the training part.
+        groups: also by the user's history and activity, distance from the centre, and new places (SAMoE).
         min_known, fill_hours: of weeks, as in `train` (M-STAR).
         timezone: IANA name, for naive times; the checkpoint's by default.
         device: where the model computes; by default the CPU for a folder or Hub id, else where the model is. A model
@@ -63,8 +65,8 @@ def evaluate_checkpoint(
         columns: other names of the columns, as in `user_id="uid"`.
 
     Returns:
-        One row per model (RAW: per model, subset and horizon), the checkpoint's last. `attrs["main"]` names the main
-        columns, `attrs["notes"]` holds sentences on what limits the comparison.
+        One row per model (RAW: per model, subset and horizon; with `groups` per subset and model), the checkpoint's
+        last. `attrs["main"]` names the main columns, `attrs["notes"]` holds sentences on what limits the comparison.
 
     Raises:
         DataError: a model that is not evaluated alone (a codec), or one that was trained on records of the test.
@@ -91,13 +93,16 @@ def evaluate_checkpoint(
         raise DataError(f"{' and '.join(weeks)}: for weeks (M-STAR), not for a {kind}.")
     if city is not None and kind != "mobility_samoe":
         raise DataError(f"A {kind} knows the city that it was trained in: leave city out.")
+    if groups and kind != "mobility_samoe":
+        raise DataError(f"groups: for next locations (SAMoE), not for a {kind}.")
     evaluation, main = EVALUATIONS[kind]
     zone = timezone or getattr(city, "timezone", None) or checkpoint.timezone
     records = as_records(data, timezone=zone, **columns)
-    extra = {"city": city} if kind == "mobility_samoe" else weeks
+    extra = {"city": city, "groups": groups} if kind == "mobility_samoe" else weeks
     split: dict[str, Any] = {"test_fraction": test_fraction, "seed": seed}
     notes = notes_on_test(checkpoint.name, trained, kind.removeprefix("mobility_"), records, **split)
     table = evaluation(checkpoint, records, **split, **extra)
+    main = ["subset", *main] if groups else main
     table.attrs["main"] = [name for name in main if name in table]
     table.attrs["notes"] = [*table.attrs.get("notes", []), *notes]
     return table

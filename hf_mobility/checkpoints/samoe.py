@@ -8,18 +8,26 @@ import pandas as pd
 
 from ..baselines.count import UserFrequency, UserMarkov
 from ..baselines.mix import ContextMix
-from ..data.simulation.cities import simulate_cities
 from ..data.tasks import make_task
+from ..evaluation.groups import groups as groups_of
 from ..evaluation.ranking import evaluate, summarize
+from ..evaluation.report import order_rows
 from ..pipelines.next_location import NextLocationPipeline
 from ..tokenization.city import City
 from .unseen import Checkpoint, refuse_seen
 
 
 def evaluate_samoe(
-    checkpoint: Checkpoint, visits: pd.DataFrame, *, test_fraction: float, seed: int, city: City | None = None
+    checkpoint: Checkpoint,
+    visits: pd.DataFrame,
+    *,
+    test_fraction: float,
+    seed: int,
+    city: City | None = None,
+    groups: bool = False,
 ) -> pd.DataFrame:
-    """The table of `summarize` for three count tables and the model; without `city`, in that of the checkpoint."""
+    """The table of `summarize` for three count tables and the model; without `city`, in that of the checkpoint. With
+    `groups`, blocks of rows by `evaluation.groups` follow that of all targets."""
     options: dict[str, Any] = {"name": checkpoint.name}
     if checkpoint.made is None and city is not None:
         options["city"] = city
@@ -34,16 +42,10 @@ def evaluate_samoe(
         )
     if city is not None:  # its popularity must not come from what is to be predicted
         pipe = pipe.for_city(city.with_popularity(known))
-    rivals: list[Any] = [UserFrequency(known), UserMarkov(known), _context_mix(known, seed)]
-    return summarize([evaluate(one, task) for one in (*rivals, pipe)], seed=seed)
-
-
-def _context_mix(known: pd.DataFrame, seed: int) -> ContextMix:
-    """Fitted in two simulated cities, counts from the training visits."""
-    sources = []
-    for made in simulate_cities(2, num_users=100, num_days=28, num_locations=200, observe=0.3, seed=seed):
-        sources.append(make_task(made.visits, City.from_visits(made.visits, timezone=made.timezone, name=made.name)))
-    return ContextMix(ContextMix.fit(sources, seed=seed), counts_from=known)
+    rivals: list[Any] = [UserFrequency(known), UserMarkov(known), ContextMix.for_task(task, seed=seed)]
+    results = [evaluate(one, task) for one in (*rivals, pipe)]
+    table = summarize(results, subsets=groups_of(task) if groups else None, seed=seed)
+    return order_rows(table[table["n"] > 0])
 
 
 def _city_beside(checkpoint: Checkpoint) -> City | None:

@@ -36,6 +36,9 @@ def evaluate(
         float | None,
         typer.Option(help="Of each user's visits (SAMoE), or of the users; by default as in training, or 0.2."),
     ] = None,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Also by history, activity, centre and new places (SAMoE).")
+    ] = False,
     min_known: MinKnown = None,
     fill_hours: FillHours = None,
     seed: Annotated[
@@ -48,9 +51,9 @@ def evaluate(
 ) -> None:
     """Evaluate a model on records that it was not trained on, baselines first.
 
-    SAMoE: ranking of every user's last visits. M-STAR: generated weeks beside those of a part of the users, as
-    distributions and user by user. RAW: positions of a part of the users. What a model was trained on is no test of
-    it, and is refused.
+    SAMoE: ranking of every user's last visits, per visit and per user (`user_`). M-STAR: generated weeks beside those
+    of a part of the users, as distributions and user by user. RAW: positions of a part of the users. What a model was
+    trained on is no test of it, and is refused.
 
     \b
     hf-mobility evaluate checkpoints/samoe-small visits.parquet --city visits.parquet --timezone Europe/Paris
@@ -67,6 +70,7 @@ def evaluate(
         reading.records(data),
         city=reading.city(city),
         test_fraction=test_fraction,
+        groups=groups,
         min_known=min_known,
         fill_hours=fill_hours,
         seed=seed,

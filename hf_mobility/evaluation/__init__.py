@@ -8,6 +8,7 @@ from __future__ import annotations
 from .completion import completion_gaps, completion_report
 from .epidemic import Disease, curve_error, epidemic_curves
 from .fidelity import fidelity, hide_hours
+from .groups import groups
 from .membership import membership
 from .privacy import audit
 from .probes import probe_regions, probe_users
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "fidelity",
     "fidelity_report",
+    "groups",
     "hide_hours",
     "horizon_table",
     "membership",

@@ -2,7 +2,8 @@
 
 The true place is ranked among all places of the city. Tied places share the middle of their ranks, so a predictor that
 gives every place the same score gains nothing from the order of the table. A target outside the city's table is a miss;
-it is not dropped. Intervals resample users, because the visits of one user are not independent.
+it is not dropped. Means are over visits and, side by side, over users (each user's own mean counts once): a few users
+with long histories can carry the first. Intervals resample users, because the visits of one user are not independent.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class RankingResult:
 
 
 class PairedDifference(NamedTuple):
-    """Mean of a - b over targets and its 95 % bootstrap interval by user."""
+    """Mean of a - b over targets or users, and its 95 % bootstrap interval by user."""
 
     mean: float
     low: float
@@ -135,15 +136,20 @@ def summarize(
 
     Args:
         results: one or several results; with `subsets` all over the same targets.
-        subsets: name -> bool (number of targets,), aligned with `RankingResult.rows` (e.g. `new_place_mask(task)`).
+        subsets: name -> bool (number of targets,), aligned with `RankingResult.rows`: `groups(task)` makes some.
         bootstrap: number of resamplings of the users; 0 leaves the intervals out.
         seed: of the resampling.
 
     Returns:
         Columns model, subset, arrival_time_given, n, users, unlisted (share of targets the city does not list), then
-        acc@k for each k, mrr, nll, ece and, for each of them, `<metric>_low` and `<metric>_high`. Subset "all" counts
-        unlisted targets as misses; where there are any, a row "listed" leaves them out. Subsets without a target have
-        n = 0 and NaN.
+        acc@k for each k, mrr, nll, ece over targets and, as `user_<metric>`, with the same weight for every user: the
+        mean of the users' own means; for the ECE, the targets of a user share the weight 1. Each has an interval,
+        `<metric>_low` and `<metric>_high`. Subset "all" counts unlisted targets as misses; where there are any, a row
+        "listed" leaves them out. Subsets without a target have n = 0 and NaN.
+
+    Example:
+        >>> table = summarize(evaluate(UserFrequency(), task), subsets=groups(task))  # doctest: +SKIP
+        >>> table[["subset", "users", "acc@1", "user_acc@1"]]  # doctest: +SKIP
     """
     results = [results] if isinstance(results, RankingResult) else list(results)
     table = []
@@ -152,25 +158,39 @@ def summarize(
         if not result.listed.all():
             masks["listed"] = result.listed
         for subset, mask in {**masks, **(subsets or {})}.items():
-            mask = np.asarray(mask)
-            if mask.shape != result.rows.shape or mask.dtype != bool:
-                raise ValueError(
-                    f"Subset {subset!r} is {mask.dtype} {mask.shape}; {result.name} needs bool {result.rows.shape}."
-                )
+            mask = _checked_subset(f"Subset {subset!r}", mask, result)
             head = {"model": result.name, "subset": subset, "arrival_time_given": result.arrival_time_given}
             table.append(head | _metrics(result, mask, bootstrap, seed))
     return pd.DataFrame(table)
 
 
 def paired_difference(
-    a: RankingResult, b: RankingResult, metric: str = "mrr", bootstrap: int = 2000, seed: int = 0
+    a: RankingResult,
+    b: RankingResult,
+    metric: str = "mrr",
+    bootstrap: int = 2000,
+    seed: int = 0,
+    *,
+    per: str = "visit",
+    subset: np.ndarray | None = None,
 ) -> PairedDifference:
-    """Mean of metric(a) - metric(b) over targets, with a 95 % interval that resamples users.
+    """Mean of metric(a) - metric(b), with a 95 % interval that resamples users.
 
-    The pairing makes it far sharper than the two single intervals. `metric` is "mrr", "acc@k" or "nll".
+    The pairing makes it far sharper than the two single intervals.
+
+    Args:
+        a, b: results over the same targets.
+        metric: "mrr", "acc@k" or "nll".
+        bootstrap: number of resamplings.
+        seed: of the resampling.
+        per: "visit", every target counts the same, or "user", every user does.
+        subset: bool (number of targets,), aligned with `RankingResult.rows`; None takes all. NaN where it is empty.
 
     Raises:
         ValueError: the results are not over the same targets, or differ in whether arrival time was given.
+
+    Example:
+        >>> paired_difference(ours, mix, "acc@1", per="user").low > 0  # doctest: +SKIP
     """
     if not np.array_equal(a.rows, b.rows) or not np.array_equal(a.user, b.user):
         raise ValueError(f"{a.name} and {b.name} were not evaluated on the same targets.")
@@ -178,10 +198,19 @@ def paired_difference(
         raise ValueError(
             f"{a.name} and {b.name} differ in whether the arrival time was given; they cannot be compared."
         )
-    difference = a.metric(metric) - b.metric(metric)
-    draws = _resampled(a.user, np.column_stack([difference, np.ones_like(difference)]), bootstrap, seed)
+    if per not in ("visit", "user"):
+        raise ValueError(f"per must be 'visit' or 'user', not {per!r}.")
+    chosen = slice(None) if subset is None else _checked_subset("subset", subset, a)
+    user, difference = a.user[chosen], (a.metric(metric) - b.metric(metric))[chosen]
+    if not len(user):
+        return PairedDifference(np.nan, np.nan, np.nan)
+    sums = _by_user(user, np.column_stack([difference, np.ones_like(difference)]))
+    if per == "user":
+        sums /= sums[:, -1:]
+    draws = _resampled(sums, bootstrap, seed)
     low, high = np.percentile(draws[:, 0] / draws[:, 1], (2.5, 97.5))
-    return PairedDifference(float(difference.mean()), float(low), float(high))
+    mean = sums[:, 0].sum() / sums[:, 1].sum()
+    return PairedDifference(float(mean), float(low), float(high))
 
 
 def new_place_mask(task: NextLocationTask) -> np.ndarray:
@@ -203,25 +232,39 @@ def _check_distributions(name: str, rows: np.ndarray, p: np.ndarray, places: int
         )
 
 
+def _checked_subset(what: str, mask: np.ndarray, result: RankingResult) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.shape != result.rows.shape or mask.dtype != bool:
+        raise ValueError(f"{what} is {mask.dtype} {mask.shape}; {result.name} needs bool {result.rows.shape}.")
+    return mask
+
+
 def _metrics(result: RankingResult, mask: np.ndarray, bootstrap: int, seed: int) -> dict[str, float]:
     names = [f"acc@{k}" for k in result.ks] + ["mrr", "nll"]
     user = result.user[mask]
     out: dict[str, float] = {"n": int(mask.sum()), "users": len(np.unique(user))}
     if not len(user):
-        return out | dict.fromkeys(["unlisted", *names, "ece"], np.nan)
+        missing = [f"{prefix}{name}" for prefix in ("", "user_") for name in (*names, "ece")]
+        return out | dict.fromkeys(["unlisted", *missing], np.nan)
     out["unlisted"] = float(1 - result.listed[mask].mean())
 
-    values = np.column_stack([result.metric(name)[mask] for name in names] + [np.ones(len(user))])
+    # Every mean is a ratio of sums over users, so a resampled user is a weight on that user's sums. Divided by the
+    # user's number of targets, the same sums give every user the same weight.
     gap = _calibration_gap(result.top_probability[mask], result.correct[mask])
-    out |= dict(zip(names, values[:, :-1].mean(axis=0).tolist(), strict=True))
-    out["ece"] = float(np.abs(gap.sum(axis=0)).sum() / len(user))
+    values = [result.metric(name)[mask] for name in names]
+    sums = _by_user(user, np.column_stack([*values, gap, np.ones(len(user))]))
+    both = np.hstack([sums, sums / sums[:, -1:]])
+    draws = both.sum(axis=0, keepdims=True)  # the estimate comes first
     if bootstrap:
-        # Every metric is a ratio of sums over targets, so a resampled user is a weight on that user's sums.
-        draws, gaps = np.split(_resampled(user, np.hstack([values, gap]), bootstrap, seed), [values.shape[1]], axis=1)
-        means = draws[:, :-1] / draws[:, -1:]
-        ece = np.abs(gaps).sum(axis=1) / draws[:, -1]
-        for name, draw in zip([*names, "ece"], np.column_stack([means, ece]).T, strict=True):
-            out[f"{name}_low"], out[f"{name}_high"] = np.percentile(draw, (2.5, 97.5)).tolist()
+        draws = np.concatenate([draws, _resampled(both, bootstrap, seed)])
+    for prefix, part in zip(("", "user_"), np.split(draws, 2, axis=1)):
+        means = part[:, :-1] / part[:, -1:]
+        ece = np.abs(means[:, len(names) :]).sum(axis=1)
+        for name, draw in zip([*names, "ece"], [*means.T[: len(names)], ece], strict=True):
+            out[f"{prefix}{name}"] = float(draw[0])
+            if bootstrap:
+                low, high = np.percentile(draw[1:], (2.5, 97.5))
+                out |= {f"{prefix}{name}_low": float(low), f"{prefix}{name}_high": float(high)}
     return out
 
 
@@ -233,13 +276,18 @@ def _calibration_gap(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     return gap
 
 
-def _resampled(user: np.ndarray, values: np.ndarray, bootstrap: int, seed: int) -> np.ndarray:
-    """Sums of the columns of `values` (m, c) over the targets of as many users as there are, drawn anew each time;
-    float64 (bootstrap, c). Draws are made in blocks: together they are as many as users times resamplings."""
+def _by_user(user: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sums of the columns of `values` (m, c) over the targets of each user, float64 (users, c)."""
     code = np.unique(user, return_inverse=True)[1]
-    users = int(code.max()) + 1
-    sums = np.zeros((users, values.shape[1]))
+    sums = np.zeros((int(code.max()) + 1, values.shape[1]))
     np.add.at(sums, code, values)
+    return sums
+
+
+def _resampled(sums: np.ndarray, bootstrap: int, seed: int) -> np.ndarray:
+    """Sums of the rows (users, c) of as many users as there are, drawn anew each time; float64 (bootstrap, c). Draws
+    are made in blocks: together they are as many as users times resamplings."""
+    users = len(sums)
     rng, share = np.random.default_rng(seed), np.full(users, 1 / users)
     rows = max(1, DRAWS_AT_ONCE // users)
     sizes = (min(rows, bootstrap - start) for start in range(0, bootstrap, rows))

@@ -26,6 +26,7 @@ from .base import MobilityPipeline, read_records, shown
 from .encoded_city import EncodedCity
 from .gaps import QUANTILES, expected_gaps
 from .nearness import SUMS, nearness_of
+from .scores import score_table, scoring_task
 from .session import NextLocationSession
 from .sets import least_probability, true_place_probabilities
 from .visits import READ, answers_table, check_top_k, place_shares, read_visits
@@ -192,6 +193,43 @@ class NextLocationPipeline(MobilityPipeline):
         table.attrs["least_probability"] = least
         return table
 
+    def score(
+        self,
+        visits: Any,
+        *,
+        unknown: str = "error",
+        timezone: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+        **columns: str,
+    ) -> pd.DataFrame:
+        """How unusual every visit is for its user, from the user's earlier visits alone.
+
+        Args:
+            visits, unknown, timezone, batch_size, progress, columns: as in `predict`. The more users, the better is
+                what others do known.
+
+        Returns:
+            One row per visit, sorted by user and time; NaN at a user's first visit. `user_id`, `time` (to the second),
+            `location_id`; `surprisal`, -ln of the probability that the model gave the place, in nats;
+            `expected_surprisal`, its mean under the model (the entropy); `p_value`, the share of the user's surprisals
+            so far, this one included, that are at least as large; `surprisal_others`, -ln of the place's share of the
+            other users' visits; `new_place`; `distance_km` to the nearest place that the user has visited before, 0 for
+            a known one; `score` = surprisal - surprisal_others + ln(1 + distance_km / 0.1). The score finds days that
+            are another user's; `p_value` raises as many false alarms for each user (docs/results/anomalies.md).
+
+        Raises:
+            DataError, ValueError: as `predict`.
+
+        Example:
+            >>> table = pipe.score(visits)
+            >>> table.nlargest(10, "score")
+        """
+        size = self._checked_size(batch_size)
+        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
+        task, users = scoring_task(frame, self.tokenizer, unknown)
+        return score_table(task, users, self._probabilities(task, size, progress=progress))
+
     @torch.no_grad()
     def forecast(
         self,
@@ -290,11 +328,19 @@ class NextLocationPipeline(MobilityPipeline):
             DataError: if the task is in another city, a target has no earlier visit at a listed place, or the arrival
                 time is needed and some visits are at places that the city does not list.
         """
+        yield from self._probabilities(task, self.batch_size)
+
+    @torch.no_grad()
+    def _probabilities(
+        self, task: NextLocationTask, size: int | None, *, progress: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not np.array_equal(task.city.location_ids, self.tokenizer.location_ids):
             raise DataError(
                 f"the task's places are not those of the pipeline's city {self.tokenizer.name!r}; "
                 "use for_city(task.city)."
             )
+        if not len(task.rows):
+            return
         listed = np.flatnonzero(task.location >= 0)
         sequences = CitySequences.from_visits(
             task.visits.iloc[listed].assign(user_id=task.user[listed]), self.tokenizer
@@ -310,7 +356,8 @@ class NextLocationPipeline(MobilityPipeline):
             _tell_arrivals(sequences)
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
         city = self._encoded.table(self.model)
-        for windows in self._batches(spans, self.batch_size, np.minimum(np.diff(spans)[:, 0], self._stride)):
+        batches = self._batches(spans, size, np.minimum(np.diff(spans)[:, 0], self._stride))
+        for windows in shown(batches, len(spans), unit="windows", progress=progress):
             # Every target stands in the last quarter of its window: no other position is scored.
             logits = self._forward(self._tensors(sequences, spans[windows]), city, keep=self._stride).logits
             for line, window in enumerate(windows):

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mobility.baselines.mix import BUCKETS, COMPONENTS, ContextMix, MixWeights, _em
+from hf_mobility.baselines.mix import ContextMix, likelihoods
+from hf_mobility.baselines.mix_weights import BUCKETS, COMPONENTS, MixWeights, _em
 from hf_mobility.data.tasks import NextLocationTask, make_task
 from hf_mobility.evaluation import evaluate
 
@@ -167,3 +168,59 @@ def test_weights_that_are_no_distributions_are_refused() -> None:
         MixWeights(np.ones((2, 10)))
     with pytest.raises(ValueError, match="sum to 1"):
         MixWeights(np.ones((16, 10)))
+
+
+@pytest.mark.parametrize(("asked", "given_for"), [(0, 0), (0.01, 0), (0.05, 0.05), (0.5, 0.05), (1, 1)])
+def test_shipped_weights_are_those_of_the_largest_share_that_is_not_above(asked: float, given_for: float) -> None:
+    weights = MixWeights.shipped(asked)
+    assert weights.user_fraction == given_for and len(weights.sources) == 12
+    assert not set(weights.sources) & {"calgary", "chicago", "washington_dc", "gowalla_austin"}
+    np.testing.assert_allclose(weights.table.sum(axis=1), 1, atol=1e-4)
+    with pytest.raises(ValueError, match=r"user_fraction must lie in 0\.\.1"):
+        MixWeights.shipped(1.5)
+
+
+def test_the_log_loss_of_the_fit_is_that_of_the_predictor() -> None:
+    task = make_task(visits_of(7, users=6), city())
+    counts = task.train_visits()
+    rows = task.rows[task.location[task.rows] >= 0]
+    weights = MixWeights(np.random.default_rng(0).dirichlet(np.ones(10), size=BUCKETS))
+    result = evaluate(ContextMix(weights, counts), task)
+    expected = dict(zip(result.rows, result.metric("nll"), strict=True))
+    found = weights.log_loss(*likelihoods(task, rows, counts))
+    np.testing.assert_allclose(found, [expected[row] for row in rows], rtol=2e-4)
+
+
+def cycling(users: int, visits: int) -> pd.DataFrame:
+    """Users who go round the places in orders of their own: the own Markov row says everything, counts nothing."""
+    rng = np.random.default_rng(0)
+    place = np.concatenate([np.resize(rng.permutation(PLACES), visits) for _ in range(users)])
+    time = pd.Timestamp("2024-03-01", tz="UTC") + pd.to_timedelta(np.arange(visits) * 7, "h")
+    frame = {"user_id": np.repeat(np.arange(users), visits), "time": np.tile(time, users)}
+    frame |= {"location_id": [f"p{k}" for k in place], "lat": LAT[place], "lon": LON[place]}
+    return pd.DataFrame(frame).astype({"time": "datetime64[us, UTC]"})
+
+
+def test_a_citys_own_weights_are_taken_where_they_are_clearly_better() -> None:
+    task = make_task(cycling(40, 160), city())
+    chosen = ContextMix.for_task(task)
+    assert chosen.weights.sources == ("town",)
+    known = task.train_visits()
+    inner = make_task(known, city(), min_visits=2)
+    again = MixWeights.fit(*likelihoods(inner, inner.rows, inner.train_visits()))
+    np.testing.assert_allclose(chosen.weights.table, again.table)
+    shipped = evaluate(ContextMix(MixWeights.shipped(), known), task).metric("nll").mean()
+    assert evaluate(chosen, task).metric("nll").mean() < shipped - 0.1
+
+
+def test_a_small_city_gets_the_shipped_weights() -> None:
+    chosen = ContextMix.for_task(make_task(cycling(10, 60), city()), name="mix")
+    assert np.array_equal(chosen.weights.table, MixWeights.shipped().table) and chosen.name == "mix"
+
+
+def test_own_weights_do_not_read_what_is_to_be_predicted() -> None:
+    visits = cycling(40, 160)
+    task = make_task(visits, city())
+    other = visits.assign(location_id=np.where(task.target, "p0", visits["location_id"]))
+    first, second = (ContextMix.for_task(make_task(one, city())).weights for one in (visits, other))
+    assert np.array_equal(first.table, second.table)

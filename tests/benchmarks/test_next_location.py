@@ -247,3 +247,105 @@ def test_the_tables_of_the_results_page_are_filled(fill_blocks: Callable[..., st
         "| user Markov | 0.250 | 0.500 | 0.625 | 0.375 [0.250, 0.500] | 4.000 | 0.625 | 1,250 |",
     ):
         assert row in text, row
+
+
+def test_groups_pool_the_users_of_cities_and_average_the_draws(world: SimpleNamespace, toy: SimpleNamespace) -> None:
+    module = import_module("benchmarks.next_location.evaluate_groups")
+    tasks = [world.task, make_task(*toy.city(12, seed=5))]
+    base = NextLocationPipeline.from_pretrained(world.checkpoint, city=world.city)
+    found = [module.results_of(task, base, 2) for task in tasks]
+    assert [len(draws) for draws in found[0].values()] == [1, 1, 2, 1, 1, 1, 2]
+    first, second = (results["SAMoE, 0 %"][0] for results in found)
+    both = module.pooled([first, second])
+    assert len(np.unique(both.user)) == tasks[0].users + tasks[1].users
+    assert len(np.unique(both.rows)) == len(both.rows) == len(first.rows) + len(second.rows)
+    own = [pd.Series(one.metric("mrr")).groupby(one.user).mean() for one in (first, second)]
+    together = {name: [module.pooled([a, b]) for a, b in zip(found[0][name], found[1][name])] for name in found[0]}
+    masks = {"some": np.arange(len(both.rows)) % 2 == 0}
+    table = module.measures(together, masks, 5).set_index(["model", "subset"])
+    assert table.loc[("SAMoE, 0 %", "all"), "user_mrr"] == pytest.approx(pd.concat(own).mean())
+    draws = [one.metric("mrr")[masks["some"]].mean() for one in together["SAMoE, 5 %"]]
+    assert table.loc[("SAMoE, 5 %", "some"), "mrr"] == pytest.approx(np.mean(draws))
+    pairs = module.differences(together, masks, 5)
+    row = pairs[(pairs["ours"] == "SAMoE, 5 %") & (pairs["metric"] == "mrr") & (pairs["per"] == "visit")].iloc[0]
+    mix = np.mean([one.metric("mrr")[masks["some"]].mean() for one in together[row["rival"]]])
+    assert row["mean"] == pytest.approx(np.mean(draws) - mix)
+
+
+def test_swapped_days_are_those_of_another_user_at_the_same_hours(world: SimpleNamespace) -> None:
+    module = import_module("benchmarks.next_location.evaluate_anomalies")
+    visits = module.swapped(world.task, seed=0)
+    original = world.task.visits
+    last = set(map(tuple, original[world.task.target][["user_id", "time"]].to_numpy()))
+    given = visits[visits["swapped"]]
+    assert given["user_id"].nunique() >= 3 and (given.groupby("user_id")["day"].nunique() == 1).all()
+    assert visits.loc[visits["swapped"], "last_day"].all()
+    clock = original["time"].dt.strftime("%H:%M:%S") + original["location_id"]
+    for user, rows in given.groupby("user_id"):
+        own = rows["time"].dt.strftime("%H:%M:%S") + rows["location_id"]
+        donors = [
+            other for other in original["user_id"].unique() if set(own) <= set(clock[original["user_id"] == other])
+        ]
+        assert any(other != user for other in donors)
+        kept = visits[(visits["user_id"] == user) & (visits["day"] == rows["day"].iloc[0])]
+        assert kept["swapped"].all()
+    kept = visits[~visits["swapped"]]
+    gone = len(original) - len(kept)
+    assert 0 < gone <= len(last)
+    ids = set(map(tuple, original[["user_id", "time", "location_id"]].to_numpy()))
+    assert set(map(tuple, kept[["user_id", "time", "location_id"]].to_numpy())) <= ids
+
+
+def test_the_area_under_the_curve_of_users_drawn_once_is_the_plain_one() -> None:
+    module = import_module("benchmarks.next_location.evaluate_anomalies")
+    rng = np.random.default_rng(0)
+    days = pd.DataFrame({"user": np.repeat(np.arange(30), 5), "swapped": np.tile([0, 0, 0, 0, 1], 30)})
+    days["a"] = days["swapped"] + rng.normal(size=150)
+    days["b"] = rng.normal(size=150)
+    pairs = [a > b for a in days.loc[days["swapped"] == 1, "a"] for b in days.loc[days["swapped"] == 0, "a"]]
+    assert module.auroc(days, days["a"]) == pytest.approx(np.mean(pairs))
+    low, high = module.difference(days, "a", "b", 50)
+    assert low < module.auroc(days, days["a"]) - module.auroc(days, days["b"]) < high
+    assert module.difference(days, "a", "a", 5) == (0.0, 0.0)
+
+
+def test_the_tables_by_user_and_group_are_filled(fill_blocks: Callable[..., str]) -> None:
+    cities = ["calgary", "chicago", "washington_dc", "gowalla_austin", "four cities", "cabs"]
+    models = ["context mix, 5 %", "context mix, 100 %, chosen weights", "SAMoE, 5 %"]
+    subsets = ["all", "history < 15", "between"]
+    scores = {"acc@1": 0.25, "mrr": 0.375, "nll": 4.0, "ece": 0.125}
+    scores |= {f"user_{name}": value / 2 for name, value in scores.items()} | {"n": 1200, "users": 30}
+    keys = pd.MultiIndex.from_product([cities, models, subsets], names=["city", "model", "subset"])
+    pairs = pd.MultiIndex.from_product(
+        [cities, ["SAMoE, 5 %"], models[:2], subsets, ["acc@1", "mrr"], ["visit", "user"]],
+        names=["city", "ours", "rival", "subset", "metric", "per"],
+    )
+    gains = pairs.to_frame(index=False).assign(mean=0.0125, low=-0.0025, high=0.0275, users=30)
+    gains.loc[gains["per"] == "visit", "low"] = 0.0025
+    weights = {"city": ["calgary"] * 2, "model": ["shipped weights", "chosen: shipped"], "mrr": [0.4, 0.41], "nll": 3.5}
+    found = pd.MultiIndex.from_product([["boston", *cities[:4]], ["new place", "score"], [0, 1]])
+    found = found.to_frame(index=False, name=["city", "score", "draw"]).assign(kind="target")
+    found.loc[found["city"] == "boston", "kind"] = "source"
+    found["auroc"] = 0.75 + 0.125 * (found["score"] == "score") + 0.01 * found["draw"]
+    found["low over new place"], found["high over new place"] = 0.1, 0.15
+    tables = {
+        "groups": keys.to_frame(index=False).assign(**scores).to_dict("list"),
+        "groups_pairs": gains.to_dict("list"),
+        "mix_weights": weights,
+        "anomalies": found.to_dict("list"),
+    }
+    blocks = ["users", "visits", "user pairs", "groups", "groups few", "history by city", "elsewhere", "mix weights"]
+    text = fill_blocks(tables, [*blocks, "anomalies", "anomaly gains"])
+    gain, sure = "+0.013 [-0.003, +0.028]", "**+0.013 [+0.003, +0.028]**"
+    for row in (
+        f"| **SAMoE, 5 %** |{' 0.125/0.188 |' * 5} 2.000 | 0.062 |",
+        f"| context mix, 5 % |{' 0.250/0.375 |' * 5} 4.000 | 0.125 |",
+        f"| SAMoE, 5 % - context mix, 5 % | mrr, per user |{f' {gain} |' * 5}",
+        f"| between the two | 30 | 1,200 | 0.125 | 0.125 | {gain} | {sure} |",
+        f"| history < 15 |{f' {gain}, 30 |' * 5}",
+        "| 160 San Francisco cabs | **SAMoE, 5 %** | 0.250/0.375 | 0.125/0.188 | 4.000 | 0.125 |",
+        "| chosen by `for_task` | 0.410 / 3.500 |",
+        f"| **score** | 0.880 |{' 0.880 |' * 4} 0.880 |",
+        f"| new place |{' +0.125 [+0.100, +0.150] |' * 4}",
+    ):
+        assert row in text, f"{row}\n{text}"

@@ -27,7 +27,7 @@ from hf_mobility.checkpoints.unseen import Checkpoint
 from hf_mobility.data.parts import split_users, training_part
 from hf_mobility.data.training_record import FILE
 from hf_mobility.data.weeks import WeekTable
-from hf_mobility.evaluation import fidelity_report, week_report
+from hf_mobility.evaluation import fidelity_report, groups, week_report
 from hf_mobility.pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from hf_mobility.tokenization.tokenization_mstar import MstarTokenizer
 from hf_mobility.training.adapt import adapt
@@ -75,6 +75,25 @@ def test_samoe_is_ranked_behind_the_count_tables_of_the_same_task(visits: pd.Dat
         assert table[name].tolist()[:2] == expected[name].tolist()[:2]
         assert table[name].iloc[-1] == expected[name].iloc[-1]
     assert table.attrs["main"][:2] == ["model", "n"]
+
+
+def test_samoe_is_also_shown_by_group_and_per_user(visits: pd.DataFrame, samoe: Any) -> None:
+    plain, table = evaluate_checkpoint(samoe, visits), evaluate_checkpoint(samoe, visits, groups=True)
+    assert table.attrs["main"] == ["subset", *plain.attrs["main"]]
+    pd.testing.assert_frame_equal(table[table["subset"] == "all"].reset_index(drop=True), plain)
+    task = make_task(visits, samoe.tokenizer.city, test_fraction=0.2)
+    names = [name for name, mask in groups(task).items() if mask.any()]
+    assert table["subset"].drop_duplicates().tolist() == ["all", *names]
+    for _, block in table.groupby("subset"):
+        assert block["model"].tolist() == plain["model"].tolist()
+    own = evaluate(NextLocationPipeline(samoe.model, samoe.tokenizer), task)
+    mean = pd.Series(own.metric("mrr")).groupby(own.user).mean().mean()
+    assert plain["user_mrr"].iloc[-1] == pytest.approx(mean)
+
+
+def test_groups_are_of_next_locations_only(visits: pd.DataFrame, raw: Any) -> None:
+    with pytest.raises(DataError, match="groups: for next locations"):
+        evaluate_checkpoint(raw, visits[["user_id", "time", "lat", "lon"]], groups=True)
 
 
 def test_a_folder_an_adapter_and_another_city_are_evaluated_alike(

@@ -23,6 +23,8 @@ def test_evaluate_shows_baselines_first_for_each_system(
     assert table["model"].tolist() == ["UserFrequency", "UserMarkov", "ContextMix", "samoe"]
     assert table["n"].nunique() == 1 and table["n"][0] == make_task(town.frame, town.city).target.sum()
     assert result.output.index("UserMarkov") < result.output.index("samoe")
+    shown = call("evaluate", town.samoe, town.visits, "--groups", "-o", out).output
+    assert "user_acc@1" in shown and "periphery" in shown and "periphery" in set(pd.read_csv(out)["subset"])
     call("evaluate", town.samoe, town.visits, "--city", town.visits, "--timezone", ZONE, "-o", out)
     assert pd.read_csv(out)["model"].iloc[-1] == "samoe"
     elsewhere = tmp_path / "elsewhere.parquet"

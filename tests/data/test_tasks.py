@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mobility.baselines.count import UserFrequency, UserMarkov
-from hf_mobility.baselines.mix import ContextMix, MixWeights
+from hf_mobility.baselines.mix import ContextMix
+from hf_mobility.baselines.mix_weights import MixWeights
 from hf_mobility.data import DataError
 from hf_mobility.data.splits import split_by_user
 from hf_mobility.data.tasks import make_task, split_visits

@@ -217,3 +217,49 @@ def test_unlisted_places_are_told_apart_by_their_own_ids() -> None:
 def test_predictors_that_break_the_contract_are_refused(chunks, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(Fixed(*chunks), task_of([0, 1, 2], [0, 0, 0], [1, 2]))
+
+
+def test_means_over_users_stand_beside_means_over_visits() -> None:
+    result = result_of([1, 2, 6, 11], [0, 1, 1, 1], top=[0.5, 0.52, 0.95, 0.95])
+    row = summarize(result, bootstrap=0).iloc[0]
+    assert row["user_acc@1"] == pytest.approx((1 + 0) / 2) and row["user_acc@10"] == pytest.approx((1 + 2 / 3) / 2)
+    assert row["user_mrr"] == pytest.approx((1 + (1 / 2 + 1 / 6 + 1 / 11) / 3) / 2)
+    assert row["user_nll"] == pytest.approx(np.log(4))
+    # The first bin holds half a user (0.5, right) and a sixth of one (0.52, wrong), the last a third (0.95, wrong).
+    assert row["user_ece"] == pytest.approx(abs(0.5 * 0.5 - 0.52 / 6) + 0.95 / 3)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_both_means_equal_pandas_and_their_intervals_plain_resampling(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    user = np.sort(rng.integers(0, 6, size=40))
+    result = result_of(rng.integers(1, 12, size=40).tolist(), user.tolist(), top=rng.random(40).tolist())
+    frame = pd.DataFrame({"user": user, "mrr": 1 / result.rank, "acc@5": result.rank <= 5})
+    row = summarize(result, bootstrap=50, seed=seed).iloc[0]
+    own = frame.groupby("user")[["mrr", "acc@5"]].mean()
+    for name in own:
+        assert row[name] == pytest.approx(frame[name].mean())
+        assert row[f"user_{name}"] == pytest.approx(own[name].mean())
+    weights = np.random.default_rng(seed).multinomial(len(own), np.full(len(own), 1 / len(own)), size=50)
+    draws = [np.repeat(own["mrr"].to_numpy(), w).mean() for w in weights]
+    assert row["user_mrr_low"] == pytest.approx(np.percentile(draws, 2.5))
+    assert row["user_mrr_high"] == pytest.approx(np.percentile(draws, 97.5))
+
+
+def test_users_with_one_target_each_make_both_means_equal() -> None:
+    row = summarize(result_of([1, 3, 2], [0, 1, 2], top=[0.9, 0.2, 0.4]), bootstrap=30).iloc[0]
+    for name in ("acc@1", "mrr", "nll", "ece", "mrr_low", "ece_high"):
+        assert row[f"user_{name}"] == pytest.approx(row[name])
+
+
+def test_paired_differences_per_user_and_in_a_subset() -> None:
+    a, b = result_of([1, 2, 1], [0, 0, 1]), result_of([2, 2, 4], [0, 0, 1])
+    assert paired_difference(a, b, per="user").mean == pytest.approx((0.25 + 0.75) / 2)
+    first = np.array([True, True, False])
+    assert paired_difference(a, b, subset=first) == pytest.approx((0.25, 0.25, 0.25))
+    assert np.isnan(paired_difference(a, b, subset=np.zeros(3, dtype=bool)).mean)
+    with pytest.raises(ValueError, match="per must be 'visit' or 'user'"):
+        paired_difference(a, b, per="person")
+    with pytest.raises(ValueError, match="subset is int64"):
+        paired_difference(a, b, subset=np.ones(3, dtype=np.int64))

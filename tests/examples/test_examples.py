@@ -94,7 +94,8 @@ def test_the_demo_ends_in_a_table_a_map_and_a_folder_that_loads(
     name = "Simville" if source == "simulated" else "visits"
     assert f"{name}: " in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "demo" / "results.csv")
-    assert table["model"].tolist()[:3] == ["UserFrequency", "UserMarkov", "ContextMix"]
-    assert len(table) == 5 and table[ACCURACY].to_numpy().min() > 0
+    counts = ["UserFrequency", "UserMarkov", "ContextMix, counts of 5 %", "ContextMix, all of the city"]
+    assert table["model"].tolist()[:4] == counts
+    assert len(table) == 6 and table[ACCURACY].to_numpy().min() > 0
     assert (tmp_path / "demo" / "map.png").stat().st_size > 10_000
     assert NextLocationPipeline.from_pretrained(tmp_path / "demo").tokenizer.name == name

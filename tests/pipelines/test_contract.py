@@ -36,6 +36,7 @@ from hf_mobility import (
 from hf_mobility.data import frames
 from hf_mobility.data.simulation.points import simulated_points
 from hf_mobility.pipelines.base import MobilityPipeline
+from hf_mobility.pipelines.scores import SCORE_COLUMNS
 
 TOWN = simulate_city(9, num_days=4, num_locations=50, seed=3, name="Simville")
 POINTS = simulated_points(TOWN, interval_seconds=1800, seed=0)
@@ -106,6 +107,7 @@ READING = [
         ["user_id", "rank", *PLACE, "probability", "expected_gap", "gap_low", "gap_high", "expected_stay"],
         {"top_k": 3},
     ),
+    Verb(NextLocationPipeline, "score", TOWN.visits, SCORE_COLUMNS),
     Verb(NextLocationPipeline, "forecast", TOWN.visits, ["user_id", "step", "time", *PLACE], {"steps": 3}),
     Verb(
         TrajectoryPredictionPipeline,

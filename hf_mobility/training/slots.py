@@ -80,7 +80,7 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
         )
         for part in read
     ]
-    loss = fit_places(model.places, choices, steps=PLACE_STEPS, seed=recipe.seed)
+    loss = fit_places(model.places, choices, steps=_at_most(PLACE_STEPS, recipe), seed=recipe.seed)
     notes.append(f"place head: {loss:.2f} nats a choice in training")
     recipe.tell(notes[-1])
     tokenizer = read[0].tokenizer
@@ -119,7 +119,7 @@ def days_off_of(places: np.ndarray) -> tuple[int, int]:
 
 
 def _codec(encoded: dict[str, torch.Tensor], recipe: Recipe) -> MstarCodecModel:
-    """A codec of slots, trained for a fixed number of steps: it is small and soon exact."""
+    """A codec of slots. It is small and soon exact."""
     shape = {"num_cells": NUM_SLOTS, "cells_per_resolution": (SLOT_MAP.max(axis=0) + 1).tolist()}
     levels = MODEL_SETTINGS["mstar-slots-codec"]["level_lengths"]
     finest = [len(shape["cells_per_resolution"]) - 1] * len(levels)  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def _codec(encoded: dict[str, torch.Tensor], recipe: Recipe) -> MstarCodecModel:
     settings = training_arguments(
         str(recipe.settings.output_dir),
         preset="mstar_codec",
-        max_steps=CODEC_STEPS,
+        max_steps=_at_most(CODEC_STEPS, recipe),
         seed=recipe.seed,
         use_cpu=recipe.settings.use_cpu,
         save_strategy="no",
@@ -135,6 +135,12 @@ def _codec(encoded: dict[str, torch.Tensor], recipe: Recipe) -> MstarCodecModel:
     )
     codec, _ = fit(codec, settings, ArrayRows(encoded))
     return codec
+
+
+def _at_most(steps: int, recipe: Recipe) -> int:
+    """Steps of a part, which are never more than those of the generator where their number was given."""
+    given = int(recipe.settings.max_steps)
+    return min(steps, given) if given > 0 else steps
 
 
 def _generator(codec: MstarCodecModel, recipe: Recipe) -> MstarForTrajectoryGeneration:

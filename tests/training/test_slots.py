@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from hf_mobility import City, DataError, MstarSlotTokenizer, TrajectoryGenerationPipeline, simulate_cities, train
-from hf_mobility.training import slots
 from hf_mobility.training.place_choices import CityChoices, choices_of, fit_places
 from hf_mobility.training.result import Trained
 from hf_mobility.training.slots import days_off_of
@@ -21,12 +20,7 @@ PAIRS = [(made.visits, City.from_visits(made.visits, timezone=made.timezone, poi
 
 @pytest.fixture(scope="module")
 def made() -> Trained:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(slots, "CODEC_STEPS", 40)
-    patch.setattr(slots, "PLACE_STEPS", 15)
-    trained = train("mstar", PAIRS, vocabulary="slots", size="tiny", steps=15, batch_size=16, seed=0, device="cpu")
-    patch.undo()
-    return trained
+    return train("mstar", PAIRS, vocabulary="slots", size="tiny", steps=60, batch_size=8, seed=0, device="cpu")
 
 
 def test_one_model_for_both_cities(made: Trained) -> None:

@@ -150,6 +150,10 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
 
     def preprocess(self, input_: Any, seed: int = 0, **options: Any) -> dict[str, Any]:
         users, start = None, None
+        if self.model.config.num_poi_features:
+            raise ValueError(
+                "weeks of slots are placed in a city by hf_mobility.TrajectoryGenerationPipeline: use that."
+            )
         if isinstance(input_, Integral):
             inputs = self.tokenizer.sample_conditions(int(input_), seed=seed, **options)
         else:

@@ -13,6 +13,7 @@ from ..data.parts import split_users
 from ..data.weeks import WeekTable
 from ..evaluation.two_sample import LEAST_USERS
 from ..evaluation.week_report import fidelity_report, week_report
+from ..pipelines.slot_generation import SlotGenerationPipeline
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from ..tokenization.errors import DataError
 from .unseen import Checkpoint, refuse_seen
@@ -30,6 +31,11 @@ def evaluate_mstar(
         weeks: `min_known` and `fill_hours`.
     """
     pipe = checkpoint.pipeline(TrajectoryGenerationPipeline)
+    if isinstance(pipe, SlotGenerationPipeline):
+        raise DataError(
+            f"{checkpoint.name} generates weeks of slots: compare them with real weeks of a city by "
+            "hf_mobility.evaluation.week_report."
+        )
     tokenizer = pipe.tokenizer
     (train, real), (train_users, real_users), report = _parts(tokenizer, data, test_fraction, seed, weeks)
     if tokenizer.conditions is None:

@@ -94,7 +94,8 @@ with torch.no_grad():
 def snippet(cls: str, name: str, tokenizer: Any) -> str:
     """The snippet of a class, for the folder or Hub id `name`; `tokenizer` is the one that lies there, if any."""
     conditions, homes = "", 'tokenizer.sample_conditions(4, seed=0)["home_ids"]'
-    if tokenizer is not None and getattr(tokenizer, "conditions", None) is None:  # nothing to draw from
+    draws = getattr(tokenizer, "conditions", None) or getattr(tokenizer, "traits", None)
+    if tokenizer is not None and draws is None:
         conditions, homes = ", home_ids=[0] * 10, work_ids=[1] * 10, attribute_ids=[0] * 10", "[0, 0, 0, 0]"
     values = {"visits": _VISITS, "points": _POINTS, "conditions": conditions, "homes": homes, "cls": cls}
     text = SNIPPETS[cls]

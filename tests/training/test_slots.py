@@ -8,8 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
-from hf_mobility import City, DataError, MstarSlotTokenizer, TrajectoryGenerationPipeline, simulate_cities, train
+from hf_mobility import (
+    City,
+    DataError,
+    MstarSlotTokenizer,
+    TrajectoryGenerationPipeline,
+    evaluate_checkpoint,
+    simulate_cities,
+    simulate_city,
+    train,
+)
 from hf_mobility.training.place_choices import CityChoices, choices_of, fit_places
 from hf_mobility.training.result import Trained
 from hf_mobility.training.slots import days_off_of
@@ -46,6 +56,11 @@ def test_a_saved_model_writes_weeks_of_a_city_it_has_not_seen(made: Trained, tmp
     assert there.generate(3)["location_id"].isin(PAIRS[1][1].location_ids).all()
     again = TrajectoryGenerationPipeline.from_pretrained(tmp_path).for_city(PAIRS[1][1])
     assert again.generate(3).equals(there.generate(3))
+    assert "pipe.generate(10, seed=0).head()" in (tmp_path / "README.md").read_text()
+    with pytest.raises(DataError, match="generates weeks of slots"):
+        evaluate_checkpoint(tmp_path, simulate_city(10, num_days=7, seed=9).visits)
+    with pytest.raises(ValueError, match="weeks of slots are placed in a city by"):
+        pipeline("trajectory-generation", model=str(tmp_path))(3)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"model.safetensors", "city.json", "city.safetensors", "README.md"} <= names
 

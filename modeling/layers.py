@@ -73,6 +73,13 @@ def drop(values: torch.Tensor, probability: float, training: bool) -> torch.Tens
     return (values * kept).mul_(factor)
 
 
+def plus_product(total: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """total + one @ other, (B, M, N), (B, M, K), (B, K, N). Autocast rounds the product and not the total."""
+    if torch.is_autocast_enabled(total.device.type):
+        return total + torch.bmm(one, other)
+    return torch.baddbmm(total, one, other)
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,

@@ -36,7 +36,17 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_samoe import SamoeConfig
-from .layers import BLOCK_VALUES, CACHE, SelfAttention, blocks, either_cache_name, mark, positions_behind, widened
+from .layers import (
+    BLOCK_VALUES,
+    CACHE,
+    SelfAttention,
+    blocks,
+    either_cache_name,
+    mark,
+    plus_product,
+    positions_behind,
+    widened,
+)
 from .pointer_samoe import PointerContext, SamoePointerHead, activity, distance_basis, nearness
 from .saving import SavedWithCode
 from .times_samoe import HALF_HOUR, NUM_SLOTS, next_arrivals, stay_class, stay_seconds, weekday_of
@@ -306,10 +316,10 @@ class SamoeRelativeHead(nn.Module):
         def terms(block: slice) -> torch.Tensor:
             km = table.km[block]
             basis = distance_basis(from_km, km)
-            found = torch.baddbmm(flat[..., block], distance, basis)
+            found = plus_product(flat[..., block], distance, basis)
             if near is not None:
                 density = pointer.known_activity(block, basis) if past is None else activity(*past, km)
-                found = torch.baddbmm(found, near, density)
+                found = plus_product(found, near, density)
             return found.view(*input_ids.shape, -1).add_(widened(self.popularity(levels[block])).squeeze(-1))
 
         values = 12 * input_ids.numel() + (4 * past[1].shape[-2] if past is not None else 0)

@@ -1,15 +1,17 @@
 """The point with the least mean distance to given points: what to predict where distance is what counts.
 
 Source: E. Weiszfeld, "Sur le point pour lequel la somme des distances de n points donnés est minimum" (1937). Distances
-are bounded from below, so that a start on one of the points is no fault.
+are bounded from below, so that a start on one of the points is no fault. The search nears a median that is one of the
+points slowly, so the nearest point is tried at the end.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_ITERATIONS = 60
-_METRE = 1.0  # shorter distances count as this one, and shorter steps end the search
+_ITERATIONS = 300
+_METRE = 1.0  # shorter distances count as this one
+_STEP = 0.01  # metres; shorter steps end the search
 
 
 def geometric_median(points: np.ndarray, metres_per_unit: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -34,9 +36,19 @@ def geometric_median(points: np.ndarray, metres_per_unit: np.ndarray, weights: n
     for _ in range(_ITERATIONS):
         distance = np.linalg.norm(metres - found[..., None, :], axis=-1)
         before, found = found, _mean(metres, counts / np.maximum(distance, _METRE))
-        if np.abs(found - before).max(initial=0) < _METRE:
+        if np.abs(found - before).max(initial=0) < _STEP:
             break
-    return found / metres_per_unit
+    return _or_nearest(found, metres, counts) / metres_per_unit
+
+
+def _or_nearest(found: np.ndarray, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of each set what was found, or the point nearest to it where that has the lesser total."""
+    distance = np.linalg.norm(points - found[..., None, :], axis=-1)
+    near = np.where(weights > 0, distance, np.inf).argmin(axis=-1)[..., None, None]
+    point = np.take_along_axis(points, near, axis=-2)
+    other = np.linalg.norm(points - point, axis=-1)
+    is_less = (other * weights).sum(axis=-1) < (distance * weights).sum(axis=-1)
+    return np.where(is_less[..., None], point[..., 0, :], found)
 
 
 def _mean(points: np.ndarray, weights: np.ndarray) -> np.ndarray:

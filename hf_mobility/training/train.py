@@ -42,9 +42,9 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
     "samoe": train_samoe,
     "mstar-codec": train_codec,
     "mstar": train_mstar,
-    SLOTS: train_slots,
     "raw": train_raw,
 }
+_RECIPES = {**SYSTEMS, SLOTS: train_slots}
 VOCABULARIES = ("cells", "slots")
 _SEVERAL_CITIES = ("samoe", SLOTS)
 _WEEKS = ("mstar-codec", "mstar", SLOTS)
@@ -214,7 +214,7 @@ def train(
                 remove_after(checkpoint)
             save_training(str(settings.output_dir), training)
         try:
-            made = SYSTEMS[system](ready, recipe)
+            made = _RECIPES[system](ready, recipe)
         except BaseException:
             if output_dir is not None and not checkpoints_in(output_dir):
                 remove_checkpoints(output_dir)  # their description alone says nothing
@@ -250,9 +250,8 @@ def check_options(system: str, **options: Any) -> None:
         DataError: one sentence.
         FileNotFoundError: no such folder, or nothing to resume from.
     """
-    if system not in SYSTEMS:
-        named = [name for name in SYSTEMS if name != SLOTS]
-        raise DataError(f"system must be one of {', '.join(named)}, not {system!r}.")
+    if system not in _RECIPES:
+        raise DataError(f"system must be one of {', '.join(SYSTEMS)}, not {system!r}.")
     given = {name: value for name, value in options.items() if value is not None}
     if not given.get("shifted_copies"):
         given.pop("shifted_copies", None)

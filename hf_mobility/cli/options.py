@@ -53,7 +53,7 @@ Reader = Literal["table", "tsmc2014", "tist2015", "gowalla", "yjmob100k", "geoli
 System = Literal["samoe", "mstar-codec", "mstar", "raw"]
 Strength = Literal["auto", "none", "weak", "strong"]
 Unknown = Literal["error", "nearest", "drop"]
-Pooling = Literal["sum", "mean", "log"]
+Pooling = Literal["sum", "mean", "log", "slots"]
 
 
 def check_counting(given: Mapping[str, Any], counts_for: Mapping[str, Sequence[str]], case: str) -> None:

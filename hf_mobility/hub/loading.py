@@ -69,22 +69,6 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
     return model.eval()
 
 
-def config_of(name_or_path: str | Path, **options: Any) -> Any:
-    """The configuration of a checkpoint, or of the base model that an adapter names; no weight is read.
-
-    Args:
-        options: see `FETCHING`.
-
-    Raises:
-        OSError: no such folder or repository.
-    """
-    from transformers import AutoConfig
-
-    with loading(str(name_or_path)):
-        base = adapter_base(name_or_path, **options)
-        return AutoConfig.from_pretrained(base or str(name_or_path), **({} if base else options))
-
-
 def adapter_base(name_or_path: str | Path, **options: Any) -> str | None:
     """The base model that an adapter's folder or repository names; None where there is no adapter.
 

@@ -86,11 +86,17 @@ class MobilityPipeline(SavedWithCard):
         if dtype is not None:
             hub["dtype"] = dtype
         model = load_model(cls.model_class, name_or_path, reader=cls.__name__, kwargs=hub)
-        tokenizer = cls._saved_tokenizer(name_or_path, fetching(hub), must_exist=city is None)
+        form = cls._form_of(model.config)
+        tokenizer = form._saved_tokenizer(name_or_path, fetching(hub), must_exist=city is None)
         if city is not None:
-            tokenizer = cls._tokenizer_of(city, model, tokenizer)
+            tokenizer = form._tokenizer_of(city, model, tokenizer)
         model = model if device is None else model.to(device)
-        return cls(model, tokenizer, batch_size=batch_size, **options)
+        return form(model, tokenizer, batch_size=batch_size, **options)
+
+    @classmethod
+    def _form_of(cls, config: Any) -> Any:
+        """The pipeline of a model's form: this one, where a system has one form only."""
+        return cls
 
     def for_city(self, city: Any) -> Self:
         """The same weights in another `City`; the tokenizer keeps its settings, such as RAW's `fill`.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ import pandas as pd
 import torch
 
 from ..data.weeks import WeekTable, is_week_table, read_weeks
-from ..hub.loading import config_of, fetching
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..tokenization.errors import DataError, renamed_argument
 from ..tokenization.tables import open_table
@@ -34,7 +32,8 @@ _CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
 
 
 class TrajectoryGenerationPipeline(MobilityPipeline):
-    """Generate and complete weeks of hourly cells.
+    """Generate and complete weeks of hourly cells. `from_pretrained` of a model of slots, which generates weeks in any
+    city, returns a `SlotGenerationPipeline`.
 
     Args:
         model: a `MstarForTrajectoryGeneration`, or anything with its `generate`, `config` and `device`.
@@ -49,13 +48,8 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
     default_batch_size = 256
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Any:
-        """As for all pipelines. A model of slots, which generates weeks in any city, comes as a
-        `SlotGenerationPipeline`."""
-        config = config_of(name_or_path, **fetching(options))
-        if getattr(config, "num_poi_features", 0):
-            return SlotGenerationPipeline.from_pretrained(name_or_path, **options)
-        return super().from_pretrained(name_or_path, **options)
+    def _form_of(cls, config: Any) -> Any:
+        return SlotGenerationPipeline if config.num_poi_features else cls
 
     def _check_city(self) -> None:
         codec, tokenizer = self.model.config.codec_config, self.tokenizer

@@ -13,6 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hf_mobility.pipelines.nearness import SUMS
+
 USERS, VISITS = 40, 5
 
 
@@ -55,6 +57,7 @@ def test_ten_times_as_many_users_hold_no_more_numbers_at_one_time(
 ) -> None:
     places = len(world.city) + 2
     monkeypatch.setattr("hf_mobility.pipelines.next_location.SCORES_PER_BATCH", 8 * places)  # eight users a batch
+    monkeypatch.setattr("hf_mobility.pipelines.nearness.VALUES", SUMS * 8 * places)  # and a group of batches
     _, few, many = (peak_of(world, users) for users in (USERS, USERS, 10 * USERS))  # the first encodes the city
     assert few > 8 * places * 4  # the scores of a batch are among them
     assert many <= few

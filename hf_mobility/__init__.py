@@ -85,7 +85,6 @@ if TYPE_CHECKING:
     from .pipelines.next_location import NextLocationPipeline as NextLocationPipeline
     from .pipelines.trajectory_generation import TrajectoryGenerationPipeline as TrajectoryGenerationPipeline
     from .pipelines.trajectory_prediction import TrajectoryPredictionPipeline as TrajectoryPredictionPipeline
-    from .tokenization import MstarSlotTokenizer as MstarSlotTokenizer
     from .tokenization import MstarTokenizer as MstarTokenizer
     from .tokenization import RawTokenizer as RawTokenizer
     from .tokenization import SamoeTokenizer as SamoeTokenizer

@@ -18,7 +18,7 @@ _NAMES = {
     "RawTokenizer": "tokenization_raw",
 }
 
-__all__ = [*_NAMES]
+__all__ = ["MstarTokenizer", "RawTokenizer", "SamoeTokenizer"]  # one of each system; others are had by their name
 
 if TYPE_CHECKING:
     from .tokenization_mstar import MstarTokenizer as MstarTokenizer

@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 
 from benchmarks.tables import save_table
-from hf_mobility import City, MstarSlotTokenizer, SquareGrid, TrajectoryGenerationPipeline, simulate_city
+from hf_mobility import City, SquareGrid, TrajectoryGenerationPipeline, simulate_city
 from hf_mobility.baselines.generators import Conditions, HourlyMarkov
 from hf_mobility.baselines.generators_epr import ExplorationReturn
 from hf_mobility.data.simulation.profiles import draw_habits
 from hf_mobility.data.splits import split_weeks_by_user
 from hf_mobility.evaluation.week_report import WEEK_COLUMNS, week_report
 from hf_mobility.tokenization.diaries import to_slots
+from hf_mobility.tokenization.tokenization_mstar_slots import MstarSlotTokenizer
 from hf_mobility.tokenization.traits import NAMES
 
 CITIES = {"A": ("polycentric", (5, 6)), "B": ("valley", (4, 5))}

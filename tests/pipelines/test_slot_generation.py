@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from hf_mobility import City, DataError, MstarSlotTokenizer, TrajectoryGenerationPipeline, simulate_city
+from hf_mobility import City, DataError, TrajectoryGenerationPipeline, simulate_city
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
 from hf_mobility.pipelines.placing import place_weeks
 from hf_mobility.pipelines.slot_generation import SlotGenerationPipeline
 from hf_mobility.tokenization.diaries import NUM_SLOTS, RECURRING, SINGLE, SLOT_MAP, Stays, to_slots
+from hf_mobility.tokenization.tokenization_mstar_slots import MstarSlotTokenizer
 from hf_mobility.tokenization.traits import COMMUTE, TRAIT_SIZES, TRAITS
 
 MADE = simulate_city(60, num_days=14, num_locations=150, seed=3)

@@ -13,13 +13,13 @@ from transformers import pipeline
 from hf_mobility import (
     City,
     DataError,
-    MstarSlotTokenizer,
     TrajectoryGenerationPipeline,
     evaluate_checkpoint,
     simulate_cities,
     simulate_city,
     train,
 )
+from hf_mobility.tokenization.tokenization_mstar_slots import MstarSlotTokenizer
 from hf_mobility.training.place_choices import CityChoices, choices_of, fit_places
 from hf_mobility.training.result import Trained
 from hf_mobility.training.slots import days_off_of

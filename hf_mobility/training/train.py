@@ -257,7 +257,9 @@ def check_options(system: str, **options: Any) -> None:
         given.pop("shifted_copies", None)
     for name, systems in _ONLY_FOR.items():
         if name in given and system not in systems:
-            raise DataError(f"{name} is for {' and '.join(systems)}, not for {system}.")
+            named = dict.fromkeys("mstar" if one == SLOTS else one for one in systems)
+            other = "weeks of slots" if system == SLOTS else system
+            raise DataError(f"{name} is for {' and '.join(named)}, not for {other}.")
     if system == "mstar" and ("codec" in given) == ("start" in given):
         raise DataError("mstar needs either codec=, a trained codec, or start=, a generator to go on with.")
     if "start" in given:

@@ -105,7 +105,7 @@ def test_days_off_are_found(weekend: tuple[int, int]) -> None:
 def test_what_contradicts_is_refused() -> None:
     with pytest.raises(DataError, match="vocabulary is for mstar and one of cells, slots, not 'slots' of raw"):
         train("raw", PAIRS[0][0], vocabulary="slots")
-    with pytest.raises(DataError, match="codec is for mstar, not for mstar-slots"):
+    with pytest.raises(DataError, match="codec is for mstar, not for weeks of slots"):
         train("mstar", PAIRS, vocabulary="slots", codec="codec")
     with pytest.raises(DataError, match="size of weeks of slots must be one of tiny, small"):
         train("mstar", PAIRS[:1], vocabulary="slots", size="base", steps=1)

@@ -7,6 +7,7 @@ installation there stays invisible and hf_mobility can only come from the wheel.
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -60,7 +61,18 @@ def expected_files() -> set[str]:
         for source in (ROOT / folder).iterdir():
             if source.is_file() and source.suffix not in {".pyc", ".pyo"}:
                 files.add("/".join([*name.split("."), source.name]))
+        for pattern in data_below(name):
+            below = (source.relative_to(ROOT / folder) for source in (ROOT / folder).glob(pattern))
+            files |= {"/".join([*name.split("."), *source.parts]) for source in below}
     return files
+
+
+def data_below(package: str) -> list[str]:
+    """Patterns of a package's data that lie in folders of their own, from setup.cfg."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    patterns = config.get("options.package_data", package, fallback="").replace(",", " ").split()
+    return [pattern for pattern in patterns if "/" in pattern]
 
 
 def files_below(*names: str) -> set[str]:

@@ -23,7 +23,6 @@ from .generation_mstar import draw_from
 from .layers import mark
 
 KINDS = 4  # home, work, recurring, single
-WORK_KIND = 1
 LEVELS_KM = (4.0, 1.0)  # sides of zones and cells
 POPULARITY_LEVELS = 10  # 0 = none, 1 (most visited) to 8, 9 = never seen
 ORIGINS = 3  # home, work, the place before

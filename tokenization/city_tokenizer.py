@@ -33,6 +33,7 @@ class CityTokenizer(PreTrainedTokenizer):
     kinds: Sequence[str] = ("city",)
     options: Sequence[str] = ()
     city: City
+    _index: dict[str, int]  # word -> id; a text is words with blanks between them
     _min_users = MIN_USERS  # of what is written to files
 
     @property
@@ -87,6 +88,12 @@ class CityTokenizer(PreTrainedTokenizer):
                 f"{pretrained_model_name_or_path} could not be loaded: its files hold what is no value of a "
                 f"{cls.__name__} ({' '.join(str(error).split())})."
             ) from error
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self._index)
+
+    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        return text.split()
 
     def contents(self, *, min_users: int | None = None) -> Contents:
         """What the two files hold: the city, and what is the tokenizer's own. `min_users`: see `save_pretrained`."""

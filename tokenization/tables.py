@@ -240,3 +240,10 @@ def number_column(column: pd.Series, name: str, unit: str) -> np.ndarray:
         )
     refuse(values.isna() & column.notna(), name, "not numbers", f"numbers ({unit}) are needed", column)
     return values.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+
+
+def counts_column(table: pd.DataFrame, name: str, unit: str) -> np.ndarray:
+    """(n,) float64, finite and not negative."""
+    values = number_column(plain(table[name]), name, unit)
+    refuse(~(np.isfinite(values) & (values >= 0)), name, "missing or negative", "repair or drop them", table[name])
+    return values

@@ -253,12 +253,6 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
     def vocab_size(self) -> int:
         return self.num_cells + 1
 
-    def get_vocab(self) -> dict[str, int]:
-        return dict(self._index)
-
-    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
-        return text.split()
-
     def _convert_token_to_id(self, token: str) -> int:
         if token not in self._index:
             raise ValueError(f"{token!r} is no cell of this grid; cells are 0..{self.num_cells - 1}.")
@@ -266,9 +260,6 @@ class MstarTokenizer(ConditionedCity, CityTokenizer):
 
     def _convert_id_to_token(self, index: int) -> str:
         return str(index) if 0 <= index < self.num_cells else self._pad_content
-
-    def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        return " ".join(tokens)
 
     # Files
 

@@ -82,7 +82,7 @@ class MstarSlotTokenizer(GridCity, CityTokenizer):
         self.days_off = checked_days_off(days_off)
         self.home_hours, self.work_hours = _hours(home_hours), _hours(work_hours)
         self.work_days = (0, 5)  # of a week that begins on the first working day
-        self._tokens = {name: slot for slot, name in enumerate((*SLOT_NAMES, str(pad_token)))}
+        self._index = {name: slot for slot, name in enumerate((*SLOT_NAMES, str(pad_token)))}
         kwargs.pop("special_tokens_pattern", None)
         super().__init__(
             days_off=list(self.days_off),
@@ -230,22 +230,13 @@ class MstarSlotTokenizer(GridCity, CityTokenizer):
     def vocab_size(self) -> int:
         return NUM_SLOTS + 1
 
-    def get_vocab(self) -> dict[str, int]:
-        return dict(self._tokens)
-
-    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
-        return text.split()
-
     def _convert_token_to_id(self, token: str) -> int:
-        if token not in self._tokens:
+        if token not in self._index:
             raise ValueError(f"{token!r} is no slot; slots are {', '.join(SLOT_NAMES)}.")
-        return self._tokens[token]
+        return self._index[token]
 
     def _convert_id_to_token(self, index: int) -> str:
-        return (*self._tokens, list(self._tokens)[-1])[index]
-
-    def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        return " ".join(tokens)
+        return (*self._index, list(self._index)[-1])[index]
 
     # Files
 

@@ -406,12 +406,6 @@ class SamoeTokenizer(CityTokenizer):
     def vocab_size(self) -> int:
         return len(self.location_ids) + NUM_SPECIAL
 
-    def get_vocab(self) -> dict[str, int]:
-        return dict(self._index)
-
-    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
-        return text.split()
-
     def _convert_token_to_id(self, token: str) -> int:
         if token not in self._index:
             raise ValueError(f"{token!r} is no location of {self.places.called}.")
@@ -421,9 +415,6 @@ class SamoeTokenizer(CityTokenizer):
         if index < NUM_SPECIAL:
             return self._pad_content if index == 0 else self._eos_content
         return str(self.location_ids[index - NUM_SPECIAL])
-
-    def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        return " ".join(tokens)
 
 
 __all__ = ["SamoeTokenizer"]

@@ -42,6 +42,11 @@ class Trait:
         """Number of classes."""
         return len(self.edges) + 1 + self.optional
 
+    def classes(self, values: np.ndarray) -> np.ndarray:
+        """(N,) values in the unit, NaN where a user has none -> (N,) int64 classes below `size`."""
+        found = np.digitize(values, self.edges)
+        return np.where(np.isnan(values), 0, found + 1) if self.optional else found
+
 
 TRAITS = (
     Trait("arrival", "clock hour", (6.5, 7.25, 7.75, 8.25, 8.75, 9.25, 9.75, 10.5, 12.0, 15.0), optional=True),
@@ -109,12 +114,7 @@ def _places(slots: np.ndarray, stays: Stays) -> np.ndarray:
 
 def trait_classes(measured: np.ndarray) -> np.ndarray:
     """(N, 8) measured traits -> (N, 8) int64 classes, each below its entry of `TRAIT_SIZES`."""
-    classes = np.empty(measured.shape, np.int64)
-    for column, trait in enumerate(TRAITS):
-        values = measured[:, column]
-        found = np.digitize(values, trait.edges)
-        classes[:, column] = np.where(np.isnan(values), 0, found + 1) if trait.optional else found
-    return classes
+    return np.stack([trait.classes(values) for trait, values in zip(TRAITS, measured.T)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

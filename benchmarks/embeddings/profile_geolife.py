@@ -23,12 +23,13 @@ import numpy as np
 import pandas as pd
 from transformers import set_seed
 
-from benchmarks.embeddings.series import SeriesSet, embed_windows, linked_people, load_series, raw_config, train_raw
+from benchmarks.embeddings.series import SeriesSet, embed_windows, load_series, raw_config, train_raw
 from benchmarks.open_data import data_folder
 from benchmarks.options import config_values
 from benchmarks.tables import save_table
 from hf_mobility import RawConfig, RawForTrajectoryPrediction, RawModel, RawTokenizer, SquareGrid
 from hf_mobility.baselines import mobility_features
+from hf_mobility.benchmark.trajectories import linked_users
 from hf_mobility.data import haversine_km
 from hf_mobility.evaluation import probe_users
 from hf_mobility.evaluation.probe_models import standardizer
@@ -187,7 +188,7 @@ def main() -> None:
         "RAW": embed_windows(made, columns),
     }
     own = data.held_out
-    users, group = data.users[own], linked_people(data.points)
+    users, group = data.users[own], linked_users(data.points)
     people = len(np.unique(users))
     print(f"{own.sum()} of {len(own)} days are judged, of {people} people whom the encoder has not seen")
 

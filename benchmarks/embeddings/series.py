@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from transformers import set_seed
 
 from benchmarks.open_data import data_folder
@@ -31,6 +29,7 @@ from hf_mobility import (
     training_arguments,
 )
 from hf_mobility.baselines.features import NIGHT_HOURS, WORK_HOURS, work_features
+from hf_mobility.benchmark.trajectories import linked_users
 from hf_mobility.data.simulation.points import simulated_points
 from hf_mobility.tokenization import weeks
 from hf_mobility.tokenization.tokenization_raw import PAPER_BOUNDS
@@ -103,22 +102,8 @@ def held_out_people(points: pd.DataFrame, *, share: float, seed: int) -> np.ndar
     return people[: max(2, round(share * len(people)))]
 
 
-def linked_people(points: pd.DataFrame) -> pd.Series:
-    """Group of each person (index `user_id`): people with a point at the same time and place, and whom these share one
-    with, are probably one, or went together.
-    """
-    users, user = np.unique(points["user_id"], return_inverse=True)
-    keys = ["time", "lat", "lon"]
-    same = points.duplicated(keys, keep=False).to_numpy()
-    point = points[same].groupby(keys, sort=False).ngroup().to_numpy()
-    shape = (len(users), len(users) + int(point.max(initial=-1)) + 1)
-    pairs = coo_array((np.ones(len(point)), (user[same], len(users) + point)), shape=shape)
-    pairs.resize((shape[1], shape[1]))
-    return pd.Series(connected_components(pairs, directed=False)[1][: len(users)], index=users)
-
-
 def with_linked(people: np.ndarray, group: pd.Series | None) -> np.ndarray:
-    """These people and all in their groups of `linked_people`; `None` = nobody is linked."""
+    """These people and all in their groups of `linked_users`; `None` = nobody is linked."""
     return people if group is None else group.index[group.isin(group[people])].to_numpy()
 
 
@@ -138,7 +123,7 @@ def load_series(
     points, city = load_points(name, users=users, days=days, seed=seed)
     options = {"timezone": city["timezone"], "model_max_length": 96 * days, **options}
     test = held_out if isinstance(held_out, np.ndarray) else held_out_people(points, share=float(held_out), seed=seed)
-    group = linked_people(points) if name == "geolife" else None
+    group = linked_users(points) if name == "geolife" else None
     test = with_linked(test, group)
     others = points[~points["user_id"].isin(test)]
     chosen = with_linked(held_out_people(others, share=validation, seed=seed + 1), group) if validation else test[:0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hf_mobility.benchmark.protocol import Protocol, protocol_names
 from hf_mobility.benchmark.results import load_results
 from hf_mobility.benchmark.tables import difference_rows, table
-from hf_mobility.benchmark.tables import markdown as markdown_of
 
 from .common import RESULTS, markdown, read
 
@@ -13,8 +12,10 @@ from .common import RESULTS, markdown, read
 def protocol(name: str) -> str:
     """One row per model, baselines first, models that are no baselines in bold."""
     frame = read(name)
-    ours = frame.loc[frame["kind"] != "baseline", "model"]
-    return markdown_of(table(frame, main=Protocol.load(name).metrics[0]), bold=ours)
+    ours = set(frame.loc[frame["kind"] != "baseline", "model"])
+    shown = table(frame, main=Protocol.load(name).metrics[0])
+    rows = [[f"**{model}**" if model in ours else model, *cells] for model, *cells in shown.to_numpy().tolist()]
+    return markdown(rows, list(shown.columns))
 
 
 def protocols() -> str:

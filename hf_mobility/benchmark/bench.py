@@ -28,6 +28,21 @@ class Case:
     task: Any
 
 
+class FittedBaseline:
+    """A baseline that is made anew from the training of each case.
+
+    Args:
+        name: in tables. made_of: its class, whose source is hashed. make: a training -> the fitted object `made`.
+    """
+
+    def __init__(self, name: str, made_of: type, make: Callable[[Any], Any]) -> None:
+        self.name, self.made_of, self.make = name, made_of, make
+        self.made: Any = None
+
+    def fit(self, train: Any) -> None:
+        self.made = self.make(train)
+
+
 class Bench(ABC):
     """A protocol with its data. A subclass knows one task; the data are read when the first case is asked for.
 

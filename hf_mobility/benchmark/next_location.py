@@ -21,7 +21,7 @@ from ..tokenization.city import City
 from ..tokenization.errors import DataError
 from ..training.adapt import adapt
 from .ahead import refuse_looking_ahead
-from .bench import Bench, Case
+from .bench import Bench, Case, FittedBaseline
 from .predictors import NextLocationTraining
 from .protocol import ProtocolSet
 from .scores import Score, rounded, user_means
@@ -30,15 +30,8 @@ from .seen import Seen
 UNKNOWN_BY_USER = ("ece",)  # which is no mean over targets
 
 
-class Counts:
-    """A table of counts, or the mix of them, as a model that is fitted before each case."""
-
-    def __init__(self, name: str, made_of: type, make: Callable[[NextLocationTraining], Any]) -> None:
-        self.name, self.made_of, self.make = name, made_of, make
-        self.made: Any = None
-
-    def fit(self, train: NextLocationTraining) -> None:
-        self.made = self.make(train)
+class Counts(FittedBaseline):
+    """A table of counts, or the mix of them."""
 
     def probabilities(self, task: NextLocationTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return iter(self.made.probabilities(task))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,6 @@ import pandas as pd
 from .protocol import Protocol
 from .results import Result, to_frame
 
-MODEL = "model"
 PAGE_METRICS = {
     "acc@1": "Acc@1",
     "acc@5": "Acc@5",
@@ -51,7 +50,7 @@ def table(frame: pd.DataFrame, *, main: str) -> pd.DataFrame:
     table = []
     for model in models:
         own = first[first["model"] == model].set_index("place")
-        cells = {MODEL: model}
+        cells = {"model": model}
         cells |= {
             f"{_title(main)}, {place}": _cell(own.loc[place], main) if place in own.index else "–" for place in places
         }
@@ -88,16 +87,6 @@ def difference_rows(results: Sequence[Result]) -> list[list[str]]:
         if one.kind != "baseline"
         for row in one.differences
     ]
-
-
-def markdown(frame: pd.DataFrame, *, bold: Iterable[str] = ()) -> str:
-    """A Markdown table of text cells."""
-    bold = set(bold)
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
-    for row in frame.to_dict("records"):
-        cells = [f"**{value}**" if name == MODEL and value in bold else str(value) for name, value in row.items()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def _place(case: str, subset: str) -> str:

@@ -11,13 +11,15 @@ import numpy as np
 
 from ..baselines.generators import Conditions, HourlyMarkov, ResampledWeeks
 from ..baselines.generators_epr import ExplorationReturn
+from ..checkpoints.mstar import weeks_by_home
 from ..data.splits import split_by_sequence, split_weeks_by_user
+from ..data.week_arrays import check_weeks
 from ..data.weeks import WeekTable
-from ..evaluation.fidelity import fidelity, hide_hours
+from ..evaluation.fidelity import copying, fidelity, hide_hours
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_mstar import MstarTokenizer
-from .bench import Bench, Case
+from .bench import Bench, Case, FittedBaseline
 from .predictors import WeekTraining
 from .scores import Score, rounded
 from .seen import Seen
@@ -34,15 +36,8 @@ class WeekTask:
     training: WeekTraining
 
 
-class Fitted:
-    """A generator of this package, fitted before each case."""
-
-    def __init__(self, name: str, made_of: type, make: Callable[[WeekTraining], Any]) -> None:
-        self.name, self.made_of, self.make = name, made_of, make
-        self.made: Any = None
-
-    def fit(self, train: WeekTraining) -> None:
-        self.made = self.make(train)
+class FittedGenerator(FittedBaseline):
+    """A generator of this package."""
 
     def generate(self, conditions: Conditions, *, seed: int) -> np.ndarray:
         return np.asarray(self.made.generate(conditions, seed=seed))
@@ -114,7 +109,8 @@ class WeekBench(Bench):
             "HourlyMarkov, by home": (HourlyMarkov, partial(markov, by_home=True)),
             "ExplorationReturn": (ExplorationReturn, epr),
         }
-        return {TrainSample.name: TrainSample, **{name: partial(Fitted, name, *way) for name, way in makers.items()}}
+        fitted = {name: partial(FittedGenerator, name, *way) for name, way in makers.items()}
+        return {TrainSample.name: TrainSample, **fitted}
 
     def checkpoint(self, folder: str, *, name: str) -> MstarCheckpoint:
         return MstarCheckpoint(folder, name=name)
@@ -124,6 +120,7 @@ class WeekBench(Bench):
         if made.shape != case.task.real.shape:
             raise DataError(f"{predictor.name} gives weeks of shape {made.shape}; expected {case.task.real.shape}.")
         training = case.task.training
+        made = check_weeks(made, name="generated", num_cells=len(training.lat))
         shown = made if (made < 0).any() else hide_hours(made, case.task.real)
         measured = fidelity(
             case.task.real,
@@ -133,15 +130,7 @@ class WeekBench(Bench):
             slots_per_day=training.slots_per_day,
             bootstrap=self.protocol.bootstrap,
         )
-        copies = fidelity(
-            case.task.real,
-            made,
-            lat=training.lat,
-            lon=training.lon,
-            slots_per_day=training.slots_per_day,
-            train=training.cells,
-        )
-        return measured | {name: copies[name] for name in ("copied", "copied_moving", "overlap", "overlap_p95")}
+        return measured | copying(made, training.cells, seed=0)
 
     def scores(self, case: Case, outcome: dict[str, float]) -> list[Score]:
         return [
@@ -173,7 +162,7 @@ class WeekBench(Bench):
         listed = saved > 0  # a saved city lists homes of several users only
 
         def same(rows: np.ndarray) -> bool:
-            return bool(np.array_equal(_homes(tokenizer, weeks.cells[rows])[listed], saved[listed]))
+            return bool(np.array_equal(weeks_by_home(tokenizer, weeks.cells[rows])[listed], saved[listed]))
 
         if same(train):
             return Seen("no", "yes", "Its city counts exactly the homes of the training users.")
@@ -238,10 +227,3 @@ def _table(cells: np.ndarray, users: Any, tokenizer: Any) -> WeekTable:
     extra = pd.DataFrame(index=range(len(cells)))
     lat, lon = np.asarray(tokenizer.lat, np.float64), np.asarray(tokenizer.lon, np.float64)
     return WeekTable(cells, users, None, extra, lat=lat, lon=lon, timezone=tokenizer.timezone)
-
-
-def _homes(tokenizer: Any, cells: np.ndarray) -> np.ndarray:
-    """(2, cells of the grid) weeks by home, as `ConditionTables.home_counts`."""
-    home, work = tokenizer.home_and_work(cells)
-    places = tokenizer.num_cells
-    return np.bincount((home == work) * places + home, minlength=2 * places).reshape(2, places)

@@ -40,7 +40,8 @@ def evaluate_mstar(
     (train, real), (train_users, real_users), report = _parts(tokenizer, data, test_fraction, seed, weeks)
     if tokenizer.conditions is None:
         raise DataError(f"The city of {checkpoint.name} has no conditions to draw from: call its fit_conditions first.")
-    fitted, of_train, of_test = tokenizer.conditions.home_counts, _homes(tokenizer, train), _homes(tokenizer, real)
+    fitted = tokenizer.conditions.home_counts
+    of_train, of_test = weeks_by_home(tokenizer, train), weeks_by_home(tokenizer, real)
     listed = fitted > 0  # a saved city lists homes of several people only
     refuse_seen(checkpoint.name, fitted[listed], (of_train + of_test)[listed], of_train[listed])
     notes = [describe_weeks(report, min_known=weeks.get("min_known"))]
@@ -65,7 +66,7 @@ def evaluate_mstar(
             seed=seed,
             **compared,
         )
-    unseen = _homes(tokenizer, real)[:, ~listed.any(axis=0)].sum() / len(real)
+    unseen = weeks_by_home(tokenizer, real)[:, ~listed.any(axis=0)].sum() / len(real)
     if unseen > UNSEEN_HOME_SHARE:
         notes.append(
             f"{unseen:.0%} of the test weeks have their home where nobody of the generator's training data lives, or "
@@ -74,6 +75,13 @@ def evaluate_mstar(
         )
     table.attrs["notes"] = notes
     return table
+
+
+def weeks_by_home(tokenizer: Any, cells: np.ndarray) -> np.ndarray:
+    """(2, cells of the grid) weeks by home, rows as in `ConditionTables.home_counts`."""
+    home, work = tokenizer.home_and_work(cells)
+    places = tokenizer.num_cells
+    return np.bincount((home == work) * places + home, minlength=2 * places).reshape(2, places)
 
 
 def _parts(
@@ -110,10 +118,3 @@ def _rivals(train: np.ndarray, lat: np.ndarray, lon: np.ndarray, slots: int) -> 
         "HourlyMarkov, by home": HourlyMarkov(by_home=True, slots_per_day=slots).fit(train, num_cells=len(lat)),
         "ExplorationReturn": ExplorationReturn(slots_per_day=slots).fit(train, lat=lat, lon=lon),
     }
-
-
-def _homes(tokenizer: Any, cells: np.ndarray) -> np.ndarray:
-    """(2, cells of the grid) weeks by home, rows as in `ConditionTables.home_counts`."""
-    home, work = tokenizer.home_and_work(cells)
-    places = tokenizer.num_cells
-    return np.bincount((home == work) * places + home, minlength=2 * places).reshape(2, places)

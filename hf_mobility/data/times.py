@@ -54,6 +54,12 @@ def utc_times(column: pd.Series, name: str, timezone: Zone | None) -> pd.Series:
     return clock
 
 
+def aware_times(local: pd.Series, timezone: str) -> pd.Series:
+    """Naive readings of the clock of `timezone` as aware times."""
+    first = np.ones(len(local), dtype=bool)
+    return local.dt.tz_localize(timezone, ambiguous=first, nonexistent="shift_forward")
+
+
 def _localize(clock: pd.Series, timezone: Zone) -> tuple[pd.Series, np.ndarray]:
     """Local readings labelled UTC -> UTC, and which of them exist."""
     local, rest = np.divmod(clock.astype("int64").to_numpy(), 1_000_000)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..tokenization.errors import SHOWN, DataError
 
-__all__ = ["PlaceHours", "check_weeks", "day_type", "place_hours", "shift_weeks", "split_days"]
+__all__ = ["PlaceHours", "check_users", "check_weeks", "day_type", "place_hours", "shift_weeks", "split_days"]
 
 
 class PlaceHours(NamedTuple):
@@ -66,6 +66,18 @@ def check_weeks(
             f"first rows: {rows[:SHOWN].tolist()}); map the weeks to the cells of lat and lon first."
         )
     return cells.astype(np.int32, copy=False)
+
+
+def check_users(users: Any, weeks: np.ndarray, *, name: str) -> np.ndarray:
+    """(N,) whose each of the weeks (N, L) is: as given, or another user's each for None.
+
+    Raises:
+        DataError: not one user for each week; the sentence calls them `name`.
+    """
+    users = np.arange(len(weeks)) if users is None else np.asarray(users)
+    if users.shape != (len(weeks),):
+        raise DataError(f"{name} has shape {users.shape}; give one user for each of the {len(weeks)} weeks.")
+    return users
 
 
 def place_hours(cells: np.ndarray) -> PlaceHours:

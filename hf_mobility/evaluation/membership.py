@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.week_arrays import check_weeks
-from ..tokenization.errors import DataError
+from ..data.week_arrays import check_users, check_weeks
 from .fidelity_movement import nearest_overlap
 from .two_sample import auc
 
@@ -50,7 +49,8 @@ def membership(
     scores, starts = [], []
     for weeks, users, name in ((members, member_users, "member"), (others, other_users, "other")):
         weeks = check_weeks(weeks, name=f"{name}s", length=generated.shape[1])
-        score, code = nearest_overlap(weeks, generated), _codes(users, len(weeks), name)
+        score = nearest_overlap(weeks, generated)
+        code = np.unique(check_users(users, weeks, name=f"{name}_users"), return_inverse=True)[1].ravel()
         known = np.isfinite(score)
         order = np.argsort(code[known], kind="stable")
         scores.append(score[known][order])
@@ -60,13 +60,6 @@ def membership(
     low, high = np.percentile(drawn, (2.5, 97.5)) if bootstrap else (np.nan, np.nan)
     found = {"auc": auc(*scores), "auc_low": float(low), "auc_high": float(high)}
     return found | {"members": len(starts[0]), "others": len(starts[1])}
-
-
-def _codes(users: Any, weeks: int, name: str) -> np.ndarray:
-    users = np.arange(weeks) if users is None else np.asarray(users)
-    if users.shape != (weeks,):
-        raise DataError(f"{name}_users has shape {users.shape}; give one user for each of the {weeks} weeks.")
-    return np.unique(users, return_inverse=True)[1].ravel()
 
 
 def _resampled(score: np.ndarray, starts: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ..data.week_arrays import check_weeks
+from ..data.week_arrays import check_users, check_weeks
 from ..tokenization.errors import DataError
 from .week_places import night_home, ranked_places
 
@@ -95,9 +95,7 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 def held_out_weeks(weeks: np.ndarray, users: Any, name: str, rng: np.random.Generator) -> np.ndarray:
     """bool (N,): the weeks of the users that test."""
-    users = np.arange(len(weeks)) if users is None else np.asarray(users)
-    if users.shape != (len(weeks),):
-        raise DataError(f"{name}_users has shape {users.shape}; give one user for each of the {len(weeks)} weeks.")
+    users = check_users(users, weeks, name=f"{name}_users")
     code = np.unique(users, return_inverse=True)[1].ravel()
     count = int(code.max()) + 1
     if count < LEAST_USERS:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.week_arrays import check_weeks
+from ..data.week_arrays import check_users, check_weeks
 from ..tokenization.errors import DataError
 from .fidelity import copying, draw_rows, fidelity, hide_hours
 from .fidelity_metrics import Form
@@ -166,16 +166,16 @@ class _Sets:
     """Checked weeks of a table: name -> draws, the noise level and the real weeks first.
 
     Fields:
-        real, train: (N, L) and (M, L). real_users, train_users: (N,) and (M,), or None.
+        real, train: (N, L) and (M, L). real_users, train_users: (N,) and (M,).
         sets: name -> draws, (N, L) each. noise_users: the users of each draw of the noise level.
     """
 
     real: np.ndarray
     train: np.ndarray
-    real_users: np.ndarray | None
-    train_users: np.ndarray | None
+    real_users: np.ndarray
+    train_users: np.ndarray
     sets: dict[str, list[np.ndarray]]
-    noise_users: list[np.ndarray | None]
+    noise_users: list[np.ndarray]
 
     @classmethod
     def of(
@@ -207,7 +207,8 @@ class _Sets:
         rng = np.random.default_rng(seed)
         size = len(real)
         real_users, train_users = (
-            _users((owners or {}).get(name), x, name) for name, x in (("real", real), ("train", train))
+            check_users((owners or {}).get(name), weeks, name=f"{name}_users")
+            for name, weeks in (("real", real), ("train", train))
         )
         if subsample:
             size = min([len(real), len(train), *(len(x) for some in sets.values() for x in some)])
@@ -223,8 +224,7 @@ class _Sets:
             )
         noise = [draw_rows(len(train), size, rng) for _ in range(draws)]
         sets = {NOISE: [train[rows] for rows in noise], REAL: [real], **sets}
-        noise_users = [None if train_users is None else train_users[rows] for rows in noise]
-        return cls(real, train, real_users, train_users, sets, noise_users)
+        return cls(real, train, real_users, train_users, sets, [train_users[rows] for rows in noise])
 
     def rows(self, measure: Measure, *, match_unknown: bool, spread: Sequence[str], seed: int) -> list[dict[str, Any]]:
         """One row per set: means over draws, and standard deviations of the columns `spread`."""
@@ -238,15 +238,6 @@ class _Sets:
 
 def _cells(lat: Any) -> int:
     return len(np.asarray(lat))
-
-
-def _users(users: Any, weeks: np.ndarray, name: str) -> np.ndarray | None:
-    if users is None:
-        return None
-    users = np.asarray(users)
-    if users.shape != (len(weeks),):
-        raise DataError(f"{name}_users has shape {users.shape}; give one user for each of the {len(weeks)} weeks.")
-    return users
 
 
 def _as_draws(value: Any) -> list[Any]:

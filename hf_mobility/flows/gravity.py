@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .pairs import blocks, distances, intervening
+from .pairs import PairGeometry, blocks, distances, intervening
 from .prediction import FlowModel
 from .regions import geometry_of, masses_of
 from .task import FlowArea, FlowTask
@@ -59,7 +59,7 @@ class GravityModel(FlowModel):
         features, flows, starts, counts = [], [], [], []
         for area in task.areas:
             rows = np.unique(np.linspace(0, len(area) - 1, ORIGINS).astype(int))
-            features.append(self._features(area, rows).reshape(-1, 5))
+            features.append(self._features(geometry_of(area), rows).reshape(-1, 5))
             flows.append(area.observed[rows].ravel())
             starts.append(np.full(len(rows), len(area)))
             counts.append(np.full(len(rows) * len(area), 1 / (len(rows) * len(area))))
@@ -75,8 +75,9 @@ class GravityModel(FlowModel):
 
     def rows(self, area: FlowArea, outflows: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         expected = self.outflow.predict(area) if self.constrained and outflows is None else outflows
+        geometry = geometry_of(area)
         for rows in blocks(area):
-            x = self._features(area, rows)
+            x = self._features(geometry, rows)
             if not self.constrained:
                 yield rows, np.expm1(np.maximum(self.weights[0] + x @ self.weights[1:], 0))
                 continue
@@ -85,12 +86,11 @@ class GravityModel(FlowModel):
             assert expected is not None
             yield rows, expected[rows, None] * share / share.sum(axis=1, keepdims=True)
 
-    def _features(self, area: FlowArea, rows: np.ndarray) -> np.ndarray:
+    def _features(self, geometry: PairGeometry, rows: np.ndarray) -> np.ndarray:
         """(m, n, 5): logarithms of population at the origin and in the area, and of both masses at the destination;
         the distance or its logarithm."""
-        geometry = geometry_of(area)
-        km = distances(area, rows)
-        same = rows[:, None] == np.arange(len(area))
+        km = distances(geometry.area, rows)
+        same = rows[:, None] == np.arange(len(geometry.area))
         km = np.where(same, geometry.spacing[rows, None] / 2, km) + 1e-3
         logs = np.log1p(geometry.masses)
         origin = np.broadcast_to(logs[rows, None, 0], km.shape)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..tokenization.errors import DataError, listing, refuse
-from ..tokenization.tables import coordinate_columns, id_column, number_column, open_table, plain
+from ..tokenization.tables import coordinate_columns, counts_column, id_column, number_column, open_table, plain
 
 __all__ = ["FlowArea", "FlowTask", "flows_frame"]
 
@@ -132,8 +132,7 @@ class FlowTask:
         known = pd.Index([a.name for a in self.areas])
         code = known.get_indexer(pd.Index(area))
         refuse(code < 0, "area", "not an area of the regions", "drop these flows or add the regions", area)
-        flow = number_column(plain(table["flow"]), "flow", "commuters")
-        refuse(~(np.isfinite(flow) & (flow >= 0)), "flow", "missing or negative", "repair or drop them", table["flow"])
+        flow = counts_column(table, "flow", "commuters")
         names = ("origin", "destination")
         ends = {name: np.asarray(id_column(plain(table[name]), name, as_text=False)) for name in names}
         filled = []

@@ -12,7 +12,8 @@ import torch
 
 from ..tokenization.diaries import HOME, WORK
 from ..tokenization.errors import SHOWN, DataError
-from ..tokenization.traits import COMMUTE, TRAITS, TraitModel, trait_classes
+from ..tokenization.tables import coordinate_columns, counts_column
+from ..tokenization.traits import COMMUTE, TRAITS, TraitModel
 from .placing import choose_work
 
 EDGES = np.array([0.0, *TRAITS[COMMUTE].edges, np.inf])  # km of the classes from 1 on
@@ -62,9 +63,11 @@ class Population:
         appeal = {kind: head.appeals(places, kind).cpu().numpy() for kind in (HOME, WORK)}
         self.home_share, self.regions = appeal[HOME], None
         if population is not None:
-            residents = _numbers(population, "population", ("lat", "lon", "population"))
-            nearest = _nearest(tokenizer, residents)
-            self.home_share = _spread(nearest, residents["population"].to_numpy(), appeal[HOME], tokenizer, residents)
+            _check_columns(population, "population", ("lat", "lon", "population"))
+            at = coordinate_columns(population, "lat", "lon")
+            nearest = _nearest(tokenizer, *at)
+            residents = counts_column(population, "population", "residents")
+            self.home_share = _spread(nearest, residents, appeal[HOME], tokenizer, *at)
             if flows is not None:
                 self.regions = _Regions.read(flows, population, nearest, appeal[WORK])
 
@@ -90,10 +93,7 @@ class Population:
 
     def _commute_classes(self, home: np.ndarray, work: np.ndarray) -> np.ndarray:
         km = self.places.km.cpu().numpy()
-        away = np.hypot(*(km[home] - km[work]).T)
-        measured = np.zeros((len(away), len(TRAITS)))
-        measured[:, COMMUTE] = away
-        return trait_classes(measured)[:, COMMUTE]
+        return TRAITS[COMMUTE].classes(np.hypot(*(km[home] - km[work]).T))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +113,8 @@ class _Regions:
         if not population["region_id"].is_unique:
             raise DataError("population has more than one row of a region_id; flows need one row of each.")
         number = pd.Series(np.arange(len(population)), index=population["region_id"].to_numpy())
-        counted = _numbers(flows, "flows", ("flow",))
+        _check_columns(flows, "flows", ("flow", "origin", "destination"))
         for name in ("origin", "destination"):
-            if name not in flows:
-                raise DataError(f"flows has no column {name!r}.")
             strange = flows[name][~flows[name].isin(number.index)].unique()
             if len(strange):
                 raise DataError(
@@ -125,7 +123,7 @@ class _Regions:
         members = [np.flatnonzero(nearest == region) for region in range(len(population))]
         shares = np.zeros((len(population), len(population)))
         rows, columns = number[flows["origin"]].to_numpy(), number[flows["destination"]].to_numpy()
-        np.add.at(shares, (rows, columns), counted["flow"].to_numpy(np.float64))
+        np.add.at(shares, (rows, columns), counts_column(flows, "flow", "commuters"))
         shares[:, [not len(member) for member in members]] = 0.0  # nobody can work where there is no place
         total = shares.sum(axis=1, keepdims=True)
         return cls(nearest, shares / np.where(total > 0, total, 1.0), members, [np.cumsum(appeal[m]) for m in members])
@@ -145,31 +143,22 @@ class _Regions:
         return np.where(work == home, -1, work)
 
 
-def _numbers(frame: pd.DataFrame, what: str, names: tuple[str, ...]) -> pd.DataFrame:
+def _check_columns(frame: pd.DataFrame, what: str, names: tuple[str, ...]) -> None:
     missing = [name for name in names if name not in frame]
     if missing:
         raise DataError(f"{what} has no column {missing[0]!r}; it needs {', '.join(names)}.")
-    for name in names:
-        values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
-        bad = ~np.isfinite(values) | ((values < 0) & (name not in ("lat", "lon")))
-        if bad.any():
-            raise DataError(
-                f"{what}, column {name!r}: {int(bad.sum())} of {len(values)} values are missing or negative "
-                f"(first rows {np.flatnonzero(bad)[:SHOWN].tolist()})."
-            )
-    return frame[list(names)].astype(np.float64).reset_index(drop=True)
 
 
-def _nearest(tokenizer: Any, residents: pd.DataFrame) -> np.ndarray:
+def _nearest(tokenizer: Any, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
     """(P,) the row of the population that is nearest to each place."""
     from scipy.spatial import cKDTree
 
-    points = tokenizer.places.to_km(residents["lat"], residents["lon"])
+    points = tokenizer.places.to_km(lat, lon)
     return np.asarray(cKDTree(points).query(tokenizer.places.km)[1], np.int64)
 
 
 def _spread(
-    nearest: np.ndarray, residents: np.ndarray, appeal: np.ndarray, tokenizer: Any, rows: pd.DataFrame
+    nearest: np.ndarray, residents: np.ndarray, appeal: np.ndarray, tokenizer: Any, lat: np.ndarray, lon: np.ndarray
 ) -> np.ndarray:
     """(P,) share of the homes at each place: the residents of each row among its places by their appeal; where a row
     has no place, at the place nearest to it."""
@@ -177,7 +166,7 @@ def _spread(
     share = residents[nearest] * appeal / inside[nearest]
     alone = np.flatnonzero((inside == 0) & (residents > 0))
     if len(alone):
-        at = tokenizer.places.nearest(rows["lat"].to_numpy()[alone], rows["lon"].to_numpy()[alone])
+        at = tokenizer.places.nearest(lat[alone], lon[alone])
         np.add.at(share, at, residents[alone])
     if not share.sum() > 0:
         raise DataError("population sums to 0: nobody lives in this city.")

@@ -59,7 +59,8 @@ def score_table(
         nats = -np.log(np.maximum(p.astype(np.float64), FLOOR))
         surprisal[rows] = nats[np.arange(len(rows)), task.location[rows]]
         expected[rows] = (p * nats).sum(axis=1)
-    others, distance = surprisal_of_others(task), distance_from_own(task)
+    new = new_places(task)
+    others, distance = surprisal_of_others(task), distance_from_own(task, new)
     return pd.DataFrame(
         {
             "user_id": users[task.user],
@@ -69,7 +70,7 @@ def score_table(
             "expected_surprisal": expected,
             "p_value": conformal_p_values(task.user, surprisal),
             "surprisal_others": others,
-            "new_place": ~pd.DataFrame({"user": task.user, "place": task.location}).duplicated().to_numpy(),
+            "new_place": new,
             "distance_km": distance,
             "score": surprisal - others + np.log1p(distance / DISTANCE_KM),
         }
@@ -104,9 +105,16 @@ def surprisal_of_others(task: NextLocationTask) -> np.ndarray:
     return -np.log((there - own + 1) / (len(pair) - visits + places))
 
 
-def distance_from_own(task: NextLocationTask) -> np.ndarray:
-    """Kilometres to the nearest place that the user has visited before; (n,), 0 for a known place, NaN at first."""
-    new = ~pd.DataFrame({"user": task.user, "place": task.location}).duplicated().to_numpy()
+def new_places(task: NextLocationTask) -> np.ndarray:
+    """bool (n,): the user has not been at the place before."""
+    return ~pd.DataFrame({"user": task.user, "place": task.location}).duplicated().to_numpy()
+
+
+def distance_from_own(task: NextLocationTask, new: np.ndarray) -> np.ndarray:
+    """Kilometres to the nearest place that the user has visited before; (n,), 0 for a known place, NaN at first.
+
+    `new` is what `new_places` returned.
+    """
     out = np.zeros(len(new))
     rows = np.flatnonzero(new)
     lat, lon = task.visits["lat"].to_numpy(), task.visits["lon"].to_numpy()

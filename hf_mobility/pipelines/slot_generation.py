@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..data.times import aware_times
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..tokenization.clock import local_dates
 from ..tokenization.diaries import HOME, KIND_OF_SLOT, KINDS, WORK, to_slots
@@ -267,9 +268,7 @@ class SlotGenerationPipeline(MobilityPipeline):
                 "activity": np.array(KINDS, object)[KIND_OF_SLOT[slots.reshape(-1)]],
             }
         )
-        local = frame["time"].dt
-        earlier = np.ones(len(frame), dtype=bool)
-        frame["time"] = local.tz_localize(self.tokenizer.timezone, ambiguous=earlier, nonexistent="shift_forward")
+        frame["time"] = aware_times(frame["time"], self.tokenizer.timezone)
         return frame[RESULT_COLUMNS]
 
     def _start_days(self, start: Any, week: np.ndarray, count: int) -> np.ndarray:

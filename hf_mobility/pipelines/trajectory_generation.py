@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..data.times import aware_times
 from ..data.weeks import WeekTable, is_week_table, read_weeks
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..tokenization.errors import DataError, renamed_argument
@@ -276,9 +277,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         """The long table of weeks that are numbered from `first` on."""
         numbers = np.arange(first, first + len(cells))
         frame = pd.DataFrame(self.tokenizer.to_frame(cells, start=start, trajectory_id=numbers))
-        clock = frame["time"].dt
-        first_reading = np.ones(len(frame), dtype=bool)
-        frame["time"] = clock.tz_localize(self.tokenizer.timezone, ambiguous=first_reading, nonexistent="shift_forward")
+        frame["time"] = aware_times(frame["time"], self.tokenizer.timezone)
         return frame[RESULT_COLUMNS]
 
 

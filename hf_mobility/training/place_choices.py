@@ -11,11 +11,11 @@ import torch
 
 from ..modeling.places_mstar import MstarPlaces
 from ..tokenization.diaries import RECURRING, SINGLE, Stays
+from ..tokenization.poi import NEVER_SEEN
 
 BATCH = 256  # choices of each kind in a step
 LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 5e-3, 0.01, 30
 HIDDEN_POPULARITY = 0.5  # share of the steps in which nobody has been seen anywhere, as in a city known by its map
-NEVER_SEEN = 9
 
 
 class CityChoices(NamedTuple):

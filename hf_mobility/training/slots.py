@@ -51,9 +51,8 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
     users = np.concatenate(
         [number * 10**9 + np.unique(part.users, return_inverse=True)[1] for number, part in enumerate(read)]
     )
-    traits = TraitModel.fit(
-        np.concatenate([part.traits for part in read]), users=users, min_users=recipe.min_users or 5, seed=recipe.seed
-    )
+    measured = np.concatenate([part.traits for part in read])
+    traits = TraitModel.fit(measured, users=users, min_users=recipe.min_users or 5, seed=recipe.seed)
     notes = [
         f"city {part.tokenizer.name or '(no name)'}: {len(part.tokenizer.city):,} places, {len(part.places):,} weeks "
         f"of {len(np.unique(part.users)):,} users"
@@ -67,7 +66,7 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
     model: Any = _generator(codec, recipe)
     model.fit_places(SLOT_MAP)
     model.fit_transition(torch.from_numpy(slots.astype(np.int64)))
-    conditions = read[0].tokenizer.conditions_of(np.concatenate([part.traits for part in read]))
+    conditions = read[0].tokenizer.conditions_of(measured)
     rows = {name: torch.from_numpy(ids) for name, ids in conditions.items()}
     codes = model.codec.encode(encoded["input_ids"], encoded["attention_mask"], batch_size=256).cpu()
     model.places.requires_grad_(False)

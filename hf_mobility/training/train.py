@@ -47,10 +47,11 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
 _RECIPES = {**SYSTEMS, SLOTS: train_slots}
 VOCABULARIES = ("cells", "slots")
 _SEVERAL_CITIES = ("samoe", SLOTS)
-_WEEKS = ("mstar-codec", "mstar", SLOTS)
+_WEEKS_OF_CELLS = ("mstar-codec", "mstar")
+_WEEKS = (*_WEEKS_OF_CELLS, SLOTS)
 _ONLY_FOR = {  # an option -> the systems that know it
     "codec": ("mstar",),
-    "shifted_copies": _WEEKS[:2],
+    "shifted_copies": _WEEKS_OF_CELLS,
     "min_users": _WEEKS,
     "min_known": _WEEKS,
     "fill_hours": _WEEKS,

@@ -7,22 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from trajectories_by_hand import plane_task  # noqa: E402
+
 from hf_mobility.baselines import CopyLast, GRUTrajectory, HourMean  # noqa: E402
-from hf_mobility.data.trajectory_tasks import TrajectoryTask  # noqa: E402
-
-
-def task_of(points: np.ndarray, steps: int, slots_per_day: int = 4) -> TrajectoryTask:
-    points = np.asarray(points, dtype=np.float32)
-    return TrajectoryTask(
-        known=points[:, :-steps],
-        future=points[:, -steps:],
-        users=np.arange(len(points)),
-        start_weekday=np.zeros(len(points), np.int64),
-        slots_per_day=slots_per_day,
-        metres_per_unit=np.array([1000.0, 1000.0]),
-        degrees=lambda units: (np.asarray(units)[..., 1], np.asarray(units)[..., 0]),
-        recorded=np.ones((len(points), steps), bool),
-    )
 
 
 def make_walks(count: int = 64, length: int = 24, seed: int = 0, stay: int = 6) -> np.ndarray:
@@ -33,7 +20,7 @@ def make_walks(count: int = 64, length: int = 24, seed: int = 0, stay: int = 6) 
 
 
 def test_the_last_point_is_copied() -> None:
-    task = task_of(np.arange(24).reshape(2, 6, 2), steps=2)
+    task = plane_task(np.arange(24).reshape(2, 6, 2), steps=2)
     assert CopyLast().predict(task).tolist() == [[[6, 7], [6, 7]], [[18, 19], [18, 19]]]
     points = np.arange(12).reshape(1, 6, 2)
     assert (CopyLast().next_points(points) == points[:, :5]).all()
@@ -42,19 +29,19 @@ def test_the_last_point_is_copied() -> None:
 def test_the_mean_of_the_own_slot_of_the_day_or_else_the_last_point() -> None:
     x = np.array([1, 2, 3, 4, 5, 7, 0, 0], dtype=float)  # days of 4 slots; slots 6 and 7 follow
     points = np.stack([np.stack([x, -x], axis=1), np.stack([10 * x, x], axis=1)])
-    predicted = HourMean().predict(task_of(points, steps=2))
+    predicted = HourMean().predict(plane_task(points, steps=2))
     assert predicted.tolist() == [[[3, -3], [4, -4]], [[30, 3], [40, 4]]]
-    both = HourMean().predict(task_of(points[:, :7], steps=2))  # slots 5 and 6 = 1 and 2 of the day
+    both = HourMean().predict(plane_task(points[:, :7], steps=2))  # slots 5 and 6 = 1 and 2 of the day
     assert both[0].tolist() == [[2, -2], [3, -3]]
-    short = HourMean().predict(task_of(points[:, :4], steps=2))  # slots 2 and 3 were never seen
+    short = HourMean().predict(plane_task(points[:, :4], steps=2))  # slots 2 and 3 were never seen
     assert short[0].tolist() == [[2, -2], [2, -2]]
-    two_days = HourMean().predict(task_of(points, steps=3, slots_per_day=2))
+    two_days = HourMean().predict(plane_task(points, steps=3, slots_per_day=2))
     assert two_days[0, :, 0].tolist() == [(2 + 4) / 2, 3, 3]  # slots 5, 6, 7 with slots 0..4 known
 
 
 def test_nothing_is_read_from_the_future() -> None:
     walks = make_walks()
-    task, blind = task_of(walks, steps=4), task_of(np.where(np.arange(24)[:, None] < 20, walks, np.nan), steps=4)
+    task, blind = plane_task(walks, steps=4), plane_task(np.where(np.arange(24)[:, None] < 20, walks, np.nan), steps=4)
     gru = GRUTrajectory(width=8).fit(walks, steps=2)
     for model in (CopyLast(), HourMean(), gru):
         assert np.array_equal(model.predict(task), model.predict(blind))
@@ -64,7 +51,7 @@ def test_nothing_is_read_from_the_future() -> None:
 def test_the_gru_learns_when_people_go() -> None:
     train, test = make_walks(256, length=12, seed=1, stay=3), make_walks(64, length=12, seed=2, stay=3)
     gru = GRUTrajectory(width=24, learning_rate=1e-2).fit(train, steps=200)
-    task = task_of(test[:, :11], steps=4)  # at slots 6 and 9 they go back and forth; slots 7 to 10 are wanted
+    task = plane_task(test[:, :11], steps=4)  # at slots 6 and 9 they go back and forth; slots 7 to 10 are wanted
     error = {model.name: np.abs(model.predict(task) - task.future)[:, 2:].mean() for model in (gru, CopyLast())}
     assert error["GRU"] < 0.6 * error["CopyLast"]
     one_step = [np.abs(model.next_points(test) - test[:, 1:])[:, 5::3].mean() for model in (gru, CopyLast())]
@@ -78,7 +65,7 @@ def test_a_roll_out_is_what_the_network_says_when_fed_by_hand() -> None:
     for _ in range(4):
         extended = np.concatenate([points, np.zeros_like(points[:, :1])], axis=1)
         points = np.concatenate([points, gru.next_points(extended)[:, -1:]], axis=1)
-    np.testing.assert_allclose(gru.predict(task_of(walks, steps=4)), points[:, 20:], atol=1e-5)
+    np.testing.assert_allclose(gru.predict(plane_task(walks, steps=4)), points[:, 20:], atol=1e-5)
 
 
 def test_the_seed_decides_and_the_callers_generator_is_left_alone() -> None:
@@ -96,9 +83,9 @@ def test_the_seed_decides_and_the_callers_generator_is_left_alone() -> None:
 def test_a_network_that_is_not_fitted_or_too_short_is_refused() -> None:
     walks = make_walks(8)
     with pytest.raises(ValueError, match="GRU is not fitted"):
-        GRUTrajectory().predict(task_of(walks, steps=2))
+        GRUTrajectory().predict(plane_task(walks, steps=2))
     gru = GRUTrajectory(width=8).fit(walks[:, :12], steps=1)
     with pytest.raises(ValueError, match="trained on series of 12 slots; slot 22 is beyond them"):
-        gru.predict(task_of(walks, steps=2))
+        gru.predict(plane_task(walks, steps=2))
     with pytest.raises(ValueError, match=r"points must be \(series, slots, 2\)"):
         gru.fit(walks[0])

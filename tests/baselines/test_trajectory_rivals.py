@@ -11,27 +11,18 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
+from trajectories_by_hand import KM, plane_task
+
 from hf_mobility.baselines import CityMedian, CopyLast, HourMean, HourMedian, NearestPast, Shrinkage
 from hf_mobility.baselines.geometric_median import geometric_median
 from hf_mobility.data.past_records import PastRecords
 from hf_mobility.data.trajectory_tasks import TrajectoryTask
 
-KM = np.array([1000.0, 1000.0])  # a unit is a kilometre
-
 
 def task_of(x: list[list[float]], steps: int, slots_per_day: int = 4) -> TrajectoryTask:
     """Users on a line, (N, T + steps) kilometres."""
     points = np.stack([np.asarray(x, np.float32), np.zeros(np.shape(x), np.float32)], axis=-1)
-    return TrajectoryTask(
-        known=points[:, :-steps],
-        future=points[:, -steps:],
-        users=np.arange(len(points)),
-        start_weekday=np.zeros(len(points), np.int64),
-        slots_per_day=slots_per_day,
-        metres_per_unit=KM,
-        degrees=lambda units: (np.asarray(units)[..., 1], np.asarray(units)[..., 0]),
-        recorded=np.ones((len(points), steps), bool),
-    )
+    return plane_task(points, steps, slots_per_day)
 
 
 @settings(max_examples=25, deadline=None)

@@ -133,7 +133,7 @@ def test_people_who_share_a_point_are_linked_and_held_out_together(
 ) -> None:
     series = import_module("benchmarks.embeddings.series")
     points = pd.DataFrame({"user_id": [1, 2, 2, 3, 4, 4], "time": [0, 0, 5, 5, 0, 0], "lat": [1, 1, 2, 2, 3, 3]})
-    group = series.linked_people(points.assign(lon=0))
+    group = series.linked_users(points.assign(lon=0))
     assert group.index.tolist() == [1, 2, 3, 4] and group[1] == group[2] == group[3] != group[4]
 
     copied = pd.read_parquet(files / "gps_geolife_beijing.parquet")

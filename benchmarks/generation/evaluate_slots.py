@@ -2,21 +2,24 @@
 
     python -m benchmarks.generation.evaluate_slots checkpoints/mstar-slots-small --output benchmarks/generation/results/weeks_slots.csv
 
-City A is polycentric; city B is a valley whose days off are Friday and Saturday. The rivals are fitted on the weeks of
-one half of the users; the other half is compared with. `with means` knows the means of the eight traits of the first half.
+City A is polycentric; city B is a valley whose days off are Friday and Saturday; in city C users choose among nearer
+opportunities first and a quarter of those who work do shifts. The rivals are fitted on the weeks of one half of the
+users; the other half is compared with. `with means` knows the means of the eight traits of the first half, and
+`30 users` also their weeks, by `adapt`.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from benchmarks.tables import save_table
-from hf_mobility import City, SquareGrid, TrajectoryGenerationPipeline, simulate_city
+from hf_mobility import City, SquareGrid, TrajectoryGenerationPipeline, adapt, simulate_city
 from hf_mobility.baselines.generators import Conditions, HourlyMarkov
 from hf_mobility.baselines.generators_epr import ExplorationReturn
 from hf_mobility.data.simulation.profiles import draw_habits
@@ -26,26 +29,39 @@ from hf_mobility.tokenization.diaries import to_slots
 from hf_mobility.tokenization.tokenization_mstar_slots import MstarSlotTokenizer
 from hf_mobility.tokenization.traits import NAMES
 
-CITIES = {"A": ("polycentric", (5, 6)), "B": ("valley", (4, 5))}
-USERS, DAYS = 700, 35
+CITIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "A": ("polycentric", {"weekend": (5, 6)}),
+    "B": ("valley", {"weekend": (4, 5)}),
+    "C": (
+        "coastal",
+        {"weekend": (5, 6), "venue_law": "opportunities", "commute_law": "opportunities", "shift_work": 0.25},
+    ),
+}
+USERS, DAYS, FEW = 700, 35, 30
 
 
 class Unseen:
     """One city: weeks of places of both halves of its users, and the cells of its places."""
 
     def __init__(self, name: str) -> None:
-        shape, days_off = CITIES[name]
-        number = list(CITIES).index(name)
-        habits = replace(draw_habits(np.random.default_rng(900 + number)), weekend=days_off)
+        shape, own = CITIES[name]
+        number, days_off = list(CITIES).index(name), own["weekend"]
+        habits = replace(draw_habits(np.random.default_rng(900 + number)), **own)
         made = simulate_city(USERS, num_days=DAYS, seed=700 + number, shape=shape, habits=habits, name=name)
         self.city = City.from_pois(made.pois, timezone=made.timezone, name=name)
         self.tokenizer = MstarSlotTokenizer.from_city(self.city, days_off=days_off)
         weeks = self.tokenizer.weeks(made.visits, min_known=1.0)
+        self.visits = made.visits
         known, other = split_weeks_by_user(weeks.user_id, fractions=(0.5, 0.5), seed=0)
         self.places, self.users = weeks.cells, np.asarray(weeks.user_id)
         self.known, self.other = known, other[: min(len(known), len(other))]
         self.grid = SquareGrid.around(self.city.lat, self.city.lon, cell_km=1.0)
         self.cell = self.grid.cell(self.city.lat, self.city.lon)
+
+    def few_visits(self) -> pd.DataFrame:
+        """Visits of some users of the first half."""
+        users = np.unique(self.users[self.known])[:FEW]
+        return self.visits[self.visits["user_id"].isin(users)]
 
     def cells(self, places: np.ndarray) -> np.ndarray:
         return self.cell[places].astype(np.int32)
@@ -70,10 +86,13 @@ def generated(pipe: TrajectoryGenerationPipeline, unseen: Unseen, draws: int) ->
         name: [rival.generate(conditions.draw(count, np.random.default_rng(seed)), seed=seed) for seed in range(draws)]
         for name, rival in rivals.items()
     }
-    days = unseen.tokenizer.days_off
+    days, means = unseen.tokenizer.days_off, unseen.means()
+    local = adapt(pipe, unseen.few_visits(), city=unseen.city, strength="strong")
+    tuned = type(pipe)(local.model, pipe.for_city(unseen.city, days_off=days).tokenizer)
     there = {
         "M-STAR, slots, zero-shot": pipe.for_city(unseen.city, days_off=days),
-        "M-STAR, slots, with means": pipe.for_city(unseen.city, days_off=days, means=unseen.means()),
+        "M-STAR, slots, with means": pipe.for_city(unseen.city, days_off=days, means=means),
+        "M-STAR, slots, with means and 30 users": tuned.for_city(unseen.city, days_off=days, means=means),
     }
     for name, own in there.items():
         sets[name] = [unseen.cells(own.generate(count, seed=seed, to="places")) for seed in range(draws)]
@@ -83,12 +102,13 @@ def generated(pipe: TrajectoryGenerationPipeline, unseen: Unseen, draws: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="folder of the model of slots")
+    parser.add_argument("--cities", nargs="+", default=list(CITIES), choices=list(CITIES))
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--output")
     options = parser.parse_args()
     torch.set_num_threads(1)
     pipe, tables = TrajectoryGenerationPipeline.from_pretrained(options.model), []
-    for name in CITIES:
+    for name in options.cities:
         unseen = Unseen(name)
         lat, lon = unseen.grid.centre(np.arange(len(unseen.grid)))
         table = week_report(

@@ -2,7 +2,8 @@
 
     python -m benchmarks.generation.train_slots --output checkpoints/mstar-slots-small
 
-Cities differ in shape, size, places and habits (`simulate_cities`); none of them is one of `evaluate_slots`.
+Cities differ in shape, size, places, laws of distance, shift work and habits (`simulate_cities(varied=True)`); none of
+them is one of `evaluate_slots`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ SEED = 11  # of the cities
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", required=True, help="folder of the model")
-    parser.add_argument("--cities", type=int, default=8)
-    parser.add_argument("--users", type=int, default=500, help="of a typical city")
+    parser.add_argument("--cities", type=int, default=12)
+    parser.add_argument("--users", type=int, default=400, help="of a typical city")
     parser.add_argument("--days", type=int, default=35)
     parser.add_argument("--steps", type=int, default=3_000, help="of the generator")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--size", default="small")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     options = parser.parse_args()
-    made = simulate_cities(options.cities, num_users=options.users, num_days=options.days, seed=SEED)
+    made = simulate_cities(options.cities, num_users=options.users, num_days=options.days, seed=SEED, varied=True)
     pairs = [
         (city.visits, City.from_visits(city.visits, timezone=city.timezone, name=city.name, pois=city.pois))
         for city in made

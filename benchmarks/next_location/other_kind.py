@@ -38,6 +38,15 @@ def cab_visits(num_cabs: int = 160, seed: int = 0, *, others: bool = False) -> t
     return validate_visits(frame, timezone=CAB_TIMEZONE), city
 
 
+def source_cabs(num_cabs: int = 120, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, City]:
+    """Visits of cabs that models may be trained on, those of the cabs that are left, and their city: none of them is in
+    `cab_visits()`."""
+    visits, city = cab_visits(others=True)
+    chosen = visits["user_id"].isin(np.random.default_rng(seed).permutation(visits["user_id"].unique())[:num_cabs])
+    sources, left = (visits[rows].reset_index(drop=True) for rows in (chosen, ~chosen))
+    return sources, left, city
+
+
 def geolife_stays(min_visits: int = 5) -> tuple[pd.DataFrame, City]:
     """Stays of 20 minutes within 200 m, on cells of one kilometre, of the GeoLife people with at least `min_visits`."""
     points = pd.read_parquet(data_folder() / "gps_geolife_beijing.parquet", columns=["user_id", "time", "lat", "lon"])

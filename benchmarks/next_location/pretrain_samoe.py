@@ -3,8 +3,10 @@
     HF_MOBILITY_DATA=... python -m benchmarks.next_location.pretrain_samoe --output runs/samoe-small            # open check-ins, 12 source cities
     python -m benchmarks.next_location.pretrain_samoe --simulate 4 --size tiny --epochs 1 --output runs/tiny   # simulated cities, a minute
     torchrun --nproc_per_node 2 -m benchmarks.next_location.pretrain_samoe --simulate 2 ...                    # several processes; see examples/accelerate/
+    HF_MOBILITY_DATA=... python -m benchmarks.next_location.pretrain_samoe --start runs/samoe-small --mixed --windows-per-user 1 --epochs 4 --learning-rate 6e-4 --output runs/samoe-mixed
 
-The four target cities of the results are never among the sources, nor is a user who also occurs in one of them.
+The four target cities of the results are never among the sources, nor is a user who also occurs in one of them. `--mixed`
+adds six simulated cities of different laws, half of them observed in part, and 120 cabs that no evaluation uses.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ import argparse
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from transformers import set_seed
 
+from benchmarks.next_location.other_kind import source_cabs
 from benchmarks.options import config_values
 from hf_mobility import (
     City,
@@ -29,7 +33,7 @@ from hf_mobility import (
     simulate_city,
     training_arguments,
 )
-from hf_mobility.data.sequences import day_windows
+from hf_mobility.data.sequences import CitySequences, WindowRule, day_windows
 
 
 def _open_cities(without: list[str]) -> list[tuple[pd.DataFrame, City]]:
@@ -41,6 +45,33 @@ def _open_cities(without: list[str]) -> list[tuple[pd.DataFrame, City]]:
 def simulated_cities(number: int, num_users: int, seed: int) -> list[tuple[pd.DataFrame, City]]:
     cities = simulate_cities(number, num_users=num_users, seed=seed)
     return [(c.visits, City.from_visits(c.visits, timezone=c.timezone, name=c.name, pois=c.pois)) for c in cities]
+
+
+def mixed_cities(seed: int) -> list[tuple[pd.DataFrame, City]]:
+    """Other kinds of data than check-ins: cities known in full and at 30 %, and cabs on a grid."""
+    pairs = []
+    for number, observe in enumerate((1.0, 0.3)):
+        cities = simulate_cities(3, num_users=300, num_days=42, seed=seed + 40 + number, observe=observe, varied=True)
+        part = f"{observe:.0%} of the visits"
+        pairs += [
+            (c.visits, City.from_visits(c.visits, timezone=c.timezone, name=f"{c.name}, {part}", pois=c.pois))
+            for c in cities
+        ]
+    cabs, _, grid = source_cabs()
+    return [*pairs, (cabs, grid.with_popularity(cabs))]
+
+
+def few_windows(number: int, length: int) -> WindowRule:
+    """At most `number` windows of a user in an epoch, so that users with long histories do not outweigh the others."""
+
+    def cut(sequences: CitySequences, rng: np.random.Generator) -> np.ndarray:
+        windows = sequences.windows(length, rng)
+        order = rng.permutation(len(windows))
+        user = np.searchsorted(sequences.offsets, windows[order, 0], side="right")
+        rank = pd.Series(user).groupby(user).cumcount().to_numpy()
+        return windows[np.sort(order[rank < number])]
+
+    return cut
 
 
 def main() -> None:
@@ -58,6 +89,9 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", default=[], metavar="CITY", help="leave these source cities out (for cross-validation)"
     )
+    parser.add_argument("--start", metavar="FOLDER", help="weights to go on from")
+    parser.add_argument("--mixed", action="store_true", help="simulated cities and cabs besides the open check-ins")
+    parser.add_argument("--windows-per-user", type=int, default=0, help="in an epoch; 0 = all")
     parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--tokens-per-batch", type=int, default=1024)
@@ -75,15 +109,25 @@ def main() -> None:
         if options.simulate
         else _open_cities(options.without)
     )
-    config = SamoeConfig.from_preset(options.size, variant=options.variant, **values)
+    if options.mixed:
+        pairs += mixed_cities(options.seed)
+    if options.start:
+        model = SamoeForNextLocation.from_pretrained(options.start)
+    else:
+        model = SamoeForNextLocation(SamoeConfig.from_preset(options.size, variant=options.variant, **values))
+    config = model.config
     tokenizers = [SamoeTokenizer.from_city(city, config) for _, city in pairs]
     corpus = CityCorpus.from_visits([(visits, tok) for (visits, _), tok in zip(pairs, tokenizers)])
-    model = SamoeForNextLocation(config)
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # faster to train on CPUs, see benchmarks/
     print(f"{len(pairs)} cities, {len(corpus)} targets, {sum(p.numel() for p in model.parameters()):,} parameters")
 
-    short_windows = options.variant != "extended"
+    window = min(options.window, (config.max_position_embeddings or options.window + 1) - 1)
+    rule: WindowRule | None = None
+    if options.windows_per_user:
+        rule = few_windows(options.windows_per_user, window)
+    elif options.variant != "extended":
+        rule = lambda sequences, rng: day_windows(sequences)  # noqa: E731
     trainer = MobilityTrainer(
         model,
         training_arguments(
@@ -97,8 +141,8 @@ def main() -> None:
         ),
         train_dataset=corpus,
         tokens_per_batch=options.tokens_per_batch,
-        window=min(options.window, (config.max_position_embeddings or options.window + 1) - 1),
-        window_rule=(lambda sequences, rng: day_windows(sequences)) if short_windows else None,
+        window=window,
+        window_rule=rule,
         augment=not options.no_augment,
         max_candidates=1500,
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from ..data.io.records import as_records
 from ..evaluation.trajectories import DIFFERENCE
 from ..hub.device import check_device
-from ..hub.loading import adapter_base, loading
+from ..hub.loading import adapter_base, saved_type
 from ..tokenization.errors import DataError
 from .mstar import evaluate_mstar
 from .raw import evaluate_raw
@@ -116,9 +116,4 @@ def kind_of(model: Any) -> str:
     """
     if not isinstance(model, (str, Path)):
         return str(model.model.config.model_type)
-    from transformers import AutoConfig
-
-    with loading(str(model)):
-        if adapter_base(model) is not None:
-            return "mobility_samoe"
-        return str(AutoConfig.from_pretrained(str(model)).model_type)
+    return "mobility_samoe" if adapter_base(model) is not None else saved_type(model)

@@ -69,6 +69,18 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
     return model.eval()
 
 
+def saved_type(name_or_path: str | Path) -> str:
+    """The `model_type` of a folder or Hub id, such as `mobility_samoe`; no weight is read.
+
+    Raises:
+        ValueError, OSError: as `load_model`.
+    """
+    from transformers import AutoConfig
+
+    with loading(str(name_or_path)):
+        return str(AutoConfig.from_pretrained(str(name_or_path)).model_type)
+
+
 def adapter_base(name_or_path: str | Path, **options: Any) -> str | None:
     """The base model that an adapter's folder or repository names; None where there is no adapter.
 

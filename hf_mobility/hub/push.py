@@ -119,7 +119,7 @@ class SavedWithCard(PushToHub):
             self.model.save_pretrained(str(scratch))
             same_weights = same_files(scratch, target, WEIGHTS)
             copy_files(OF_THE_WEIGHTS if same_weights else (), target, scratch)
-            _sort_targets(scratch)
+            _plain_adapter(scratch)
             self.tokenizer.save_pretrained(str(scratch), min_users=min_users)
             self._save_extras(scratch)
             stays = facts is None and same_weights and same_files(scratch, target, "city.*")
@@ -136,14 +136,16 @@ class SavedWithCard(PushToHub):
         write_card(folder, self.model, tokenizer=self.tokenizer, name=name, facts=facts, replace=True)
 
 
-def _sort_targets(folder: Path) -> None:
-    """PEFT writes a set, whose order differs from process to process."""
+def _plain_adapter(folder: Path) -> None:
+    """PEFT writes a set, whose order differs from process to process, and for a model without a task of PEFT's own the
+    class to import, which no file of ours names."""
     path = folder / "adapter_config.json"
     if path.is_file():
         config = json.loads(path.read_text(encoding="utf-8"))
+        config["auto_mapping"] = None
         if isinstance(config.get("target_modules"), list):
             config["target_modules"] = sorted(config["target_modules"])
-            path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+        path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _announce(files: list[Path], city: ListedCity | None, repository: Any, *, private: bool | None) -> None:

@@ -2,7 +2,7 @@
 choose.
 
 The default first asks whether adapting helps at all. The users are split into halves; each strength is tuned on one
-half and scored on the other, both ways, and must gain more than one standard error over users. On check-ins the answer
+half and scored on the other, both ways, and must gain more than two standard errors over users. On check-ins the answer
 is usually "nothing"; on taxi weeks "strong" pays (docs/results/adaptation.md). When nothing helps, the adapter is the
 identity and the report says so.
 """
@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
 
 from ..data.frames import as_visits
 from ..data.io.records import as_records, name_of
@@ -32,17 +31,20 @@ from ..data.sequences import FIELDS, CitySequences
 from ..data.training_record import TrainingRecord
 from ..hub.card_facts import CardFacts, with_rare_places
 from ..hub.device import check_device
-from ..hub.loading import adapter_base, load_model
+from ..hub.loading import adapter_base, load_model, saved_type
+from ..modeling.configuration_mstar import MstarConfig
 from ..modeling.modeling_samoe import SamoeForNextLocation
+from ..pipelines.slot_generation import SlotGenerationPipeline
 from ..tokenization.city import City
-from ..tokenization.city_files import MIN_USERS
 from ..tokenization.errors import DataError
 from ..tokenization.poi import popularity_levels
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
+from .adapt_weeks import adapt_weeks
+from .adaptation import NO_REPORT, Adaptation, compare, gain_of, shrink
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
 from .fit import callers_random_state, fit, nothing, on_device, on_stderr
 from .presets import training_arguments
-from .result import Trained, earlier_record
+from .result import earlier_record
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERYWHERE = (
@@ -52,15 +54,17 @@ EVERYWHERE = (
 )
 TEMPERATURES = np.geomspace(0.5, 2.0, 15)  # tried on held-out users, in steps of 10 %
 ENOUGH_VISITS = 2_000  # of each half, to fit a temperature
-MIN_USERS_FOR_FOLDS, MAX_USERS_FOR_FOLDS = 4, 200
-_NO_REPORT = pd.DataFrame(columns=["strength", "nll_a", "nll_b", "nll", "gain", "gain_se", "chosen"])
+TOKENS = 512  # of a batch, see `adapt`
+MIN_USERS_FOR_FOLDS, MAX_USERS_FOR_FOLDS = 4, 400
+CHECK_STEPS = 250  # of one tuning of the check
 
 
 @dataclass(frozen=True)
 class Strength:
     """How hard to tune.
 
-    target_modules: linear layers that carry LoRA. epochs: passes over the visits, but at most `max_steps` batches.
+    target_modules: linear layers that carry LoRA. epochs: passes over the visits, but at most `max_steps` batches, and
+    250 in the check of `auto`.
     learning_rate: highest. rank: of LoRA. dropout: on the adapter's input. shrink: the part of the way from the base to
     the tuned weights that is kept (Wortsman et al., arXiv 2109.01903). Dropout and shrinking lose what was learned of a
     few users only.
@@ -70,7 +74,7 @@ class Strength:
     epochs: float
     learning_rate: float = 3e-3
     rank: int = 8
-    max_steps: int = 250
+    max_steps: int = 1500
     dropout: float = 0.0
     shrink: float = 1.0
 
@@ -91,63 +95,15 @@ STRENGTHS: dict[str, Strength | None] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adaptation(Trained):
-    """What `adapt` returns.
-
-    model: PEFT model around a copy of the base. tokenizer: the city. strength: what was used. reason: one sentence.
-    report: one row per strength tried: `nll_a`, `nll_b` (negative log-likelihood per visit on the half that was not
-        tuned on), `nll` (their mean), `gain` over no adaptation (nats per visit of all users), `gain_se` (its
-        standard error over users) and `chosen`.
-    history, seconds, notes, facts, record: see `Trained`.
-    """
-
-    strength: str
-    report: pd.DataFrame
-    reason: str
-
-    def save_pretrained(
-        self,
-        folder: str | Path,
-        *,
-        base_model: str | None = None,
-        base_revision: str | None = None,
-        facts: CardFacts | None = None,
-        min_users: int = MIN_USERS,
-    ) -> None:
-        """Adapter, city, card and `adaptation.csv` in one folder, which `AutoModelForCausalLM`, `PeftModel` and the
-        pipeline load.
-
-        Args:
-            base_model: where the base is found at loading time (a Hub id or a path); by default, where it was loaded
-                from, a folder by its whole path.
-            base_revision: branch, tag or commit of a base on the Hub, to which the adapter is pinned.
-            facts, min_users: see `Trained`; a city of SAMoE lists its places whoever was there.
-
-        Raises:
-            ValueError: if the base was never saved, so that the adapter could not name it.
-        """
-        config = self.model.peft_config[self.model.active_adapter]
-        config.base_model_name_or_path = base_model or config.base_model_name_or_path
-        config.revision = base_revision or config.revision
-        if not config.base_model_name_or_path:
-            raise ValueError("the base model has no name: save it and adapt from its folder, or pass base_model=.")
-        super().save_pretrained(folder, facts=facts, min_users=min_users)
-
-    def _save_extras(self, folder: Path) -> None:
-        super()._save_extras(folder)
-        self.report.to_csv(folder / "adaptation.csv", index=False)
-
-
 def adapt(
-    model: SamoeForNextLocation | str | Path,
+    model: SamoeForNextLocation | SlotGenerationPipeline | str | Path,
     data: Any,
     *old_order: Any,
     city: City | None = None,
     timezone: str | None = None,
     strength: str | Strength = "auto",
     test_fraction: float = 0.0,
-    tokens_per_batch: int = 512,
+    tokens_per_batch: int = TOKENS,
     window: int = CONTEXT,
     seed: int = 0,
     unknown: str = "error",
@@ -155,20 +111,21 @@ def adapt(
     progress: bool = False,
     **columns: str,
 ) -> Adaptation:
-    """Fit a LoRA adapter of SAMoE for a city; the base model is left untouched.
+    """Fit a LoRA adapter of SAMoE, or of M-STAR's weeks of slots, for a city; the base model is left untouched.
 
-    The check on held-out users also fits the temperature of the city's tokenizer, with which pipelines predict.
+    For SAMoE the check on held-out users also fits the temperature of the city's tokenizer, which pipelines use.
 
     Args:
-        model: a `SamoeForNextLocation` (not a PEFT model around one) or where to load one from.
+        model: a `SamoeForNextLocation` (not a PEFT model around one) or where to load one from. For weeks, a
+            `SlotGenerationPipeline` or its folder.
         data: visits with `location_id`, as a frame, dataset, Arrow table or path (see `validate_visits`).
         city: a `City`, whose popularity should come from training data only; by default the places that occur in
             `data`.
         timezone: IANA name: of a new city, and of naive times.
         strength: `auto` (the two-fold user check), `none`, `weak` (attention, one epoch) or `strong` (every linear
             layer, ten epochs); or a `Strength` of your own, which the report calls `custom`.
-        test_fraction: of each user's visits, left out for `evaluate_checkpoint` with the same fraction; the city's
-            popularity then counts the others only.
+        test_fraction: of each user's visits (of the users, for weeks), left out for `evaluate_checkpoint` with the same
+            fraction; the city's popularity then counts the others only.
         tokens_per_batch: bound on a batch of training, padding included.
         window: longest context in training, in visits; at most what the model has positions for.
         seed: of the folds, the adapter's initialisation and the order of batches; the caller's generators are left as
@@ -194,9 +151,14 @@ def adapt(
         city, (data,) = data, old_order
     if isinstance(strength, str) and strength != "auto" and strength not in STRENGTHS:
         raise ValueError(f"strength must be 'auto' or one of {sorted(STRENGTHS)}, got {strength!r}.")
-    if not isinstance(model, (SamoeForNextLocation, str, Path)):
+    if not isinstance(model, (SamoeForNextLocation, SlotGenerationPipeline, str, Path)):
         raise TypeError(f"model must be a SamoeForNextLocation or where to load one from, got {type(model).__name__}.")
     check_device(device)
+    if _is_weeks(model):
+        if window != CONTEXT or tokens_per_batch != TOKENS or unknown != "error" or isinstance(strength, Strength):
+            raise ValueError("window, tokens_per_batch, unknown and a Strength are for SAMoE, not for weeks of slots.")
+        common = {"test_fraction": test_fraction, "seed": seed, "device": device, "progress": progress}
+        return adapt_weeks(model, data, city=city, timezone=timezone, strength=strength, **common, **columns)
     start = time.perf_counter()
     base = _load_base(model)
     visits, city = _visits_and_city(data, city, timezone, test_fraction, columns)
@@ -246,6 +208,14 @@ def _visits_and_city(
     return visits, city.with_popularity(visits)
 
 
+def _is_weeks(model: Any) -> bool:
+    if isinstance(model, SamoeForNextLocation):
+        return False
+    if isinstance(model, SlotGenerationPipeline):
+        return True
+    return adapter_base(model) is None and saved_type(model) == MstarConfig.model_type
+
+
 def _load_base(model: SamoeForNextLocation | str | Path) -> SamoeForNextLocation:
     if not isinstance(model, SamoeForNextLocation):
         base = adapter_base(model)
@@ -270,13 +240,13 @@ def _choose(
 ) -> tuple[pd.DataFrame, str, str, float]:
     """The report, the strength and why, and the temperature."""
     if isinstance(strength, Strength):
-        return _NO_REPORT.copy(), "custom", f"{strength} was asked for.", 1.0
+        return NO_REPORT.copy(), "custom", f"{strength} was asked for.", 1.0
     if strength != "auto":
-        return _NO_REPORT.copy(), strength, f"strength {strength!r} was asked for.", 1.0
+        return NO_REPORT.copy(), strength, f"strength {strength!r} was asked for.", 1.0
     users = np.flatnonzero(np.diff(sequences.offsets) > 1)  # one visit alone is nothing to learn from, or to score
     if len(users) < MIN_USERS_FOR_FOLDS:
         return (
-            _NO_REPORT.copy(),
+            NO_REPORT.copy(),
             "weak",
             f"{len(users)} users with two visits are too few for a two-fold check (it needs {MIN_USERS_FOR_FOLDS}), "
             "so 'weak' was used.",
@@ -291,10 +261,11 @@ def _choose(
         held_out = replace(training, sequences=sequences.subset(scored_on))
         for name, candidate in STRENGTHS.items():
             tell(f"trying strength {name!r} on half {half} of the users")
-            tuned, _ = _tune(base, training, candidate, settings)
+            short = candidate and replace(candidate, max_steps=min(candidate.max_steps, CHECK_STEPS))
+            tuned, _ = _tune(base, training, short, settings)
             scores[name].append(nll_by_person(tuned, held_out, window=settings["window"]))
             tempered[name].append(nll_by_temperature(tuned, held_out, window=settings["window"]))
-    report = _compare(scores)
+    report = compare(scores)
     chosen = str(report["strength"][report["chosen"]].item())
     best = report.set_index("strength").loc[chosen]
     temperature = _best_temperature(tempered[chosen])
@@ -302,7 +273,7 @@ def _choose(
         return (
             report,
             chosen,
-            "no strength predicted held-out users better than the base model by more than the standard error over "
+            "no strength predicted held-out users better than the base model by more than two standard errors over "
             "users, so the adapter is the identity.",
             temperature,
         )
@@ -313,37 +284,6 @@ def _choose(
         f"(standard error over users {best['gain_se']:.3f}).",
         temperature,
     )
-
-
-def _compare(scores: dict[str, list[np.ndarray]]) -> pd.DataFrame:
-    """One row per strength from (users, 2) sums and counts of both halves. Chosen is the largest gain less its
-    standard error; `none`, which has neither, is chosen where no other is above zero."""
-    rows = []
-    reference = np.concatenate(scores["none"])
-    for name, halves in scores.items():
-        by_half = [half[:, 0].sum() / half[:, 1].sum() for half in halves]
-        difference, visits = reference[:, 0] - np.concatenate(halves)[:, 0], reference[:, 1]
-        gain, error = _gain(difference, visits)
-        rows.append(
-            {
-                "strength": name,
-                "nll_a": by_half[0],
-                "nll_b": by_half[1],
-                "nll": float(np.mean(by_half)),
-                "gain": gain,
-                "gain_se": error,
-            }
-        )
-    report = pd.DataFrame(rows)
-    report["chosen"] = np.arange(len(report)) == int(np.argmax(report["gain"] - report["gain_se"]))
-    return report
-
-
-def _gain(difference: np.ndarray, visits: np.ndarray) -> tuple[float, float]:
-    """Gain per visit and its standard error: of a ratio of sums, users being the independent units."""
-    gain = difference.sum() / visits.sum()
-    spread = difference - gain * visits
-    return gain, np.sqrt(len(visits) / (len(visits) - 1) * np.square(spread).sum()) / visits.sum()
 
 
 def _with_own_popularity(city: TrainingCity) -> TrainingCity:
@@ -383,17 +323,8 @@ def _tune(
             **where,
         )
         adapted, history = fit(adapted, arguments, corpus, max_candidates=1500, **batching)
-    _shrink(adapted, strength.shrink)
+    shrink(adapted, strength.shrink)
     return adapted, history
-
-
-def _shrink(adapted: Any, factor: float) -> None:
-    """Scale what the adapter adds, in the layers and in the configuration that is saved."""
-    name = adapted.active_adapter
-    for module in adapted.modules():
-        if isinstance(module, LoraLayer):
-            module.set_scale(name, factor)
-    adapted.peft_config[name].lora_alpha *= factor
 
 
 def nll_by_person(model: Any, city: TrainingCity, *, window: int = CONTEXT) -> np.ndarray:
@@ -430,7 +361,7 @@ def _best_temperature(halves: list[np.ndarray]) -> float:
     """The largest gain over a temperature of 1 less its standard error over users; 1 where none is above zero."""
     found = np.concatenate(halves)
     visits, reference = found[:, -1], found[:, int(np.abs(np.log(TEMPERATURES)).argmin())]
-    clear = [np.subtract(*_gain(reference - found[:, column], visits)) for column in range(len(TEMPERATURES))]
+    clear = [np.subtract(*gain_of(reference - found[:, column], visits)) for column in range(len(TEMPERATURES))]
     return float(TEMPERATURES[int(np.argmax(clear))]) if max(clear) > 0 else 1.0
 
 

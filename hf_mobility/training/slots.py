@@ -47,7 +47,10 @@ class SlotWeeks(NamedTuple):
 
 def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made:
     """One model for several cities; the tokenizer is that of the first, with the traits of the users of all."""
-    read = [read_weeks_of(visits, city, recipe) for visits, city in cities]
+    known = MIN_KNOWN if recipe.min_known is None else recipe.min_known
+    read = [
+        read_weeks_of(visits, city, min_known=known, fill_hours=recipe.fill_hours or 0.0) for visits, city in cities
+    ]
     users = np.concatenate(
         [number * 10**9 + np.unique(part.users, return_inverse=True)[1] for number, part in enumerate(read)]
     )
@@ -87,11 +90,12 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
     return Made(model, tokenizer, history, tuple(notes))
 
 
-def read_weeks_of(visits: pd.DataFrame, city: City, recipe: Recipe) -> SlotWeeks:
+def read_weeks_of(
+    visits: pd.DataFrame, city: City, *, min_known: float = MIN_KNOWN, fill_hours: float = 0.0
+) -> SlotWeeks:
     """The weeks of a table of visits that are known well enough, cut where the city's working days begin."""
     tokenizer = MstarSlotTokenizer.from_city(city)
-    options = {"min_known": MIN_KNOWN if recipe.min_known is None else recipe.min_known}
-    options["fill_hours"] = recipe.fill_hours or 0.0
+    options = {"min_known": min_known, "fill_hours": fill_hours}
     weeks = tokenizer.weeks(visits, **options)
     days = days_off_of(weeks.cells)
     if days != tokenizer.days_off:

@@ -14,15 +14,17 @@ from hf_mobility import (
     City,
     DataError,
     TrajectoryGenerationPipeline,
+    adapt,
     evaluate_checkpoint,
     simulate_cities,
     simulate_city,
     train,
 )
 from hf_mobility.tokenization.tokenization_mstar_slots import MstarSlotTokenizer
+from hf_mobility.training.adapt_weeks import nll_by_user, rows_of, tune
 from hf_mobility.training.place_choices import CityChoices, choices_of, fit_places
 from hf_mobility.training.result import Trained
-from hf_mobility.training.slots import days_off_of
+from hf_mobility.training.slots import days_off_of, read_weeks_of
 
 CITIES = simulate_cities(2, num_users=40, num_days=21, num_locations=120, seed=5)
 PAIRS = [(made.visits, City.from_visits(made.visits, timezone=made.timezone, pois=made.pois)) for made in CITIES]
@@ -109,3 +111,38 @@ def test_what_contradicts_is_refused() -> None:
         train("mstar", PAIRS, vocabulary="slots", codec="codec")
     with pytest.raises(DataError, match="size of weeks of slots must be one of tiny, small"):
         train("mstar", PAIRS[:1], vocabulary="slots", size="base", steps=1)
+
+
+def test_an_adapter_on_a_few_users_writes_weeks_in_their_city(made: Trained, tmp_path: Path) -> None:
+    made.save_pretrained(tmp_path / "base")
+    visits, city = PAIRS[1]
+    few = visits[visits["user_id"] < visits["user_id"].min() + 4]
+    local = adapt(tmp_path / "base", few, city=city, strength="weak", seed=0)
+    assert local.strength == "weak" and local.tokenizer.city == city
+    assert local.history["loss"].iloc[-1] < local.history["loss"].iloc[0]
+    touched = [name for name, p in local.model.named_parameters() if p.requires_grad]
+    assert touched and not any(".codec." in name or ".places." in name for name in touched)
+    local.save_pretrained(tmp_path / "adapter")
+    loaded = TrajectoryGenerationPipeline.from_pretrained(tmp_path / "adapter")
+    direct = type(loaded)(local.model, local.tokenizer)
+    assert loaded.generate(5, seed=1).equals(direct.generate(5, seed=1))
+    plain = TrajectoryGenerationPipeline.from_pretrained(tmp_path / "base").for_city(city)
+    assert not loaded.generate(5, seed=1).equals(plain.generate(5, seed=1))
+
+
+def test_no_adapter_is_the_model_itself(made: Trained, tmp_path: Path) -> None:
+    made.save_pretrained(tmp_path)
+    visits, city = PAIRS[0]
+    pipe = TrajectoryGenerationPipeline.from_pretrained(tmp_path)
+    rows = rows_of(pipe.model, read_weeks_of(visits, city))
+    same, _ = tune(pipe.model, rows, 0, seed=0)
+    users = np.arange(len(rows["code_ids"])) % 3
+    np.testing.assert_allclose(nll_by_user(same.eval(), rows, users), nll_by_user(pipe.model, rows, users), rtol=1e-5)
+
+
+def test_options_of_samoe_are_refused_for_weeks(made: Trained, tmp_path: Path) -> None:
+    made.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="are for SAMoE, not for weeks of slots"):
+        adapt(tmp_path, PAIRS[0][0], city=PAIRS[0][1], window=16)
+    with pytest.raises(DataError, match="The city is missing"):
+        adapt(tmp_path, PAIRS[0][0])

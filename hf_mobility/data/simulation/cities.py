@@ -19,6 +19,7 @@ from ...tokenization.clock import to_utc, zone_of
 from ...tokenization.errors import DataError
 from ...tokenization.grid import from_km
 from .diary import People, Town, simulate
+from .laws import distance_weights
 from .profiles import ACTIVITIES, CITY_SITES, POI_KINDS, ROLES, SHAPES, CityHabits, draw_habits
 
 __all__ = ["CityHabits", "SimulatedCity", "simulate_cities", "simulate_city"]
@@ -104,11 +105,12 @@ def simulate_cities(
     seed: int = 0,
     start: str = "2024-01-01",
     observe: float = 1.0,
+    varied: bool = False,
 ) -> list[SimulatedCity]:
     """Simulate different cities: shape, size, time zone, mix of places and habits vary.
 
     `num_users` and `num_locations` are typical values; cities have between about half and twice as many. City k
-    does not depend on how many follow it.
+    does not depend on how many follow it. With `varied` the laws of distance, shift work and clock habits differ, too.
     """
     if num_cities < 1:
         raise DataError(f"num_cities must be at least 1, not {num_cities}.")
@@ -130,6 +132,7 @@ def simulate_cities(
             radius_km=float(round(6.0 * np.sqrt(size) * rng.uniform(0.7, 1.5), 2)),
             start=start,
             observe=observe,
+            habits=draw_habits(rng, varied=True) if varied else None,
         )
         cities.append(city)
     return cities
@@ -190,9 +193,16 @@ def _build_town(
     uses[uses.sum(axis=1) == 0] = ~is_home * appeal
 
     km = np.hypot(*(zone_xy[:, None] - xy[None]).transpose(2, 0, 1))  # (zones, places)
-    gravity = (km + 0.5) ** -habits.distance_decay
-    commuting = np.exp(-km / habits.commute_km)
-    near = [commuting if activity == "work" else gravity for activity in ACTIVITIES]
+    near = [
+        distance_weights(
+            habits.commute_law if activity == "work" else habits.venue_law,
+            km,
+            uses[a],
+            decay=habits.distance_decay,
+            scale_km=habits.commute_km,
+        )
+        for a, activity in enumerate(ACTIVITIES)
+    ]
     return Town.from_weights(xy, appeal, zone, uses, near), kinds
 
 
@@ -256,7 +266,7 @@ def _zones(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw_people(rng: np.random.Generator, count: int, town: Town, kinds: np.ndarray, habits: CityHabits) -> People:
     """Roles, homes, jobs and personal habits."""
-    role = rng.choice(len(ROLES), count, p=[role.share for role in ROLES])
+    role = rng.choice(len(ROLES), count, p=_role_shares(habits.shift_work))
     housing = np.flatnonzero([POI_KINDS[kind].group == "Residence" for kind in kinds])
     weight = town.appeal[housing] / town.appeal[housing].sum()
     home = housing[rng.choice(len(housing), count, p=weight)]
@@ -267,6 +277,14 @@ def _draw_people(rng: np.random.Generator, count: int, town: Town, kinds: np.nda
     work[~np.array([role.works for role in ROLES])[role]] = -1
     work[work == home] = -1  # they work from home: simulated like users without a job
     return People.draw(rng, role, home, work, habits)
+
+
+def _role_shares(shift_work: float | None) -> list[float]:
+    shares = {role.name: role.share for role in ROLES}
+    if shift_work is not None:
+        both = shares["worker"] + shares["shift worker"]
+        shares |= {"worker": (1 - shift_work) * both, "shift worker": shift_work * both}
+    return list(shares.values())
 
 
 # ----------------------------------------------------------------------------------------------------------- the frames

@@ -6,9 +6,11 @@ day, dwell times are hours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from .laws import LAWS
 
 __all__ = [
     "ACTIVITIES",
@@ -210,10 +212,29 @@ class CityHabits:
     popularity_exponent: float = 0.8  # Zipf exponent of venue attractiveness
     speed_kmh: float = 22.0
     category_weights: tuple[float, ...] = ()  # factor on the share of each of POI_KINDS; empty = all 1
+    venue_law: str = "gravity"  # one of LAWS
+    commute_law: str = "exponential"  # likewise
+    shift_work: float | None = None  # share of shift workers among all who work; None = that of ROLES
 
 
-def draw_habits(rng: np.random.Generator) -> CityHabits:
-    """Habits of one random city."""
+def draw_habits(rng: np.random.Generator, *, varied: bool = False) -> CityHabits:
+    """Habits of one random city; `varied` also draws the laws of distance, shift work, and wider clock habits."""
+    habits = _draw_usual(rng)
+    if not varied:
+        return habits
+    return replace(
+        habits,
+        work_start=round(float(rng.uniform(6.5, 10.0)), 2),
+        lunch_hour=round(float(rng.uniform(11.5, 14.5)), 2),
+        dinner_hour=round(float(rng.uniform(17.5, 21.5)), 2),
+        outings=round(float(rng.uniform(0.5, 1.5)), 2),
+        venue_law=str(rng.choice(LAWS)),
+        commute_law=str(rng.choice(LAWS)),
+        shift_work=round(float(rng.uniform(0.0, 0.3)), 2),
+    )
+
+
+def _draw_usual(rng: np.random.Generator) -> CityHabits:
     weekend = ((5, 6), (5, 6), (5, 6), (4, 5))[int(rng.integers(4))]
     return CityHabits(
         work_start=round(float(rng.uniform(7.5, 9.3)), 2),

@@ -1,0 +1,195 @@
+"""Adaptation of M-STAR's weeks of slots to a city: a LoRA adapter of the generator on weeks of a few users.
+
+Codec and place head stay as they are. Two halves of the users are tuned on and scored in turns, as for SAMoE.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import LoraConfig, get_peft_model
+
+from ..data.frames import as_visits
+from ..data.io.records import as_records, name_of
+from ..data.parts import training_part
+from ..data.training_record import TrainingRecord
+from ..hub.card_facts import CardFacts, with_rare_places
+from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
+from ..pipelines.slot_generation import SlotGenerationPipeline
+from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
+from ..tokenization.city import City
+from ..tokenization.errors import DataError
+from .adaptation import NO_REPORT, Adaptation, compare
+from .fit import callers_random_state, fit, nothing, on_device, on_stderr
+from .presets import training_arguments
+from .result import earlier_record
+from .rows import ArrayRows
+from .slots import SlotWeeks, read_weeks_of
+
+FROZEN = ("codec", "places", "lm_head")
+STEPS = {"none": 0, "weak": 40, "strong": 120}
+RANK, LEARNING_RATE, BATCH = 8, 2e-3, 64
+LEAST_USERS = 4  # for two halves
+
+
+def adapt_weeks(
+    model: Any,
+    data: Any,
+    *,
+    city: City | None = None,
+    timezone: str | None = None,
+    strength: str = "auto",
+    test_fraction: float = 0.0,
+    seed: int = 0,
+    device: Any = None,
+    progress: bool = False,
+    **columns: str,
+) -> Adaptation:
+    """What `adapt` does for a generator of weeks of slots; arguments as there.
+
+    Args:
+        model: a folder or Hub id, or a `SlotGenerationPipeline`: the traits of users lie with its tokenizer.
+        data: visits that cover whole weeks, at least half of the hours of a week.
+        strength: `auto`, `none`, `weak` (40 steps of 64 weeks) or `strong` (120).
+        test_fraction: of the users, left out for a test.
+
+    Raises:
+        DataError: a model of another kind, an unknown strength, or no week that is known well enough.
+    """
+    if strength != "auto" and strength not in STEPS:
+        raise DataError(f"strength of weeks must be auto, {', '.join(STEPS)}, not {strength!r}.")
+    start = time.perf_counter()
+    pipe = model if isinstance(model, SlotGenerationPipeline) else TrajectoryGenerationPipeline.from_pretrained(model)
+    if not isinstance(pipe, SlotGenerationPipeline):
+        raise DataError("adapt reads generators of weeks of slots; this one belongs to the cells of its city.")
+    visits, city = _visits_and_city(data, city, timezone, test_fraction, seed, columns)
+    weeks = read_weeks_of(visits, city)
+    if not len(weeks.places):
+        raise DataError("no user has a week of which half of the hours are known.")
+    rows = rows_of(pipe.model, weeks)
+    tell = on_stderr if progress else nothing
+    with callers_random_state():
+        report, chosen, reason = _choose(pipe.model, rows, weeks.users, strength, seed, device, tell)
+        tell(f"strength: {chosen}; {reason}")
+        adapted, history = tune(pipe.model, rows, STEPS[chosen], seed=seed, device=device)
+    tokenizer = weeks.tokenizer
+    tokenizer.traits = pipe.tokenizer.traits
+    users = len(np.unique(weeks.users))
+    text = f"The adapter: {len(weeks.places):,} weeks of {users:,} users."
+    return Adaptation(
+        model=adapted.eval(),
+        tokenizer=tokenizer,
+        history=history,
+        seconds=time.perf_counter() - start,
+        notes=(reason,),
+        facts=CardFacts(notes=reason, training_data=text, seed=seed, privacy=with_rare_places([visits])),
+        record=TrainingRecord.of(
+            [visits], earlier=earlier_record(pipe.model), system="mstar", test_fraction=test_fraction, seed=seed
+        ),
+        strength=chosen,
+        report=report,
+        reason=reason,
+    )
+
+
+def rows_of(model: MstarForTrajectoryGeneration, weeks: SlotWeeks) -> dict[str, torch.Tensor]:
+    """Codes, mask of known hours and conditions of weeks, (N, ..) each."""
+    encoded = {name: torch.from_numpy(values) for name, values in weeks.tokenizer.encode_slots(weeks.slots).items()}
+    mask = encoded["attention_mask"].to(model.device)
+    codes = model.codec.encode(encoded["input_ids"].to(model.device), mask, batch_size=256)
+    conditions = weeks.tokenizer.conditions_of(weeks.traits)
+    rows = {name: torch.from_numpy(ids) for name, ids in conditions.items()}
+    return rows | {"code_ids": codes.cpu(), "attention_mask": encoded["attention_mask"]}
+
+
+def tune(
+    base: MstarForTrajectoryGeneration, rows: dict[str, torch.Tensor], steps: int, *, seed: int, device: Any = None
+) -> tuple[Any, pd.DataFrame]:
+    """A PEFT model around a copy of `base` after so many steps, and its history; the identity adapter after none."""
+    torch.manual_seed(seed)
+    layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
+    targets = [name for name in layers if name.partition(".")[0] not in FROZEN]
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets)
+    adapted = get_peft_model(copy.deepcopy(base), config)
+    if base.name_or_path and Path(base.name_or_path).is_dir():
+        adapted.peft_config["default"].base_model_name_or_path = str(Path(base.name_or_path).resolve())
+    if not steps:
+        return adapted, pd.DataFrame()
+    where = {"use_cpu": base.device.type == "cpu"} if device is None else on_device(device)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = training_arguments(
+            scratch,
+            preset="mstar",
+            max_steps=steps,
+            warmup_steps=min(5, steps // 10),
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=BATCH,
+            seed=seed,
+            save_strategy="no",
+            logging_steps=10,
+            logging_first_step=True,
+            **where,
+        )
+        return fit(adapted, arguments, ArrayRows(rows))
+
+
+@torch.no_grad()
+def nll_by_user(model: Any, rows: dict[str, torch.Tensor], users: np.ndarray) -> np.ndarray:
+    """(U, 2) float64: summed loss of each user's weeks (nats a code), and their number."""
+    found = []
+    for user in np.unique(users):
+        own = torch.from_numpy(np.flatnonzero(users == user))
+        inputs = {name: values[own].to(model.device) for name, values in rows.items()}
+        found.append((float(model(**inputs).loss) * len(own), len(own)))
+    return np.asarray(found, dtype=np.float64)
+
+
+def _choose(
+    base: Any, rows: dict[str, torch.Tensor], users: np.ndarray, strength: str, seed: int, device: Any, tell: Any
+) -> tuple[pd.DataFrame, str, str]:
+    """The report, the strength and why."""
+    if strength != "auto":
+        return NO_REPORT.copy(), strength, f"strength {strength!r} was asked for."
+    names = np.random.default_rng(seed).permutation(np.unique(users))
+    if len(names) < LEAST_USERS:
+        reason = f"{len(names)} users are too few for a two-fold check (it needs {LEAST_USERS}), so 'weak' was used."
+        return NO_REPORT.copy(), "weak", reason
+    in_first = np.isin(users, names[: len(names) // 2])
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in STEPS}
+    for number, tuned_on in enumerate((in_first, ~in_first), 1):
+        inside, outside = torch.from_numpy(tuned_on), torch.from_numpy(~tuned_on)
+        for name, steps in STEPS.items():
+            tell(f"trying strength {name!r} on half {number} of the users")
+            tuned, _ = tune(base, {key: x[inside] for key, x in rows.items()}, steps, seed=seed, device=device)
+            held_out = {key: x[outside] for key, x in rows.items()}
+            scores[name].append(nll_by_user(tuned.eval(), held_out, users[~tuned_on]))
+    report = compare(scores)
+    chosen = str(report["strength"][report["chosen"]].item())
+    if chosen == "none":
+        return report, chosen, "no strength wrote weeks of held-out users better, so the adapter is the identity."
+    best = report.set_index("strength").loc[chosen]
+    gain, error = best["gain"], best["gain_se"]
+    return report, chosen, f"{chosen!r} gained {gain:.4f} nats a code on held-out users (standard error {error:.4f})."
+
+
+def _visits_and_city(
+    data: Any, city: City | None, timezone: str | None, test_fraction: float, seed: int, columns: dict[str, str]
+) -> tuple[pd.DataFrame, City]:
+    zone, name = timezone or getattr(city, "timezone", None), name_of(data)
+    if columns or not isinstance(data, pd.DataFrame):
+        data = as_records(data, timezone=zone, **columns)
+    visits = as_visits(data, timezone=zone)
+    if city is None:
+        if timezone is None:
+            raise DataError("The city is missing: pass city=, or timezone= for the places that occur in the visits.")
+        city = City.from_visits(visits, timezone=timezone, name=name)
+    if test_fraction:
+        visits = training_part("mstar", visits, test_fraction=test_fraction, seed=seed)
+    return visits, city

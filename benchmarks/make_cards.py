@@ -51,18 +51,23 @@ def samoe_small() -> CardFacts:
         usage_note="In your own city: `NextLocationPipeline.from_pretrained(folder, city=City.from_visits(visits, "
         'timezone="Europe/Paris"))`. '
         "Limits and bias of the whole family: MODEL_CARD.md of the repository.",
-        training_data="Open check-ins of 12 cities (`sources.txt`), 2009-2013: Foursquare TSMC2014 (New York), TIST2015 "
-        "(Singapore and seven US and Mexican metros), Gowalla\n(Dallas, Kansas City, San Francisco Bay). Every user "
-        "has at least 10 visits, and nobody 10 or more in one of the four target cities below.",
+        training_data="First open check-ins of 12 cities (`sources.txt`), 2009-2013: Foursquare TSMC2014 (New York), "
+        "TIST2015 (Singapore and seven US and Mexican metros), Gowalla\n(Dallas, Kansas City, San Francisco Bay). Every "
+        "user has at least 10 visits, and nobody 10 or more in one of the four target cities below.\n\nThen these "
+        "check-ins, 120 San Francisco cabs (Cabspotting, hourly cells of a grid) and six simulated cities of different "
+        "laws, three of them with 30 % of the visits. In this step a user gives one window of at most 128 visits an epoch.",
         bias="Check-ins are what app users chose to announce. These users are young and urban, and announce bars and "
         "offices more than homes and night shifts.\nMost of the cities are in North America. Nothing was corrected for "
         "this. Users with long histories gain on a count table, the others do not: docs/results/next_location.md.\nNothing "
         "is known of age, gender or income.",
         weights_license="research use, because the check-ins that they were trained on carry no open licence",
-        data_license="not included; Foursquare TSMC2014 and TIST2015, Gowalla: published for research, no open licence",
-        command="python -m benchmarks.next_location.pretrain_samoe --output checkpoints/samoe-small",
+        data_license="not included; Foursquare TSMC2014 and TIST2015, Gowalla, Cabspotting: published for research, no open "
+        "licence",
+        command="python -m benchmarks.next_location.pretrain_samoe --output runs/check-ins; python -m "
+        "benchmarks.next_location.pretrain_samoe --start runs/check-ins --mixed --windows-per-user 1 --epochs 4 "
+        "--learning-rate 6e-4 --output checkpoints/samoe-small",
         seed=0,
-        versions=f"transformers 5.23, torch 2.13, {OURS}; 6 epochs, 1,024 tokens a step, two CPU cores",
+        versions=f"transformers 5.24, torch 2.13, {OURS}; 6 and 4 epochs, 1,024 tokens a step, two CPU cores",
         results=transfer_results(),
         ours="SAMoE zero-shot",
         figures="Cities never seen in training, over all venues; protocol, intervals and losses to baselines are in "

@@ -1,9 +1,9 @@
 """Pre-train SAMoE over many cities: one model, one tokenizer per city.
 
-    HF_MOBILITY_DATA=... python -m benchmarks.next_location.pretrain_samoe --output runs/samoe-small            # open check-ins, 12 source cities
+    HF_MOBILITY_DATA=... python -m benchmarks.next_location.pretrain_samoe --output runs/check-ins              # open check-ins, 12 source cities
     python -m benchmarks.next_location.pretrain_samoe --simulate 4 --size tiny --epochs 1 --output runs/tiny   # simulated cities, a minute
     torchrun --nproc_per_node 2 -m benchmarks.next_location.pretrain_samoe --simulate 2 ...                    # several processes; see examples/accelerate/
-    HF_MOBILITY_DATA=... python -m benchmarks.next_location.pretrain_samoe --start runs/samoe-small --mixed --windows-per-user 1 --epochs 4 --learning-rate 6e-4 --output runs/samoe-mixed
+    HF_MOBILITY_DATA=... python -m benchmarks.next_location.pretrain_samoe --start runs/check-ins --mixed --windows-per-user 1 --epochs 4 --learning-rate 6e-4 --output runs/samoe-small   # the second step of checkpoints/samoe-small
 
 The four target cities of the results are never among the sources, nor is a user who also occurs in one of them. `--mixed`
 adds six simulated cities of different laws, half of them observed in part, and 120 cabs that no evaluation uses.

@@ -13,7 +13,13 @@ def checkpoints() -> str:
     """One row per checkpoint; links are relative to the root of the repository."""
     weeks = "weeks of 1,500 simulated users"
     rows = [
-        ["samoe-small", "next location", "check-ins of 12 cities", "research use", next_location()],
+        [
+            "samoe-small",
+            "next location",
+            "check-ins of 12 cities, cabs, simulated cities",
+            "research use",
+            next_location(),
+        ],
         ["mstar-small", "weeks", weeks, "Apache-2.0", generation()],
         ["mstar-codec-small", "codec of weeks", weeks, "Apache-2.0", codec()],
         ["raw-small", "positions, embeddings", "points of 2,000 simulated users", "Apache-2.0", positions()],

@@ -130,3 +130,35 @@ def members() -> str:
         for _, row in read("weeks_members").iterrows()
     ]
     return markdown(rows, ["who was in training?", "AUC of the distance attack"])
+
+
+def slots_unseen() -> str:
+    """Weeks of slots in cities that no training has seen, city by city."""
+    table = read("weeks_slots")
+    columns = {
+        **{name: LIKENESS[name] for name in ("mean6", "two_sample_auc", "motif_tv", "stay_rate", "cpc")},
+        **{name: HABITS[name] for name in ("arrival_sd", "work_places", "together_again", "still_weekend_days")},
+        "one_user_pairs": ("pairs of one user, %", 100, 0),
+    }
+    rows = []
+    for city, group in table.groupby("city", sort=False):
+        for _, row in order_rows(group, baselines=GENERATOR_BASELINES).iterrows():
+            cells = (spread(row, name, scale, digits) for name, (_, scale, digits) in columns.items())
+            rows.append([city, named(row["model"]), *cells])
+    draws = int(table["draws"].max())
+    return markdown(rows, [f"city; {draws} draws", "weeks", *(title for title, _, _ in columns.values())])
+
+
+def slots_completion() -> str:
+    """Accuracy on the hidden hours in cities that no training has seen."""
+    table = read("completion_slots")
+    gaps = list(table["gap"].unique())
+    rows = []
+    for city, group in table.groupby("city", sort=False):
+        wide = group.pivot(index="model", columns="gap", values="accuracy")
+        rows += [
+            [city, named(model), *(f"{wide.loc[model, gap]:.3f}" for gap in gaps)] for model in group["model"].unique()
+        ]
+    half = ((table["accuracy_high"] - table["accuracy_low"]) / 2).max()
+    weeks = int(table["weeks"].iloc[0])
+    return markdown(rows, [f"{weeks} weeks a city", f"accuracy, ± {half:.3f} at most", *gaps])

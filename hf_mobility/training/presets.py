@@ -84,13 +84,13 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "codebook_size": 256,
         "dropout": 0.0,
     },
-    "mstar-slots": {
+    "mstar-slots": {  # the best path of `viterbi` would drop short stays
         "within_level_steps": 6,
         "pointer_head": True,
         "temperature": 1.0,
         "top_k": None,
         "smoothing_window": 0,
-        "decoding": "viterbi",
+        "decoding": "argmax",
         "dropout": 0.0,
         "drop_path": 0.0,
     },

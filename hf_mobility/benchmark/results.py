@@ -23,6 +23,9 @@ TASK_TYPES = {
     "next_location": "next-location-prediction",
     "weeks": "trajectory-generation",
     "trajectories": "trajectory-prediction",
+    "completion": "trajectory-completion",
+    "regions": "region-representation",
+    "flows": "commuting-flow-prediction",
 }
 DIFFERENCE = ["case", "metric", "mean", "low", "high"]
 

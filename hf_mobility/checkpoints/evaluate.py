@@ -109,13 +109,16 @@ def evaluate_checkpoint(
 
 
 def kind_of(model: Any) -> str:
-    """The `model_type` of a checkpoint; no weight is read. An adapter is one of SAMoE.
+    """The `model_type` of a checkpoint; no weight is read. An adapter is one of SAMoE, and a folder of
+    `FlowNetworkModel` is a "mobility_flows".
 
     Raises:
         OSError: no such folder or repository.
     """
     if not isinstance(model, (str, Path)):
         return str(model.model.config.model_type)
+    if Path(model, "flows_config.json").is_file():
+        return "mobility_flows"
     from transformers import AutoConfig
 
     with loading(str(model)):

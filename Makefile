@@ -75,6 +75,7 @@ demo: $(STAMP)
 # What is saved for the same protocol, data and model is not made again. HF_MOBILITY_DATA names the folder of the data.
 results: $(STAMP)
 	$(OFFLINE) $(PY) -m benchmarks.protocols.rank
+	$(OFFLINE) $(PY) -m benchmarks.protocols.publish
 	$(OFFLINE) $(PY) -m benchmarks.fill_results
 
 clean:

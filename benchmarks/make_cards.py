@@ -15,6 +15,7 @@ from benchmarks.fill_results import ROOT, fill
 from benchmarks.pages.checkpoints import parameters, shipped_model
 from benchmarks.pages.common import read
 from benchmarks.pages.next_location import CITY_NAMES, transfer_rows
+from benchmarks.protocols.publish import with_index
 from hf_mobility.hub.cards import CardFacts, model_card
 
 OURS = "hf_mobility 0.1.0.dev0"
@@ -190,7 +191,7 @@ def card_of(folder: Path) -> str:
     name = folder.relative_to(ROOT).as_posix()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     card = model_card(shipped_model(folder.name), tokenizer=tokenizer, name=name, facts=FACTS[folder.name]())
-    return fill(str(card).rstrip("\n") + "\n")
+    return fill(str(with_index(card, folder.name)).rstrip("\n") + "\n")
 
 
 def main() -> None:

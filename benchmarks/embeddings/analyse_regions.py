@@ -21,34 +21,13 @@ from benchmarks.embeddings.series import CAB_GRID, SeriesSet, load_series, raw_c
 from benchmarks.open_data import data_folder
 from benchmarks.tables import save_table
 from hf_mobility import RawModel
+from hf_mobility.baselines.region_counts import region_counts
 from hf_mobility.data.regions import visitors
 from hf_mobility.evaluation import probe_regions
 from hf_mobility.evaluation.probes import READERS
 from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
 
 LABELS = ("pickups", "dropoffs")
-
-
-def hours_of_visits(points: pd.DataFrame, timezone: str) -> np.ndarray:
-    """Points of each cell and local hour of the week from Monday on, (900, 7, 24)."""
-    cell = CAB_GRID.cell(points["lat"], points["lon"])
-    time = points["time"].dt.tz_convert(timezone).dt
-    hour = time.dayofweek.to_numpy() * 24 + time.hour.to_numpy()
-    inside = cell >= 0
-    counts = np.bincount(cell[inside] * 168 + hour[inside], minlength=168 * len(CAB_GRID))
-    return counts.reshape(-1, 7, 24)
-
-
-def rivals(points: pd.DataFrame, users: np.ndarray, cells: np.ndarray, timezone: str) -> dict[str, np.ndarray]:
-    """Name -> (R, any) counts of the cells, as log(1 + n); `users` (R,) were there."""
-    visits = hours_of_visits(points, timezone)[cells]
-    counts = {
-        "number of visitors": users[:, None],
-        "total points": visits.sum(axis=(1, 2))[:, None],
-        "visits by hour of the day": visits.sum(axis=1),
-        "visits by hour of the week": visits.reshape(len(cells), -1),
-    }
-    return {name: np.log1p(values) for name, values in counts.items()}
 
 
 def vectors(
@@ -112,7 +91,8 @@ def main() -> None:
     there = visitors(data.points, CAB_GRID)
     number = np.bincount(there.region, minlength=len(CAB_GRID))
     cells = np.flatnonzero(number >= options.min_users)
-    features: dict[str, np.ndarray] = rivals(data.points, number[cells], cells, data.tokenizer.timezone)
+    counts = region_counts(data.points, CAB_GRID, data.tokenizer.timezone, number)
+    features: dict[str, np.ndarray] = {name: values[cells] for name, values in counts.items()}
     if not options.no_encoder:
         pipe = encoder_of(options, data)
         plain = untrained_like(pipe, options.seed)

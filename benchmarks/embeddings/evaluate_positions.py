@@ -1,13 +1,11 @@
-"""Positions from 15 minutes to a day ahead: simple rivals, and a checkpoint where one is given.
+"""Ten slots that end on Sundays: simple rivals, and a checkpoint where one is given, as in benchmarks/embeddings/train_raw.py.
 
-    HF_MOBILITY_DATA=... python -m benchmarks.embeddings.evaluate_positions --points cabs
-    python -m benchmarks.embeddings.evaluate_positions --checkpoint checkpoints/raw-small --users 4000 --held-out 0.5 --start-hours 7 10 13 16 19 22 --most 1000
+    HF_MOBILITY_DATA=... python -m benchmarks.embeddings.evaluate_positions --points cabs --week-ends recorded
+    python -m benchmarks.embeddings.evaluate_positions --checkpoint checkpoints/raw-small --users 4000 --held-out 0.5 --end-hours 19
 
-Predictions start from a record and are scored at single end points that hold a record (`recorded end points`). With
-`--week-ends`, they are those of benchmarks/embeddings/train_raw.py: ten slots that end on Sundays, of which all were
-recorded (`recorded`), or also filled ones count as true (`every one`). Rows of other models of a report stay.
-
-`--users`, `--held-out`, `--validation` and `--seed` are those of the checkpoint's training.
+All ten slots were recorded (`recorded`), or filled ones count as true (`every one`). Rows of other models of a report
+stay. `--users`, `--held-out`, `--validation` and `--seed` are those of the checkpoint's training. Single recorded end
+points are evaluated by the protocols geolife-horizons, cabs-horizons and simulated-horizons (`hf-mobility benchmark`).
 """
 
 from __future__ import annotations
@@ -17,21 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.embeddings.positions import (
-    END_POINTS,
-    EVERY,
-    THROUGHOUT,
-    compare,
-    record_tasks,
-    rivals,
-    week_end_tasks,
-)
+from benchmarks.embeddings.positions import EVERY, THROUGHOUT, compare, rivals, week_end_tasks
 from benchmarks.embeddings.series import NAMES, SeriesSet, load_series
 from benchmarks.tables import save_table
 from hf_mobility import RawForTrajectoryPrediction
 from hf_mobility.evaluation import RollOut
 
-STEPS = (1, 4, 10, 24, 96)
 END_HOURS = (10, 13, 16, 19, 22)
 SHOWN = ["slots", "model", "subset", "minutes", "windows", "users", "error_km", "median_km", "user_error_km"]
 
@@ -39,14 +28,9 @@ SHOWN = ["slots", "model", "subset", "minutes", "windows", "users", "error_km", 
 def table_of(data: SeriesSet, models: list[Any], options: argparse.Namespace) -> pd.DataFrame:
     """Rivals, fitted on the training users, and models."""
     train = ~data.held_out & ~data.validation
-    if options.week_ends:
-        asked = {"steps": 10, "end_hours": END_HOURS, "recorded": options.week_ends == THROUGHOUT}
-        known, tasks = (week_end_tasks(data, part, **asked) for part in (train, data.held_out))
-    else:
-        asked = {"steps": STEPS, "start_hours": options.start_hours, "most": options.most}
-        known, tasks = (record_tasks(data, part, **asked) for part in (train, data.held_out))
-    slots = options.week_ends or END_POINTS
-    return compare([*rivals(known), *models], tasks, slots=slots, rival=options.rival)
+    asked = {"steps": 10, "end_hours": options.end_hours, "recorded": options.week_ends == THROUGHOUT}
+    known, tasks = (week_end_tasks(data, part, **asked) for part in (train, data.held_out))
+    return compare([*rivals(known), *models], tasks, slots=options.week_ends, rival=options.rival)
 
 
 def main() -> None:
@@ -57,9 +41,8 @@ def main() -> None:
     parser.add_argument("--held-out", type=float, default=0.05, help="share of the people that are evaluated")
     parser.add_argument("--validation", type=float, default=0.0, help="share of the others that is not learned from")
     parser.add_argument("--seed", type=int, default=0, help="of the city and the split")
-    parser.add_argument("--week-ends", choices=(THROUGHOUT, EVERY), help="ten slots that end on Sundays")
-    parser.add_argument("--start-hours", type=int, nargs="+", default=list(range(24)), help="of Monday to Saturday")
-    parser.add_argument("--most", type=int, help="predictions that are drawn at most")
+    parser.add_argument("--week-ends", choices=(THROUGHOUT, EVERY), default=EVERY, help="which slots count")
+    parser.add_argument("--end-hours", type=int, nargs="+", default=list(END_HOURS), help="of the Sundays")
     parser.add_argument("--rival", default="Shrinkage", help="the model that the others are compared with")
     parser.add_argument("--report", help="CSV for the table")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Where and from when positions are predicted, and by which simple rivals."""
+"""Roll-outs that end on Sundays, and the simple rivals of RAW there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from hf_mobility.data import DataError
 from hf_mobility.data.trajectory_tasks import TrajectoryTask
 from hf_mobility.evaluation import horizon_table
 
-END_POINTS, THROUGHOUT, EVERY = "recorded end points", "recorded", "every one"
-DAYS = range(6)  # Monday to Saturday: a day ahead still lies in the week
+THROUGHOUT, EVERY = "recorded", "every one"
 
 
 def rivals(train: list[TrajectoryTask]) -> list[Any]:
@@ -35,29 +34,9 @@ def week_end_tasks(
     return _tasks(data, which, [{"end_slot": end, **options} for end in ends])
 
 
-def record_tasks(
-    data: SeriesSet, which: np.ndarray, *, steps: Sequence[int], start_hours: Sequence[int], most: int | None = None
-) -> list[TrajectoryTask]:
-    """Predictions that start from a record in the last slot before these hours of Monday to Saturday; with `most`, of
-    so many randomly drawn ones.
-    """
-    day = data.tokenizer.slots_per_day
-    starts = [number * day + hour * day // 24 for number in DAYS for hour in start_hours]
-    options = [{"end_slot": start + steps[-1], "steps": steps, "from_record": True} for start in starts if start]
-    tasks = _tasks(data, which, options)
-    total = sum(map(len, tasks))
-    if most is None or total <= most:
-        return tasks
-    owner = np.repeat(np.arange(len(tasks)), [len(task) for task in tasks])
-    place = np.concatenate([np.arange(len(task)) for task in tasks])
-    drawn = np.sort(np.random.default_rng(0).permutation(total)[:most])
-    return [tasks[one].take(place[drawn[owner[drawn] == one]]) for one in np.unique(owner[drawn])]
-
-
 def compare(predictors: list[Any], tasks: list[TrajectoryTask], *, slots: str, rival: str) -> pd.DataFrame:
     """`horizon_table` of all tasks together; `slots` says which ones count."""
-    table = horizon_table(predictors, tasks, recorded_only=slots == END_POINTS, rival=rival)
-    return table.assign(slots=slots)
+    return horizon_table(predictors, tasks, rival=rival).assign(slots=slots)
 
 
 def _tasks(data: SeriesSet, which: np.ndarray, options: list[dict[str, Any]]) -> list[TrajectoryTask]:

@@ -8,7 +8,7 @@ Labels come from the week AFTER the one that is read, so that they cannot be cop
 commonest cell of the nights, work that of weekdays from 10 to 17 h; a commuter is at work on three weekdays or more,
 over 1 km from home. The rule itself, applied to the week that is read, is a row of the table: nothing is learned for
 it. Profiled are users that the encoder has not seen: --users, --held-out and --seed are those of its training. With
---few, readers learn from so many users only. Users are simulated, and so are the figures.
+--few 0.05 0.1, linear readers learn from such shares of the labels too. Users are simulated, and so are the figures.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=float, default=0.5, help="share of people who are profiled")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--few", type=int, nargs="*", default=[], help="numbers of users with a label, for more rows")
+    parser.add_argument("--few", type=float, nargs="*", default=[], help="shares of the labels, for more linear rows")
     parser.add_argument("--no-encoder", action="store_true", help="rivals only; rows of encoders in the report stay")
     parser.add_argument("--report", help="CSV for the table")
     options = parser.parse_args()
@@ -99,14 +99,18 @@ def main() -> None:
     features = rivals(users, lat, lon, slots_per_day=tokenizer.slots_per_day, common=common)
     for name, one in encoders.items():
         features[name] = one.embed_users(points, start=READ[0], end=READ[1]).set_index("user_id").loc[common]
-    for name in ("hand-made", RULE) if "RAW" in features else ():
+    for name in ("hand-made", RULE, WORK) if "RAW" in features else ():
         features[f"{name} + RAW"] = pd.concat([features[name], features["RAW"]], axis=1)
     share = labels[common].mean()
     print(f"{len(common)} people, {share:.0%} of them commuters in the week after; {options.seeds} seeds")
+    most = round((1 - TEST_SHARE) * len(common))
     tables = []
-    for number in [round((1 - TEST_SHARE) * len(common)), *options.few]:
-        found = probe_users(features, labels[common], seeds=range(options.seeds), test_share=1 - number / len(common))
-        tables.append(found.assign(labels=number))
+    for number in [most, *(round(share * most) for share in options.few)]:
+        asked = {
+            "readers": ("linear", "mlp") if number == most else ("linear",),
+            "test_share": 1 - number / len(common),
+        }
+        tables.append(probe_users(features, labels[common], seeds=range(options.seeds), **asked).assign(labels=number))
     table = pd.concat(tables)
     print(table.round(3).to_string(index=False))
     if options.report:

@@ -6,17 +6,14 @@ from the folder in HF_MOBILITY_DATA (default ../shared/data) and never copied.
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
-import pandas as pd
-
 from benchmarks.open_data import data_folder
+from hf_mobility.benchmark.flow_areas import PARTS, part_of, read_areas
 from hf_mobility.flows import FlowTask
 
 LARGEST = 400  # regions of an area
-PARTS = 10  # an area's part is sha256(its name) modulo 10
-TEST, VALIDATION = (0, 1), (2,)
+TEST, VALIDATION = (0, 1), (2,)  # parts of the protocol commuting-od
 
 
 class Split(NamedTuple):
@@ -26,10 +23,6 @@ class Split(NamedTuple):
     validation: FlowTask
     test: FlowTask
     fitting: FlowTask
-
-
-def part_of(area: str) -> int:
-    return int(hashlib.sha256(area.encode()).hexdigest(), 16) % PARTS
 
 
 def commuting_areas() -> FlowTask:
@@ -42,12 +35,7 @@ def commuting_areas() -> FlowTask:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; set HF_MOBILITY_DATA to the folder of the open files.")
-    regions, flows = (pd.read_parquet(path) for path in paths)
-    regions["lon"] = (regions["lon"] + 180) % 360 - 180  # two centroids lie beyond 180 degrees
-    small = regions.groupby("area", observed=True)["region"].transform("size") <= LARGEST
-    regions = regions[small].rename(columns={"region": "region_id"})
-    flows = flows[flows["area"].isin(regions["area"].unique())].rename(columns={"commuters": "flow"})
-    return FlowTask.from_frames(regions, flows)
+    return read_areas(*paths, largest=LARGEST, parts=range(PARTS))
 
 
 def split(task: FlowTask) -> Split:

@@ -20,17 +20,11 @@ from benchmarks.generation.made import arguments, opened
 from benchmarks.generation.weeks import WeekSet
 from benchmarks.tables import save_table
 from hf_mobility.baselines import CarryForward, Conditions, SameHour, StayHome
+from hf_mobility.data.week_arrays import commonest
 from hf_mobility.evaluation import completion_report
 from hf_mobility.evaluation.week_places import NIGHT, days_of_week
 
 VOTES = 5
-
-
-def vote(draws: list[np.ndarray]) -> np.ndarray:
-    """The commonest cell of each hour over draws (N, L), the first draw's on ties."""
-    stacked = np.stack(draws)
-    agree = (stacked[:, None] == stacked[None]).sum(axis=1)
-    return np.take_along_axis(stacked, agree.argmax(axis=0)[None], axis=0)[0]
 
 
 def completions(
@@ -51,7 +45,9 @@ def completions(
         name: lambda given: drawn(given, 0),
     }
     if votes > 1:
-        found[f"{name}, vote of {votes}"] = lambda given: vote([drawn(given, draw) for draw in range(votes)])
+        found[f"{name}, vote of {votes}"] = lambda given: commonest(
+            np.stack([drawn(given, draw) for draw in range(votes)])
+        )
     return found
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
 from .common import markdown, names_like, read
 
 SETS = ("simulated", "geolife", "cabs")
-END_POINTS = "recorded end points"
-HORIZONS = {15: "15 min", 60: "60 min", 150: "150 min", 360: "6 h", 1440: "24 h"}
-GAPS = (("all", 150), ("moving", 150), ("all", 1440))
 WEEK_ENDS = (15, 30, 60, 90, 150)
 
 
 def probes(name: str, *, label: str | None = None, metrics: tuple[str, ...]) -> str:
     """What readers found in features, baselines first, RAW bold; ± is the standard deviation over seeds."""
     table = read(name)
+    if "labels" in table:
+        table = table[table["labels"] == table["labels"].max()]
     learned = table["features"].str.contains("RAW|encoder|random")
     label_order = table[label].factorize()[0] if label else np.zeros(len(table))
     table = table.iloc[np.lexsort((learned, label_order))]
@@ -28,6 +29,22 @@ def probes(name: str, *, label: str | None = None, metrics: tuple[str, ...]) -> 
     titles = {"pcc": "Pearson r", "r2": "R²", "auc": "AUC"}
     header = [*([label] if label else []), "features", "reader", "n", *(titles.get(name, name) for name in metrics)]
     return markdown(rows, header)
+
+
+def few_labels(name: str, metric: str) -> str:
+    """A metric of the linear readers by how many users have a label."""
+    table = read(name).query("reader == 'linear'")
+    numbers = sorted(table["labels"].unique())
+    kinds = dict.fromkeys(table.loc[table["labels"] == numbers[-1], "features"])
+    rows = []
+    for kind in sorted(kinds, key=lambda kind: bool(re.search("RAW|encoder", kind))):
+        own = table[table["features"] == kind].set_index("labels")
+        cells = [
+            f"{own.loc[number, metric]:.3f}" + spread(own.loc[number], metric) if number in own.index else "–"
+            for number in numbers
+        ]
+        rows.append([bold(kind), *cells])
+    return markdown(rows, [f"{metric}, labels of", *(f"{number:,} users" for number in numbers)])
 
 
 def spread(row: pd.Series, metric: str, digits: int = 3) -> str:
@@ -58,7 +75,7 @@ def neighbours() -> str:
     return markdown(rows, ["neighbours", *dict.fromkeys(table["measure"])])
 
 
-def errors_of(points: str, slots: str) -> list[tuple[str, pd.DataFrame]]:
+def week_end_rows(points: str, slots: str) -> list[tuple[str, pd.DataFrame]]:
     """(model, its rows by subset and minutes), baselines first; empty where there is no such table."""
     if not names_like(f"raw_rollout_{points}"):
         return []
@@ -68,51 +85,21 @@ def errors_of(points: str, slots: str) -> list[tuple[str, pd.DataFrame]]:
     return sorted(found, key=lambda pair: ("RAW" in pair[0]) + (pair[0] in ("GRU", "RAW")))
 
 
-def value(rows: pd.DataFrame, subset: str, minutes: int, column: str = "error_km") -> str:
-    """A number of km, with its interval where it is a difference."""
-    if (subset, minutes) not in rows.index or pd.isna(rows.loc[(subset, minutes), column]):
-        return "–"
-    row = rows.loc[(subset, minutes)]
-    text = f"{row[column]:.2f}"
-    return text if column != "difference_km" else f"{text} [{row['difference_low']:.2f}, {row['difference_high']:.2f}]"
+def value(rows: pd.DataFrame, subset: str, minutes: int) -> str:
+    """A number of km."""
+    known = (subset, minutes) in rows.index and pd.notna(rows.loc[(subset, minutes), "error_km"])
+    return f"{rows.loc[(subset, minutes), 'error_km']:.2f}" if known else "–"
 
 
 def bold(model: str) -> str:
     return f"**{model}**" if "RAW" in model else model
 
 
-def positions() -> str:
-    """Mean errors at recorded end points, all and moving."""
-    rows = []
-    for points in SETS:
-        for model, found in errors_of(points, END_POINTS):
-            cells = [value(found, subset, minutes) for subset in ("all", "moving") for minutes in HORIZONS]
-            count = found.loc[("all", 150)]
-            rows.append([points, f"{count['windows']:,.0f} of {count['users']:.0f}", bold(model), *cells])
-    header = [f"{subset}, {time}" for subset in ("all", "moving") for time in HORIZONS.values()]
-    return markdown(rows, ["points", "at 150 min, of users", "mean error, km", *header])
-
-
-def typical() -> str:
-    """Medians, means over users, and differences from the city's shrinkage."""
-    rows = []
-    for points in SETS:
-        for model, found in errors_of(points, END_POINTS):
-            medians = [value(found, "all", minutes, "median_km") for minutes in (15, 150, 360, 1440)]
-            users = [value(found, "all", minutes, "user_error_km") for minutes in (150, 1440)]
-            gaps = [value(found, subset, minutes, "difference_km") for subset, minutes in GAPS]
-            rows.append([points, bold(model), *medians, *users, *gaps])
-    medians = [f"median, {time}" for time in ("15 min", "150 min", "6 h", "24 h")]
-    users = [f"mean of users, {time}" for time in ("150 min", "24 h")]
-    gaps = [f"less Shrinkage, {subset}, {HORIZONS[minutes]}" for subset, minutes in GAPS]
-    return markdown(rows, ["points", "km", *medians, *users, *gaps])
-
-
 def week_ends(*names: str) -> str:
     """Mean errors of roll-outs that end on Sundays, all and moving."""
     rows = []
     for points, slots in ((name, "recorded" if name == "cabs" else "every one") for name in names or SETS):
-        for model, found in errors_of(points, slots):
+        for model, found in week_end_rows(points, slots):
             cells = [value(found, subset, minutes) for subset in ("all", "moving") for minutes in WEEK_ENDS]
             windows = " / ".join(f"{found.loc[(subset, 150), 'windows']:.0f}" for subset in ("all", "moving"))
             rows.append([points, windows, bold(model), *cells])

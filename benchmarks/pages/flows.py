@@ -28,6 +28,21 @@ def common_parts(*, outflows_given: bool) -> str:
     return markdown(rows, ["CPC by number of regions", *header, "r", "RMSE"])
 
 
+def by_size(case: str) -> str:
+    """CPC with 95 % intervals over areas, by number of regions: the models of the protocol."""
+    table = read("commuting-od")
+    table = table[(table["case"] == case) & (table["metric"] == "cpc")]
+    rows = []
+    for (model, kind), part in table.groupby(["model", "kind"], sort=False):
+        sizes = part.set_index("subset")
+        cells = [
+            f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            for row in (sizes.loc[size if size == "all" else f"{size} regions"] for size in SIZES)
+        ]
+        rows.append([str(model) if kind == "baseline" else f"**{model}**", *cells])
+    return markdown(rows, [f"CPC, {case}", *(size if size == "all" else f"{size} regions" for size in SIZES)])
+
+
 def differences() -> str:
     """The network less LightGBM on the same areas, with 95 % intervals."""
     rows = []

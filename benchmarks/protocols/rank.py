@@ -16,8 +16,13 @@ RESULTS = Path(__file__).parent / "results"
 MODELS = {
     "cabs-adapt-5pct": ["checkpoints/samoe-small"],
     "checkins-crosscity": ["checkpoints/samoe-small"],
+    "cabs-horizons": ["checkpoints/raw-small"],
+    "commuting-od": ["checkpoints/flows-small"],
     "geolife-horizons": ["checkpoints/raw-small"],
+    "regions-cabs": ["checkpoints/raw-small"],
     "simulated-city": ["checkpoints/samoe-small", "examples/rank_classifier.py:Classifier"],
+    "simulated-horizons": ["checkpoints/raw-small"],
+    "weeks-completion": ["checkpoints/mstar-small"],
     "weeks-simulated": ["checkpoints/mstar-small"],
 }  # no checkpoint of real days is shipped
 

@@ -100,8 +100,9 @@ class Bench(ABC):
         """Metric -> (mean, low, high) of ours minus theirs, paired; empty where that is not defined."""
 
     @abstractmethod
-    def parts(self) -> tuple[Any, Any]:
-        """Records of the test, and records that may be learned, for a `TrainingRecord`."""
+    def parts(self) -> tuple[Any, Any] | None:
+        """Records of the test, and records that may be learned, for a `TrainingRecord`; None where data are no records
+        of users."""
 
     @abstractmethod
     def seen_by_tokenizer(self, tokenizer: Any) -> Seen | None:

@@ -22,7 +22,8 @@ from ..data.io.readers_gps import read_cabspotting, read_geolife
 from ..data.simulation.cities import simulate_cities, simulate_city
 from ..data.weeks import read_weeks
 from ..tokenization.errors import DataError
-from .datasets_more import read_massive_steps, read_swarm
+from .datasets_more import read_labelled_cells, read_massive_steps, read_swarm, simulated_city_points
+from .flow_areas import read_areas
 from .protocol import ProtocolSet
 
 VARIABLE = "HF_MOBILITY_DATA"
@@ -119,6 +120,9 @@ READERS: dict[str, Callable[..., Any]] = {
     "days": lambda days, places, **options: read_weeks(days, cells=places, **options),
     "simulated": simulate_city,
     "simulated cities": simulate_cities,
+    "simulated points": simulated_city_points,
+    "labelled cells": read_labelled_cells,
+    "commuting areas": read_areas,
     "tsmc2014": read_foursquare_tsmc2014,
     "tist2015": read_foursquare_tist2015,
     "gowalla": read_gowalla,

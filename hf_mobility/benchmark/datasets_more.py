@@ -1,17 +1,22 @@
-"""Readers of two public sets of check-ins: Massive-STEPS and the Swarm check-ins of Lin et al. (2017)."""
+"""More readers: two public sets of check-ins (Massive-STEPS, and Swarm of Lin et al. 2017), points with labels of
+cells, and simulated points."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..data.frames import validate_visits
+from ..data.frames import validate_points, validate_visits
 from ..data.io.readers import Rejections, read_table
+from ..data.simulation.cities import simulate_city
+from ..data.simulation.points import simulated_points
 from ..tokenization.errors import DataError
 
-__all__ = ["read_massive_steps", "read_swarm"]
+__all__ = ["LabelledCells", "read_labelled_cells", "read_massive_steps", "read_swarm", "simulated_city_points"]
 
 
 def read_massive_steps(path: str | Path, *, timezone: str) -> pd.DataFrame:
@@ -76,3 +81,29 @@ def read_swarm(path: str | Path, *, timezone: str | None = None) -> pd.DataFrame
     visits = validate_visits(count.finish([table], path), timezone=timezone)
     visits.attrs["read_report"] = count.report()
     return visits
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCells:
+    """points: canonical frame `user_id`, `time`, `lat`, `lon`. labels: a column per label, indexed by cell."""
+
+    points: pd.DataFrame
+    labels: pd.DataFrame
+
+
+def read_labelled_cells(points: str | Path, labels: str | Path) -> LabelledCells:
+    """Points, and what is to be told of the cells of a grid.
+
+    Args:
+        points: table of points; columns that labels may be made of, such as the cabs' `occupied`, are left out.
+        labels: Parquet file with `cell` and numeric columns.
+    """
+    found = validate_points(points)[["user_id", "time", "lat", "lon"]]
+    return LabelledCells(found, pd.read_parquet(labels).set_index("cell").sort_index())
+
+
+def simulated_city_points(*, interval_seconds: int = 300, **options: Any) -> pd.DataFrame:
+    """Points of a simulated city every few seconds; `options` of `simulate_city`, whose `seed` is also that of the
+    points."""
+    city = simulate_city(**options)
+    return simulated_points(city, interval_seconds=interval_seconds, seed=options["seed"])

@@ -23,7 +23,9 @@ import pandas as pd
 from ..baselines.generators import Conditions
 from ..data.tasks import NextLocationTask
 from ..data.trajectory_tasks import TrajectoryTask
+from ..flows.task import FlowArea, FlowTask
 from ..tokenization.errors import DataError
+from ..tokenization.grid import SquareGrid
 
 ENTRY_POINT = re.compile(r"(?P<module>.+):(?P<name>[A-Za-z_]\w*)")
 
@@ -46,6 +48,36 @@ class WeekGenerator(Protocol):
 
     def generate(self, conditions: Conditions, *, seed: int) -> np.ndarray:
         """(n, L) cells, one week for each condition (home and work)."""
+        ...
+
+
+class WeekCompleter(Protocol):
+    """Whole weeks from partly known ones. `fit(train)` is optional and takes a `WeekTraining`."""
+
+    name: str
+
+    def complete(self, cells: np.ndarray, *, seed: int) -> np.ndarray:
+        """(n, L) cells without unknown hours (-1); the known ones stay as they are."""
+        ...
+
+
+class FlowPredictor(Protocol):
+    """Commuting flows. `fit(train)` is optional and takes an `AreaTraining`."""
+
+    name: str
+
+    def predict(self, area: FlowArea, outflows: np.ndarray | None) -> np.ndarray:
+        """(n, n) commuters from row to column; `outflows` (n,) of the regions where the case gives them."""
+        ...
+
+
+class RegionEmbedder(Protocol):
+    """Features of regions, which a linear reader turns into labels."""
+
+    name: str
+
+    def embed(self, task: RegionTask) -> np.ndarray:
+        """(R, any) numbers, a row for each of `task.cells`."""
         ...
 
 
@@ -95,12 +127,43 @@ class WeekTraining:
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryTraining:
-    """points: (M, T, 2) box units, whole windows of other users. tokenizer: the `RawTokenizer` that made them. seed: of
-    the draw."""
+    """Of other users than those of the test.
+
+    Fields:
+        points: (M, T, 2) box units, whole windows. tokenizer: the `RawTokenizer` that made them.
+        tasks: the same kind of predictions as in the test, with their ends. seed: of the draw.
+    """
 
     points: np.ndarray
     tokenizer: Any
+    tasks: Sequence[TrajectoryTask]
     seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class AreaTraining:
+    """task: areas with flows. outflows_given: whether those of the test are told. seed: of the draw."""
+
+    task: FlowTask
+    outflows_given: bool
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class RegionTask:
+    """What is known of regions.
+
+    Fields:
+        points: canonical frame `user_id`, `time`, `lat`, `lon`, without what the labels are made of.
+        grid: whose cells are the regions. cells: (R,) their numbers.
+        timezone: IANA name. min_users: in each of the cells at least.
+    """
+
+    points: pd.DataFrame
+    grid: SquareGrid
+    cells: np.ndarray
+    timezone: str
+    min_users: int
 
 
 @dataclass(frozen=True)
@@ -183,10 +246,10 @@ def source_hash(made: Any) -> str:
 
 
 def _checkpoint_hash(model: str) -> str:
-    """Of a folder's files but its card; of a Hub id, its commit."""
+    """Of a folder's files but its card and results; of a Hub id, its commit."""
     folder = Path(model)
     if folder.is_dir():
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".md", ".yaml"))
         parts = [
             f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files
         ]

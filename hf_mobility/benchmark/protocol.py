@@ -15,7 +15,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "protocols"
 TEXTS = ("question", "where", "notes")  # which change no number
-TASKS = ("next_location", "trajectories", "weeks")
+TASKS = ("next_location", "trajectories", "weeks", "completion", "regions", "flows")
 ROLES = ("test", "train")
 
 
@@ -44,7 +44,7 @@ class Protocol:
 
     Fields:
         name, version: the version rises when the evaluation changes and the file does not.
-        task: "next_location", "weeks" or "trajectories".
+        task: one of `TASKS`.
         question: that the table answers, one sentence.
         sets: the data. split: options of the split. known: what a model may learn of the test city.
         metrics: of the table; the first one is the main one. reference: the baseline that others are compared with.

@@ -23,6 +23,9 @@ TASK_TYPES = {
     "next_location": "next-location-prediction",
     "weeks": "trajectory-generation",
     "trajectories": "trajectory-prediction",
+    "completion": "trajectory-completion",
+    "regions": "region-representation",
+    "flows": "commuting-flow-prediction",
 }
 DIFFERENCE = ["case", "metric", "mean", "low", "high"]
 
@@ -167,7 +170,7 @@ def to_model_index(results: Sequence[Result], protocol: Protocol, *, model: str)
             dataset_type=f"{protocol.name}-{score.case}",
             dataset_name=f"{protocol.name}, version {protocol.version}: {score.case}",
             metric_type=metric,
-            metric_name=f"{metric}: {'' if one.model == model else 'baseline '}{one.model}",
+            metric_name=f"{_at(score)}: {'' if one.model == model else 'baseline '}{one.model}",
             metric_value=score.value,
         )
         for one in kept
@@ -196,7 +199,7 @@ def to_eval_results(result: Result, protocol: Protocol, *, dataset_id: str, sour
     entries = [
         EvalResultEntry(
             dataset_id=dataset_id,
-            task_id=f"{protocol.name}_{score.case}_{score.metric}",
+            task_id=re.sub(r"[^a-z0-9_-]+", "-", f"{protocol.name}_{score.case}_{_at(score)}".lower()),
             value=score.value,
             date=result.date,
             source_url=source_url,
@@ -211,3 +214,9 @@ def _of_metric(result: Result, metric: str) -> list[Score]:
     """The rows of all targets that have a value."""
     found = [one for one in result.scores if one.metric == metric and one.value is not None]
     return [one for one in found if one.subset == "all" or one.subset.startswith("all, ")]
+
+
+def _at(score: Score) -> str:
+    """The metric, and where it was taken: "error_km, 15 minutes"."""
+    _, comma, where = score.subset.partition(", ")
+    return f"{score.metric}{comma}{where}"

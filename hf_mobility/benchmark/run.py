@@ -19,10 +19,13 @@ from ..data.training_record import TrainingRecord
 from ..tokenization.errors import DataError
 from ..version import __version__
 from .bench import Bench
+from .completion import CompletionBench
 from .datasets import data_folder, joint_hash
+from .flows import FlowBench
 from .next_location import NextLocationBench
 from .predictors import Candidate, resolve, source_hash
 from .protocol import Protocol
+from .regions import RegionBench
 from .results import Result, load_results, path_of, to_csv
 from .scores import over_draws, rounded
 from .seen import Seen, baseline_seen, seen_by_files, seen_by_record, seen_by_sources, unknown
@@ -33,8 +36,18 @@ BENCHES: dict[str, type[Bench]] = {
     "next_location": NextLocationBench,
     "weeks": WeekBench,
     "trajectories": TrajectoryBench,
+    "completion": CompletionBench,
+    "regions": RegionBench,
+    "flows": FlowBench,
 }
-MODEL_TYPES = {"next_location": "mobility_samoe", "weeks": "mobility_mstar", "trajectories": "mobility_raw"}
+MODEL_TYPES = {
+    "next_location": "mobility_samoe",
+    "weeks": "mobility_mstar",
+    "trajectories": "mobility_raw",
+    "completion": "mobility_mstar",
+    "regions": "mobility_raw",
+    "flows": "mobility_flows",
+}
 CODE = ("hf_mobility", "modeling", "tokenization")  # of a checkout: a change there marks its commit
 
 
@@ -192,10 +205,10 @@ class _Run:
         record = declared if isinstance(declared, TrainingRecord) else None
         if candidate.kind == "checkpoint" and Path(candidate.folder).is_dir():
             record = TrainingRecord.load(candidate.folder)
-        if record is not None:
-            test, train = self.bench.parts()
-            return seen_by_record(record, test=test, train=train)
-        if declared is not None:
+        parts = None if record is None else self.bench.parts()
+        if record is not None and parts is not None:
+            return seen_by_record(record, test=parts[0], train=parts[1])
+        if declared is not None and record is None:
             return seen_by_files(declared, self.bench.hashes)
         if candidate.kind != "checkpoint":
             return unknown()

@@ -82,6 +82,23 @@ def user_means(values: np.ndarray, user: np.ndarray, *, bootstrap: int, seed: in
     return found
 
 
+def ratio_interval(part: Any, whole: Any, group: Any, *, bootstrap: int, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of sum(part) / sum(whole) over resampled groups; with ones as `whole`, of a mean.
+
+    Args:
+        part, whole: (m,) numbers. group: (m,) whose they are.
+    """
+    code = np.unique(np.asarray(group), return_inverse=True)[1].reshape(-1)
+    parts, wholes = np.bincount(code, part), np.bincount(code, whole)
+    if not bootstrap or not len(parts):
+        return math.nan, math.nan
+    draws = np.random.default_rng(seed).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), size=bootstrap)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = (draws @ parts) / (draws @ wholes)
+    low, high = np.nanpercentile(found, (2.5, 97.5))
+    return float(low), float(high)
+
+
 def as_rows(scores: Iterable[Score]) -> list[dict[str, Any]]:
     return [asdict(one) for one in scores]
 

@@ -26,8 +26,12 @@ PAGE_METRICS = {
     "copied_moving": "copies",
     "error_km": "mean km",
     "median_km": "median km",
+    "accuracy": "accuracy",
+    "pcc": "r",
+    "r2": "R²",
+    "rmse": "RMSE",
 }
-DIGITS = {"mean6": 4, "motifs": 4, "stay_rate": 4, "locations_per_day": 4, "error_km": 2, "median_km": 2}
+DIGITS = {"mean6": 4, "motifs": 4, "stay_rate": 4, "locations_per_day": 4, "error_km": 2, "median_km": 2, "rmse": 1}
 
 
 def table(frame: pd.DataFrame, *, main: str) -> pd.DataFrame:
@@ -74,7 +78,8 @@ def for_terminal(results: Sequence[Result], protocol: Protocol) -> str:
 
 def difference_lines(results: Sequence[Result], protocol: Protocol) -> list[str]:
     """For each model that is no baseline, its main metric minus that of the reference."""
-    rows = [row for row in difference_rows(results) if row[3] == _title(protocol.metrics[0])]
+    main = _title(protocol.metrics[0])
+    rows = [row for row in difference_rows(results) if row[3].partition(", ")[0] == main]
     return [f"{model} minus {reference}, {metric}: {case} {found}" for model, reference, case, metric, found in rows]
 
 
@@ -94,7 +99,9 @@ def _place(case: str, subset: str) -> str:
 
 
 def _title(metric: str) -> str:
-    return PAGE_METRICS.get(metric, metric)
+    """Of a metric, or of one and where it was taken: "error_km, 60 minutes"."""
+    name, comma, where = metric.partition(", ")
+    return f"{PAGE_METRICS.get(name, name)}{comma}{where}"
 
 
 def _cell(row: pd.Series, metric: str) -> str:

@@ -1,10 +1,11 @@
-"""Protocols of future positions: whole windows of held-out users, errors in km by horizon, per window and per user."""
+"""Protocols of future positions: held-out users from their records on, errors in km by horizon, per prediction and per
+user."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,25 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..baselines.trajectories import CopyLast
-from ..baselines.trajectories_own_past import HourMean
+from ..baselines.trajectories import CityMedian, CopyLast, Shrinkage
+from ..baselines.trajectories_gru import GRUTrajectory
+from ..baselines.trajectories_own_past import HourMean, HourMedian, NearestPast
 from ..data.splits import draw_share
 from ..data.trajectory_tasks import TrajectoryTask
-from ..evaluation import RollOut
 from ..evaluation.trajectories import MOVING_METRES
-from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline
 from ..tokenization.errors import DataError
 from ..tokenization.grid import haversine_km
 from ..tokenization.tokenization_raw import RawTokenizer
-from .bench import Bench, Case
+from .bench import Bench, Case, FittedBaseline
+from .forecaster import PipelineForecaster
 from .predictors import TrajectoryTraining
-from .scores import Score, rounded, user_means
+from .record_tasks import record_tasks
+from .scores import Score, ratio_interval, rounded, user_means
 from .seen import Seen
 
 MEDIAN = "median_km"
+SLOTS_PER_DAY = 96
+GRU_STEPS = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,34 +44,43 @@ class Errors:
     users: np.ndarray
 
 
-class RawCheckpoint:
-    """A RAW folder in the protocol's box; its weights are those of the box that it was trained in."""
-
-    def __init__(self, folder: str, *, name: str) -> None:
-        self.pipe, self.name = TrajectoryPredictionPipeline.from_pretrained(folder), name
+class FittedForecaster(FittedBaseline):
+    """A baseline that learns from other users."""
 
     def predict(self, task: TrajectoryTask) -> np.ndarray:
-        slots = int(self.pipe.tokenizer.slots_per_day)
-        if slots != task.slots_per_day:
-            raise DataError(f"{self.name} has {slots} slots a day, the protocol {task.slots_per_day}.")
-        return RollOut(self.pipe.model, batch_size=int(self.pipe.batch_size or 64)).predict(task)
+        return np.asarray(self.made.predict(task))
 
 
 class TrajectoryBench(Bench):
-    """`split`: `held_out` share of the users and `seed`. Users with one and the same point are held out together.
-    `known`: `bounds`, `timezone`, `days` of a window, `steps`, `end_hours` of its last day, `least_observed`, and
-    `horizons` (slots) of the table. A horizon counts where something was recorded in its slot."""
+    """`split`: `held_out` share of the users, `seed`, and `linked`: whether users with one and the same point are held
+    out together. `known`: `bounds` (without them, the box of the other users' points), `timezone`, `days` of a window,
+    `steps` (slots ahead), `start_hours` of Monday to Saturday, `most` predictions that are drawn, `outside` (what
+    becomes of points there), and for the GRU `least_observed` of a window and `gru_steps`.
+
+    Predictions start from a record, and count where their end point holds one.
+    """
 
     @cached_property
     def cases(self) -> list[Case]:
-        tasks, training = self._made
-        return [Case(self._name, 0, training, tasks)]
+        test, training = self._made
+        return [Case(self._name, 0, training, test)]
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
-        return {CopyLast.name: CopyLast, HourMean.name: HourMean}
+        steps = int(self.protocol.known.get("gru_steps", GRU_STEPS))
+        fitted: dict[str, tuple[type, Callable[[TrajectoryTraining], Any]]] = {
+            "CityMedian": (CityMedian, lambda train: CityMedian().fit(train.tasks)),
+            "Shrinkage": (Shrinkage, lambda train: Shrinkage().fit(train.tasks)),
+            "GRU": (GRUTrajectory, lambda train: GRUTrajectory().fit(train.points, steps=steps, seed=train.seed)),
+        }
+        plain: tuple[Any, ...] = (CopyLast, HourMean, HourMedian, NearestPast)
+        return {
+            **{one.name: one for one in plain},
+            **{name: partial(FittedForecaster, name, *way) for name, way in fitted.items()},
+        }
 
-    def checkpoint(self, folder: str, *, name: str) -> RawCheckpoint:
-        return RawCheckpoint(folder, name=name)
+    def checkpoint(self, folder: str, *, name: str) -> PipelineForecaster:
+        _, training = self._made
+        return PipelineForecaster.from_pretrained(folder, name=name, bounds=training.tokenizer.city.bounds)
 
     def outcome(self, predictor: Any, case: Case) -> Errors:
         parts = [self._errors(predictor, task) for task in case.task]
@@ -77,21 +90,25 @@ class TrajectoryBench(Bench):
     def scores(self, case: Case, outcome: Errors) -> list[Score]:
         minutes = 24 * 60 // case.task[0].slots_per_day
         found = []
-        for horizon in self.protocol.known["horizons"]:
-            step = horizon - 1
-            for subset, mask in (("all", True), ("moving", outcome.moving[:, step])):
-                rows = outcome.counted[:, step] & mask
-                where = f"{subset}, {horizon * minutes} minutes"
-                errors, users = outcome.error_km[rows, step], outcome.users[rows]
+        for column, step in enumerate(self.protocol.known["steps"]):
+            for subset, mask in (("all", True), ("moving", outcome.moving[:, column])):
+                rows = outcome.counted[:, column] & mask
+                where = f"{subset}, {step * minutes} minutes"
+                errors, users = outcome.error_km[rows, column], outcome.users[rows]
                 found += [self._score(case.name, where, metric, errors, users) for metric in self.protocol.metrics]
         return found
 
     def differences(self, case: Case, ours: Errors, theirs: Errors) -> dict[str, Any]:
-        step = self.protocol.known["horizons"][-1] - 1
-        rows = ours.counted[:, step]
-        gap = (ours.error_km - theirs.error_km)[rows, step]
-        low, high = _interval(gap, ours.users[rows], np.mean, self.protocol.bootstrap)
-        return {"error_km": (float(gap.mean()), low, high)}
+        """Of the mean error, over all users and over those who move, at each horizon."""
+        minutes, found = 24 * 60 // case.task[0].slots_per_day, {}
+        for subset, mask in (("", True), ("moving, ", ours.moving)):
+            for column, step in enumerate(self.protocol.known["steps"]):
+                rows = (ours.counted & mask)[:, column]
+                gap, users = (ours.error_km - theirs.error_km)[rows, column], ours.users[rows]
+                if len(gap):
+                    ends = ratio_interval(gap, np.ones(len(gap)), users, bootstrap=self.protocol.bootstrap)
+                    found[f"error_km, {subset}{step * minutes} minutes"] = (float(gap.mean()), *ends)
+        return found
 
     def parts(self) -> tuple[Any, Any]:
         held_out = self._points["user_id"].isin(self._held_out)
@@ -113,27 +130,30 @@ class TrajectoryBench(Bench):
 
     @cached_property
     def _held_out(self) -> np.ndarray:
-        group = linked_users(self._points)
-        chosen = draw_share(len(group), float(self.protocol.split["held_out"]), int(self.protocol.split["seed"]))
+        split = self.protocol.split
+        users = np.unique(self._points["user_id"])
+        group = linked_users(self._points) if split["linked"] else pd.Series(np.arange(len(users)), index=users)
+        chosen = draw_share(len(group), float(split["held_out"]), int(split["seed"]))
         return group.index[group.isin(group[chosen])].to_numpy()
 
     @cached_property
     def _made(self) -> tuple[list[TrajectoryTask], TrajectoryTraining]:
         known = self.protocol.known
-        slots = int(known["days"]) * 96
-        tokenizer = RawTokenizer.from_bounds(tuple(known["bounds"]), timezone=known["timezone"], model_max_length=slots)
-        first = self._points["time"].min().tz_convert(known["timezone"]).tz_localize(None).normalize()
+        slots, zone = int(known["days"]) * SLOTS_PER_DAY, known["timezone"]
+        _, others = self.parts()
+        form = {"timezone": zone, "model_max_length": slots}
+        if "bounds" in known:
+            tokenizer = RawTokenizer.from_bounds(tuple(known["bounds"]), **form)
+        else:
+            tokenizer = RawTokenizer.from_points(others, **form)
+        first = self._points["time"].min().tz_convert(zone).tz_localize(None).normalize()
         monday = (first - pd.Timedelta(days=first.day_of_week)).date()
-        series = tokenizer.encode_points(self._points, start=str(monday), outside="drop")
-        tasks = []
-        for hour in known["end_hours"]:
-            options = {"steps": int(known["steps"]), "end_slot": slots - (24 - hour) * 4}
-            task = TrajectoryTask.from_series(
-                series, tokenizer, least_observed=float(known["least_observed"]), **options
-            )
-            counted = task.recorded[:, np.array(known["horizons"]) - 1].any(axis=1)
-            tasks.append(task.take(np.isin(task.users, self._held_out) & counted))
-        return tasks, TrajectoryTraining(self._windows(series, slots), tokenizer)
+        outside = known.get("outside", "drop")
+        series = tokenizer.encode_points(self._points, start=str(monday), outside=outside)
+        asked = {"steps": known["steps"], "start_hours": known["start_hours"], "most": int(known["most"])}
+        is_test = np.isin(series.users, self._held_out)
+        test, tasks = (record_tasks(series, tokenizer, users=part, **asked) for part in (is_test, ~is_test))
+        return test, TrajectoryTraining(self._windows(series, slots), tokenizer, tasks)
 
     def _windows(self, series: Any, slots: int) -> np.ndarray:
         """(M, slots, 2): whole windows of users that are not held out."""
@@ -161,7 +181,10 @@ class TrajectoryBench(Bench):
         if not len(errors):
             return Score(case, subset, metric, None)
         mean = np.median if metric == MEDIAN else np.mean
-        low, high = _interval(errors, users, mean, self.protocol.bootstrap)
+        if metric == MEDIAN:
+            low, high = _median_interval(errors, users, self.protocol.bootstrap)
+        else:
+            low, high = ratio_interval(errors, np.ones(len(errors)), users, bootstrap=self.protocol.bootstrap)
         own: dict[str, Any] = {} if metric == MEDIAN else user_means(errors, users, bootstrap=self.protocol.bootstrap)
         counted: dict[str, Any] = {"n": len(errors), "users": len(np.unique(users))}
         return Score(case, subset, metric, rounded(mean(errors)), rounded(low), rounded(high), **own, **counted)
@@ -179,14 +202,12 @@ def linked_users(points: pd.DataFrame) -> pd.Series:
     return pd.Series(connected_components(pairs, directed=False)[1][: len(names)], index=names)
 
 
-def _interval(
-    values: np.ndarray, users: np.ndarray, mean: Callable[[np.ndarray], Any], bootstrap: int
-) -> tuple[float, float]:
-    """95 % interval of a mean or median over resampled users."""
+def _median_interval(values: np.ndarray, users: np.ndarray, bootstrap: int) -> tuple[float, float]:
+    """95 % interval of the median over resampled users."""
     rows = pd.Series(np.arange(len(values))).groupby(users).apply(lambda some: some.to_numpy()).to_list()
     rng = np.random.default_rng(0)
     draws = [
-        mean(values[np.concatenate([rows[one] for one in rng.integers(len(rows), size=len(rows))])])
+        np.median(values[np.concatenate([rows[one] for one in rng.integers(len(rows), size=len(rows))])])
         for _ in range(bootstrap)
     ]
     low, high = np.percentile(draws, (2.5, 97.5)) if draws else (np.nan, np.nan)

@@ -76,38 +76,37 @@ class MstarCheckpoint:
         return np.asarray(made)
 
 
+def fitted_markov(train: WeekTraining, *, by_home: bool = True) -> HourlyMarkov:
+    chain = HourlyMarkov(by_home=by_home, slots_per_day=train.slots_per_day)
+    return chain.fit(train.cells, num_cells=len(train.lat))
+
+
+def fitted_epr(train: WeekTraining) -> ExplorationReturn:
+    return ExplorationReturn(slots_per_day=train.slots_per_day).fit(train.cells, lat=train.lat, lon=train.lon)
+
+
 class WeekBench(Bench):
     """`split`: `fractions` of the users for training, validation and test, and its `seed`. `known`: `number` of weeks
     compared, `cell_km` or `bounds` with `rows` and `columns` of the grid, `slots_per_day`."""
 
     @cached_property
     def cases(self) -> list[Case]:
-        weeks, parts = self._weeks
-        train, _, test = parts
-        slots = int(self.protocol.known.get("slots_per_day", 24))
-        number = min(int(self.protocol.known["number"]), len(train), len(test))
-        rows = np.sort(np.random.default_rng(0).permutation(test)[:number])
-        known = Conditions.of_weeks(weeks.cells[train], slots_per_day=slots)
+        weeks, (train, _, _) = self._weeks
+        rows = self._test_rows
+        known = Conditions.of_weeks(weeks.cells[train], slots_per_day=self._slots)
         cases = []
         for draw in range(self.protocol.draws):
-            training = WeekTraining(weeks.cells[train], *self._centres, slots, seed=draw)
-            asked = known.draw(number, np.random.default_rng(draw))
+            training = self._training(draw)
+            asked = known.draw(len(rows), np.random.default_rng(draw))
             cases.append(Case(self._name, draw, training, WeekTask(asked, weeks.cells[rows], training)))
         return cases
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
-        def markov(train: WeekTraining, *, by_home: bool) -> Any:
-            chain = HourlyMarkov(by_home=by_home, slots_per_day=train.slots_per_day)
-            return chain.fit(train.cells, num_cells=len(train.lat))
-
-        def epr(train: WeekTraining) -> Any:
-            return ExplorationReturn(slots_per_day=train.slots_per_day).fit(train.cells, lat=train.lat, lon=train.lon)
-
         makers: dict[str, tuple[type, Callable[[WeekTraining], Any]]] = {
             "ResampledWeeks": (ResampledWeeks, lambda train: ResampledWeeks().fit(train.cells)),
-            "HourlyMarkov": (HourlyMarkov, partial(markov, by_home=False)),
-            "HourlyMarkov, by home": (HourlyMarkov, partial(markov, by_home=True)),
-            "ExplorationReturn": (ExplorationReturn, epr),
+            "HourlyMarkov": (HourlyMarkov, partial(fitted_markov, by_home=False)),
+            "HourlyMarkov, by home": (HourlyMarkov, fitted_markov),
+            "ExplorationReturn": (ExplorationReturn, fitted_epr),
         }
         fitted = {name: partial(FittedGenerator, name, *way) for name, way in makers.items()}
         return {TrainSample.name: TrainSample, **fitted}
@@ -189,6 +188,22 @@ class WeekBench(Bench):
         return weeks, split_weeks_by_user(weeks.user_id, **self.protocol.split)
 
     @property
+    def _slots(self) -> int:
+        """Of a day."""
+        return int(self.protocol.known.get("slots_per_day", 24))
+
+    @property
+    def _test_rows(self) -> np.ndarray:
+        """Of the weeks that are compared."""
+        _, (train, _, test) = self._weeks
+        number = min(int(self.protocol.known["number"]), len(train), len(test))
+        return np.sort(np.random.default_rng(0).permutation(test)[:number])
+
+    def _training(self, draw: int) -> WeekTraining:
+        weeks, (train, _, _) = self._weeks
+        return WeekTraining(weeks.cells[train], *self._centres, self._slots, seed=draw)
+
+    @property
     def _centres(self) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude of the cells, degrees."""
         weeks, _ = self._weeks
@@ -206,7 +221,7 @@ class WeekBench(Bench):
 
     def _on_grid(self, weeks: WeekTable) -> WeekTable:
         """Weeks on a coarser grid over part of their area; those that leave it are dropped."""
-        known, slots = self.protocol.known, int(self.protocol.known.get("slots_per_day", 24))
+        known, slots = self.protocol.known, self._slots
         tokenizer = MstarTokenizer.from_grid(
             tuple(known["bounds"]),
             rows=known["rows"],

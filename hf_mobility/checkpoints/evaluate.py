@@ -109,11 +109,14 @@ def evaluate_checkpoint(
 
 
 def kind_of(model: Any) -> str:
-    """The `model_type` of a checkpoint; no weight is read. An adapter is one of SAMoE.
+    """The `model_type` of a checkpoint; no weight is read. An adapter is one of SAMoE, and a folder of
+    `FlowNetworkModel` is a "mobility_flows".
 
     Raises:
         OSError: no such folder or repository.
     """
     if not isinstance(model, (str, Path)):
         return str(model.model.config.model_type)
+    if Path(model, "flows_config.json").is_file():
+        return "mobility_flows"
     return "mobility_samoe" if adapter_base(model) is not None else saved_type(model)

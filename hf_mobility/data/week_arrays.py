@@ -13,7 +13,16 @@ import numpy as np
 
 from ..tokenization.errors import SHOWN, DataError
 
-__all__ = ["PlaceHours", "check_users", "check_weeks", "day_type", "place_hours", "shift_weeks", "split_days"]
+__all__ = [
+    "PlaceHours",
+    "check_users",
+    "check_weeks",
+    "commonest",
+    "day_type",
+    "place_hours",
+    "shift_weeks",
+    "split_days",
+]
 
 
 class PlaceHours(NamedTuple):
@@ -125,3 +134,9 @@ def shift_weeks(cells: np.ndarray, rows: int, columns: int, *, copies: int, seed
 def day_type(length: int, *, slots_per_day: int = 24, first_weekday: int = 0) -> np.ndarray:
     """int64 (length,): 1 in the slots of Saturday and Sunday, else 0."""
     return ((first_weekday + np.arange(length) // slots_per_day) % 7 >= 5).astype(np.int64)
+
+
+def commonest(draws: np.ndarray) -> np.ndarray:
+    """The value that most of the draws (D, N, L) have at each place, on ties that of the earliest: (N, L)."""
+    agree = (draws[:, None] == draws[None]).sum(axis=1)
+    return np.take_along_axis(draws, agree.argmax(axis=0)[None], axis=0)[0]

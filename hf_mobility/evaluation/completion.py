@@ -58,15 +58,30 @@ def completion_report(
     days_of_week(weeks, slots_per_day)
     rows = []
     for gap, hidden in completion_gaps(slots_per_day).items():
-        given = np.where(hidden, -1, weeks)
-        counted = hidden & (weeks >= 0)
         for name, complete in completions.items():
-            filled = _checked(name, complete(given.copy()), given)
-            own = ((filled == weeks) & counted).sum(axis=1)
-            low, accuracy, high = _ratio(own, counted.sum(axis=1))
+            right, asked = right_hours(name, complete, weeks, hidden)
+            low, accuracy, high = _ratio(right, asked)
             values = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-            rows.append({"model": name, "gap": gap, "weeks": len(weeks), "hours": int(counted.sum()), **values})
+            rows.append({"model": name, "gap": gap, "weeks": len(weeks), "hours": int(asked.sum()), **values})
     return order_rows(pd.DataFrame(rows), baselines=COMPLETION_BASELINES)
+
+
+def right_hours(
+    name: str, complete: Callable[[np.ndarray], Any], weeks: np.ndarray, hidden: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many hidden hours of each week are filled in rightly, and how many were asked: int (N,), (N,).
+
+    Args:
+        name: of the completion, for what is raised. complete: from weeks with unknown hours to whole ones.
+        weeks: (N, L) real weeks; their unknown hours are not asked. hidden: bool (L,).
+
+    Raises:
+        DataError: a completion that changes a known hour, leaves one unknown or returns another shape.
+    """
+    given = np.where(hidden, -1, weeks)
+    asked = hidden & (weeks >= 0)
+    filled = _checked(name, complete(given.copy()), given)
+    return ((filled == weeks) & asked).sum(axis=1), asked.sum(axis=1)
 
 
 def _checked(name: str, filled: Any, given: np.ndarray) -> np.ndarray:

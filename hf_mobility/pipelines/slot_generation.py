@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from ..data.times import aware_times
+from ..data.week_arrays import commonest
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..tokenization.clock import local_dates
 from ..tokenization.diaries import HOME, KIND_OF_SLOT, KINDS, WORK, to_slots
@@ -240,7 +241,7 @@ class SlotGenerationPipeline(MobilityPipeline):
                     source=source,
                     known=before[rows],
                 )
-        places = np.where(before >= 0, before, _most_common(found))
+        places = np.where(before >= 0, before, commonest(found))
         if to == "places":
             return places
         start = getattr(weeks, "start", None)
@@ -284,10 +285,3 @@ class SlotGenerationPipeline(MobilityPipeline):
 def _check_count(name: str, value: Any) -> None:
     if not isinstance(value, (int, np.integer)) or value < 1:
         raise DataError(f"{name} must be a whole number from 1 on, not {value!r}.")
-
-
-def _most_common(found: np.ndarray) -> np.ndarray:
-    """(D, N, L) -> (N, L): the value that most of the D have, on ties that of the earliest."""
-    votes = (found[:, None] == found[None]).sum(axis=1)
-    best = votes.argmax(axis=0)
-    return np.take_along_axis(found, best[None], axis=0)[0]

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from hf_mobility import DataError, simulate_city
+from hf_mobility import (
+    DataError,
+    RawConfig,
+    RawForTrajectoryPrediction,
+    TrajectoryPredictionPipeline,
+    simulate_city,
+)
 from hf_mobility.baselines import ResampledWeeks
 from hf_mobility.benchmark import Protocol
+from hf_mobility.benchmark.forecaster import PipelineForecaster, box_tokenizer
 from hf_mobility.benchmark.next_location import city_of
 from hf_mobility.benchmark.protocol import ProtocolSet
 from hf_mobility.benchmark.trajectories import TrajectoryBench, linked_users
@@ -85,8 +94,8 @@ def positions(tmp_path_factory: pytest.TempPathFactory) -> TrajectoryBench:
     edges = [points["lat"].min(), points["lon"].min(), points["lat"].max(), points["lon"].max()]
     known = Protocol.load("geolife-horizons")
     one = replace(known.sets[0], files={"points.parquet": None})
-    small = {"bounds": [float(edge) for edge in edges], "timezone": "Europe/Berlin", "days": 1, "steps": 4}
-    small |= {"end_hours": [10, 18], "least_observed": 0.05, "horizons": [1, 4]}
+    small = {"bounds": [float(edge) for edge in edges], "timezone": "Europe/Berlin", "days": 7, "steps": [1, 4]}
+    small |= {"start_hours": [10, 18], "most": 40, "least_observed": 0.05, "gru_steps": 1}
     return TrajectoryBench(replace(known, sets=(one,), known=small, bootstrap=20), folder)
 
 
@@ -95,14 +104,16 @@ def test_errors_are_great_circle_distances_of_recorded_points(positions: Traject
     outcome = positions.outcome(positions.baselines()["CopyLast"](), case)
     by_hand = []
     for task in case.task:
-        here, there = task.degrees(task.known[:, -1]), task.degrees(task.future[:, 3])
-        by_hand.append(haversine_km(*here, *there)[task.recorded[:, 3]])
+        here, there = task.degrees(task.known[:, -1]), task.degrees(task.future[:, 1])
+        by_hand.append(haversine_km(*here, *there)[task.recorded[:, 1]])
     scores = {(one.subset, one.metric): one for one in positions.scores(case, outcome)}
     found = scores["all, 60 minutes", "error_km"]
     assert found.value == pytest.approx(np.concatenate(by_hand).mean(), abs=1e-4)
     assert scores["all, 60 minutes", "median_km"].value == pytest.approx(np.median(np.concatenate(by_hand)), abs=1e-4)
     assert found.low <= found.value <= found.high and found.users <= found.n
-    assert positions.differences(case, outcome, outcome)["error_km"] == (0, 0, 0)
+    same = positions.differences(case, outcome, outcome)
+    assert set(same) == {f"error_km, {subset}{minutes} minutes" for subset in ("", "moving, ") for minutes in (15, 60)}
+    assert set(same.values()) == {(0, 0, 0)}
 
 
 def test_the_future_is_hidden_from_the_model(positions: TrajectoryBench) -> None:
@@ -122,7 +133,57 @@ def test_held_out_users_are_not_in_the_training(positions: TrajectoryBench) -> N
     test, train = positions.parts()
     assert not set(test["user_id"]) & set(train["user_id"])
     assert set(np.concatenate([task.users for task in positions.cases[0].task])) <= set(test["user_id"])
-    assert positions.cases[0].train.points.shape[1:] == (96, 2)
+    train = positions.cases[0].train
+    assert train.points.shape[1:] == (672, 2)
+    assert not set(np.concatenate([task.users for task in train.tasks])) & set(test["user_id"])
+
+
+def test_predictions_start_from_records_at_the_hours_and_are_drawn(positions: TrajectoryBench) -> None:
+    tasks = positions.cases[0].task
+    assert sum(map(len, tasks)) <= 40
+    for task in tasks:
+        assert task.known.shape[1] % 96 in (40, 72), "the last known slot is the one before 10 and 18 h"
+        last = [task.records.of(row)[0][-1] for row in range(len(task))]
+        np.testing.assert_array_equal(last, task.records.origin + task.known.shape[1] - 1)
+
+
+def test_all_baselines_of_positions_can_be_fitted_and_predict(positions: TrajectoryBench) -> None:
+    (case,) = positions.cases
+    for name in positions.protocol.baselines:
+        model = positions.baselines()[name]()
+        if hasattr(model, "fit"):
+            model.fit(case.train)
+        assert np.isfinite(positions.outcome(model, case).error_km).all()
+
+
+def test_a_pipeline_reads_the_records_and_the_clock_of_the_task(positions: TrajectoryBench) -> None:
+    """Its answer is that of the pipeline on the user's own points up to the start, in the protocol's zone."""
+    (case,) = positions.cases
+    task = case.task[0]
+    tokenizer = case.train.tokenizer
+    torch.manual_seed(0)
+    config = RawConfig.from_preset("tiny", max_position_embeddings=672)
+    model = RawForTrajectoryPrediction(config).eval()
+    box = PipelineForecaster(
+        TrajectoryPredictionPipeline(model, box_tokenizer(tokenizer.city.bounds, config)), name="tiny"
+    )
+    user, start = task.users[0], pd.Timestamp(900 * (task.records.of(0)[0][-1] + 1), unit="s")
+    points, _ = positions.parts()
+    before = points["time"] < start.tz_localize("Europe/Berlin").tz_convert("UTC")
+    own = TrajectoryPredictionPipeline(model, tokenizer).predict(
+        points[before & (points["user_id"] == user)], horizon=[0.25, 1.0], spread_samples=0
+    )
+    lat, lon = task.degrees(box.predict(task)[0])
+    np.testing.assert_allclose(lat, own["lat"], atol=1e-5)
+    np.testing.assert_allclose(lon, own["lon"], atol=1e-5)
+
+
+def test_a_series_that_does_not_end_in_a_record_is_refused(positions: TrajectoryBench) -> None:
+    task = positions.cases[0].task[0]
+    earlier = replace(task.records, end=task.records.end - 1)
+    pipe = SimpleNamespace(tokenizer=SimpleNamespace(slots_per_day=96))
+    with pytest.raises(DataError, match="no record in their last known slot"):
+        PipelineForecaster(pipe, name="any").predict(replace(task, past=earlier))  # type: ignore[arg-type]
 
 
 def test_users_with_one_and_the_same_point_are_linked() -> None:

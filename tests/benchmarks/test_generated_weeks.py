@@ -97,11 +97,6 @@ def test_completions_stand_beside_copies_and_homes_beside_rivals(run: Callable[.
     assert 0 < homes["ExplorationReturn", "of nobody in training"] < 1
 
 
-def test_a_vote_takes_the_commonest_cell_of_each_hour() -> None:
-    draws = [np.array([[1, 4, 7]]), np.array([[2, 5, 7]]), np.array([[2, 4, 8]])]
-    assert complete_weeks.vote(draws).tolist() == [[2, 4, 7]]
-
-
 def test_epidemics_are_compared_with_those_of_real_weeks(run: Callable[..., None], tmp_path: Path) -> None:
     path = tmp_path / "epidemic.csv"
     run(serve_weeks, "--number", "12", "--draws", "2", "--runs", "2", "--output", str(path))

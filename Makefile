@@ -1,6 +1,7 @@
 # Everything from a fresh checkout, with Python (3.11 or newer), pip and make:
 #   make test   style, types, the built wheel, then the whole test suite (nothing is fetched by the tests themselves)
 #   make demo   the demonstration with the small checkpoints that lie in the repository
+#   make docs   the documentation as a site, in build/site
 #   make results   every protocol with the shipped checkpoints, where its data are there, and the tables of the docs
 #   make test-newest, make test-oldest   the newest requirements that pip finds today, and the oldest that setup.cfg allows
 # The environment is made once in .venv and again only when setup.cfg, pyproject.toml or constraints.txt change.
@@ -19,10 +20,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
 .NOTPARALLEL:
-.PHONY: help venv lint format types unit wheel test test-newest test-oldest resolve demo results clean distclean
+.PHONY: help venv lint format types unit wheel test test-newest test-oldest resolve docs demo results clean distclean
 
 help:
-	@sed -n '1,7s/^# //p' Makefile
+	@sed -n '1,8s/^# //p' Makefile
 	@echo 'Also: venv lint format types wheel unit resolve clean distclean'
 
 venv: $(STAMP)
@@ -31,7 +32,7 @@ venv: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo 'hf_mobility needs Python 3.11 or newer: install it or say make PYTHON=/path/to/python3.11' >&2; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -c $(CONSTRAINTS) -e '.[test,dev,demo]'
+	$(PY) -m pip install --quiet -c $(CONSTRAINTS) -e '.[test,dev,demo,docs]'
 	@touch $@
 
 lint: $(STAMP)
@@ -68,6 +69,11 @@ test-oldest:
 # Whether pip finds versions for the package and, each apart, for libraries that are used beside it; it needs the network.
 resolve: $(STAMP)
 	$(PY) tools/check_resolution.py
+
+# A broken link or an API name that does not exist ends it. The notice of MkDocs' makers about its next version is left out.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(PY) -m mkdocs build --strict --quiet
+	@echo 'build/site/index.html'
 
 demo: $(STAMP)
 	$(OFFLINE) $(PY) examples/demo.py

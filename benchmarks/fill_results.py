@@ -83,6 +83,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "flows pairs": flows.differences,
     "flows columns": flows.robustness,
     "checkpoints": checkpoints.checkpoints,
+    "unseen cities": next_location_groups.unseen_cities,
     "users": next_location_groups.users,
     "visits": lambda: next_location_groups.users(""),
     "user pairs": next_location_groups.pairs,

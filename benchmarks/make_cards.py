@@ -23,6 +23,7 @@ SIMULATED = (
     "Simulated. One simulated city has 3,000 users, eight weeks each, and 272 cells of 1 km. Half of the users are for "
     "training, a fifth for validation, the rest for test. No real trace, and no real city."
 )
+SIMULATED_DATA = ("hf-mobility-simulated-city",)  # made by `simulate_city`; no file of it is published
 SIMULATED_BIAS = (
     "Those of the simulator, whose users follow written roles, shifts and trips, and exploration and preferential "
     "return. **Not for** conclusions about real people or places."
@@ -36,7 +37,7 @@ def marked(block: str) -> str:
 
 
 def transfer_results() -> pd.DataFrame:
-    """Two metrics of each city for the model index; an adapted model is neither this one nor a baseline."""
+    """Two metrics of each city for the model index."""
     table = transfer_rows("all")
     table = table[~table["model"].str.contains("LoRA")].sort_values("city", kind="stable")
     return table.replace({"city": CITY_NAMES})[["city", "model", "acc@1", "mrr"]]
@@ -44,7 +45,7 @@ def transfer_results() -> pd.DataFrame:
 
 def samoe_small() -> CardFacts:
     return CardFacts(
-        summary="SAMoE / TrajMoE (arXiv 2505.18670; MoveGPT in its second version) in hf_mobility's `extended` variant: 2 layers, width 128, "
+        summary="SAMoE / TrajMoE ([arXiv 2505.18670](https://arxiv.org/abs/2505.18670); MoveGPT in its second version) in hf_mobility's `extended` variant: 2 layers, width 128, "
         f"{parameters('samoe-small'):,} parameters. Predicts the next place of a user\nin **any** city; a city is a "
         "tokenizer, not a weight.",
         notes='**The city in this folder is simulated** ("Simville"), so that the folder loads in one line without '
@@ -62,6 +63,8 @@ def samoe_small() -> CardFacts:
         "this. Users with long histories gain on a count table, the others do not: docs/results/next_location.md.\nNothing "
         "is known of age, gender or income.",
         weights_license="research use, because the check-ins that they were trained on carry no open licence",
+        license_link="LICENSE.md",
+        datasets=("foursquare-tsmc2014", "foursquare-tist2015", "gowalla", "cabspotting"),
         data_license="not included; Foursquare TSMC2014 and TIST2015, Gowalla, Cabspotting: published for research, no open "
         "licence",
         command="python -m benchmarks.next_location.pretrain_samoe --output runs/check-ins; python -m "
@@ -82,13 +85,14 @@ def samoe_small() -> CardFacts:
 
 def mstar_codec_small() -> CardFacts:
     return CardFacts(
-        summary="Codec of M-STAR (arXiv 2512.07314), variant `corrected`: weeks of hourly cells <-> 204 codes on four "
+        summary="Codec of M-STAR ([arXiv 2512.07314](https://arxiv.org/abs/2512.07314)), variant `corrected`: weeks of hourly cells <-> 204 codes on four "
         "time scales. Width 64, 1,024 codes, hierarchical cell embeddings, no encoder layers.",
         notes="A codec belongs to its grid: for another city train one, `hf-mobility train --system mstar-codec`.",
         training_data=SIMULATED,
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
+        datasets=SIMULATED_DATA,
         command="python -m benchmarks.generation.train_mstar_codec --steps 1600 --batch-size 32 --set dropout=0 "
         "hierarchical_cells=true num_encoder_layers=0 codebook_size=1024 'level_lengths=[1,7,28,168]' "
         "'level_resolutions=[3,3,3,3]' "
@@ -108,7 +112,7 @@ def mstar_codec_small() -> CardFacts:
 def mstar_small() -> CardFacts:
     table = read("mstar_simulated")
     return CardFacts(
-        summary="M-STAR (arXiv 2512.07314), variant `corrected`, with its codec inside. It generates weeks of hourly "
+        summary="M-STAR ([arXiv 2512.07314](https://arxiv.org/abs/2512.07314)), variant `corrected`, with its codec inside. It generates weeks of hourly "
         "cells, given home, work and a movement class, or\nfrom nothing. It has 3 layers of width 96.",
         notes="In the mean of six divergences it is nearer to the real weeks than Markov chains and exploration and "
         "return (EPR).\nEPR is nearer in daily motifs, places per day, stay rate and weekends. M-STAR's users are nearer in "
@@ -118,6 +122,7 @@ def mstar_small() -> CardFacts:
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
+        datasets=SIMULATED_DATA,
         command="python -m benchmarks.generation.train_mstar --codec checkpoints/mstar-codec-small --steps 3000 "
         "--batch-size 32 --set dropout=0.1 drop_path=0.1 within_level_steps=6 pointer_head=true --judged 2000 "
         "--output checkpoints/mstar-small",
@@ -140,7 +145,7 @@ def raw_small() -> CardFacts:
         data="simulated users who moved over 500 m, 2.5 hours"
     )
     return CardFacts(
-        summary="RAW (arXiv 2311.10471): a causal encoder of positions every 15 minutes over one week. It embeds users "
+        summary="RAW ([arXiv 2311.10471](https://arxiv.org/abs/2311.10471)): a causal encoder of positions every 15 minutes over one week. It embeds users "
         "and regions and rolls positions forward. It has 4 layers of width 128.\nWith `delta_targets` the head gives the "
         "displacement from the last point; the paper's gives the position.",
         notes="**The bounds in this folder are those of a simulated city**: train your own for another one. A vector is "
@@ -152,6 +157,7 @@ def raw_small() -> CardFacts:
         bias=SIMULATED_BIAS,
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
+        datasets=SIMULATED_DATA,
         command="python -m benchmarks.embeddings.train_raw --users 4000 --held-out 0.5 --steps 6000 --batch-size 32 "
         "--learning-rate 1e-3 --set delta_targets=True --end-hours 19 --gru-steps 0 --output checkpoints/raw-small",
         seed=0,

@@ -1,4 +1,4 @@
-"""Cards: their metadata read back, the baselines beside the model, and a snippet that runs for every kind of model."""
+"""Cards: their metadata read back, baselines in the text only, and a snippet that runs for every kind of model."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ from hf_mobility.hub.cards import CardFacts, dataset_card, model_card, write_car
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = [path.parent for path in sorted((ROOT / "checkpoints").glob("*/README.md"))]
+HUB_TASKS = {"feature-extraction", "other", "tabular-regression", "time-series-forecasting"}  # of the Hub's closed list
 SECTIONS = ("Intended use", "Out of scope", "Training data", "Sampling bias", "Figures", "Privacy")
 SECTIONS += ("How to reproduce", "Use", "Licences")
 
@@ -139,7 +140,7 @@ def test_the_adapters_card_replaces_pefts_unfilled_one_and_names_no_path(toy: Si
     write_card(tmp_path / "local", local.model, tokenizer=local.tokenizer, name=str(tmp_path / "local"), replace=True)
     card = ModelCard.load(tmp_path / "local" / "README.md")
     assert {"lora", "peft"} <= set(card.data.tags)
-    assert card.data.base_model is None and card.data.pipeline_tag is None
+    assert card.data.base_model is None and card.data.pipeline_tag == "time-series-forecasting"
     assert "A LoRA adapter for one city" in card.text
     run(snippet(card))
     local.model.peft_config["default"].base_model_name_or_path = "somebody/samoe-small"
@@ -259,7 +260,7 @@ RESULTS = pd.DataFrame(
 )
 
 
-def test_the_model_index_has_the_baselines_beside_the_model_and_reads_back(
+def test_the_model_index_has_the_rows_of_the_model_and_the_text_the_baselines_too(
     toy: SimpleNamespace, tmp_path: Path
 ) -> None:
     model = samoe(SamoeForNextLocation, toy)[0]
@@ -267,12 +268,8 @@ def test_the_model_index_has_the_baselines_beside_the_model_and_reads_back(
     card = ModelCard.load(tmp_path / "README.md")
     found = {(r.dataset_name, r.metric_name): r.metric_value for r in card.data.eval_results}
     assert found == {
-        ("Bern", "Acc@1: baseline UserFrequency"): 0.25,
-        ("Bern", "MRR: baseline UserFrequency"): 0.5,
         ("Bern", "Acc@1: SAMoE, 5 %"): 0.3,
         ("Bern", "MRR: SAMoE, 5 %"): 0.6,
-        ("Biel", "Acc@1: baseline UserFrequency"): 0.125,
-        ("Biel", "MRR: baseline UserFrequency"): 0.25,
         ("Biel", "MRR: SAMoE, 5 %"): 0.2,
     }
     assert card.data.model_name == "my-model"
@@ -317,6 +314,47 @@ def test_a_dataset_card_counts_its_people_and_its_snippet_makes_the_same_table()
     pd.testing.assert_frame_equal(run(snippet(card))["made"].visits, made.visits)
 
 
+LICENSES = [
+    ("apache-2.0", "", ("apache-2.0", None, "https://www.apache.org/licenses/LICENSE-2.0")),
+    ("apache-2.0", "LICENSE", ("apache-2.0", None, "LICENSE")),
+    ("my-terms", "", ("my-terms", None, None)),
+    ("research use, as asked", "LICENSE.md", ("other", "research-use", "LICENSE.md")),
+    ("research use, as asked", "", ("other", "research-use", None)),
+]
+
+
+@pytest.mark.parametrize(("words", "link", "wanted"), LICENSES)
+def test_a_licence_has_an_identifier_or_a_name_and_a_link(
+    toy: SimpleNamespace, words: str, link: str, wanted: tuple[str | None, ...]
+) -> None:
+    facts = CardFacts(weights_license=words, license_link=link)
+    data = model_card(samoe(SamoeForNextLocation, toy)[0], facts=facts).data
+    assert (data.license, data.license_name, data.license_link) == wanted
+
+
+INHERITED = [  # of the licence on the first card, and its link -> the licence of the second card, and its link
+    ({}, "https://me.org/terms", "https://me.org/terms"),
+    ({}, "LICENSE.md", None),  # a file that does not lie in the new folder
+    ({}, "https://me.org/<script>", None),
+    ({"weights_license": "mit"}, "https://me.org/terms", None),  # the link belongs to the other licence
+]
+
+
+@pytest.mark.parametrize(("own", "link", "wanted"), INHERITED)
+def test_the_link_of_a_licence_goes_with_it(
+    toy: SimpleNamespace, tmp_path: Path, own: dict[str, str], link: str, wanted: str | None
+) -> None:
+    facts = CardFacts(weights_license="my terms", license_link=link, datasets=("me/visits", "not an id !"))
+    NextLocationPipeline(
+        *samoe(SamoeForNextLocation, toy),
+    ).save_pretrained(tmp_path / "first", facts=facts)
+    pipe = NextLocationPipeline.from_pretrained(tmp_path / "first")
+    pipe.save_pretrained(tmp_path / "again", facts=CardFacts(**own))
+    data = ModelCard.load(tmp_path / "again" / "README.md").data
+    assert data.license_link == wanted
+    assert data.datasets == ["me/visits"]
+
+
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
 def test_the_shipped_cards_are_those_of_the_template_and_their_snippets_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -329,3 +367,22 @@ def test_the_shipped_cards_are_those_of_the_template_and_their_snippets_run(
     assert card.data.library_name == "hf_mobility" and card.data.eval_results
     monkeypatch.chdir(ROOT)
     run(snippet(card))
+
+
+@pytest.mark.parametrize("path", [*(folder / "README.md" for folder in CHECKPOINTS), ROOT / "MODEL_CARD.md"], ids=str)
+def test_every_shipped_card_has_what_the_hub_shows(path: Path) -> None:
+    card = ModelCard.load(path)
+    data = card.data
+    assert data.library_name == "hf_mobility" and data.language == "en" and data.pipeline_tag in HUB_TASKS
+    assert "human-mobility" in data.tags and data.datasets
+    assert re.match(r"https://", data.license_link) or (path.parent / data.license_link).is_file()
+    assert (data.license == "other") == bool(data.license_name)
+    if path.name == "README.md":
+        assert data.eval_results and not any("baseline" in result.metric_name for result in data.eval_results)
+        assert not re.findall(r"\]\((?!https://|#)", card.text)  # links that hold on the Hub too
+
+
+def test_the_index_of_the_flows_card_has_the_figures_of_its_tables() -> None:
+    card = ModelCard.load(ROOT / "checkpoints/flows-small/README.md")
+    shown = [float(value) for value in re.findall(r"^\| \*\*network\*\* \| ([\d.]+)", card.text, flags=re.MULTILINE)]
+    assert [round(result.metric_value, 3) for result in card.data.eval_results] == shown

@@ -9,6 +9,13 @@ from .next_location import CITY_NAMES
 
 POOLED, CHOSEN = "four cities", "context mix, 100 %, chosen weights"
 ELSEWHERE = {"cabs": "160 San Francisco cabs", "demo": "simulated city of the demo"}
+SHOWN_FIRST = {  # model -> its words in the README, and what it knows beside the user's own past
+    "UserFrequency": ("the user's commonest place", "nothing"),
+    "UserMarkov": ("what mostly followed this place", "nothing"),
+    CHOSEN: ("mix of ten count tables", "all users' visits"),
+    "SAMoE, 0 %": ("**samoe-small**", "the map"),
+    "SAMoE, 5 %": ("**samoe-small**", "the map, visits of 5 % of the users"),
+}
 LABELS = {"between": "between the two"}
 
 
@@ -24,6 +31,19 @@ def users(who: str = "user_") -> str:
         rows.append([f"**{model}**" if model.startswith("SAMoE") else model, *cells, *more])
     title = "Acc@1/MRR, mean over users" if who else "Acc@1/MRR, mean over visits"
     return markdown(rows, [title, *CITY_NAMES.values(), "all users" if who else "all visits", "log-loss", "ECE"])
+
+
+def unseen_cities() -> str:
+    """For the README: Acc@1 in percent, mean over users of each city, and of all users and visits together."""
+    table = read("groups")
+    table = table[table["subset"] == "all"].set_index(["model", "city"])
+    rows = []
+    for model, (shown, knows) in SHOWN_FIRST.items():
+        scores = [table.loc[(model, city), "user_acc@1"] for city in (*CITY_NAMES, POOLED)]
+        scores.append(table.loc[(model, POOLED), "acc@1"])
+        rows.append([shown, knows, *(f"{100 * score:.1f}" for score in scores)])
+    header = ["next places named first, %", "knows of the city", *CITY_NAMES.values(), "all users", "all visits"]
+    return markdown(rows, header)
 
 
 def groups() -> str:

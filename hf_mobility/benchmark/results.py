@@ -149,8 +149,8 @@ def to_csv(results: Sequence[Result], path: str | Path, *, command: str) -> None
 
 
 def to_model_index(results: Sequence[Result], protocol: Protocol, *, model: str) -> list[Any]:
-    """`EvalResult`s of the main metric of each case, for `ModelCardData(eval_results=...)`: of the model, and of the
-    baselines, which are called so.
+    """`EvalResult`s of the main metric of each case, for `ModelCardData(eval_results=...)`: of the model alone.
+    The baselines belong into the text of the card.
 
     Raises:
         ValueError: no result of the model.
@@ -163,17 +163,17 @@ def to_model_index(results: Sequence[Result], protocol: Protocol, *, model: str)
     if model not in [one.model for one in results]:
         raise ValueError(f"There is no result of {model!r}; there are {', '.join(one.model for one in results)}.")
     metric = protocol.metrics[0]
-    kept = [one for one in results if one.model == model or one.kind == "baseline"]
     return [
         EvalResult(
             task_type=TASK_TYPES[protocol.task],
             dataset_type=f"{protocol.name}-{score.case}",
             dataset_name=f"{protocol.name}, version {protocol.version}: {score.case}",
             metric_type=metric,
-            metric_name=f"{_at(score)}: {'' if one.model == model else 'baseline '}{one.model}",
+            metric_name=f"{_at(score)}: {model}",
             metric_value=score.value,
         )
-        for one in kept
+        for one in results
+        if one.model == model
         for score in _of_metric(one, metric)
     ]
 

@@ -28,7 +28,9 @@ class CardFacts:
 
     summary: first paragraph. notes: limits of this checkpoint. usage_note: below the snippet. training_data, bias: what
     it was trained on, and who is missing there. weights_license: an identifier of the Hub such as "apache-2.0", or
-    words of your own; data_license alike. command, seed, versions: what made it (versions of this process by default).
+    words of your own; data_license alike. license_link: address of the licence of the weights, or the name of its file
+    in the folder. datasets: their ids, as the Hub lists them. command, seed, versions: what made it (versions of this
+    process by default).
     results: a table as `summarize`, `fidelity_report` or `horizon_table` return it (`model`, metrics, and `city` or
     `data`), in which the names of this model's rows begin with `ours` and all others are baselines. figures: in place
     of the printed table. privacy: what `hf_mobility.evaluation.audit` returned, or words.
@@ -41,6 +43,8 @@ class CardFacts:
     bias: str = "Not recorded. Find out who is missing from the training data before you rely on this model."
     weights_license: str = "unknown"
     data_license: str = "not recorded"
+    license_link: str = ""
+    datasets: tuple[str, ...] = ()
     command: str = ""
     seed: int | None = None
     versions: str = ""
@@ -79,6 +83,9 @@ def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts
         return facts
     terms, sections = card.data.to_dict(), _sections(card.text)
     source = where if commit else Path(where).name  # no path of this machine
+    if facts.weights_license == CardFacts.weights_license:  # the link goes with the licence, never without it
+        facts = replace(facts, license_link=_link(terms.get("license_link"), where if commit else ""))
+    facts = replace(facts, datasets=facts.datasets or _ids(terms.get("datasets")))
     found: dict[str, Any] = {
         "weights_license": terms.get("license_weights") or terms.get("license_name") or terms.get("license"),
         "data_license": terms.get("license_data"),
@@ -96,6 +103,21 @@ def with_inherited(facts: CardFacts, config: Any, *, adapter: bool) -> CardFacts
         elif adapter and name == "training_data":
             facts = replace(facts, training_data=f"{said}\n\n{text}")
     return facts
+
+
+def _link(link: Any, repository: str) -> str:
+    """A stranger's link: an address, or the file of a repository of the Hub, else nothing."""
+    text = str(link or "")
+    if re.fullmatch(r"https://[\w./~-]{1,200}", text):
+        return text
+    known_file = repository and re.fullmatch(r"LICENSE(\.md|\.txt)?", text)
+    return f"https://huggingface.co/{repository}/blob/main/{text}" if known_file else ""
+
+
+def _ids(given: Any) -> tuple[str, ...]:
+    """A stranger's ids of data sets, those that can be ids."""
+    names = given if isinstance(given, list) else [given]
+    return tuple(name for name in names if isinstance(name, str) and re.fullmatch(r"[\w./-]{1,100}", name))
 
 
 def _quoted(words: str, source: str) -> str:

@@ -37,7 +37,9 @@ from hf_mobility import NextLocationPipeline
 pipe = NextLocationPipeline.from_pretrained("{name}")  # another city: city=City.from_visits(...)
 city = pipe.tokenizer
 {visits}
-print(pipe.predict(visits, top_k=2))""",
+places = pipe.predict(visits, top_k=2)
+places["hours"] = places["expected_gap"] / 3600  # until the next visit on record
+print(places[["user_id", "rank", "location_id", "probability", "hours"]].to_string(index=False))""",
     "SamoeModel": """\
 import pandas as pd
 import torch
@@ -65,7 +67,7 @@ print(codes.shape, (codec.decode(codes).argmax(-1) == weeks).float().mean())""",
 from hf_mobility import TrajectoryGenerationPipeline
 
 pipe = TrajectoryGenerationPipeline.from_pretrained("{name}")
-print(pipe.generate(10, seed=0{conditions}).head())""",
+print(pipe.generate(10, seed=0{conditions}).head().to_string())""",
     "RawModel": """\
 import pandas as pd
 
@@ -74,7 +76,8 @@ from hf_mobility import MobilityEmbeddingPipeline
 pipe = MobilityEmbeddingPipeline.from_pretrained("{name}")
 tokenizer = pipe.tokenizer
 {points}
-print(pipe.embed_users(points))""",
+vectors = pipe.embed_users(points)  # user_id, e0, e1, and so on
+print(vectors.shape)""",
     "RawForTrajectoryPrediction": _RAW
     + """\
 future = model.generate(batch["coordinates"][:, :8], start_weekday=batch.get("start_weekday"), steps=4)

@@ -1,7 +1,7 @@
 """Model cards and dataset cards, from one template each.
 
-The snippet of a card is that of its class and checkpoint, and runs. The model index carries the baselines as well as
-the model. What was not given is called "not recorded".
+The snippet of a card is that of its class and checkpoint, and runs. The model index holds the model's own results, the
+table in the text those of the baselines too. What was not given is called "not recorded".
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import platform
 import re
 import shlex
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,78 +25,11 @@ from ..tokenization.whole_files import whole_file
 from ..version import __version__
 from .card_facts import CardFacts, with_base_names, with_inherited
 from .card_snippets import SNIPPETS, snippet
+from .card_systems import LICENSE_LINKS, METRICS, OTHER_TASK, OUT_OF_SCOPE, PIPELINE_TAGS, SYSTEMS, System
 from .requests import HUB_ID
 
 TEMPLATES = Path(__file__).parent
 UNFILLED = "[More Information Needed]"  # stands in the generic cards that PEFT and huggingface_hub write
-METRICS = {
-    **{f"acc@{k}": f"Acc@{k}" for k in (1, 5, 10)},
-    "mrr": "MRR",
-    "nll": "negative log-likelihood, nats",
-    "mean6": "mean of six Jensen-Shannon divergences, nats",
-    "cpc": "common part of commuters",
-    "accuracy": "accuracy",
-    "whole week exact": "share of weeks without a wrong hour",
-    "f1": "F1",
-    "auc": "AUC",
-    "mae_m": "mean absolute error per axis, metres",
-    "error_km": "mean error, km",
-    "median_km": "median error, km",
-}
-
-
-@dataclass(frozen=True)
-class _System:
-    paper: str
-    what: str
-    task: str
-    tags: tuple[str, ...]
-    intended: str
-
-
-_SYSTEMS = {
-    "mobility_samoe": _System(
-        "SAMoE / TrajMoE (arXiv 2505.18670)",
-        "predicts the next place of a user in any city: a city is a tokenizer, not a weight",
-        "next-location-prediction",
-        ("next-location",),
-        "Research on human mobility: next places in cities with little or no data, and transfer between cities. "
-        "Teaching, and a base for adaptation to your own data.",
-    ),
-    "mobility_mstar_codec": _System(
-        "M-STAR's codec (arXiv 2512.07314)",
-        "turns weeks of hourly cells into codes on several time scales, and back",
-        "trajectory-reconstruction",
-        ("trajectory-generation",),
-        "As stage 1 of M-STAR, and for research on codes of trajectories, on the grid of cells it was trained on.",
-    ),
-    "mobility_mstar": _System(
-        "M-STAR (arXiv 2512.07314)",
-        "generates weeks of hourly cells, given home, work and a movement class, or from nothing",
-        "trajectory-generation",
-        ("trajectory-generation",),
-        "Research on synthetic populations, teaching, and as a base for training on your own weeks. Audit weeks and "
-        "city before publishing a model of real users.",
-    ),
-    "mobility_raw": _System(
-        "RAW (arXiv 2311.10471)",
-        "encodes users' positions every few minutes; embeds users and regions, and rolls positions forward",
-        "trajectory-prediction",
-        ("trajectory-embedding",),
-        "Research on embeddings of users and regions, prediction of positions some hours ahead, teaching, and as a "
-        "base for your own tasks.",
-    ),
-}
-_PIPELINE_TAGS = {
-    "SamoeModel": "feature-extraction",
-    "RawModel": "feature-extraction",
-    "RawForTrajectoryPrediction": "time-series-forecasting",
-}
-OUT_OF_SCOPE = (
-    "Following, finding or re-identifying a person; policing; any decision about an individual. Emergency or "
-    "safety-critical planning from these figures alone. Cities or kinds of data far from the training data, without a "
-    "check against the baselines there."
-)
 
 
 def model_card(
@@ -128,12 +60,14 @@ def model_card(
     config = getattr(model, "config", model)
     facts = with_inherited(facts or CardFacts(), config, adapter=adapter)
     cls = _class_name(model, config)
-    system = _SYSTEMS[config.model_type]
+    system = SYSTEMS[config.model_type]
     name = name or Path(str(getattr(config, "name_or_path", "") or "model")).name
     title = name.rstrip("/").rsplit("/", 1)[-1]
     data = ModelCardData(
         library_name="hf_mobility",
-        pipeline_tag=_PIPELINE_TAGS.get(cls),
+        pipeline_tag=PIPELINE_TAGS.get(cls, OTHER_TASK),
+        language="en",  # of the card and of the categories of places
+        datasets=list(facts.datasets) or None,
         tags=["human-mobility", *system.tags, config.model_type, *(["lora", "peft"] if adapter else [])],
         base_model=_hub_id(model_or_config) if adapter else None,
         model_name=title,
@@ -141,7 +75,7 @@ def model_card(
         license_code="apache-2.0",
         license_data=facts.data_license,
         license_weights=facts.weights_license,
-        **_license(facts.weights_license),
+        **_license(facts.weights_license, facts.license_link),
     )
     return ModelCard.from_template(
         data,
@@ -249,7 +183,7 @@ def dataset_card(simulated: Any, *, seed: int, name: str = "", **options: Any) -
 
 def _class_name(model: Any, config: Any) -> str:
     cls = type(model).__name__ if model is not config else (getattr(config, "architectures", None) or [""])[0]
-    if getattr(config, "model_type", None) not in _SYSTEMS or cls not in SNIPPETS:
+    if getattr(config, "model_type", None) not in SYSTEMS or cls not in SNIPPETS:
         raise ValueError(
             f"There is no card for {cls or type(config).__name__}; give a model of hf_mobility, or the configuration "
             f"that was saved with one ({', '.join(SNIPPETS)})."
@@ -257,7 +191,7 @@ def _class_name(model: Any, config: Any) -> str:
     return cls
 
 
-def _summary(cls: str, model: Any, config: Any, system: _System, *, adapter: bool) -> str:
+def _summary(cls: str, model: Any, config: Any, system: System, *, adapter: bool) -> str:
     size = f"{config.num_hidden_layers} layers, width" if hasattr(config, "num_hidden_layers") else "Width"
     count = f", {model.num_parameters():,} parameters" if hasattr(model, "num_parameters") else ""
     lora = "A LoRA adapter for one city, around the model: " if adapter else ""
@@ -280,11 +214,13 @@ def _hub_id(adapted: Any) -> str | None:
     return base if HUB_ID.fullmatch(base) and not Path(base).exists() else None
 
 
-def _license(words: str) -> dict[str, Any]:
-    """An identifier as it is; the first words of a sentence as a name."""
+def _license(words: str, link: str) -> dict[str, Any]:
+    """An identifier as it is; the first words of a sentence as a name. A link where one is given or known."""
     if re.fullmatch(r"[a-z0-9.-]+", words):
-        return {"license": words}
-    return {"license": "other", "license_name": _slug(re.split(r"[,:;(]", words)[0])}
+        terms = {"license": words, "license_link": link or LICENSE_LINKS.get(words, "")}
+    else:
+        terms = {"license": "other", "license_name": _slug(re.split(r"[,:;(]", words)[0]), "license_link": link}
+    return {name: value for name, value in terms.items() if value}
 
 
 def _slug(words: str) -> str:
@@ -292,22 +228,22 @@ def _slug(words: str) -> str:
 
 
 def _eval_results(table: pd.DataFrame, ours: str, task: str) -> list[EvalResult]:
-    own = table["model"].astype(str).str.startswith(ours) if ours else pd.Series(False, index=table.index)
-    if not own.any():
+    """Entries of the model index: this model's rows only, as the Hub ranks them as results of this model."""
+    table = table[table["model"].astype(str).str.startswith(ours)] if ours else table[:0]
+    if table.empty:
         raise ValueError(f"No row of the results is this model's: no name begins with ours={ours!r}.")
     metrics = {column: title for column, title in METRICS.items() if column in table}
     if not metrics:
         raise ValueError(f"The results have no known metric; known are {', '.join(METRICS)}.")
     places = next((table[c].astype(str) for c in ("city", "data") if c in table), pd.Series("not named", table.index))
     found = []
-    for row, mine, place in zip(table.to_dict("records"), own, places):
-        who = row["model"] if mine else f"baseline {row['model']}"
+    for row, place in zip(table.to_dict("records"), places):
         # huggingface_hub puts results of one type under one name, so each place is a type of its own.
         result = partial(EvalResult, task_type=task, dataset_type=_slug(place), dataset_name=place)
         for column, title in metrics.items():
             if not pd.isna(row[column]):
                 value = round(float(row[column]), 4)
-                found.append(result(metric_type=column, metric_value=value, metric_name=f"{title}: {who}"))
+                found.append(result(metric_type=column, metric_value=value, metric_name=f"{title}: {row['model']}"))
     return found
 
 

@@ -30,3 +30,21 @@ def test_every_picture_of_the_shipped_checkpoints_is_written(
     for name in WEB:
         page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
         assert "L.map(" in page and "leaflet" in page and 'src="http' not in page
+
+
+def test_a_generated_week_moves(run_example: Callable[..., None], tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    run_example("draw_week.py", str(tmp_path / "week.gif"), "6", "5")
+    with image.open(tmp_path / "week.gif") as drawn:
+        pictures = []
+        for number in range(drawn.n_frames):
+            drawn.seek(number)
+            pictures.append(np.asarray(drawn.convert("RGB")))
+        assert drawn.info["loop"] == 0
+    assert len(pictures) == 5 and not np.array_equal(pictures[0], pictures[4])
+    assert (pictures[0][:2, :2] == 255).all()
+
+
+def test_the_week_of_the_readme_is_small() -> None:
+    assert (Path(__file__).resolve().parents[2] / "docs/img/week.gif").stat().st_size < 400_000

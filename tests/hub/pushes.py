@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import urllib.request
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,17 @@ def pipelines() -> None:
     embedding.push_to_hub("mia/people")
     again = MobilityEmbeddingPipeline.from_pretrained("mia/people")
     FOUND["people"] = again.embed_users(points).equals(embedding.embed_users(points))
+    FOUND["snippets"] = {name: ran_from_card(name) for name in ("mia/next", "mia/weeks", "mia/people")}
+
+
+def ran_from_card(name: str) -> str:
+    """What the snippet of a card prints in the empty folder of this process."""
+    (code,) = re.findall(r"```python\n(.*?)```", ModelCard.load(name).content, flags=re.DOTALL)
+    assert f'from_pretrained("{name}")' in code
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(code, {})  # noqa: S102
+    return printed.getvalue()
 
 
 def revisions_and_tags() -> None:

@@ -84,6 +84,12 @@ def test_a_pipeline_is_one_commit_with_all_that_it_needs(hub: HubServer, found: 
     assert hub.repositories["mia/weeks"].messages[1:] == ["Upload TrajectoryGenerationPipeline"]
 
 
+def test_the_snippet_of_a_pushed_card_runs_by_its_id_in_an_empty_folder(found: dict[str, Any]) -> None:
+    assert all(name in found["snippets"]["mia/next"] for name in ("location_id", "probability"))
+    assert "trajectory_id" in found["snippets"]["mia/weeks"]
+    assert found["snippets"]["mia/people"]
+
+
 def test_large_files_take_the_large_file_path_and_small_ones_the_commit(hub: HubServer, found: dict[str, Any]) -> None:
     weights = hub.repositories["mia/next"].files()["model.safetensors"]
     assert hub.objects[hashlib.sha256(weights).hexdigest()] == weights

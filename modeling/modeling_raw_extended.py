@@ -66,8 +66,10 @@ class RawRecordEmbedding(nn.Module):
 
     def of_places(self, positions: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """Where, how far from the record before, and how long after it, (B, T, 6)."""
-        step = F.pad(positions[:, 1:] - positions[:, :-1], (0, 0, 1, 0))
-        gap = F.pad((slots[:, 1:] - slots[:, :-1]).clamp(max=100 * self.slots_per_day), (1, 0)).float()
+        follows = slots[:, :-1] != NOWHERE
+        step = F.pad((positions[:, 1:] - positions[:, :-1]) * follows.unsqueeze(-1), (0, 0, 1, 0))
+        gap = (slots[:, 1:] - slots[:, :-1]).clamp(max=100 * self.slots_per_day) * follows
+        gap = F.pad(gap, (1, 0)).float()
         far = torch.linalg.vector_norm(positions, dim=-1, keepdim=True)
         return torch.cat([compressed(positions), torch.log1p(far), compressed(step), log_slots(gap)], dim=-1)
 
@@ -154,6 +156,7 @@ class RawExtendedModel(RawPreTrainedModel):
         torch.Size([3, 8, 16])
     """
 
+    variant = "extended"
     _auto_class = "AutoModel"
     main_input_name = "positions"
     _keep_in_fp32_modules_strict = ["record_embedding.up_proj"]
@@ -193,6 +196,7 @@ class RawExtendedModel(RawPreTrainedModel):
         positions, slots, attention_mask = checked_records(positions, slots, attention_mask)
         newest = slice(-self.config.state_records, None)
         positions, slots, attention_mask = positions[:, newest], slots[:, newest], attention_mask[:, newest]
+        slots = slots.masked_fill(attention_mask == 0, NOWHERE)
         hidden_states = self.record_embedding(positions, slots)
         newer = torch.arange(positions.shape[1] - 1, -1, -1, device=positions.device)
         hidden_states = self.dropout(hidden_states + self.position_embedding(newer))
@@ -215,6 +219,7 @@ class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
         torch.Size([3, 2, 2])
     """
 
+    variant = "extended"
     _auto_class = "AutoModelForTimeSeriesPrediction"
     main_input_name = "positions"
     _keep_in_fp32_modules_strict = ["record_embedding.up_proj"]
@@ -278,19 +283,19 @@ class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
         )
 
     @torch.no_grad()
-    def sample(self, samples: int, seed: int = 0, **inputs: torch.Tensor) -> torch.Tensor:
-        """Points that are drawn from the mixtures, (samples, B, Q, 2) km; the same draws for every user.
+    def draw(self, found: RawDestinations, samples: int, seed: int = 0) -> torch.Tensor:
+        """Points that are drawn from mixtures, (samples, B, Q, 2) km; the same random numbers for every user.
 
         Args:
+            found: `destinations` of an answer.
             samples: how many.
             seed: of the draws.
-            inputs: see `forward`.
         """
-        found = self(**inputs).destinations
+        users, times = found.log_weights.shape[:2]
         source = torch.Generator().manual_seed(seed)
-        shape = (samples, 1, found.log_weights.shape[1], 2)
-        drawn = (torch.rand(shape, generator=source), torch.randn(shape, generator=source))
-        uniform, normal = (one.expand(-1, len(found.log_weights), -1, -1).to(found.centres) for one in drawn)
+        shape = (samples, 1, times, 2)
+        numbers = (torch.rand(shape, generator=source), torch.randn(shape, generator=source))
+        uniform, normal = (one.expand(-1, users, -1, -1).to(found.centres) for one in numbers)
         return draw(found, uniform, normal)
 
 

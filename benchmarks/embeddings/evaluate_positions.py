@@ -16,6 +16,7 @@ import argparse
 from typing import Any
 
 import pandas as pd
+from transformers import AutoModelForTimeSeriesPrediction
 
 from benchmarks.embeddings.positions import (
     END_POINTS,
@@ -28,8 +29,7 @@ from benchmarks.embeddings.positions import (
 )
 from benchmarks.embeddings.series import NAMES, SeriesSet, load_series
 from benchmarks.tables import save_table
-from hf_mobility import RawForTrajectoryPrediction
-from hf_mobility.evaluation import RollOut
+from hf_mobility.evaluation.direct import trajectory_predictor
 
 STEPS = (1, 4, 10, 24, 96)
 END_HOURS = (10, 13, 16, 19, 22)
@@ -68,7 +68,8 @@ def main() -> None:
     data = load_series(options.points, **split)
     models: list[Any] = []
     if options.checkpoint:
-        models.append(RollOut(RawForTrajectoryPrediction.from_pretrained(options.checkpoint)))
+        model = AutoModelForTimeSeriesPrediction.from_pretrained(options.checkpoint)
+        models.append(trajectory_predictor(model))
     table = table_of(data, models, options)
     print(table[SHOWN].round(2).to_string(index=False))
     if options.report:

@@ -58,6 +58,11 @@ def simulated_set(seed: int) -> RecordSet:
 def checkin_sets() -> list[RecordSet]:
     """Check-ins of the source cities, each a record."""
     return [
-        RecordSet(str(city.name), RecordHistories.of_points(visits.drop(columns="duration", errors="ignore"), timezone=CITIES[str(city.name)].timezone))
+        RecordSet(
+            str(city.name),
+            RecordHistories.of_points(
+                visits.drop(columns="duration", errors="ignore"), timezone=CITIES[str(city.name)].timezone
+            ),
+        )
         for visits, city in source_pairs()
     ]

@@ -92,7 +92,9 @@ def main() -> None:
         print(f"{one.name}: {len(one.train.users):,} users, {len(one.train.slots):,} records, share {share:.3f}")
     start = time.process_time()
     model, history = train(sets, shares, config, options)
-    print(f"{model.num_parameters():,} parameters, {options.steps} steps in {time.process_time() - start:.0f} s of processor")
+    print(
+        f"{model.num_parameters():,} parameters, {options.steps} steps in {time.process_time() - start:.0f} s of processor"
+    )
     print(history.iloc[:: max(1, len(history) // 10)].to_string(index=False))
     model.save_pretrained(options.output)
     for one in sets:

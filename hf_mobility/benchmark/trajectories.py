@@ -16,7 +16,7 @@ from ..baselines.trajectories import CopyLast
 from ..baselines.trajectories_own_past import HourMean
 from ..data.splits import draw_share
 from ..data.trajectory_tasks import TrajectoryTask
-from ..evaluation import RollOut
+from ..evaluation.direct import trajectory_predictor
 from ..evaluation.trajectories import MOVING_METRES
 from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline
 from ..tokenization.errors import DataError
@@ -41,7 +41,7 @@ class Errors:
 
 
 class RawCheckpoint:
-    """A RAW folder in the protocol's box; its weights are those of the box that it was trained in."""
+    """A RAW folder in the protocol's box; weights of variant `released` are those of the box that they were trained in."""
 
     def __init__(self, folder: str, *, name: str) -> None:
         self.pipe, self.name = TrajectoryPredictionPipeline.from_pretrained(folder), name
@@ -50,7 +50,7 @@ class RawCheckpoint:
         slots = int(self.pipe.tokenizer.slots_per_day)
         if slots != task.slots_per_day:
             raise DataError(f"{self.name} has {slots} slots a day, the protocol {task.slots_per_day}.")
-        return RollOut(self.pipe.model, batch_size=int(self.pipe.batch_size or 64)).predict(task)
+        return trajectory_predictor(self.pipe.model, batch_size=int(self.pipe.batch_size or 64)).predict(task)
 
 
 class TrajectoryBench(Bench):

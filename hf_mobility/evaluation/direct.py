@@ -8,6 +8,7 @@ import numpy as np
 
 from ..data.record_contexts import contexts_of
 from ..data.trajectory_tasks import TrajectoryTask
+from .roll_out import RollOut
 
 
 class DirectHorizons:
@@ -40,4 +41,10 @@ class DirectHorizons:
         return np.asarray(np.concatenate(parts) * 1000 / task.metres_per_unit, np.float32)
 
 
-__all__ = ["DirectHorizons"]
+def trajectory_predictor(model: Any, **options: Any) -> RollOut | DirectHorizons:
+    """The predictor of a RAW model's variant; `options` go to it."""
+    form = DirectHorizons if model.config.variant == "extended" else RollOut
+    return form(model, **options)
+
+
+__all__ = ["DirectHorizons", "trajectory_predictor"]

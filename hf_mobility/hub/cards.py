@@ -91,7 +91,9 @@ _SYSTEMS = {
 _PIPELINE_TAGS = {
     "SamoeModel": "feature-extraction",
     "RawModel": "feature-extraction",
+    "RawExtendedModel": "feature-extraction",
     "RawForTrajectoryPrediction": "time-series-forecasting",
+    "RawExtendedForTrajectoryPrediction": "time-series-forecasting",
 }
 OUT_OF_SCOPE = (
     "Following, finding or re-identifying a person; policing; any decision about an individual. Emergency or "

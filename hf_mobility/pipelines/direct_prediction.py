@@ -166,7 +166,9 @@ class _Answers:
     """What the model said: histories of U users; times (U, H) epoch seconds; hours (H,); points (U, H, 2), samples
     (S, U, H, 2) km in the users' frames; stay (U, H) probabilities."""
 
-    def __init__(self, histories: RecordHistories, times: Any, hours: Any, points: Any, samples: Any, stay: Any) -> None:
+    def __init__(
+        self, histories: RecordHistories, times: Any, hours: Any, points: Any, samples: Any, stay: Any
+    ) -> None:
         self.histories, self.times, self.hours = histories, times, hours
         self.points, self.samples, self.stay = points, samples, stay
 

@@ -23,9 +23,11 @@ _NAMES = {
     "RawForTrajectoryPrediction": "modeling_raw",
     "RawForUserProfiling": "modeling_raw",
     "RawForRegionAnalysis": "modeling_raw",
+    "RawExtendedModel": "modeling_raw_extended",
+    "RawExtendedForTrajectoryPrediction": "modeling_raw_extended",
 }
 
-__all__ = [*_NAMES]
+__all__ = [name for name in _NAMES if "Extended" not in name]  # these are had by their name
 
 if TYPE_CHECKING:
     from .configuration_mstar import MstarCodecConfig as MstarCodecConfig
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from .modeling_raw import RawForTrajectoryPrediction as RawForTrajectoryPrediction
     from .modeling_raw import RawForUserProfiling as RawForUserProfiling
     from .modeling_raw import RawModel as RawModel
+    from .modeling_raw_extended import RawExtendedForTrajectoryPrediction as RawExtendedForTrajectoryPrediction
+    from .modeling_raw_extended import RawExtendedModel as RawExtendedModel
     from .modeling_samoe import SamoeForNextLocation as SamoeForNextLocation
     from .modeling_samoe import SamoeModel as SamoeModel
 

@@ -1,7 +1,8 @@
-"""Configuration of RAW, "Regions are Who Walk Them" (arXiv 2311.10471): one dataclass, five sizes.
+"""Configuration of RAW, "Regions are Who Walk Them" (arXiv 2311.10471): one dataclass, two variants, five sizes.
 
 The defaults are the paper's model at size `small`; what is not in the paper is off. There is no vocabulary: a model
-reads a regular series of (longitude, latitude) in units of a city's box, which the tokenizer holds.
+reads positions. Variant `released` reads a regular series in units of a city's box, which the tokenizer holds; variant
+`extended` reads a user's records in kilometres, in any city.
 
 (No `from __future__ import annotations` here: `@strict` does not check types that are given as strings.)
 """
@@ -21,12 +22,36 @@ SIZES: dict[str, dict[str, int]] = {
     "1b": {"hidden_size": 1536, "num_hidden_layers": 36, "num_attention_heads": 24},
 }
 
+# Of a model of records; the values of `released` are the defaults of the fields.
+EXTENDED_SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "context_records": 24},
+    "small": {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "base": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8},
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "released": {},
+    "extended": {
+        "variant": "extended",
+        "max_position_embeddings": 672,
+        "mixture_components": 12,
+        "mixture_min_scale": 0.03,
+    },
+}
+
 
 @strict
 class RawConfig(BoundedConfig, PreTrainedConfig):
     """Values of a RAW model. Defaults are size `small`; `base` is the paper's.
 
     Args:
+        variant: `released`, the authors' form; or `extended`, a `RawExtendedForTrajectoryPrediction`: it reads a user's
+            own records around their geometric median, and asks for any time ahead directly. Not in the paper.
+        context_records, state_records: `extended` only: newest records that may be returned to, and those of them that
+            the transformer reads.
+        pair_hidden_size: `extended` only: width of the network that scores a past record for a time to come.
+        distance_weight: `extended` only: weight of the distance (km) of the decoded point beside the negative
+            log-likelihood.
         hidden_size: width D; divisible by `num_attention_heads`.
         intermediate_size: width of the feed-forward layers; `None` means 4 D.
         max_position_embeddings: rows n of the learned position table: slots of a window (960 = 10 days of 96).
@@ -38,9 +63,9 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
         delta_targets: the head gives the displacement from the last point instead of the position. Predictions and
             losses stay in positions. Not in the paper.
         mixture_components: 0 = mean squared error (the paper); k = a mixture of k Gaussians in the plane, trained by
-            its negative log-likelihood. Not in the paper.
+            its negative log-likelihood. Not in the paper. `extended`: components beside the user's own records.
         mixture_prediction: the point a mixture predicts: its `mean`, or the mean of its most likely component (`mode`).
-        mixture_min_scale: smallest standard deviation of a component in box units; without a floor the likelihood of
+        mixture_min_scale: smallest standard deviation of a component in box units (`extended`: km); without a floor the likelihood of
             people who stand still has no bound.
         loss_on_observed_only: count only targets in whose slot something was recorded (`observed_mask`). The paper
             counts all.
@@ -68,6 +93,7 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
     _auto_class = "AutoConfig"  # saved with its code
     keys_to_ignore_at_inference = ["cache", "past_key_values", "user_embedding", "mae", "copy_last_mae"]
 
+    variant: str = "released"
     hidden_size: int = 128
     intermediate_size: int | None = None
     num_hidden_layers: int = 4
@@ -82,6 +108,10 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
     mixture_components: int = 0
     mixture_prediction: str = "mean"
     mixture_min_scale: float | int = 0.001
+    context_records: int = 512
+    state_records: int = 64
+    pair_hidden_size: int = 32
+    distance_weight: float | int = 0.1
     loss_on_observed_only: bool = False
     input_noise: float | int = 0.0
     user_pooling: str = "mean"
@@ -104,6 +134,7 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
         check_heads(self)
         check_choices(
             self,
+            variant=tuple(VARIANTS),
             output_head=("mlp", "linear"),
             mixture_prediction=("mean", "mode"),
             user_pooling=("mean", "last", "last_day"),
@@ -114,15 +145,19 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
             raise ValueError(f"mixture_min_scale must be positive, got {self.mixture_min_scale}.")
         if self.mixture_prediction != "mean" and self.mixture_components == 0:
             raise ValueError(f"mixture_prediction={self.mixture_prediction!r} needs mixture_components above 0.")
+        if self.variant == "extended" and self.mixture_components == 0:
+            raise ValueError("variant='extended' needs mixture_components above 0.")
 
     @classmethod
-    def from_preset(cls, size: str = "small", **overrides: Any) -> "RawConfig":
-        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`.
+    def from_preset(cls, size: str = "small", *, variant: str = "released", **overrides: Any) -> "RawConfig":
+        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`; variant `extended`
+        has the first three.
 
         Raises:
-            ValueError: if the size is not known.
+            ValueError: if the size or the variant is not known.
         """
-        return cls(**{**preset(size, SIZES), **overrides})
+        sizes = EXTENDED_SIZES if variant == "extended" else SIZES
+        return cls(**{**preset(size, sizes, variant, VARIANTS), **overrides})
 
 
 __all__ = ["RawConfig"]

@@ -225,6 +225,7 @@ class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
     """What all models of RAW share: initial values, supported kernels, and what stays in float32."""
 
     config: RawConfig
+    variant = "released"
     base_model_prefix = "model"
     main_input_name = "coordinates"
     supports_gradient_checkpointing = True
@@ -237,6 +238,13 @@ class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": RawLayer, "attentions": OutputRecorder(SelfAttention, index=1)}
+
+    def __init__(self, config: RawConfig, *args: Any, **kwargs: Any) -> None:
+        if config.variant != self.variant:
+            raise ValueError(
+                f"{type(self).__name__} is of the variant {self.variant!r}, the configuration of {config.variant!r}."
+            )
+        super().__init__(config, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

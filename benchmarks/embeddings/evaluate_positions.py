@@ -14,12 +14,12 @@ import argparse
 from typing import Any
 
 import pandas as pd
+from transformers import AutoModelForTimeSeriesPrediction
 
 from benchmarks.embeddings.positions import EVERY, THROUGHOUT, compare, rivals, week_end_tasks
 from benchmarks.embeddings.series import NAMES, SeriesSet, load_series
 from benchmarks.tables import save_table
-from hf_mobility import RawForTrajectoryPrediction
-from hf_mobility.evaluation import RollOut
+from hf_mobility.evaluation.direct import trajectory_predictor
 
 END_HOURS = (10, 13, 16, 19, 22)
 SHOWN = ["slots", "model", "subset", "minutes", "windows", "users", "error_km", "median_km", "user_error_km"]
@@ -51,7 +51,8 @@ def main() -> None:
     data = load_series(options.points, **split)
     models: list[Any] = []
     if options.checkpoint:
-        models.append(RollOut(RawForTrajectoryPrediction.from_pretrained(options.checkpoint)))
+        model = AutoModelForTimeSeriesPrediction.from_pretrained(options.checkpoint)
+        models.append(trajectory_predictor(model))
     table = table_of(data, models, options)
     print(table[SHOWN].round(2).to_string(index=False))
     if options.report:

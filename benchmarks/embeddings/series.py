@@ -44,7 +44,7 @@ LEAST_OBSERVED = 0.05  # of a window's slots; of GeoLife's weeks many are nearly
 class SeriesSet:
     """Columns of N whole windows as the tokenizer makes them, `users` (N,) whose they are, `days` (N,) their first day,
     and which are held out or kept for validation (N, bool, all windows of a person alike); `series` and `tokenizer`
-    that they come from.
+    that they come from; `test_users`, `validation_users`: all that are held out or kept, with or without such a window.
     """
 
     name: str
@@ -56,6 +56,8 @@ class SeriesSet:
     days: np.ndarray
     held_out: np.ndarray
     validation: np.ndarray
+    test_users: np.ndarray
+    validation_users: np.ndarray
 
     def windows(self, which: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of the windows that a mask (N,) names."""
@@ -140,7 +142,7 @@ def load_series(
     columns = {field: values[kept] for field, values in batch.items()}
     owner, day = series.user_ids[kept], series.window_start[kept].astype("datetime64[s]").astype("datetime64[D]")
     parts = np.isin(owner, test), np.isin(owner, chosen)
-    return SeriesSet(name, points, tokenizer, series, columns, owner, day, *parts)
+    return SeriesSet(name, points, tokenizer, series, columns, owner, day, *parts, test, chosen)
 
 
 @torch.inference_mode()

@@ -18,7 +18,9 @@ from ..baselines.trajectories_gru import GRUTrajectory
 from ..baselines.trajectories_own_past import HourMean, HourMedian, NearestPast
 from ..data.splits import draw_share
 from ..data.trajectory_tasks import TrajectoryTask
+from ..evaluation.direct import DirectHorizons
 from ..evaluation.trajectories import MOVING_METRES
+from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline
 from ..tokenization.errors import DataError
 from ..tokenization.grid import haversine_km
 from ..tokenization.tokenization_raw import RawTokenizer
@@ -78,8 +80,11 @@ class TrajectoryBench(Bench):
             **{name: partial(FittedForecaster, name, *way) for name, way in fitted.items()},
         }
 
-    def checkpoint(self, folder: str, *, name: str) -> PipelineForecaster:
+    def checkpoint(self, folder: str, *, name: str) -> PipelineForecaster | DirectHorizons:
         _, training = self._made
+        pipe = TrajectoryPredictionPipeline.from_pretrained(folder)
+        if pipe.model.config.variant == "extended":  # which belongs to no box
+            return DirectHorizons(pipe.model, name=name)
         return PipelineForecaster.from_pretrained(folder, name=name, bounds=training.tokenizer.city.bounds)
 
     def outcome(self, predictor: Any, case: Case) -> Errors:

@@ -10,7 +10,7 @@ import pandas as pd
 from ..baselines import CityMedian, CopyLast, HourMean, HourMedian, NearestPast, Shrinkage
 from ..data.parts import split_users
 from ..data.trajectory_tasks import TrajectoryTask
-from ..evaluation.roll_out import RollOut
+from ..evaluation.direct import trajectory_predictor
 from ..evaluation.trajectories import horizon_table
 from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline
 from ..tokenization.errors import DataError
@@ -19,6 +19,7 @@ from .unseen import Checkpoint
 
 STEPS = (1, 2, 4, 6, 10)  # slots ahead
 LAST = STEPS[-1]
+WINDOW = 7 * 96  # slots
 
 
 def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, seed: int) -> pd.DataFrame:
@@ -28,13 +29,15 @@ def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, s
         raise DataError("RAW is evaluated on points or stays (user_id, time, lat, lon), not on weeks of cells.")
     pipe = checkpoint.pipeline(TrajectoryPredictionPipeline)
     tokenizer = pipe.tokenizer
+    if pipe.model.config.variant == "extended":  # in any box; of the saved city it needs the clock
+        tokenizer = RawTokenizer.from_points(points, timezone=tokenizer.timezone, model_max_length=WINDOW)
     known, held_out = (
         tokenizer.encode_points(part, outside="drop")
         for part in split_users(points, test_fraction=test_fraction, seed=seed)
     )
     task, end = _recorded_task(held_out, tokenizer)
     models: list[Any] = [CopyLast(), *_fitted(known, tokenizer, end), HourMean(), HourMedian(), NearestPast()]
-    models.append(RollOut(pipe.model, batch_size=pipe.batch_size, name=checkpoint.name))
+    models.append(trajectory_predictor(pipe.model, batch_size=pipe.batch_size, name=checkpoint.name))
     table = horizon_table(models, task, recorded_only=True, rival="Shrinkage", seed=seed)
     notes = [
         f"one window of {len(task)} users, {LAST} slots to slot {end} of {int(np.diff(held_out.offsets).max())}: "
@@ -42,7 +45,7 @@ def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, s
     ]
     if held_out.num_outside:
         notes.append(f"{held_out.num_outside:,} test records lie outside the model's bounds: left out.")
-    if checkpoint.record is None and _bounds_of(points, tokenizer) == tokenizer.bounds:
+    if checkpoint.record is None and _bounds_of(points, pipe.tokenizer) == pipe.tokenizer.bounds:
         notes.append(
             "the model's bounds are those of all these points: unless it was trained with the same test_fraction (and "
             "seed), it has seen its test users."

@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-# Auto class -> model classes, per model type; of several, the `architectures` of a checkpoint choose, and the first is
-# for fresh weights.
+# Auto class -> model classes, per model type; of several, the `architectures` of a checkpoint choose, and where they do
+# not, the first of the configuration's variant.
 SYSTEMS: dict[str, dict[str, Any]] = {
     "mobility_samoe": {
         "config": "SamoeConfig",
@@ -46,9 +46,9 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "config": "RawConfig",
         "tokenizer": "RawTokenizer",
         "models": {
-            "AutoModel": ["RawModel"],
+            "AutoModel": ["RawModel", "RawExtendedModel"],
             "AutoModelForSequenceClassification": ["RawForUserProfiling", "RawForRegionAnalysis"],
-            "AutoModelForTimeSeriesPrediction": ["RawForTrajectoryPrediction"],
+            "AutoModelForTimeSeriesPrediction": ["RawForTrajectoryPrediction", "RawExtendedForTrajectoryPrediction"],
         },
         "lora_targets": ATTENTION,
     },
@@ -161,8 +161,10 @@ def _stand_in(folder: str, *names: str, **attributes: Any) -> type:
     cannot make fresh weights for a configuration without `architectures`.)"""
 
     def chosen(config: Any) -> Any:
-        saved = config.architectures or ()
-        return _load(folder, next((name for name in saved if name in names), names[0]))
+        named = next((name for name in config.architectures or () if name in names), None)
+        if named is None and (variant := getattr(config, "variant", None)) is not None:
+            named = next((name for name in names if _load(folder, name).variant == variant), None)
+        return _load(folder, named or names[0])
 
     def from_pretrained(where: Any, *args: Any, config: Any, **kwargs: Any) -> Any:
         return chosen(config).from_pretrained(where, *args, config=config, **kwargs)

@@ -82,6 +82,24 @@ print(vectors.shape)""",
     + """\
 future = model.generate(batch["coordinates"][:, :8], start_weekday=batch.get("start_weekday"), steps=4)
 print(tokenizer.denormalize(future))  # latitudes and longitudes of the next four slots""",
+    "RawExtendedForTrajectoryPrediction": """\
+import pandas as pd
+
+from hf_mobility import TrajectoryPredictionPipeline
+
+pipe = TrajectoryPredictionPipeline.from_pretrained("{name}")  # another time zone: city=City.from_bounds(...)
+tokenizer = pipe.tokenizer
+{points}
+print(pipe.predict(points, horizon=[0.25, 2.5, 24]))""",
+    "RawExtendedModel": """\
+import torch
+
+from hf_mobility.modeling import RawExtendedModel
+
+model = RawExtendedModel.from_pretrained("{name}")
+positions, slots = torch.zeros(1, 8, 2), torch.arange(8)[None]  # km to the east and the north; quarters of an hour
+with torch.no_grad():
+    print(model(positions=positions, slots=slots).last_hidden_state.shape)""",
     "RawForUserProfiling": _RAW
     + """\
 with torch.no_grad():

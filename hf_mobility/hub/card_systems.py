@@ -70,7 +70,9 @@ PIPELINE_TAGS = {
     "SamoeModel": "feature-extraction",
     "MstarCodecModel": "feature-extraction",
     "RawModel": "feature-extraction",
+    "RawExtendedModel": "feature-extraction",
     "RawForTrajectoryPrediction": "time-series-forecasting",
+    "RawExtendedForTrajectoryPrediction": "time-series-forecasting",
 }
 OTHER_TASK = "other"
 # Words of an identifier's licence; other licences are linked by `CardFacts.license_link`.

@@ -6,6 +6,7 @@ refused by its name, where transformers would fill a model of this kind with fre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ def fetching(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: kwargs[name] for name in FETCHING if name in kwargs}
 
 
-def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwargs: dict[str, Any]) -> Any:
+def load_model(
+    model_class: Any,
+    name_or_path: str | Path,
+    *,
+    reader: str,
+    kwargs: dict[str, Any],
+    form: Callable[[Any], Any] | None = None,
+) -> Any:
     """`model_class.from_pretrained` of a folder or Hub id that holds such a model, or an adapter of one. An encoder may
     be taken out of a model with a head, but not the other way round.
 
@@ -29,6 +37,8 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
         reader: who reads, for the refusal.
         kwargs: of `from_pretrained`; `revision` is that of the adapter where there is one, and `base_revision` that
             of its base, by default the `revision` that the adapter's configuration names.
+        form: configuration -> the class of a system's form that takes the place of `model_class`, once the system is
+            known to be right.
 
     Raises:
         ValueError: if another model was saved there, or files are damaged or do not fit one another.
@@ -59,6 +69,7 @@ def load_model(model_class: Any, name_or_path: str | Path, *, reader: str, kwarg
     wanted, other_type = model_class.__name__, config.model_type != model_class.config_class.model_type
     if other_type or (found.endswith("Model") and not wanted.endswith("Model")):
         raise ValueError(f"{where} holds a {found or type(config).__name__}; {reader} needs a {wanted}.")
+    model_class = model_class if form is None else form(config)
     if base is None or pinned is None:
         with loading(where):
             return model_class.from_pretrained(where, use_safetensors=True, **kwargs)

@@ -85,7 +85,13 @@ class MobilityPipeline(SavedWithCard):
         options = {name: hub.pop(name) for name in cls.options if name in hub}
         if dtype is not None:
             hub["dtype"] = dtype
-        model = load_model(cls.model_class, name_or_path, reader=cls.__name__, kwargs=hub)
+        model = load_model(
+            cls.model_class,
+            name_or_path,
+            reader=cls.__name__,
+            kwargs=hub,
+            form=lambda config: cls._form_of(config).model_class,
+        )
         form = cls._form_of(model.config)
         tokenizer = form._saved_tokenizer(name_or_path, fetching(hub), must_exist=city is None)
         if city is not None:

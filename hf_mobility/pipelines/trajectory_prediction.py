@@ -10,8 +10,7 @@ have learned weekdays by position; it reads them shifted here, and users with fe
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,18 +23,22 @@ from ..modeling.generation_raw import roll_out, roll_windows
 from ..modeling.layers import finite
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
 from ..tokenization.clock import DAY_SECONDS, to_local
-from ..tokenization.errors import SHOWN, DataError
+from ..tokenization.errors import DataError
 from ..tokenization.grid import Box
 from ..tokenization.series_raw import SlotAxis, fill_rule, fill_slots, last_seconds
 from ..tokenization.tokenization_raw import RawTokenizer
 from .base import MobilityPipeline, read_records
+from .direct_prediction import DirectPredictionPipeline
 from .embedding import READ, check_slots
+from .horizons import slots_of
 
 RESULT_COLUMNS = ["user_id", "time", "horizon", "lat", "lon", "spread_km"]
 
 
 class TrajectoryPredictionPipeline(MobilityPipeline):
     """Predict where users will be.
+
+    `from_pretrained` makes a `DirectPredictionPipeline` of a folder that holds RAW's `extended` variant.
 
     Args:
         model: a `RawForTrajectoryPrediction`.
@@ -48,6 +51,10 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
 
     model_class, tokenizer_class, verb = RawForTrajectoryPrediction, RawTokenizer, "predict"
     default_batch_size = 64
+
+    @classmethod
+    def _form_of(cls, config: Any) -> Any:
+        return DirectPredictionPipeline if config.variant == "extended" else cls
 
     def _check_city(self) -> None:
         check_slots(self.model.config, self.tokenizer)
@@ -100,7 +107,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
         if spread_samples < 0:
             raise DataError(f"spread_samples must be at least 0, not {spread_samples}.")
         size = self._checked_size(batch_size)
-        ahead = _slots_of(horizon, self.tokenizer.interval_minutes)
+        ahead = slots_of(horizon, self.tokenizer.interval_minutes)
         frame = read_records(points, timezone=timezone, columns=columns, names=READ)
         histories = self._histories(frame, outside=outside, fill=fill)
         times, at = self._slots_at(histories, ahead)
@@ -297,32 +304,3 @@ class _Draw:
 def _per_user(extreme: Any, values: np.ndarray, user: np.ndarray) -> np.ndarray:
     """(U,) the least or greatest value of each user; the rows are sorted by user."""
     return extreme.reduceat(values, np.flatnonzero(np.diff(user, prepend=-1)))
-
-
-def _slots_of(horizon: Any, minutes: int) -> np.ndarray:
-    """Slots ahead (H,) int64, ascending: all up to one horizon, or those of a list.
-
-    Raises:
-        DataError: for what is no time span, or not a whole positive number of slots.
-    """
-    several = isinstance(horizon, Sequence | np.ndarray | pd.Series) and not isinstance(horizon, str)
-    spans = list(horizon) if several else [horizon]
-    slots = np.array([_minutes(span) for span in spans]) / minutes
-    bad = ~((slots >= 1) & (np.abs(slots - np.round(slots)) < 1e-6))
-    if bad.any() or not len(slots):
-        raise DataError(
-            f"horizon must be a positive whole number of slots of {minutes} minutes, such as 2 (hours) or '2h', not "
-            f"{[span for span, is_bad in zip(spans, bad) if is_bad][:SHOWN]}."
-        )
-    whole = np.round(slots).astype(np.int64)
-    return np.unique(whole) if several else np.arange(1, whole[0] + 1)
-
-
-def _minutes(span: Any) -> float:
-    """Hours or anything that `pandas.Timedelta` reads; NaN for the rest."""
-    if isinstance(span, (int, float, np.integer, np.floating)):
-        return 60.0 * float(span)
-    try:
-        return pd.Timedelta(span).total_seconds() / 60
-    except (ValueError, TypeError):
-        return math.nan

@@ -1,0 +1,326 @@
+"""RAW's `extended` variant: a user's records in kilometres -> where the user is at any time to come.
+
+Not in the paper. A token is a record, so that no gap is read as a stay. Positions are taken around the geometric median
+of the user's own records: there is no box, and the same weights serve every city. Time is told by periodic features. A
+time ahead is asked for directly, instead of in a roll-out on the model's own errors. The answer is a mixture of the
+user's own past records, the last one among them, and of free points around the last record and the median.
+
+(No `from __future__ import annotations` here: transformers reads the class of `config` from its annotation.)
+
+Shapes: B users, N records, T of them that the transformer reads, Q times asked for, C free points, D `hidden_size`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_raw import RawConfig
+from .destinations_raw import RawDestinations, draw, geometric_median, middle, negative_log_density
+from .layers import CACHE, widened
+from .modeling_raw import RawLayer, RawPreTrainedModel, mean_over
+from .pairs_raw import NOWHERE, NUM_PAIR_FEATURES, clock, pair_features
+
+NUM_RECORD_FEATURES = 18
+NUM_TIME_FEATURES = 12
+
+
+@dataclass
+class RawExtendedOutput(ModelOutput):
+    """Output of `RawExtendedForTrajectoryPrediction`.
+
+    loss: scalar; negative log-likelihood (nats, per square km) plus `distance_weight` times the distance (km).
+    predictions (B, Q, 2) float32: the geometric median of each mixture, km in the frame of `positions`.
+    destinations: the mixtures (B, Q, N + C); the first N components are the records.
+    distance: scalar, mean distance (km) of predictions from labels. hidden_states: see `RawModel`.
+    """
+
+    loss: torch.Tensor | None = None
+    predictions: torch.Tensor | None = None
+    destinations: RawDestinations | None = None
+    distance: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class RawRecordEmbedding(nn.Module):
+    """Records -> (B, T, D): 18 features -> 2 D -> D with ReLU, as RAW embeds points."""
+
+    def __init__(self, config: RawConfig) -> None:
+        super().__init__()
+        self.slots_per_day = config.slots_per_day
+        self.up_proj = nn.Linear(NUM_RECORD_FEATURES, 2 * config.hidden_size)
+        self.down_proj = nn.Linear(2 * config.hidden_size, config.hidden_size)
+
+    def forward(self, positions: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        features = torch.cat([self.of_places(positions, slots), time_features(slots, self.slots_per_day)], dim=-1)
+        return self.down_proj(F.relu(self.up_proj(features.to(self.up_proj.weight.dtype))))
+
+    def of_places(self, positions: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Where, how far from the record before, and how long after it, (B, T, 6)."""
+        follows = slots[:, :-1] != NOWHERE
+        step = F.pad((positions[:, 1:] - positions[:, :-1]) * follows.unsqueeze(-1), (0, 0, 1, 0))
+        gap = (slots[:, 1:] - slots[:, :-1]).clamp(max=100 * self.slots_per_day) * follows
+        gap = F.pad(gap, (1, 0)).float()
+        far = torch.linalg.vector_norm(positions, dim=-1, keepdim=True)
+        return torch.cat([compressed(positions), torch.log1p(far), compressed(step), log_slots(gap)], dim=-1)
+
+
+def compressed(km: torch.Tensor) -> torch.Tensor:
+    """Directions with the length ln(1 + |d|), (..., 2) -> (..., 2)."""
+    length = torch.linalg.vector_norm(km, dim=-1, keepdim=True)
+    return km * torch.log1p(length) / length.clamp(min=1e-6)
+
+
+def log_slots(slots: torch.Tensor) -> torch.Tensor:
+    """(...) -> (..., 1)."""
+    return torch.log1p(slots.unsqueeze(-1)) / 3
+
+
+def time_features(slots: torch.Tensor, slots_per_day: int) -> torch.Tensor:
+    """Periodic features of the time of the day, and the day, (...) int64 -> (..., 12)."""
+    share, weekday = clock(slots, slots_per_day)
+    turns = torch.stack([share, 2 * share, 3 * share, (weekday + share) / 7], dim=-1) * (2 * math.pi)
+    days = torch.stack([weekday >= 5, weekday == 4, weekday == 5, weekday == 6], dim=-1)
+    return torch.cat([turns.sin(), turns.cos(), days.float()], dim=-1)
+
+
+class RawDestinationHead(nn.Module):
+    """Scores of the records and the free points of every query."""
+
+    def __init__(self, config: RawConfig) -> None:
+        super().__init__()
+        width, pairs = config.hidden_size, config.pair_hidden_size
+        self.slots_per_day, self.min_scale = config.slots_per_day, float(config.mixture_min_scale)
+        self.num_free = config.mixture_components
+        self.query_proj = nn.Linear(width + NUM_TIME_FEATURES + 8, 2 * width)
+        self.state_proj = nn.Linear(2 * width, width)
+        self.pair_proj = nn.Linear(NUM_PAIR_FEATURES, pairs)
+        self.pair_query_proj = nn.Linear(width, pairs)
+        self.pair_out_proj = nn.Linear(pairs, 2)
+        self.free_proj = nn.Linear(width, 4 * self.num_free + 1)
+
+    def forward(
+        self, state: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor, targets: torch.Tensor
+    ) -> RawDestinations:
+        """(B, D), (B, N, 2) km, (B, N), (B, Q) -> the mixtures (B, Q, N + C)."""
+        query = self._queries(state, positions, slots, targets)
+        pairs = pair_features(positions, slots, targets, slots_per_day=self.slots_per_day)
+        hidden = self.pair_proj(pairs.to(query.dtype)) + self.pair_query_proj(query).unsqueeze(2)
+        score, spread = widened(self.pair_out_proj(F.silu(hidden))).unbind(-1)  # (B, Q, N) each
+        score = score.masked_fill((slots == NOWHERE).unsqueeze(1), float("-inf"))
+        free = widened(self.free_proj(query))
+        gate, free_score, free_spread, move = free.split([1, self.num_free, self.num_free, 2 * self.num_free], dim=-1)
+        origin = torch.stack([positions[:, -1], torch.zeros_like(positions[:, -1])], dim=1)  # here, and the median
+        origin = origin.repeat_interleave(-(-self.num_free // 2), dim=1)[:, : self.num_free].unsqueeze(1)
+        moves = move.unflatten(-1, (self.num_free, 2))
+        centres = [positions.unsqueeze(1).expand(-1, targets.shape[1], -1, -1), origin + 5 * moves]
+        weights = [score.log_softmax(-1) + F.logsigmoid(gate), free_score.log_softmax(-1) + F.logsigmoid(-gate)]
+        scales = [F.softplus(spread - 2), 3 * F.softplus(free_spread)]
+        return RawDestinations(
+            log_weights=torch.cat(weights, dim=-1),
+            centres=torch.cat(centres, dim=2),
+            scales=torch.cat(scales, dim=-1) + self.min_scale,
+        )
+
+    def _queries(
+        self, state: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """(B, Q, D): the state behind the last record, and what is asked."""
+        ahead = (targets - slots[:, -1:]).float()
+        known = torch.log1p((slots != NOWHERE).sum(-1, keepdim=True).float()) / 5
+        here = torch.cat([compressed(positions[:, -1]), known], dim=-1)
+        day = 2 * math.pi * ahead / self.slots_per_day
+        asked = torch.cat([log_slots(ahead), (ahead / self.slots_per_day).unsqueeze(-1)], dim=-1)
+        circle = torch.stack([day.sin(), day.cos(), torch.log1p(ahead).square() / 20], dim=-1)
+        single = torch.cat([widened(state), here], dim=-1).unsqueeze(1).expand(-1, targets.shape[1], -1)
+        features = torch.cat([single, asked, circle, time_features(targets, self.slots_per_day)], dim=-1)
+        return self.state_proj(F.silu(self.query_proj(features.to(state.dtype))))
+
+
+class RawExtendedModel(RawPreTrainedModel):
+    """The body: records -> a state per record that knows the past only.
+
+    Example:
+
+        >>> model = RawExtendedModel(RawConfig.from_preset("tiny", variant="extended")).eval()
+        >>> model(positions=torch.zeros(3, 8, 2), slots=torch.arange(8).expand(3, 8)).last_hidden_state.shape
+        torch.Size([3, 8, 16])
+    """
+
+    variant = "extended"
+    _auto_class = "AutoModel"
+    main_input_name = "positions"
+    _keep_in_fp32_modules_strict = ["record_embedding.up_proj"]
+    _keys_to_ignore_on_load_unexpected = [r"^destination_head\."]
+
+    def __init__(self, config: RawConfig) -> None:
+        super().__init__(config)
+        self.record_embedding = RawRecordEmbedding(config)
+        self.position_embedding = nn.Embedding(config.state_records, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(RawLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The first matrix."""
+        return self.record_embedding.up_proj
+
+    @capture_outputs
+    def forward(
+        self,
+        positions: torch.Tensor | None = None,
+        slots: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Encode records.
+
+        Args:
+            positions: (B, N, 2) float, [east, north] in km around a point of the user's own.
+            slots: (B, N) int64, slots of the local clock since 1970, ascending.
+            attention_mask: (B, N) int64, 0 = padding, on the left. Only the last `state_records` records are read.
+
+        Returns:
+            `last_hidden_state` (B, T, D) of the records that are read.
+        """
+        positions, slots, attention_mask = checked_records(positions, slots, attention_mask)
+        newest = slice(-self.config.state_records, None)
+        positions, slots, attention_mask = positions[:, newest], slots[:, newest], attention_mask[:, newest]
+        slots = slots.masked_fill(attention_mask == 0, NOWHERE)
+        hidden_states = self.record_embedding(positions, slots)
+        newer = torch.arange(positions.shape[1] - 1, -1, -1, device=positions.device)
+        hidden_states = self.dropout(hidden_states + self.position_embedding(newer))
+        mask = create_causal_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask, **{CACHE: None}
+        )
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask=mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.norm(hidden_states))
+
+
+class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
+    """Where users are at times to come.
+
+    Example:
+
+        >>> model = RawExtendedForTrajectoryPrediction(RawConfig.from_preset("tiny", variant="extended")).eval()
+        >>> positions, slots = torch.zeros(3, 8, 2), torch.arange(8).expand(3, 8)
+        >>> model(positions=positions, slots=slots, target_slots=slots[:, -1:] + torch.tensor([1, 96])).predictions.shape
+        torch.Size([3, 2, 2])
+    """
+
+    variant = "extended"
+    _auto_class = "AutoModelForTimeSeriesPrediction"
+    main_input_name = "positions"
+    _keep_in_fp32_modules_strict = ["record_embedding.up_proj"]
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: RawConfig) -> None:
+        super().__init__(config)
+        self.model = RawExtendedModel(config)
+        self.destination_head = RawDestinationHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        positions: torch.Tensor | None = None,
+        slots: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        target_slots: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> RawExtendedOutput:
+        """Predict.
+
+        Args:
+            positions: (B, N, 2) float, [east, north] in km in any frame that is true to distances; it is moved to the
+                geometric median of each user's records.
+            slots, attention_mask: see `RawExtendedModel.forward`. The newest `context_records` are read.
+            target_slots: (B, Q) int64, the times asked for, after the last record.
+            labels: (B, Q, 2) float, where the users were then, in the frame of `positions`; NaN does not count.
+
+        Raises:
+            ValueError: for missing or misshapen inputs.
+        """
+        positions, slots, attention_mask = checked_records(positions, slots, attention_mask)
+        newest = slice(-self.config.context_records, None)
+        positions, slots, attention_mask = positions[:, newest], slots[:, newest], attention_mask[:, newest]
+        if target_slots is None or target_slots.dim() != 2 or len(target_slots) != len(slots):
+            raise ValueError("target_slots are needed: (users, times), slots of the local clock since 1970.")
+        known = attention_mask.to(torch.bool)
+        slots = slots.masked_fill(~known, NOWHERE)
+        positions = widened(positions).masked_fill(~known.unsqueeze(-1), 0.0)
+        centre = geometric_median(positions, known.to(positions.dtype), 0.001).unsqueeze(1)
+        local = (positions - centre).masked_fill(~known.unsqueeze(-1), 0.0)
+        outputs = self.model(positions=local, slots=slots, attention_mask=attention_mask, **kwargs)
+        found = self.destination_head(outputs.last_hidden_state[:, -1], local, slots, target_slots)
+        predictions, loss, distance = middle(found), None, None
+        if labels is not None:
+            counted = ~labels.isnan().any(-1)
+            wanted = torch.where(counted.unsqueeze(-1), widened(labels) - centre, 0.0)
+            apart = ((predictions - wanted).square().sum(-1) + 1e-4).sqrt()
+            loss = mean_over(negative_log_density(found, wanted) + self.config.distance_weight * apart, counted)
+            distance = mean_over(apart.detach(), counted)
+        found.centres = found.centres + centre.unsqueeze(1)
+        return RawExtendedOutput(
+            loss=loss,
+            predictions=predictions + centre,
+            destinations=found,
+            distance=distance,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @torch.no_grad()
+    def draw(self, found: RawDestinations, samples: int, seed: int = 0) -> torch.Tensor:
+        """Points that are drawn from mixtures, (samples, B, Q, 2) km; the same random numbers for every user.
+
+        Args:
+            found: `destinations` of an answer.
+            samples: how many.
+            seed: of the draws.
+        """
+        users, times = found.log_weights.shape[:2]
+        source = torch.Generator().manual_seed(seed)
+        shape = (samples, 1, times, 2)
+        numbers = (torch.rand(shape, generator=source), torch.randn(shape, generator=source))
+        uniform, normal = (one.expand(-1, users, -1, -1).to(found.centres) for one in numbers)
+        return draw(found, uniform, normal)
+
+
+def checked_records(
+    positions: torch.Tensor | None, slots: torch.Tensor | None, attention_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The three inputs; without a mask all records count.
+
+    Raises:
+        ValueError: missing or misshapen inputs, padding on the right, or a user without a record.
+    """
+    if positions is None or slots is None:
+        raise ValueError("positions (users, records, 2) in km and slots (users, records) are needed.")
+    if positions.dim() != 3 or positions.shape[2] != 2 or slots.shape != positions.shape[:2]:
+        raise ValueError(
+            f"positions must be (users, records, 2) and slots (users, records), got {tuple(positions.shape)} and "
+            f"{tuple(slots.shape)}."
+        )
+    if attention_mask is None:
+        return positions, slots, torch.ones_like(slots)
+    if attention_mask.shape != slots.shape:
+        raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}, slots are {tuple(slots.shape)}.")
+    if not torch.compiler.is_compiling() and not bool(attention_mask[:, -1].all()):
+        raise ValueError("every user needs a record, and padding lies on the left.")
+    return positions, slots, attention_mask
+
+
+__all__ = ["RawDestinationHead", "RawExtendedForTrajectoryPrediction", "RawExtendedModel", "RawExtendedOutput"]

@@ -1,0 +1,71 @@
+"""Batches for RAW's `extended` variant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hf_mobility.data.record_contexts import RecordHistories
+from hf_mobility.tokenization.errors import DataError
+from hf_mobility.training.records import LATER, RecordRows
+
+
+def make_histories(users: int = 3, records: int = 120, seed: int = 0) -> RecordHistories:
+    rng = np.random.default_rng(seed)
+    slots = 1_800_000 + rng.integers(1, 9, (users, records)).cumsum(1)
+    return RecordHistories(
+        users=np.arange(users),
+        offsets=np.arange(users + 1) * records,
+        slots=slots.ravel(),
+        km=rng.standard_normal((users * records, 2)).astype(np.float32),
+        origin=np.zeros((users, 2)),
+        last=900 * slots[:, -1],
+    )
+
+
+def test_a_label_is_the_record_of_that_user_at_that_time() -> None:
+    histories = make_histories()
+    place = {
+        (user, int(histories.slots[row])): histories.km[row]
+        for user in range(3)
+        for row in range(*histories.offsets[user : user + 2])
+    }
+    owner = {tuple(km.tolist()): key for key, km in place.items()}
+    batch = RecordRows([histories], rows=64, records=32, times=8).__getitems__(list(range(64)))
+    counted = 0
+    for row in range(64):
+        user, now = owner[tuple(batch["positions"][row, -1].tolist())]
+        assert now == int(batch["slots"][row, -1])
+        for slot, label in zip(batch["target_slots"][row].tolist(), batch["labels"][row]):
+            if not label.isnan().any():
+                assert 0 < slot - now <= 96
+                assert label.tolist() == place[user, slot].tolist()
+                counted += 1
+    assert counted > 200
+
+
+def test_a_time_without_a_record_teaches_nothing() -> None:
+    histories = make_histories(users=1, records=2)
+    histories.slots[1] = histories.slots[0] + 50
+    rows = RecordRows([histories], rows=8, records=32, horizons=(4,), times=16)
+    batch = rows.__getitems__(list(range(8)))
+    drawn = batch["target_slots"][~batch["labels"].isnan().any(-1)]
+    assert set(drawn.tolist()) <= {int(histories.slots[1])}
+    assert batch["labels"].isnan().any(-1).float().mean() > 0.5  # 50 slots later is not 4 slots later
+    assert 50 > LATER * 4
+
+
+def test_batches_are_drawn_by_the_seed_and_come_from_one_city() -> None:
+    cities = [make_histories(), make_histories(records=60, seed=1)]
+    rows = RecordRows(cities, rows=100, records=16, shares=(1, 3))
+    one, same = (rows.__getitems__(list(range(20))) for _ in range(2))
+    assert all(torch.equal(one[name].nan_to_num(), same[name].nan_to_num()) for name in one)
+    other = RecordRows(cities, rows=100, records=16, seed=1).__getitems__(list(range(20)))
+    assert not torch.equal(one["slots"], other["slots"])
+    assert len(rows) == 100
+
+
+def test_users_without_a_following_record_are_refused() -> None:
+    with pytest.raises(DataError, match="another one follows"):
+        RecordRows([make_histories(users=2, records=1)], rows=4, records=8)

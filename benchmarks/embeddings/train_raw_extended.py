@@ -17,8 +17,8 @@ from transformers import set_seed
 from benchmarks.embeddings.evaluate_positions import SHOWN, STEPS
 from benchmarks.embeddings.positions import END_POINTS, compare, record_tasks, rivals
 from benchmarks.embeddings.record_sets import RecordSet, checkin_sets, gps_set, simulated_set
-from benchmarks.options import add_training, config_values, training_of
-from hf_mobility import RawConfig, RawTokenizer, training_arguments
+from benchmarks.options import add_training, config_values
+from hf_mobility import RawConfig, training_arguments
 from hf_mobility.evaluation.direct import DirectHorizons
 from hf_mobility.modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction
 from hf_mobility.training.fit import fit

@@ -23,7 +23,7 @@ from benchmarks.open_data import TARGETS
 from benchmarks.tables import save_table
 from hf_mobility import ContextMix, NextLocationPipeline, evaluate
 from hf_mobility.baselines import MixWeights
-from hf_mobility.pipelines.scores import DISTANCE_KM, scoring_task
+from hf_mobility.pipelines.scores import DISTANCE_KM, visits_task
 from hf_mobility.tokenization.clock import epoch_seconds, to_local
 
 SOURCES = ("boston", "milwaukee", "gowalla_dallas", "gowalla_kansas_city")
@@ -59,7 +59,7 @@ def day_scores(task: Any, pipe: NextLocationPipeline, few: pd.DataFrame, seed: i
     table = pipe.score(visits[["user_id", "time", "location_id", "lat", "lon"]])
     if not (table["location_id"] == visits["location_id"]).all():
         raise RuntimeError("the rows of the scores are not those of the visits")
-    mix = evaluate(ContextMix(MixWeights.shipped(0.05), few), scoring_task(visits, pipe.tokenizer, "error")[0])
+    mix = evaluate(ContextMix(MixWeights.shipped(0.05), few), visits_task(visits, pipe.tokenizer, "error")[0])
     distance, others = np.log1p(table["distance_km"] / DISTANCE_KM), -table["surprisal_others"]
     parts = pd.DataFrame(
         {

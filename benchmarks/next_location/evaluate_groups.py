@@ -4,7 +4,8 @@
 
 Two tables. `groups.csv`: every model in every group of `hf_mobility.evaluation.groups`. `groups_pairs.csv`: SAMoE minus
 a count mix, paired, with intervals by user. "5 %" is the mean over draws, bounds included. "chosen weights" are those of
-`ContextMix.for_task`: the city's own where they are clearly better, else the shipped ones.
+`ContextMix.for_task`: the city's own where they are clearly better, else the shipped ones. "with counts" averages SAMoE
+and the mix with shipped weights, as `NextLocationPipeline(counts=)` does.
 "four cities" pools the users of the four target cities. Protocol as in evaluate_transfer.py.
 """
 
@@ -29,11 +30,14 @@ from hf_mobility.evaluation import RankingResult, groups
 POOLED = "four cities"
 METRICS = ["acc@1", "mrr", "nll", "ece"]
 CHOSEN = "context mix, 100 %, chosen weights"
+COUNTED = "SAMoE, 100 %, with counts"
 PAIRS = (
     ("SAMoE, 0 %", "context mix, 100 %"),
     ("SAMoE, 0 %", CHOSEN),
     ("SAMoE, 5 %", "context mix, 5 %"),
     ("SAMoE, 5 %", CHOSEN),
+    ("SAMoE, 100 %", CHOSEN),
+    (COUNTED, CHOSEN),
 )
 Draws = dict[str, list[RankingResult]]
 
@@ -46,6 +50,7 @@ def results_of(task: Any, base: NextLocationPipeline, draws: int) -> Draws:
     """Name -> results, one a draw; counts first."""
     full = task.train_visits()
     few = [task.train_visits(0.05, seed) for seed in range(draws)]
+    known = task.city.with_popularity(full)
     models: dict[str, list[Any]] = {
         "UserFrequency": [UserFrequency(full)],
         "UserMarkov": [UserMarkov(full)],
@@ -54,6 +59,8 @@ def results_of(task: Any, base: NextLocationPipeline, draws: int) -> Draws:
         CHOSEN: [ContextMix.for_task(task)],
         "SAMoE, 0 %": [base.for_city(task.city)],
         "SAMoE, 5 %": [base.for_city(task.city.with_popularity(counts)) for counts in few],
+        "SAMoE, 100 %": [base.for_city(known)],
+        COUNTED: [base.for_city(known, counts=full)],
     }
     return {name: [evaluate(named(one, name), task) for one in some] for name, some in models.items()}
 

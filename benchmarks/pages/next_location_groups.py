@@ -15,6 +15,7 @@ SHOWN_FIRST = {  # model -> its words in the README, and what it knows beside th
     CHOSEN: ("mix of ten count tables", "all users' visits"),
     "SAMoE, 0 %": ("**samoe-small**", "the map"),
     "SAMoE, 5 %": ("**samoe-small**", "the map, visits of 5 % of the users"),
+    "SAMoE, 100 %, with counts": ("**samoe-small**, `counts=`", "all users' visits"),
 }
 LABELS = {"between": "between the two"}
 

@@ -7,7 +7,7 @@ so they carry over to a city never seen; only the city's counts are local, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,11 +103,18 @@ class ContextMix:
 
     def probabilities(self, task: NextLocationTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows (m,), p (m, N) float32) user by user."""
-        table = _CityTable.build(task.city, self.counts_from)
-        local = _local_time(task)
-        for history in user_histories(task):
-            parts = _Components.build(history, table, *local)
-            yield history.rows, parts.mix(self.weights.table[parts.bucket])
+        yield from self.reader(task)(task.rows)
+
+    def reader(self, task: NextLocationTask) -> Callable[[np.ndarray], Iterator[tuple[np.ndarray, np.ndarray]]]:
+        """A function that yields what `probabilities` does, for some of the rows; the city is counted once."""
+        table, local = _CityTable.build(task.city, self.counts_from), _local_time(task)
+
+        def read(rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for history in user_histories(task, rows):
+                parts = _Components.build(history, table, *local)
+                yield history.rows, parts.mix(self.weights.table[parts.bucket])
+
+        return read
 
 
 def likelihoods(

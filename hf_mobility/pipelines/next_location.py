@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,11 @@ from ..tokenization.clock import epoch_seconds, to_local
 from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
 from .base import MobilityPipeline, read_records, shown
+from .count_mix import CountMix
 from .encoded_city import EncodedCity
 from .gaps import QUANTILES, expected_gaps
 from .nearness import SUMS, nearness_of
-from .scores import score_table, scoring_task
+from .scores import score_table, visits_task
 from .session import NextLocationSession
 from .sets import least_probability, true_place_probabilities
 from .visits import READ, answers_table, check_top_k, place_shares, read_visits
@@ -46,13 +47,16 @@ class NextLocationPipeline(MobilityPipeline):
             people have as many, it makes no difference, elsewhere it does (docs/results/adaptation.md).
         tokens_per_batch: bound on a batch, padding included; a batch has at least one user.
         name: how tables of results call it.
+        counts: past visits of most users of this city. Their count mix is averaged with the model, 0.3 to 0.7, in
+            `predict`, `predict_set`, `score` and for the evaluator. `forecast` and `session` read the model alone and
+            refuse.
 
     Raises:
         DataError: batch_size, context or tokens_per_batch below 1.
     """
 
     model_class, tokenizer_class, verb = SamoeForNextLocation, SamoeTokenizer, "predict"
-    options = ("context", "tokens_per_batch", "name")
+    options = ("context", "tokens_per_batch", "name", "counts")
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class NextLocationPipeline(MobilityPipeline):
         context: int = CONTEXT,
         tokens_per_batch: int = 4096,
         name: str = "SAMoE",
+        counts: Any = None,
     ) -> None:
         super().__init__(model, tokenizer, batch_size=batch_size)
         for option, value in (("context", context), ("tokens_per_batch", tokens_per_batch)):
@@ -73,6 +78,13 @@ class NextLocationPipeline(MobilityPipeline):
         self.tokens_per_batch, self.name = tokens_per_batch, name
         self._stride = max(self.context // 4, 1)  # targets of one evaluation window
         self._encoded = EncodedCity(tokenizer.location_features, model.config)
+        self._counts = None if counts is None else CountMix(counts, tokenizer)
+
+    def for_city(self, city: Any, *, counts: Any = None) -> Self:
+        """The same weights in another `City`; `counts` are visits of that city."""
+        tokenizer = self._tokenizer_of(city, self.model, self.tokenizer)
+        given = {"context": self.context, "tokens_per_batch": self.tokens_per_batch, "name": self.name}
+        return type(self)(self.model, tokenizer, batch_size=self.batch_size, counts=counts, **given)  # type: ignore[arg-type]
 
     @property
     def arrival_time_given(self) -> bool:
@@ -123,12 +135,13 @@ class NextLocationPipeline(MobilityPipeline):
         """
         check_top_k(top_k, self.tokenizer)
         size = self._checked_size(batch_size)
-        sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
+        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
         # Made beforehand: small results between the large ones of the batches would leave holes in the memory.
-        users = len(sequences.users)
+        sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
+        users, counted = len(sequences.users), self._counts and self._counts.after(frame, unknown)
         ids, shares = np.empty((users, top_k), np.int64), np.empty((users, top_k), np.float32)
         seconds = {name: np.empty(users, np.float32) for name in (*QUANTILES, "expected_stay")}
-        for some, probability, gaps in self._next(sequences, target_time, size, progress=progress):
+        for some, probability, gaps in self._next(sequences, target_time, size, counted, progress=progress):
             best = probability.topk(top_k, dim=-1)
             ids[some], shares[some] = best.indices, best.values
             for name, values in seconds.items():
@@ -172,7 +185,9 @@ class NextLocationPipeline(MobilityPipeline):
         """
         size = self._checked_size(batch_size)
         others = read_records(calibration, timezone=timezone, columns=columns, names=READ)
-        sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
+        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
+        sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
+        counted = self._counts and self._counts.after(frame, unknown)
         shared = np.intersect1d(sequences.users.astype(str), others["user_id"].astype(str))
         if len(shared):
             raise DataError(
@@ -182,7 +197,7 @@ class NextLocationPipeline(MobilityPipeline):
         task = make_task(others, self.city)
         found = true_place_probabilities(self.probabilities(task), task.location)
         least, parts = least_probability(found, coverage), []
-        for users, shares, _ in self._next(sequences, target_time, size, progress=progress):
+        for users, shares, _ in self._next(sequences, target_time, size, counted, progress=progress):
             probability, ids = shares.sort(dim=-1, descending=True)
             inside = probability >= least
             inside[:, 0] = True
@@ -227,7 +242,7 @@ class NextLocationPipeline(MobilityPipeline):
         """
         size = self._checked_size(batch_size)
         frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
-        task, users = scoring_task(frame, self.tokenizer, unknown)
+        task, users = visits_task(frame, self.tokenizer, unknown)
         return score_table(task, users, self._probabilities(task, size, progress=progress))
 
     @torch.no_grad()
@@ -273,8 +288,10 @@ class NextLocationPipeline(MobilityPipeline):
             raise DataError(f"steps and num_samples must be at least 1, not {steps} and {num_samples}.")
         if not do_sample and (num_samples > 1 or seed is not None):
             raise DataError("num_samples and seed need do_sample=True: without it, every future is the same.")
+        self._refuse_counts("forecast")
         size = self._checked_size(batch_size)
-        sequences = self._sequences(visits, unknown=unknown, timezone=timezone, columns=columns)
+        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
+        sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
         spans = _last_visits(sequences, self._context_before(steps))
         settings: dict[str, Any] = {
             "do_sample": do_sample,
@@ -313,6 +330,7 @@ class NextLocationPipeline(MobilityPipeline):
             >>> session = pipe.session()
             >>> session.update(visits)
         """
+        self._refuse_counts("session")
         return NextLocationSession(self.model, self.tokenizer, self._encoded, context=self.context, max_users=max_users)
 
     @torch.no_grad()
@@ -357,12 +375,14 @@ class NextLocationPipeline(MobilityPipeline):
         spans, queries = self._evaluation_windows(task, listed, sequences.offsets)
         city = self._encoded.table(self.model)
         batches = self._batches(spans, size, np.minimum(np.diff(spans)[:, 0], self._stride))
+        counted = self._counts and self._counts.beside(task)
         for windows in shown(batches, len(spans), unit="windows", progress=progress):
             # Every target stands in the last quarter of its window: no other position is scored.
             logits = self._forward(self._tensors(sequences, spans[windows]), city, keep=self._stride).logits
             for line, window in enumerate(windows):
                 rows, positions = queries[window]
-                yield rows, self._shares(logits[line, torch.from_numpy(positions - spans[window, 1])]).numpy()
+                shares = self._shares(logits[line, torch.from_numpy(positions - spans[window, 1])])
+                yield rows, (counted(rows, shares) if counted else shares).numpy()
 
     def _evaluation_windows(
         self, task: NextLocationTask, listed: np.ndarray, offsets: np.ndarray
@@ -404,7 +424,7 @@ class NextLocationPipeline(MobilityPipeline):
         return {name: torch.from_numpy(values) for name, values in padded.items()}
 
     def _next(
-        self, sequences: CitySequences, target_time: Any, size: int | None, *, progress: bool
+        self, sequences: CitySequences, target_time: Any, size: int | None, counted: Any, *, progress: bool
     ) -> Iterator[tuple[np.ndarray, torch.Tensor, dict[str, torch.Tensor]]]:
         """By batches: rows of the users (B,), probabilities of all places (B, N), seconds to the next visit by name."""
         arrivals = self._arrivals(target_time, sequences.users)
@@ -415,7 +435,12 @@ class NextLocationPipeline(MobilityPipeline):
         near = nearness_of(batches, spans, sequences.fields["input_ids"], self.model, city)
         for users in shown(batches, len(spans), unit="users", progress=progress):
             logits, gaps = self._last(sequences, spans[users], city, next(near))
-            yield users, self._shares(logits), gaps
+            shares = self._shares(logits)
+            yield users, counted(users, shares) if counted else shares, gaps
+
+    def _refuse_counts(self, verb: str) -> None:
+        if self._counts is not None:
+            raise DataError(f"{verb} reads the model alone: make a pipeline without counts= for it.")
 
     def _refuse_nan(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """A logits processor: a place that is not possible has -inf, one that was not computed has NaN."""
@@ -449,10 +474,6 @@ class NextLocationPipeline(MobilityPipeline):
         return {"location_id": city.location_ids[rows], "lat": city.lat[rows], "lon": city.lon[rows]}
 
     # Input
-
-    def _sequences(self, visits: Any, *, unknown: str, timezone: Any, columns: dict[str, str]) -> CitySequences:
-        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
-        return CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
 
     def _context_before(self, steps: int) -> int:
         """Visits that can be looked back on where so many more are to have positions in the model, too."""

@@ -25,23 +25,33 @@ DISTANCE_KM = 0.1  # a new place so far away adds ln 2 to the score
 FLOOR = 1e-12  # probability of a place that the model excludes: 27.6 nats
 
 
-def scoring_task(frame: pd.DataFrame, tokenizer: SamoeTokenizer, unknown: str) -> tuple[NextLocationTask, np.ndarray]:
-    """All visits but the first of each user as targets, in canonical order, and the (U,) users."""
+def visits_task(
+    frame: pd.DataFrame, tokenizer: SamoeTokenizer, unknown: str, *, following: bool = False
+) -> tuple[NextLocationTask, np.ndarray]:
+    """All visits but the first of each user as targets, in canonical order, and the (U,) users.
+
+    With `following` the one target of a user is a visit after the last. Its place and time, those of the last visit,
+    mean nothing.
+    """
     read = tokenizer.encode_visits(frame, unknown=unknown)
-    place = read["input_ids"] - NUM_SPECIAL
-    user = np.repeat(np.arange(len(read["users"])), np.diff(read["offsets"]))
+    offsets = read["offsets"]
+    user = np.repeat(np.arange(len(read["users"])), np.diff(offsets))
+    rows, target = np.arange(len(user)), np.ones(len(user), dtype=bool)
+    target[offsets[:-1]] = False
+    if following:
+        rows = np.insert(rows, offsets[1:], offsets[1:] - 1)
+        target = np.insert(np.zeros(len(user), dtype=bool), offsets[1:], True)
+    place = read["input_ids"][rows] - NUM_SPECIAL
     visits = pd.DataFrame(
         {
-            "user_id": user,
-            "time": pd.to_datetime(read["utc"], unit="s", utc=True).astype("datetime64[us, UTC]"),
+            "user_id": user[rows],
+            "time": pd.to_datetime(read["utc"][rows], unit="s", utc=True).astype("datetime64[us, UTC]"),
             "location_id": tokenizer.location_ids[place],
             "lat": tokenizer.lat[place],
             "lon": tokenizer.lon[place],
         }
     )
-    target = np.ones(len(place), dtype=bool)
-    target[read["offsets"][:-1]] = False
-    return NextLocationTask(tokenizer.city, visits, place, user, target), read["users"]
+    return NextLocationTask(tokenizer.city, visits, place, user[rows], target), read["users"]
 
 
 def score_table(
@@ -50,7 +60,7 @@ def score_table(
     """`SCORE_COLUMNS` of every visit of the task.
 
     Args:
-        task: of `scoring_task`.
+        task: of `visits_task`.
         users: (U,) ids of its users.
         parts: (rows (m,), probabilities (m, N)), as `NextLocationPipeline.probabilities` yields them.
     """

@@ -157,8 +157,8 @@ def adapt(
     if _is_weeks(model):
         if window != CONTEXT or tokens_per_batch != TOKENS or unknown != "error" or isinstance(strength, Strength):
             raise ValueError("window, tokens_per_batch, unknown and a Strength are for SAMoE, not for weeks of slots.")
-        common = {"test_fraction": test_fraction, "seed": seed, "device": device, "progress": progress}
-        return adapt_weeks(model, data, city=city, timezone=timezone, strength=strength, **common, **columns)
+        given: dict[str, Any] = {"test_fraction": test_fraction, "seed": seed, "device": device, "progress": progress}
+        return adapt_weeks(model, data, city=city, timezone=timezone, strength=strength, **given, **columns)
     start = time.perf_counter()
     base = _load_base(model)
     visits, city = _visits_and_city(data, city, timezone, test_fraction, columns)
@@ -216,7 +216,7 @@ def _is_weeks(model: Any) -> bool:
     return adapter_base(model) is None and saved_type(model) == MstarConfig.model_type
 
 
-def _load_base(model: SamoeForNextLocation | str | Path) -> SamoeForNextLocation:
+def _load_base(model: Any) -> SamoeForNextLocation:
     if not isinstance(model, SamoeForNextLocation):
         base = adapter_base(model)
         if base is not None:

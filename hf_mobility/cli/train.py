@@ -76,6 +76,7 @@ def train(
     hf-mobility train 'visits/*.parquet' --timezone Europe/Paris -o my-samoe
     hf-mobility train points.parquet --system raw --timezone Asia/Shanghai --coverage 0.99 -o my-raw
     hf-mobility train points.parquet --system raw --start my-raw --steps 500 -o my-raw-2
+    hf-mobility train visits.parquet --timezone Europe/Berlin --system mstar -o weeks
     hf-mobility train visits.parquet --timezone Europe/Berlin --system mstar-codec --cell-km 0.5 -o codec
     hf-mobility train visits.parquet --system mstar --codec codec -o generator
     hf-mobility train few.parquet --system mstar --codec codec --shifted-copies 60 -o before
@@ -105,11 +106,11 @@ def train(
     reading.check(*map(parts.one_of, data), city)
     from ..hub.device import check_device
     from ..training.same_training import remove_checkpoints
-    from ..training.train import check_options
+    from ..training.train import check_options, form_of
     from ..training.train import train as fit
 
     check_device(device)
-    check_options(system, **options, city=city)
+    check_options(form_of(system, codec=codec, start=start), **options, city=city)
     given: list[Any] = timezone or [None]
     zones = given if len(given) == len(data) else given * len(data)
     tables: list[Any] = [replace(reading, timezone=zone).records(path) for path, zone in zip(data, zones)]

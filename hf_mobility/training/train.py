@@ -122,9 +122,9 @@ def train(
             of M-STAR also weeks of cells (`WeekTable`, or what `read_weeks` reads). For `samoe` and weeks of slots also
             a list, one entry per city: a pair (visits, `City` or name of the time zone), or visits alone, of which all
             have `timezone`.
-        vocabulary: of `mstar`. `cells` (default): the cells of one city, read by a codec that was trained before.
-            `slots`: the user's own places, for every city, with the codec and the place head trained along
-            (`MstarSlotTokenizer`).
+        vocabulary: of `mstar`. `slots`: the user's own places, for every city; codec and place head are trained along
+            (`MstarSlotTokenizer`). `cells`: the cells of one city, read by a codec that was trained before. By default
+            `cells` where `codec` or `start` is given, else `slots`.
         size: preset of a new model: `tiny`, `small` (default), `base`, ...
         start: folder or Hub id of a model of this kind to go on with, instead of a new one.
         codec: of a new `mstar`: a folder, a Hub id, or what `train("mstar-codec", ...)` returned.
@@ -177,7 +177,7 @@ def train(
     }
     numbers = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     saving = {"output_dir": output_dir, "save_every": save_every, "resume": resume}
-    system = _with_vocabulary(system, vocabulary)
+    system = form_of(system, vocabulary, codec=codec, start=start)
     check_options(system, **options, **numbers, **saving, size=size, start=start, arguments=arguments)
     began = time.perf_counter()
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate, "max_steps": steps}
@@ -232,15 +232,18 @@ def train(
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
-def _with_vocabulary(system: str, vocabulary: str | None) -> str:
-    """The system of `SYSTEMS`."""
-    if vocabulary is None:
-        return system
-    if system != "mstar" or vocabulary not in VOCABULARIES:
+def form_of(system: str, vocabulary: str | None = None, *, codec: Any = None, start: Any = None) -> str:
+    """The recipe: the system, or weeks of slots.
+
+    Raises:
+        DataError: a vocabulary of another system, or none of `VOCABULARIES`.
+    """
+    if vocabulary is not None and (system != "mstar" or vocabulary not in VOCABULARIES):
         raise DataError(
             f"vocabulary is for mstar and one of {', '.join(VOCABULARIES)}, not {vocabulary!r} of {system}."
         )
-    return SLOTS if vocabulary == "slots" else system
+    is_new = system == "mstar" and codec is None and start is None
+    return SLOTS if vocabulary == "slots" or (vocabulary is None and is_new) else system
 
 
 def check_options(system: str, **options: Any) -> None:

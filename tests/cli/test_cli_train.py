@@ -165,7 +165,7 @@ def test_adapt_says_the_chosen_strength_on_stderr_and_saves_what_the_verb_return
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--system", "mstar"), "needs either codec="),
+        (("--system", "mstar", "--cell-km", 1), "cell_km is for mstar-codec, not for weeks of slots"),
         (("--system", "raw", "--codec", "x"), "codec is for mstar"),
         (("--system", "raw", "--start", "no/folder/there"), "there is no such folder"),
         (("--system", "mstar", "--codec", "no/folder/there"), "there is no such folder"),

@@ -32,7 +32,7 @@ PAIRS = [(made.visits, City.from_visits(made.visits, timezone=made.timezone, poi
 
 @pytest.fixture(scope="module")
 def made() -> Trained:
-    return train("mstar", PAIRS, vocabulary="slots", size="tiny", steps=60, batch_size=8, seed=0, device="cpu")
+    return train("mstar", PAIRS, size="tiny", steps=60, batch_size=8, seed=0, device="cpu")
 
 
 def test_one_model_for_both_cities(made: Trained) -> None:

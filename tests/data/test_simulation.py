@@ -9,6 +9,7 @@ import pytest
 from hf_mobility.data import DataError, haversine_km
 from hf_mobility.data.frames import validate_visits
 from hf_mobility.data.simulation.cities import SimulatedCity, simulate_cities, simulate_city
+from hf_mobility.data.simulation.laws import LAWS, distance_weights
 from hf_mobility.data.simulation.profiles import POI_KINDS, ROLES, CityHabits
 
 GROUPS = {
@@ -212,3 +213,38 @@ def test_wrong_arguments_get_a_sentence(arguments: dict, words: str) -> None:
         simulate_city(**{"num_users": 3, "num_days": 1, **arguments})
     with pytest.raises(DataError, match="num_cities"):
         simulate_cities(0)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_laws_of_distance_are_those_of_their_equations(law: str) -> None:
+    rng = np.random.default_rng(0)
+    km, weight = rng.uniform(0.1, 9, (3, 20)), rng.uniform(0, 2, 20)
+    found = distance_weights(law, km, weight, decay=1.7, scale_km=4.0)
+    for zone in range(3):
+        for place in range(20):
+            nearer = weight[km[zone] < km[zone, place]].sum() / weight.sum()
+            d = km[zone, place]
+            wanted = {"gravity": (d + 0.5) ** -1.7, "exponential": np.exp(-d / 4), "opportunities": np.exp(-8 * nearer)}
+            assert found[zone, place] == pytest.approx(wanted[law])
+
+
+def test_varied_cities_differ_in_laws_and_shift_work_and_others_do_not() -> None:
+    varied = simulate_cities(6, num_users=5, num_days=3, num_locations=60, seed=1, varied=True)
+    assert len({(c.habits.venue_law, c.habits.commute_law) for c in varied}) > 2
+    assert len({c.habits.shift_work for c in varied}) > 2
+    usual = simulate_cities(2, num_users=5, num_days=3, num_locations=60, seed=1)
+    assert {(c.habits.venue_law, c.habits.commute_law, c.habits.shift_work) for c in usual} == {
+        ("gravity", "exponential", None)
+    }
+
+
+def test_shift_work_is_a_share_of_those_who_work() -> None:
+    made = simulate_city(2_000, num_days=1, num_locations=80, seed=2, habits=CityHabits(shift_work=0.5))
+    working = made.people["role"].isin(["worker", "shift worker"])
+    assert working.mean() == pytest.approx(0.72, abs=0.03)
+    assert (made.people["role"][working] == "shift worker").mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_an_unknown_law_is_refused() -> None:
+    with pytest.raises(DataError, match="law must be one of gravity, exponential, opportunities, not 'random'"):
+        simulate_city(3, num_days=1, num_locations=60, habits=CityHabits(venue_law="random"))

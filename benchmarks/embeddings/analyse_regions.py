@@ -21,7 +21,7 @@ from benchmarks.embeddings.series import CAB_GRID, SeriesSet, load_series, raw_c
 from benchmarks.open_data import data_folder
 from benchmarks.tables import save_table
 from hf_mobility import RawModel
-from hf_mobility.baselines.region_counts import region_counts
+from hf_mobility.baselines.regions import region_counts
 from hf_mobility.data.regions import visitors
 from hf_mobility.evaluation import probe_regions
 from hf_mobility.evaluation.probes import READERS

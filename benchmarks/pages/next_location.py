@@ -32,7 +32,8 @@ def transfer_rows(subset: str) -> pd.DataFrame:
 
 
 def wide(subset: str, columns: tuple[str, ...]) -> str:
-    """One row per model, one column per city; baselines first, ours last and bold."""
+    """One row per model, one column per city, with the interval of the last metric; baselines first, ours last and
+    bold."""
     table = transfer_rows(subset)
     models = list(dict.fromkeys(table["model"]))
     ours = [model for model in models if model.startswith("SAMoE") and "scratch" not in model]
@@ -41,12 +42,18 @@ def wide(subset: str, columns: tuple[str, ...]) -> str:
         cells, values = [], []
         for city in CITY_NAMES:
             found = table[(table["city"] == city) & (table["model"] == model)]
-            cells.append("/".join(f"{found[c].iloc[0]:.3f}" for c in columns) if len(found) else "–")
+            cells.append(_scores(found.iloc[0], columns) if len(found) else "–")
             values.append([found[c].iloc[0] for c in columns] if len(found) else None)
         whole = None not in values
         mean = "/".join(f"{sum(v[i] for v in values) / len(values):.3f}" for i in range(len(columns))) if whole else "–"
         rows.append([f"**{model}**" if model in ours else model, *cells, mean])
     return markdown(rows, [TITLES["/".join(columns)], *CITY_NAMES.values(), "mean"])
+
+
+def _scores(row: pd.Series, columns: tuple[str, ...]) -> str:
+    bounds = [row.get(f"{columns[-1]}_{end}", float("nan")) for end in ("low", "high")]
+    text = "/".join(f"{row[column]:.3f}" for column in columns)
+    return text if pd.isna(bounds).any() else f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
 def detail() -> str:

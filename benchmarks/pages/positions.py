@@ -7,10 +7,22 @@ import pandas as pd
 from hf_mobility.benchmark.protocol import Protocol
 from hf_mobility.benchmark.results import load_results
 
-from .common import RESULTS, markdown, read
+from .common import RESULTS, markdown, names_like, read
 
 PROTOCOLS = {"simulated": "simulated-horizons", "geolife": "geolife-horizons", "cabs": "cabs-horizons"}
 HORIZONS = {15: "15 min", 60: "60 min", 150: "150 min", 360: "6 h", 1440: "24 h"}
+
+
+def measured() -> dict[str, str]:
+    """Those of `PROTOCOLS` that there are results of.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    found = {points: name for points, name in PROTOCOLS.items() if names_like(name)}
+    if not found:
+        raise FileNotFoundError(f"there is none of {', '.join(PROTOCOLS.values())}.csv")
+    return found
 
 
 def positions(subset: str) -> str:
@@ -34,7 +46,7 @@ def by_user() -> str:
 def differences(subset: str) -> str:
     """Mean errors less those of the reference, paired by user."""
     rows, where = [], "" if subset == "all" else f"{subset}, "
-    for points, name in PROTOCOLS.items():
+    for points, name in measured().items():
         known = Protocol.load(name)
         for one in load_results(RESULTS / "protocols/results", known):
             found = {row["metric"]: row for row in one.differences}
@@ -61,7 +73,7 @@ def _table(subset: str, metric: str, title: str) -> str:
 def _models() -> list[tuple[str, str, pd.DataFrame]]:
     """(points, model, its rows by subset and metric), baselines first."""
     found = []
-    for points, name in PROTOCOLS.items():
+    for points, name in measured().items():
         for (model, kind), rows in read(name).groupby(["model", "kind"], sort=False):
             found.append((points, _bold(str(model), str(kind)), rows.set_index(["subset", "metric"])))
     return found

@@ -68,14 +68,17 @@ def habits() -> str:
 
 
 def completion() -> str:
-    """Accuracy on the hidden hours, gap by gap; the interval of all gaps is about the widest half width."""
+    """Accuracy on the hidden hours with 95 % intervals, gap by gap."""
     table = read("weeks_completion")
-    gaps = list(table["gap"].unique())
-    wide = table.pivot(index="model", columns="gap", values="accuracy")
-    rows = [[named(model), *(f"{wide.loc[model, gap]:.3f}" for gap in gaps)] for model in table["model"].unique()]
-    half = ((table["accuracy_high"] - table["accuracy_low"]) / 2).max()
+    rows = []
+    for model, group in table.groupby("model", sort=False):
+        cells = [
+            f"{a:.3f} [{low:.3f}, {high:.3f}]"
+            for a, low, high in group[["accuracy", "accuracy_low", "accuracy_high"]].to_numpy()
+        ]
+        rows.append([named(str(model)), *cells])
     weeks = int(table["weeks"].iloc[0])
-    return markdown(rows, [f"{weeks} weeks; accuracy, ± {half:.3f} at most", *gaps])
+    return markdown(rows, [f"{weeks} weeks; accuracy", *table["gap"].unique()])
 
 
 def homes() -> str:

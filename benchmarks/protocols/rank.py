@@ -13,15 +13,16 @@ from hf_mobility.benchmark import benchmark, protocol_names
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
+GRU = "benchmarks/protocols/gru.py:GRU"
 MODELS = {
     "cabs-adapt-5pct": ["checkpoints/samoe-small"],
     "checkins-crosscity": ["checkpoints/samoe-small"],
-    "cabs-horizons": ["checkpoints/raw-small"],
+    "cabs-horizons": ["checkpoints/raw-small", GRU],
     "commuting-od": ["checkpoints/flows-small"],
-    "geolife-horizons": ["checkpoints/raw-small"],
+    "geolife-horizons": ["checkpoints/raw-small", GRU],
     "regions-cabs": ["checkpoints/raw-small"],
     "simulated-city": ["checkpoints/samoe-small", "examples/rank_classifier.py:Classifier"],
-    "simulated-horizons": ["checkpoints/raw-small"],
+    "simulated-horizons": ["checkpoints/raw-small", GRU],
     "weeks-completion": ["checkpoints/mstar-small"],
     "weeks-simulated": ["checkpoints/mstar-small"],
 }  # no checkpoint of real days is shipped

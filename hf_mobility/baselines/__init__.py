@@ -1,5 +1,5 @@
 """Baselines that every model is shown next to: count tables, the learned count mixture, two single-city networks,
-generators and completions of weeks, predictors of trajectories, and hand-made features of people.
+generators and completions of weeks, predictors of trajectories, and hand-made features of users and of regions.
 
 The networks need torch and EPR needs scipy's optimisers; they are imported on first use only.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .generators_epr import ExplorationReturn
     from .hourly_transformer import HourlyTransformer
     from .neural import GRUBaseline, TransformerBaseline
+    from .regions import hours_of_visits, region_counts
     from .trajectories import CityMedian, CopyLast, Shrinkage
     from .trajectories_gru import GRUTrajectory
     from .trajectories_own_past import HourMean, HourMedian, NearestPast
@@ -46,7 +47,9 @@ __all__ = [
     "TransformerBaseline",
     "UserFrequency",
     "UserMarkov",
+    "hours_of_visits",
     "mobility_features",
+    "region_counts",
     "work_features",
 ]
 
@@ -62,7 +65,9 @@ _LATER = {
     "NearestPast": "trajectories_own_past",
     "Shrinkage": "trajectories",
     "TransformerBaseline": "neural",
+    "hours_of_visits": "regions",
     "mobility_features": "features",
+    "region_counts": "regions",
     "work_features": "features",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..baselines.region_counts import region_counts
+from ..baselines.regions import region_counts
 from ..data.regions import visitors
 from ..data.splits import deal_groups
 from ..evaluation.probe_models import fit_linear, standardizer

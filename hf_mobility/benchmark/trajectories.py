@@ -14,7 +14,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..baselines.trajectories import CityMedian, CopyLast, Shrinkage
-from ..baselines.trajectories_gru import GRUTrajectory
 from ..baselines.trajectories_own_past import HourMean, HourMedian, NearestPast
 from ..data.splits import draw_share
 from ..data.trajectory_tasks import TrajectoryTask
@@ -33,7 +32,6 @@ from .seen import Seen
 
 MEDIAN = "median_km"
 SLOTS_PER_DAY = 96
-GRU_STEPS = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ class TrajectoryBench(Bench):
     """`split`: `held_out` share of the users, `seed`, and `linked`: whether users with one and the same point are held
     out together. `known`: `bounds` (without them, the box of the other users' points), `timezone`, `days` of a window,
     `steps` (slots ahead), `start_hours` of Monday to Saturday, `most` predictions that are drawn, `outside` (what
-    becomes of points there), and for the GRU `least_observed` of a window and `gru_steps`.
+    becomes of points there), and `least_observed` of a whole window that may be learned from.
 
     Predictions start from a record, and count where their end point holds one.
     """
@@ -68,11 +66,9 @@ class TrajectoryBench(Bench):
         return [Case(self._name, 0, training, test)]
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
-        steps = int(self.protocol.known.get("gru_steps", GRU_STEPS))
         fitted: dict[str, tuple[type, Callable[[TrajectoryTraining], Any]]] = {
             "CityMedian": (CityMedian, lambda train: CityMedian().fit(train.tasks)),
             "Shrinkage": (Shrinkage, lambda train: Shrinkage().fit(train.tasks)),
-            "GRU": (GRUTrajectory, lambda train: GRUTrajectory().fit(train.points, steps=steps, seed=train.seed)),
         }
         plain: tuple[Any, ...] = (CopyLast, HourMean, HourMedian, NearestPast)
         return {

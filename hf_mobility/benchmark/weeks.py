@@ -62,6 +62,8 @@ class MstarCheckpoint:
     def __init__(self, folder: str, *, name: str) -> None:
         self.folder, self.name = folder, name
         self.pipe = TrajectoryGenerationPipeline.from_pretrained(folder)
+        if not isinstance(self.pipe, TrajectoryGenerationPipeline):
+            raise DataError(f"{name} generates weeks of slots, which belong to no grid; the protocols compare cells.")
 
     def fit(self, train: WeekTraining) -> None:
         """Nothing is learned; the grid must be that of the model."""

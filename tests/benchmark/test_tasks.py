@@ -95,7 +95,7 @@ def positions(tmp_path_factory: pytest.TempPathFactory) -> TrajectoryBench:
     known = Protocol.load("geolife-horizons")
     one = replace(known.sets[0], files={"points.parquet": None})
     small = {"bounds": [float(edge) for edge in edges], "timezone": "Europe/Berlin", "days": 7, "steps": [1, 4]}
-    small |= {"start_hours": [10, 18], "most": 40, "least_observed": 0.05, "gru_steps": 1}
+    small |= {"start_hours": [10, 18], "most": 40, "least_observed": 0.05}
     return TrajectoryBench(replace(known, sets=(one,), known=small, bootstrap=20), folder)
 
 

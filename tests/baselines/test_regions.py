@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from hf_mobility.baselines.region_counts import hours_of_visits, region_counts
+from hf_mobility.baselines.regions import hours_of_visits, region_counts
 from hf_mobility.tokenization.grid import SquareGrid
 
 GRID = SquareGrid(37.0, -122.0, 37.2, -121.8, 2, 2)

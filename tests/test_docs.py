@@ -1,10 +1,11 @@
-"""README, docs, cards and other texts: links lead somewhere, sentences are short, pages are short, and commands exist.
+"""README, docs, cards, notebooks: links lead somewhere, sentences are short, pages are short, and commands exist.
 
 Code blocks, tables, headings, front matter and targets of links are no prose.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 CARDS = sorted((ROOT / "checkpoints").glob("*/README.md"))
-TEXTS = [*sorted(ROOT.glob("*.md")), *DOCS, *CARDS, *sorted((ROOT / "examples").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TEXTS = [*sorted(ROOT.glob("*.md")), *DOCS, *CARDS, *sorted((ROOT / "examples").rglob("*.md")), *NOTEBOOKS]
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", flags=re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 README_LINES, PAGE_LINES = 120, 300
@@ -39,7 +41,12 @@ def name_of(path: Path) -> str:
 
 
 def text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+    """A page; of a notebook the cells that are text."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = [cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+    return "\n\n".join("".join(lines) for lines in cells)
 
 
 def anchors(text: str) -> set[str]:

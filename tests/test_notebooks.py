@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom at tiny size and write only where they were told; none holds outputs.
+"""The notebooks hold the outputs of a whole run, run at tiny size and write only where they were told.
 
 A kernel that starts and imports torch takes most of the time, so one notebook runs in a real kernel (and must draw
 pictures there) and the others as scripts in this process.
@@ -7,6 +7,7 @@ pictures there) and the others as scripts in this process.
 from __future__ import annotations
 
 import os
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -48,17 +49,31 @@ def test_there_is_one_notebook_for_each_kind_of_user() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_valid_and_stored_without_outputs(path: Path) -> None:
+def test_a_notebook_is_valid_small_and_stored_as_it_ran(path: Path) -> None:
+    """`python tools/run_notebooks.py` stores the outputs of every cell in order, without faults and paths."""
     notebook = read(path)
     nbformat.validate(notebook)
+    assert path.stat().st_size < 500_000
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert notebook.metadata.kernelspec.name == "python3"
     stem = path.stem.replace("_", "-")
     assert [cell.id for cell in notebook.cells] == [f"{stem}-{i:02d}" for i in range(1, len(notebook.cells) + 1)]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for cell in notebook.cells:
         assert cell.metadata == {}
-        assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
         assert len(cell.source.splitlines()) <= 26
+    outputs = [output for cell in code for output in cell.outputs]
+    assert len(outputs) >= 5
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not re.search(r"/(home|root|tmp|Users)/", str(outputs))
+
+
+@pytest.mark.parametrize("name", ["epidemics", "planner"])
+def test_pictures_are_stored_with_the_notebooks_that_draw(name: str) -> None:
+    cells = [cell for cell in read(ROOT / "notebooks" / f"{name}.ipynb").cells if cell.cell_type == "code"]
+    drawn = [output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})]
+    assert len(drawn) == 2
 
 
 @pytest.mark.slow

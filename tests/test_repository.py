@@ -146,3 +146,25 @@ def test_the_release_check_prints_the_notes_of_the_version() -> None:
 def test_the_release_check_refuses_what_disagrees(arguments: list[str], sentence: str) -> None:
     result = release_check(*arguments)
     assert result.returncode == 1 and sentence in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_page_on_pypi_has_absolute_links_and_pictures_that_exist() -> None:
+    from tools.absolute_links import absolute
+
+    made = absolute(read("README.md"), page="README.md", repository="https://example.org/me/it/", tag="v1.0.0")
+    links = re.findall(r"\]\(([^)\s]+)\)", made)
+    assert len(links) > 30 and all(link.startswith("https://") for link in links)
+    assert "(https://example.org/me/it/raw/v1.0.0/docs/img/week.gif)" in made
+    assert "(https://example.org/me/it/blob/v1.0.0/docs/index.md#results)" in made
+    one = absolute(
+        "[a](../../MODEL_CARD.md) [b](#c)", page="checkpoints/x/README.md", repository="https://e.org", tag="v1"
+    )
+    assert one == "[a](https://e.org/blob/v1/MODEL_CARD.md) [b](#c)"
+    with pytest.raises(SystemExit, match=r"there is no no\.md"):
+        absolute("[a](no.md)", page="README.md", repository="https://e.org", tag="v1")
+
+
+def test_the_release_makes_the_links_absolute_before_it_builds() -> None:
+    runs = [step.get("run", "") for step in steps(ROOT / ".github/workflows/wheel.yml")]
+    (at,) = [number for number, run in enumerate(runs) if "tools/absolute_links.py" in run]
+    assert at < runs.index("make wheel PYTHON=python")

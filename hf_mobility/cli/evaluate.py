@@ -65,10 +65,12 @@ def evaluate(
     from ..hub.device import check_device
 
     check_device(device)
+    records, place = reading.records(data), reading.city(city)
+    files.doing(f"comparing {model} with baselines")
     table = evaluate_checkpoint(
         model,
-        reading.records(data),
-        city=reading.city(city),
+        records,
+        city=place,
         test_fraction=test_fraction,
         groups=groups,
         min_known=min_known,

@@ -22,6 +22,7 @@ def export(
     if output.suffix != ".onnx":
         raise ValueError(f"Cannot write {output.name}: end its name in .onnx.")
     files.check_file(output)
+    files.doing(f"loading {model}, writing its graph and comparing the two")
     from ..hub.onnx import export_onnx
     from ..pipelines.next_location import NextLocationPipeline
 

@@ -186,6 +186,11 @@ def write_geo(frame: Any, path: Path) -> None:
     with_geometry(frame, "geometry").to_parquet(path, index=False)
 
 
+def doing(what: str) -> None:
+    """What is done now, on stderr, before what takes seconds: nobody should look at nothing."""
+    typer.echo(f"hf-mobility: {what}", err=True)
+
+
 def done(what: str, path: Path) -> None:
     """What was written where, on stderr."""
     typer.echo(f"{what} -> {'stdout' if path == STDOUT else path}", err=True)

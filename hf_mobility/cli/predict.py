@@ -52,6 +52,7 @@ def predict(
     """
     _check(output, device, records)
     reading.check(parts.one_of(records), city)
+    files.doing(f"loading {model}")
     from ..checkpoints.evaluate import kind_of
 
     system = "RAW" if kind_of(model) == "mobility_raw" else "SAMoE"
@@ -91,6 +92,7 @@ def forecast(
     """
     _check(output, device, visits)
     reading.check(parts.one_of(visits), city)
+    files.doing(f"loading {model}")
     from ..pipelines.next_location import NextLocationPipeline
 
     place = reading.city(city)
@@ -117,6 +119,7 @@ def generate(
     hf-mobility generate checkpoints/mstar-small -n 100000 -o weeks/
     """
     _check(output, device)
+    files.doing(f"loading {model}")
     from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 
     pipe = TrajectoryGenerationPipeline.from_pretrained(model, device=device, batch_size=batch_size)
@@ -172,6 +175,7 @@ def embed(
             raise ValueError("Users in several parts need the same days: give --start and --end.")
     files.check_inputs(regions)
     reading.check(parts.one_of(points))
+    files.doing(f"loading {model}")
     from ..pipelines.embedding import MobilityEmbeddingPipeline
     from ..tokenization.grid import SquareGrid
 

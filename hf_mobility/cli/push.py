@@ -7,20 +7,32 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import SharedBy
+from . import files
+from .options import MaybeOutput, SharedBy
 from .reading import Reading
 
 
-def info(target: Annotated[str, typer.Argument(help="A model's folder or Hub id, or a file of visits.")]) -> None:
+def info(
+    target: Annotated[str, typer.Argument(help="A model's folder or Hub id, or a file of visits.")],
+    output: MaybeOutput = None,
+) -> None:
     """What a checkpoint or a table of visits holds.
 
     \b
     hf-mobility info checkpoints/samoe-small
-    hf-mobility info visits.parquet
+    hf-mobility info visits.parquet -o facts.csv
     """
+    files.check_output(output)
     facts = _facts_of_file(Path(target)) if Path(target).is_file() else _facts_of_model(target)
     for name, value in facts.items():
-        typer.echo(f"{name + ':':14}{value}")
+        files.say(f"{name + ':':14}{value}", output=output)
+    if output is not None:
+        import pandas as pd
+
+        files.write_frame(
+            pd.DataFrame({"what": list(facts), "value": [str(value) for value in facts.values()]}), output
+        )
+        files.done(f"{len(facts)} lines", output)
 
 
 def push(

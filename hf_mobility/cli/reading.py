@@ -52,6 +52,7 @@ class Reading:
         from ..data.io.records import as_records, name_of, open_table
         from ..data.weeks import is_week_table
 
+        files.doing(f"reading {path}")
         if is_week_table(self._names(path)):
             return self.weeks(path)
         csv = {"sep": self.sep, "time_format": self.time_format} if files.is_csv(path) else {}

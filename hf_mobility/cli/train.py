@@ -115,6 +115,7 @@ def train(
     zones = given if len(given) == len(data) else given * len(data)
     tables: list[Any] = [replace(reading, timezone=zone).records(path) for path, zone in zip(data, zones)]
     place = replace(reading, timezone=zones[0]).city(city)
+    files.doing(f"training {system}")
     several = len(data) > 1
     is_new = not output.exists()
     try:
@@ -170,10 +171,12 @@ def adapt(
     from ..training.adapt import adapt as fit
 
     check_device(device)
+    records, place = reading.records(visits), reading.city(city)
+    files.doing(f"adapting {model}")
     local = fit(
         model,
-        reading.records(visits),
-        city=reading.city(city),
+        records,
+        city=place,
         timezone=reading.timezone,
         strength=strength,
         unknown=unknown,

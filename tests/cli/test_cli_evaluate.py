@@ -22,8 +22,8 @@ def test_evaluate_shows_baselines_first_for_each_system(
     table = pd.read_csv(out)
     assert table["model"].tolist() == ["UserFrequency", "UserMarkov", "ContextMix", "samoe"]
     assert table["n"].nunique() == 1 and table["n"][0] == make_task(town.frame, town.city).target.sum()
-    assert result.output.index("UserMarkov") < result.output.index("samoe")
-    shown = call("evaluate", town.samoe, town.visits, "--groups", "-o", out).output
+    assert result.stdout.index("UserMarkov") < result.stdout.index("samoe")
+    shown = call("evaluate", town.samoe, town.visits, "--groups", "-o", out).stdout
     assert "user_acc@1" in shown and "periphery" in shown and "periphery" in set(pd.read_csv(out)["subset"])
     call("evaluate", town.samoe, town.visits, "--city", town.visits, "--timezone", ZONE, "-o", out)
     assert pd.read_csv(out)["model"].iloc[-1] == "samoe"
@@ -85,12 +85,12 @@ def test_audit_of_visits_is_the_verbs(town: SimpleNamespace, tmp_path: Path) -> 
     result = call("audit", town.visits, "--min-users", 3, "-o", tmp_path / "audit.parquet")
     expected = audit(town.frame, min_users=3)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "audit.parquet"), expected)
-    assert result.output.splitlines()[: len(expected)] == expected["sentence"].tolist()
+    assert result.stdout.splitlines()[: len(expected)] == expected["sentence"].tolist()
 
 
 def test_audit_of_a_folder_counts_what_its_city_lists(generator: Path) -> None:
     sentences = audit(generator, min_users=2)["sentence"].tolist()
-    assert call("audit", generator, "--min-users", 2).output.splitlines()[: len(sentences)] == sentences
+    assert call("audit", generator, "--min-users", 2).stdout.splitlines()[: len(sentences)] == sentences
     assert any("pairs of home and work are of fewer than 2 people" in sentence for sentence in sentences)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from command_line import ZONE, call
 
@@ -50,7 +51,7 @@ def test_faults_of_data_and_arguments_are_one_sentence_and_exit_code_1(
         "must be at least 1": ("generate", generator, "-n", 0, *out),
         "needs a RawModel": ("embed", town.samoe, town.visits, *out),
         "one city at a time": ("train", *[town.visits] * 2, "--timezone", ZONE, "--system", "raw", "-o", tmp_path),
-        "min_users must be at least 2, not 1. (Here: --min-users.)": ("audit", town.visits, "--min-users", 1),
+        "min_users must be at least 2, not 1. (Here: --min-users 5.)": ("audit", town.visits, "--min-users", 1),
         "knows the city that it was trained in": (
             *("evaluate", generator, town.visits, "--city", town.visits, "--timezone", ZONE),
         ),
@@ -70,9 +71,9 @@ def test_what_the_library_says_of_arguments_is_said_of_options(town: SimpleNames
     town.frame.assign(time=town.frame["time"].dt.tz_localize(None)).to_csv(naive, index=False)
     town.frame.assign(location_id="nowhere").to_csv(unknown, index=False)
     for command, options in {
-        ("predict", town.samoe, naive, *out): "(Here: --timezone.)",
-        ("predict", town.samoe, unknown, *out): "(Here: --unknown.)",
-        ("predict", town.samoe, town.visits, "--top-k", 0, *out): "(Here: --top-k.)",
+        ("predict", town.samoe, naive, *out): "(Here: --timezone Europe/Berlin.)",
+        ("predict", town.samoe, unknown, *out): "(Here: --unknown nearest.)",
+        ("predict", town.samoe, town.visits, "--top-k", 0, *out): "(Here: --top-k 5.)",
         ("predict", town.samoe, nameless, *out): "(Here: --column user_id=NAME.)",
         ("predict", town.samoe, town.visits, "--city", town.visits, *out): "give --timezone, such as Europe/Berlin.",
     }.items():
@@ -81,6 +82,27 @@ def test_what_the_library_says_of_arguments_is_said_of_options(town: SimpleNames
     renamed = tmp_path / "renamed.csv"
     town.frame.rename(columns={"user_id": "uid"}).to_csv(renamed, index=False)
     call("audit", renamed, "--column", "user_id=uid", "--min-users", 3)
+
+
+def test_an_option_that_is_missing_or_unknown_is_shown_in_an_example(town: SimpleNamespace) -> None:
+    for arguments, told in {
+        ("predict", town.samoe, town.visits): "Missing option '--output' / '-o'",
+        ("predict", town.samoe, town.visits, "--topk", 3): "No such option: --topk",
+        ("generate",): "Missing argument 'model'",
+    }.items():
+        shown = " ".join(call(*arguments, code=2).stderr.replace("│", " ").split())
+        assert told in shown.replace("MODEL", "model") and f"For example: hf-mobility {arguments[0]} " in shown, shown
+
+
+def test_every_command_says_at_once_that_it_begins(town: SimpleNamespace, tmp_path: Path) -> None:
+    """Before a heavy package is imported, on stderr; so a table on stdout stays a table."""
+    result = call("predict", town.samoe, town.visits, "-o", "-")
+    assert result.stderr.splitlines()[0] == "hf-mobility: predict begins"
+    assert f"hf-mobility: loading {town.samoe}" in result.stderr and f"reading {town.visits}" in result.stderr
+    assert result.stdout.startswith("user_id,rank,")
+    told = call("info", town.visits, "-o", tmp_path / "facts.csv")
+    assert told.stderr.startswith("hf-mobility: info begins") and "users:" in told.stdout
+    assert pd.read_csv(tmp_path / "facts.csv")["what"].tolist()[:2] == ["rows", "users"]
 
 
 def test_generated_weeks_are_read_as_users(generator: Path, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_push_refuses_links_that_lead_out_and_every_pickle(
     shutil.copytree(town.samoe, folder)
     spoil(folder, kind)
     told = call("push", folder, "me/x", code=1).output
-    assert f"{folder}/{sentence}" in told and told.count("\n") == 1
+    assert f"{folder}/{sentence}" in told and told.count("\n") == 2  # and that the command begins
 
 
 def test_the_command_on_a_card_names_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

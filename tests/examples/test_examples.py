@@ -92,7 +92,9 @@ def test_the_demo_ends_in_a_table_a_map_and_a_folder_that_loads(
         assert len(history) == (~task.target).sum() and len(first) > 10
         assert (history["time"] < before)[before.notna()].all()
     name = "Simville" if source == "simulated" else "visits"
-    assert f"{name}: " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{name}: 30 users, " in told and ("This city is simulated" in told) == (source == "simulated")
+    assert "the user's commonest place" in told and "first guess right" in told and "acc@" not in told
     table = pd.read_csv(tmp_path / "demo" / "results.csv")
     counts = ["UserFrequency", "UserMarkov", "ContextMix, counts of 5 %", "ContextMix, all of the city"]
     assert table["model"].tolist()[:4] == counts

@@ -36,6 +36,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw regions": lambda: embeddings.probes("raw_regions", label="label", metrics=VALUE_METRICS),
     "raw positions": embeddings.positions,
     "raw positions typical": embeddings.typical,
+    "raw extended": embeddings.extended,
+    "raw extended less": embeddings.extended_less,
     "raw week ends": embeddings.week_ends,
     "raw week ends simulated": lambda: embeddings.week_ends("simulated"),
     "raw geolife": embeddings.geolife,

@@ -24,10 +24,10 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_raw import RawConfig
-from .destinations_raw import RawDestinations, draw, geometric_median, middle, negative_log_density
-from .layers import CACHE, widened
+from .destinations_raw import FEW, ITERATIONS, RawDestinations, draw, geometric_median, middle, negative_log_density
+from .layers import CACHE, mark, widened
 from .modeling_raw import RawLayer, RawPreTrainedModel, mean_over
-from .pairs_raw import NOWHERE, NUM_PAIR_FEATURES, clock, pair_features
+from .pairs_raw import FIRST_WEIGHTS, NOWHERE, NUM_PAIR_FEATURES, clock, pair_features
 
 NUM_RECORD_FEATURES = 18
 NUM_TIME_FEATURES = 12
@@ -106,6 +106,8 @@ class RawDestinationHead(nn.Module):
         self.pair_proj = nn.Linear(NUM_PAIR_FEATURES, pairs)
         self.pair_query_proj = nn.Linear(width, pairs)
         self.pair_out_proj = nn.Linear(pairs, 2)
+        self.pair_weights = nn.Linear(width, NUM_PAIR_FEATURES)
+        mark(self.pair_weights, init_bias=[FIRST_WEIGHTS.get(one, 0.0) for one in range(NUM_PAIR_FEATURES)])
         self.free_proj = nn.Linear(width, 4 * self.num_free + 1)
 
     def forward(
@@ -116,6 +118,7 @@ class RawDestinationHead(nn.Module):
         pairs = pair_features(positions, slots, targets, slots_per_day=self.slots_per_day)
         hidden = self.pair_proj(pairs.to(query.dtype)) + self.pair_query_proj(query).unsqueeze(2)
         score, spread = widened(self.pair_out_proj(F.silu(hidden))).unbind(-1)  # (B, Q, N) each
+        score = score + widened(pairs.to(query.dtype) @ self.pair_weights(query).unsqueeze(-1)).squeeze(-1)
         score = score.masked_fill((slots == NOWHERE).unsqueeze(1), float("-inf"))
         free = widened(self.free_proj(query))
         gate, free_score, free_spread, move = free.split([1, self.num_free, self.num_free, 2 * self.num_free], dim=-1)
@@ -215,7 +218,8 @@ class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
 
         >>> model = RawExtendedForTrajectoryPrediction(RawConfig.from_preset("tiny", variant="extended")).eval()
         >>> positions, slots = torch.zeros(3, 8, 2), torch.arange(8).expand(3, 8)
-        >>> model(positions=positions, slots=slots, target_slots=slots[:, -1:] + torch.tensor([1, 96])).predictions.shape
+        >>> later = slots[:, -1:] + torch.tensor([1, 96])
+        >>> model(positions=positions, slots=slots, target_slots=later).predictions.shape
         torch.Size([3, 2, 2])
     """
 
@@ -261,11 +265,11 @@ class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
         known = attention_mask.to(torch.bool)
         slots = slots.masked_fill(~known, NOWHERE)
         positions = widened(positions).masked_fill(~known.unsqueeze(-1), 0.0)
-        centre = geometric_median(positions, known.to(positions.dtype), 0.001).unsqueeze(1)
+        centre = geometric_median(positions, known.to(positions.dtype), 0.01).unsqueeze(1)
         local = (positions - centre).masked_fill(~known.unsqueeze(-1), 0.0)
         outputs = self.model(positions=local, slots=slots, attention_mask=attention_mask, **kwargs)
         found = self.destination_head(outputs.last_hidden_state[:, -1], local, slots, target_slots)
-        predictions, loss, distance = middle(found), None, None
+        predictions, loss, distance = middle(found, iterations=FEW if self.training else ITERATIONS), None, None
         if labels is not None:
             counted = ~labels.isnan().any(-1)
             wanted = torch.where(counted.unsqueeze(-1), widened(labels) - centre, 0.0)

@@ -17,8 +17,8 @@ from transformers import set_seed
 from benchmarks.embeddings.evaluate_positions import SHOWN, STEPS
 from benchmarks.embeddings.positions import END_POINTS, compare, record_tasks, rivals
 from benchmarks.embeddings.record_sets import RecordSet, checkin_sets, gps_set, simulated_set
-from benchmarks.options import add_training, config_values, training_of
-from hf_mobility import RawConfig, RawTokenizer, training_arguments
+from benchmarks.options import add_training, config_values
+from hf_mobility import RawConfig, RawTokenizer, simulate_city, training_arguments
 from hf_mobility.evaluation.direct import DirectHorizons
 from hf_mobility.modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction
 from hf_mobility.training.fit import fit
@@ -65,6 +65,13 @@ def train(sets: list[RecordSet], shares: list[float], config: RawConfig, options
     return fit(model, arguments, rows, eager=False)
 
 
+def clock_of_its_own(config: RawConfig) -> RawTokenizer:
+    """The tokenizer of a simulated city, so that the folder loads in one line and holds no real place."""
+    city = simulate_city(20, num_days=7, num_locations=60, seed=0)
+    options = {"timezone": city.timezone, "name": "Simville", "model_max_length": config.max_position_embeddings}
+    return RawTokenizer.from_points(city.visits, **options)
+
+
 def judge(model: Any, one: RecordSet, *, most: int, start_hours: list[int]) -> None:
     """Print the errors on the validation users of a set."""
     assert one.data is not None
@@ -81,8 +88,8 @@ def main() -> None:
     parser.add_argument("--output", required=True)
     parser.add_argument("--cities", nargs="+", default=list(SHARES), choices=list(SHARES))
     parser.add_argument("--size", default="small")
-    add_training(parser, steps=2_000, batch_size=64, learning_rate=1e-3)
-    parser.add_argument("--most", type=int, default=3_000, help="predictions of a set that are evaluated at most")
+    add_training(parser, steps=1_000, batch_size=64, learning_rate=2e-3)
+    parser.add_argument("--most", type=int, default=1_200, help="predictions of a set that are evaluated at most")
     parser.add_argument("--start-hours", type=int, nargs="+", default=list(range(0, 24, 2)))
     options = parser.parse_args()
 
@@ -97,6 +104,7 @@ def main() -> None:
     )
     print(history.iloc[:: max(1, len(history) // 10)].to_string(index=False))
     model.save_pretrained(options.output)
+    clock_of_its_own(config).save_pretrained(options.output)
     for one in sets:
         if one.data is not None:
             judge(model, one, most=options.most, start_hours=options.start_hours)

@@ -41,7 +41,7 @@ class Errors:
 
 
 class RawCheckpoint:
-    """A RAW folder in the protocol's box; weights of variant `released` are those of the box that they were trained in."""
+    """A RAW folder in the protocol's box; weights of variant `released` belong to the box of their training."""
 
     def __init__(self, folder: str, *, name: str) -> None:
         self.pipe, self.name = TrajectoryPredictionPipeline.from_pretrained(folder), name

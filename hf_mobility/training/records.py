@@ -101,5 +101,5 @@ def _origins(city: RecordHistories, longest: int) -> tuple[np.ndarray, np.ndarra
     rows = np.flatnonzero(follows)
     if not len(rows):
         raise DataError(f"None of {len(city.users)} users has a record that another one follows within a day.")
-    weight = np.bincount(user[rows], minlength=len(city.users)) ** -0.5
+    weight = np.maximum(np.bincount(user[rows], minlength=len(city.users)), 1) ** -0.5
     return rows, np.cumsum(weight[user[rows]])

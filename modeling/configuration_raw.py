@@ -111,7 +111,7 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
     context_records: int = 384
     state_records: int = 32
     pair_hidden_size: int = 32
-    distance_weight: float | int = 0.3
+    distance_weight: float | int = 0.5
     loss_on_observed_only: bool = False
     input_noise: float | int = 0.0
     user_pooling: str = "mean"

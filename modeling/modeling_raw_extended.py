@@ -178,6 +178,10 @@ class RawExtendedModel(RawPreTrainedModel):
         """The first matrix."""
         return self.record_embedding.up_proj
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another first matrix in its place."""
+        self.record_embedding.up_proj = value  # type: ignore[assignment]
+
     @capture_outputs
     def forward(
         self,

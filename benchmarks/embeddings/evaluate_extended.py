@@ -33,7 +33,7 @@ def table_of(data: SeriesSet, model: Any, options: argparse.Namespace) -> pd.Dat
     """One row per model, subset and horizon; `ours_less` is our error less that of the row's model."""
     train = ~data.held_out & ~data.validation
     asked = {"steps": STEPS, "start_hours": options.start_hours, "most": options.most}
-    known, tasks = (record_tasks(data, part, **asked) for part in (train, data.held_out))
+    known, tasks = (record_tasks(data, part, **asked) for part in (train, getattr(data, options.part)))
     models = [*rivals(known), DirectHorizons(model, name=OURS)]
     if options.gru_steps:
         gru = GRUTrajectory().fit(data.train["coordinates"], steps=options.gru_steps, seed=0)
@@ -53,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help="folder of benchmarks/embeddings/train_raw_extended.py")
     parser.add_argument("--points", default="simulated", choices=NAMES)
+    parser.add_argument("--part", default="held_out", choices=("held_out", "validation"), help="who is evaluated")
     parser.add_argument("--start-hours", type=int, nargs="+", default=list(range(24)), help="of Monday to Saturday")
     parser.add_argument("--most", type=int, help="predictions that are drawn at most")
     parser.add_argument("--gru-steps", type=int, default=300, help="of the baseline network; 0 leaves it out")

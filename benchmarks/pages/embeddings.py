@@ -116,7 +116,9 @@ def extended(*names: str) -> str:
         own = table[(table["points"] == points) & (table["subset"] == "all")]
         for model, group in own.groupby("model", sort=False):
             found = group.set_index("minutes")
-            cells = [f"{found.loc[minutes, column]:.2f}" for column in ("error_km", "median_km") for minutes in HORIZONS]
+            cells = [
+                f"{found.loc[minutes, column]:.2f}" for column in ("error_km", "median_km") for minutes in HORIZONS
+            ]
             rows.append([points, bold(str(model)), *cells])
     header = [f"{what}, {time}" for what in ("mean", "median") for time in HORIZONS.values()]
     return markdown(rows, ["points", "km", *header])

@@ -50,8 +50,8 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
         context_records, state_records: `extended` only: newest records that may be returned to, and those of them that
             the transformer reads.
         pair_hidden_size: `extended` only: width of the network that scores a past record for a time to come.
-        distance_weight: `extended` only: weight of the distance (km) of the decoded point beside the negative
-            log-likelihood.
+        distance_weight: `extended` only: weight of the distance (km) of the point predicted one slot ahead beside the
+            negative log-likelihood; times farther ahead count less.
         hidden_size: width D; divisible by `num_attention_heads`.
         intermediate_size: width of the feed-forward layers; `None` means 4 D.
         max_position_embeddings: rows n of the learned position table: slots of a window (960 = 10 days of 96).
@@ -111,7 +111,7 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
     context_records: int = 384
     state_records: int = 32
     pair_hidden_size: int = 32
-    distance_weight: float | int = 0.5
+    distance_weight: float | int = 1.0
     loss_on_observed_only: bool = False
     input_noise: float | int = 0.0
     user_pooling: str = "mean"
@@ -150,8 +150,8 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, size: str = "small", *, variant: str = "released", **overrides: Any) -> "RawConfig":
-        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`. Variant `extended`
-        has the first three.
+        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`; `extended` has the
+        first three.
 
         Raises:
             ValueError: if the size or the variant is not known.

@@ -14,7 +14,7 @@ import torch
 NUM_PAIR_FEATURES = 22
 WEEK_DAYS = 7
 THURSDAY = 3  # 1 January 1970, Monday = 0
-# What a model starts as, weights of features by index: the last record, the way from here the last times, and records at
+# What a model starts as, weights of features by index: the last record, the way from here the last times, records at
 # that hour.
 FIRST_WEIGHTS = {0: -0.5, 1: 1.0, 2: 0.5, 4: 3.0, 10: 1.0, 13: 0.5, 15: 1.5, 16: 1.0, 18: 1.5}
 NOWHERE = -(2**40)  # the slot of padding: before everything
@@ -98,4 +98,4 @@ def _before(positions: torch.Tensor, slots: torch.Tensor, ahead: torch.Tensor) -
     return found, stale.float()
 
 
-__all__ = ["FIRST_WEIGHTS", "NOWHERE", "NUM_PAIR_FEATURES", "clock", "pair_features"]
+__all__ = ["FIRST_WEIGHTS", "NOWHERE", "NUM_PAIR_FEATURES", "clock", "length", "pair_features"]

@@ -58,7 +58,7 @@ def train(model: Any, histories: list[RecordHistories], shares: list[float], opt
         bf16=False,
         save_strategy="no",
     )
-    return fit(model, arguments, rows, eager=False)  # type: ignore[arg-type]
+    return fit(model, arguments, rows, eager=False)
 
 
 def clock_of_its_own(config: RawConfig) -> RawTokenizer:

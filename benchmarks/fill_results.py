@@ -42,6 +42,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "raw positions users": positions.by_user,
     "raw positions pairs": lambda: positions.differences("all"),
     "raw positions pairs moving": lambda: positions.differences("moving"),
+    "raw extended": embeddings.extended,
+    "raw extended less": embeddings.extended_less,
     "raw week ends": embeddings.week_ends,
     "raw week ends simulated": lambda: embeddings.week_ends("simulated"),
     "raw geolife": embeddings.geolife,

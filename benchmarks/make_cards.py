@@ -170,6 +170,41 @@ def raw_small() -> CardFacts:
     )
 
 
+def raw_extended_small() -> CardFacts:
+    table = read("raw_extended")
+    table = table[(table["subset"] == "all") & (table["minutes"] == 150) & (table["points"] != "simulated")]
+    return CardFacts(
+        summary="RAW (arXiv 2311.10471) in hf_mobility's `extended` variant, which is not in the paper. It reads a user's "
+        "own records in kilometres and says where the user is at any time up to a day ahead, in **any** city.\n"
+        f"It has 2 layers of width 64, {parameters('raw-extended-small'):,} parameters.",
+        notes="The answer is a mixture over the user's own past records and some free points; the predicted point is its "
+        "geometric median. A user without a past mostly stands still.\nThe city in this folder is simulated and lends its "
+        "clock only. It embeds nobody: for vectors take raw-small.",
+        usage_note="In another time zone: `TrajectoryPredictionPipeline.from_pretrained(folder, "
+        'city=City.from_bounds((52.3, 13.1, 52.7, 13.7), timezone="Europe/Berlin"))`.',
+        training_data="Records of 70 users of GeoLife (Beijing, 2007-2012) and of 273 cabs (San Francisco, 2008). "
+        "Check-ins of the 12 source cities of samoe-small, each a record, and six simulated cities of 150 users.\nUsers "
+        "that the tables below or the protocol geolife-horizons hold out are not among them, nor whoever is linked to "
+        "one.",
+        bias="GeoLife's users are mostly students and staff of one institute, recorded more often on the way than at rest. "
+        "Cabs are vehicles with several drivers. Check-ins are what app users chose to announce.\nNothing is known of "
+        "age, gender or income, and nothing was corrected.",
+        weights_license="research use, because the traces that they were trained on carry no open licence",
+        data_license="not included; GeoLife: Microsoft Research licence, non-commercial research; Cabspotting, Foursquare "
+        "and Gowalla: published for research, no open licence",
+        command="python -m benchmarks.embeddings.train_raw_extended --output checkpoints/raw-extended-small",
+        seed=0,
+        versions=f"transformers 5.24, torch 2.13, {OURS}; one CPU core",
+        results=table.assign(data=table["points"] + ", 2.5 hours ahead, recorded end points"),
+        ours="RAW extended",
+        figures="Users held out, predictions that start from a record and end at one, baselines first; intervals and moving "
+        f"users: docs/results/positions.md.\n\n{marked('raw extended')}",
+        privacy="The model repeats a user's past places to whoever gives it that past. It stores no user, and was "
+        "trained without user ids.\nWhether a user's presence in the training data can be inferred has **not** been "
+        "tested.",
+    )
+
+
 def copying(table: pd.DataFrame) -> str:
     """What the evaluation found to be copied, beside users that were not trained on."""
     rows = table.set_index("model")
@@ -188,6 +223,7 @@ FACTS: dict[str, Callable[[], CardFacts]] = {
     "mstar-codec-small": mstar_codec_small,
     "mstar-small": mstar_small,
     "raw-small": raw_small,
+    "raw-extended-small": raw_extended_small,
 }
 
 

@@ -25,7 +25,7 @@ SIZES: dict[str, dict[str, int]] = {
 # Of a model of records; the values of `released` are the defaults of the fields.
 EXTENDED_SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "context_records": 24},
-    "small": {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "small": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
     "base": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8},
 }
 
@@ -50,8 +50,8 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
         context_records, state_records: `extended` only: newest records that may be returned to, and those of them that
             the transformer reads.
         pair_hidden_size: `extended` only: width of the network that scores a past record for a time to come.
-        distance_weight: `extended` only: weight of the distance (km) of the decoded point beside the negative
-            log-likelihood.
+        distance_weight: `extended` only: weight of the distance (km) of the point predicted one slot ahead beside the
+            negative log-likelihood; times farther ahead count less.
         hidden_size: width D; divisible by `num_attention_heads`.
         intermediate_size: width of the feed-forward layers; `None` means 4 D.
         max_position_embeddings: rows n of the learned position table: slots of a window (960 = 10 days of 96).
@@ -65,8 +65,8 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
         mixture_components: 0 = mean squared error (the paper); k = a mixture of k Gaussians in the plane, trained by
             its negative log-likelihood. Not in the paper. `extended`: components beside the user's own records.
         mixture_prediction: the point a mixture predicts: its `mean`, or the mean of its most likely component (`mode`).
-        mixture_min_scale: smallest standard deviation of a component in box units (`extended`: km); without a floor the likelihood of
-            people who stand still has no bound.
+        mixture_min_scale: smallest standard deviation of a component in box units (`extended`: km); without a floor the
+            likelihood of people who stand still has no bound.
         loss_on_observed_only: count only targets in whose slot something was recorded (`observed_mask`). The paper
             counts all.
         input_noise: standard deviation, in box units, of normal noise on the points that are read in training; targets
@@ -108,10 +108,10 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
     mixture_components: int = 0
     mixture_prediction: str = "mean"
     mixture_min_scale: float | int = 0.001
-    context_records: int = 512
-    state_records: int = 64
+    context_records: int = 384
+    state_records: int = 32
     pair_hidden_size: int = 32
-    distance_weight: float | int = 0.1
+    distance_weight: float | int = 1.0
     loss_on_observed_only: bool = False
     input_noise: float | int = 0.0
     user_pooling: str = "mean"
@@ -150,8 +150,8 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, size: str = "small", *, variant: str = "released", **overrides: Any) -> "RawConfig":
-        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`; variant `extended`
-        has the first three.
+        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`; `extended` has the
+        first three.
 
         Raises:
             ValueError: if the size or the variant is not known.

@@ -15,11 +15,12 @@ from transformers.utils import ModelOutput
 
 FREEDOM = 3.0  # degrees of freedom of a component
 ITERATIONS = 40
+FEW = 10  # iterations, in training
 
 
 @dataclass
 class RawDestinations(ModelOutput):
-    """K components: log_weights (..., K), whose exponentials sum to 1; centres (..., K, 2) and scales (..., K) in km."""
+    """K components: log_weights (..., K), whose exponentials sum to 1; centres (..., K, 2), scales (..., K) in km."""
 
     log_weights: torch.Tensor | None = None
     centres: torch.Tensor | None = None
@@ -28,12 +29,14 @@ class RawDestinations(ModelOutput):
 
 def negative_log_density(found: RawDestinations, target: torch.Tensor) -> torch.Tensor:
     """-ln p(target), (..., 2) -> (...), natural logarithm, density per square km."""
-    square = (found.centres - target.unsqueeze(-2)).square().sum(-1) / found.scales.square()
+    square = squared_distance(found.centres, target) / found.scales.square()
     log_density = -math.log(2 * math.pi) - 2 * found.scales.log() - (FREEDOM / 2 + 1) * torch.log1p(square / FREEDOM)
     return -torch.logsumexp(found.log_weights + log_density, dim=-1)
 
 
-def geometric_median(points: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor | float) -> torch.Tensor:
+def geometric_median(
+    points: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor | float, *, iterations: int = ITERATIONS
+) -> torch.Tensor:
     """The point with the least weighted sum of sqrt(distance^2 + scale^2), (..., K, 2), (..., K) -> (..., 2).
 
     The sum has one minimum. The last step records gradients of the weights and the points.
@@ -41,20 +44,25 @@ def geometric_median(points: torch.Tensor, weights: torch.Tensor, scales: torch.
     least = torch.as_tensor(scales, dtype=points.dtype, device=points.device).square()
     with torch.no_grad():
         found = (weights.unsqueeze(-1) * points).sum(-2) / weights.sum(-1, keepdim=True)
-        for _ in range(ITERATIONS):
+        for _ in range(iterations):
             found = _step(found, points, weights, least)
     return _step(found, points, weights, least)
 
 
 def _step(found: torch.Tensor, points: torch.Tensor, weights: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
-    square = (points - found.unsqueeze(-2)).square().sum(-1)
-    pull = (weights * (square + least).rsqrt()).unsqueeze(-2)  # (..., 1, K)
+    pull = (weights * (squared_distance(points, found) + least).rsqrt()).unsqueeze(-2)  # (..., 1, K)
     return (pull @ points).squeeze(-2) / pull.sum(-1)
 
 
-def middle(found: RawDestinations) -> torch.Tensor:
+def squared_distance(points: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """(..., K, 2), (..., 2) -> (..., K); a sum over an axis of two is slow."""
+    east, north = points[..., 0] - other[..., :1], points[..., 1] - other[..., 1:]
+    return east * east + north * north
+
+
+def middle(found: RawDestinations, *, iterations: int = ITERATIONS) -> torch.Tensor:
     """The predicted points (..., 2)."""
-    return geometric_median(found.centres, found.log_weights.exp(), found.scales)
+    return geometric_median(found.centres, found.log_weights.exp(), found.scales, iterations=iterations)
 
 
 def draw(found: RawDestinations, uniform: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
@@ -72,4 +80,4 @@ def draw(found: RawDestinations, uniform: torch.Tensor, normal: torch.Tensor) ->
     return centre + radius.unsqueeze(-1) * torch.nn.functional.normalize(normal, dim=-1)
 
 
-__all__ = ["RawDestinations", "draw", "geometric_median", "middle", "negative_log_density"]
+__all__ = ["FEW", "ITERATIONS", "RawDestinations", "draw", "geometric_median", "middle", "negative_log_density"]

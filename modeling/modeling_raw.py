@@ -253,6 +253,11 @@ class RawPreTrainedModel(SavedWithCode, PreTrainedModel):
             init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 init.uniform_(module.bias, -bound, bound)
+            if (
+                bias := getattr(module, "init_bias", None)
+            ) is not None:  # starts as a rule that does not read the state
+                init.zeros_(module.weight)
+                init.copy_(module.bias, torch.as_tensor(bias, dtype=module.bias.dtype))
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, nn.LayerNorm):

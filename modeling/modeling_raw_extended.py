@@ -20,17 +20,18 @@ from torch import nn
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import can_return_tuple, maybe_autocast
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_raw import RawConfig
-from .destinations_raw import RawDestinations, draw, geometric_median, middle, negative_log_density
-from .layers import CACHE, widened
+from .destinations_raw import FEW, ITERATIONS, RawDestinations, draw, geometric_median, middle, negative_log_density
+from .layers import CACHE, mark, widened
 from .modeling_raw import RawLayer, RawPreTrainedModel, mean_over
-from .pairs_raw import NOWHERE, NUM_PAIR_FEATURES, clock, pair_features
+from .pairs_raw import FIRST_WEIGHTS, NOWHERE, NUM_PAIR_FEATURES, clock, length, pair_features
 
 NUM_RECORD_FEATURES = 18
 NUM_TIME_FEATURES = 12
+NUM_QUERY_FEATURES = 12
 
 
 @dataclass
@@ -80,6 +81,18 @@ def compressed(km: torch.Tensor) -> torch.Tensor:
     return km * torch.log1p(length) / length.clamp(min=1e-6)
 
 
+def habits(positions: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """How much is known of a user, and how much of it lies near the middle and near the last record, (B, 5)."""
+    number = known.sum(-1).float()
+
+    def share(centre: torch.Tensor, reach: float) -> torch.Tensor:
+        return ((-length(positions - centre) / reach).exp() * known).sum(-1) / number
+
+    middle_of_all, here = torch.zeros_like(positions[:, -1:]), positions[:, -1:]
+    shares = [share(middle_of_all, 0.3), share(middle_of_all, 3.0), share(here, 0.3), share(here, 3.0)]
+    return torch.stack([torch.log1p(number) / 5, *shares], dim=-1)
+
+
 def log_slots(slots: torch.Tensor) -> torch.Tensor:
     """(...) -> (..., 1)."""
     return torch.log1p(slots.unsqueeze(-1)) / 3
@@ -101,11 +114,13 @@ class RawDestinationHead(nn.Module):
         width, pairs = config.hidden_size, config.pair_hidden_size
         self.slots_per_day, self.min_scale = config.slots_per_day, float(config.mixture_min_scale)
         self.num_free = config.mixture_components
-        self.query_proj = nn.Linear(width + NUM_TIME_FEATURES + 8, 2 * width)
+        self.query_proj = nn.Linear(width + NUM_TIME_FEATURES + NUM_QUERY_FEATURES, 2 * width)
         self.state_proj = nn.Linear(2 * width, width)
         self.pair_proj = nn.Linear(NUM_PAIR_FEATURES, pairs)
         self.pair_query_proj = nn.Linear(width, pairs)
         self.pair_out_proj = nn.Linear(pairs, 2)
+        self.pair_weights = nn.Linear(width, NUM_PAIR_FEATURES)
+        mark(self.pair_weights, init_bias=[FIRST_WEIGHTS.get(one, 0.0) for one in range(NUM_PAIR_FEATURES)])
         self.free_proj = nn.Linear(width, 4 * self.num_free + 1)
 
     def forward(
@@ -116,6 +131,7 @@ class RawDestinationHead(nn.Module):
         pairs = pair_features(positions, slots, targets, slots_per_day=self.slots_per_day)
         hidden = self.pair_proj(pairs.to(query.dtype)) + self.pair_query_proj(query).unsqueeze(2)
         score, spread = widened(self.pair_out_proj(F.silu(hidden))).unbind(-1)  # (B, Q, N) each
+        score = score + widened(pairs.to(query.dtype) @ self.pair_weights(query).unsqueeze(-1)).squeeze(-1)
         score = score.masked_fill((slots == NOWHERE).unsqueeze(1), float("-inf"))
         free = widened(self.free_proj(query))
         gate, free_score, free_spread, move = free.split([1, self.num_free, self.num_free, 2 * self.num_free], dim=-1)
@@ -136,8 +152,7 @@ class RawDestinationHead(nn.Module):
     ) -> torch.Tensor:
         """(B, Q, D): the state behind the last record, and what is asked."""
         ahead = (targets - slots[:, -1:]).float()
-        known = torch.log1p((slots != NOWHERE).sum(-1, keepdim=True).float()) / 5
-        here = torch.cat([compressed(positions[:, -1]), known], dim=-1)
+        here = torch.cat([compressed(positions[:, -1]), habits(positions, slots != NOWHERE)], dim=-1)
         day = 2 * math.pi * ahead / self.slots_per_day
         asked = torch.cat([log_slots(ahead), (ahead / self.slots_per_day).unsqueeze(-1)], dim=-1)
         circle = torch.stack([day.sin(), day.cos(), torch.log1p(ahead).square() / 20], dim=-1)
@@ -174,6 +189,10 @@ class RawExtendedModel(RawPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The first matrix."""
         return self.record_embedding.up_proj
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another first matrix in its place."""
+        self.record_embedding.up_proj = value  # type: ignore[assignment]
 
     @capture_outputs
     def forward(
@@ -215,7 +234,8 @@ class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
 
         >>> model = RawExtendedForTrajectoryPrediction(RawConfig.from_preset("tiny", variant="extended")).eval()
         >>> positions, slots = torch.zeros(3, 8, 2), torch.arange(8).expand(3, 8)
-        >>> model(positions=positions, slots=slots, target_slots=slots[:, -1:] + torch.tensor([1, 96])).predictions.shape
+        >>> later = slots[:, -1:] + torch.tensor([1, 96])
+        >>> model(positions=positions, slots=slots, target_slots=later).predictions.shape
         torch.Size([3, 2, 2])
     """
 
@@ -261,16 +281,18 @@ class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
         known = attention_mask.to(torch.bool)
         slots = slots.masked_fill(~known, NOWHERE)
         positions = widened(positions).masked_fill(~known.unsqueeze(-1), 0.0)
-        centre = geometric_median(positions, known.to(positions.dtype), 0.001).unsqueeze(1)
+        centre = geometric_median(positions, known.to(positions.dtype), 0.01).unsqueeze(1)
         local = (positions - centre).masked_fill(~known.unsqueeze(-1), 0.0)
-        outputs = self.model(positions=local, slots=slots, attention_mask=attention_mask, **kwargs)
-        found = self.destination_head(outputs.last_hidden_state[:, -1], local, slots, target_slots)
-        predictions, loss, distance = middle(found), None, None
+        with maybe_autocast(positions.device.type, enabled=False):  # bfloat16 would round kilometres to hundred metres
+            outputs = self.model(positions=local, slots=slots, attention_mask=attention_mask, **kwargs)
+            found = self.destination_head(outputs.last_hidden_state[:, -1], local, slots, target_slots)
+        predictions, loss, distance = middle(found, iterations=FEW if self.training else ITERATIONS), None, None
         if labels is not None:
             counted = ~labels.isnan().any(-1)
             wanted = torch.where(counted.unsqueeze(-1), widened(labels) - centre, 0.0)
             apart = ((predictions - wanted).square().sum(-1) + 1e-4).sqrt()
-            loss = mean_over(negative_log_density(found, wanted) + self.config.distance_weight * apart, counted)
+            weight = distance_weight(target_slots - slots[:, -1:], self.config)
+            loss = mean_over(negative_log_density(found, wanted) + weight * apart, counted)
             distance = mean_over(apart.detach(), counted)
         found.centres = found.centres + centre.unsqueeze(1)
         return RawExtendedOutput(
@@ -297,6 +319,11 @@ class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
         numbers = (torch.rand(shape, generator=source), torch.randn(shape, generator=source))
         uniform, normal = (one.expand(-1, users, -1, -1).to(found.centres) for one in numbers)
         return draw(found, uniform, normal)
+
+
+def distance_weight(ahead: torch.Tensor, config: RawConfig) -> torch.Tensor:
+    """Weight of a km of error, of slots ahead: that of a slot counts in full, that of hours a quarter, as errors grow."""
+    return config.distance_weight * 4 / (3 + ahead.clamp(1, 13).float())
 
 
 def checked_records(

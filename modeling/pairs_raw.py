@@ -14,6 +14,9 @@ import torch
 NUM_PAIR_FEATURES = 22
 WEEK_DAYS = 7
 THURSDAY = 3  # 1 January 1970, Monday = 0
+# What a model starts as, weights of features by index: the last record, the way from here the last times, records at
+# that hour.
+FIRST_WEIGHTS = {0: -0.5, 1: 1.0, 2: 0.5, 4: 3.0, 10: 1.0, 13: 0.5, 15: 1.5, 16: 1.0, 18: 1.5}
 NOWHERE = -(2**40)  # the slot of padding: before everything
 
 
@@ -30,7 +33,7 @@ def pair_features(
     here, now = positions[:, -1:], slots[:, -1:]
     hour = slots_per_day / 24
     age = (now - slots).clamp(max=10_000 * slots_per_day).float()
-    apart = torch.linalg.vector_norm(positions - here, dim=-1)
+    apart = length(positions - here)
     last = torch.zeros_like(age)
     last[:, -1] = 1.0
     alone = [
@@ -42,7 +45,7 @@ def pair_features(
         torch.log1p(apart / 0.1) / 4,
         _decay(apart / 0.2),
         _decay(apart / 2),
-        torch.log1p(torch.linalg.vector_norm(positions, dim=-1)) / 3,
+        torch.log1p(length(positions)) / 3,
     ]
     share, weekday = (part.unsqueeze(1) for part in clock(slots, slots_per_day))
     asked_share, asked_day = (part.unsqueeze(-1) for part in clock(targets, slots_per_day))
@@ -51,7 +54,7 @@ def pair_features(
     same_hour, same_day = _decay(hours), (weekday == asked_day).float()
     same_kind = ((weekday >= 5) == (asked_day >= 5)).float()
     before, stale = _before(positions, slots, targets - now)
-    moved = torch.linalg.vector_norm(before - here.unsqueeze(1), dim=-1)
+    moved = length(before - here.unsqueeze(1))
     fresh = _decay(stale / hour)
     alike = [fresh * _decay(moved / reach) for reach in (0.2, 1.0, 5.0)]
     both = [
@@ -69,6 +72,12 @@ def pair_features(
     ]
     shape = hours.shape
     return torch.stack([*(one.unsqueeze(1).expand(shape) for one in alone), *both], dim=-1)
+
+
+def length(vectors: torch.Tensor) -> torch.Tensor:
+    """(..., 2) -> (...)."""
+    east, north = vectors.unbind(-1)
+    return (east * east + north * north).sqrt()
 
 
 def _decay(values: torch.Tensor) -> torch.Tensor:
@@ -89,4 +98,4 @@ def _before(positions: torch.Tensor, slots: torch.Tensor, ahead: torch.Tensor) -
     return found, stale.float()
 
 
-__all__ = ["NOWHERE", "NUM_PAIR_FEATURES", "clock", "pair_features"]
+__all__ = ["FIRST_WEIGHTS", "NOWHERE", "NUM_PAIR_FEATURES", "clock", "length", "pair_features"]

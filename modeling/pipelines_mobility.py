@@ -206,6 +206,11 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
 
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
         """Every user's last window of whole days, from its first day with a record to the slot of the last one."""
+        if self.model.config.variant != "released":
+            raise ValueError(
+                "this task rolls RAW's variant 'released' forward; for 'extended' use TrajectoryPredictionPipeline of "
+                "hf_mobility."
+            )
         slots = self.tokenizer.slots_per_day
         days = self.tokenizer.model_max_length // slots
         last = _last_days(self.tokenizer.encode_points(input_, **options), slots)

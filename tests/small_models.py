@@ -25,6 +25,7 @@ from hf_mobility import (
     SamoeForNextLocation,
     SamoeModel,
 )
+from hf_mobility.modeling import RawExtendedForTrajectoryPrediction
 
 BATCH, VISITS, PLACES = 3, 7, 11
 Tensors = dict[str, torch.Tensor]
@@ -107,6 +108,16 @@ def regions(config: RawConfig) -> Tensors:
     return {**points(config), "visitors": torch.tensor([[0, 0], [0, 2], [1, 1], [2, 0], [2, 1]])}
 
 
+def records(config: RawConfig) -> Tensors:
+    slots = 1_800_000 + torch.randint(1, 40, (BATCH, VISITS), generator=seeded()).cumsum(1)
+    positions = 3 * torch.randn(BATCH, VISITS, 2, generator=seeded(1))
+    return {"positions": positions, "slots": slots, "target_slots": slots[:, -1:] + torch.tensor([1, 10, 96])}
+
+
+def record_targets(inputs: Tensors) -> Tensors:
+    return {"labels": torch.randn(*inputs["target_slots"].shape, 2, generator=seeded(2))}
+
+
 def cells_around(cells: torch.Tensor) -> torch.Tensor:
     """The cell of a 2 x 2 grid around each of a 4 x 4 grid."""
     return cells // 8 * 2 + cells % 4 // 2
@@ -160,6 +171,9 @@ CASES = {
         points,
         point_targets,
         {"delta_targets": True, "mixture_components": 2, "time_features": True},
+    ),
+    "raw extended": Case(
+        RawExtendedForTrajectoryPrediction, "predictions", records, record_targets, {"variant": "extended"}
     ),
     "raw users": Case(RawForUserProfiling, "logits", points, class_targets, TASK),
     "raw regions": Case(RawForRegionAnalysis, "logits", regions, class_targets, TASK),

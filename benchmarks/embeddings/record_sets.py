@@ -7,12 +7,10 @@ out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from benchmarks.embeddings.series import SeriesSet, load_series
-from benchmarks.open_data import CITIES, source_pairs
+from benchmarks.embeddings.series import load_points, split_people
+from benchmarks.open_data import source_pairs
 from hf_mobility import simulate_city
 from hf_mobility.benchmark.trajectories import linked_users
 from hf_mobility.data.record_contexts import RecordHistories
@@ -24,45 +22,37 @@ PROTOCOL_SPLIT = {"share": 0.3, "seed": 0}  # of geolife-horizons
 SIMULATED_USERS = 150
 
 
-@dataclass(frozen=True)
-class RecordSet:
-    """Training records of one city; `data` also holds its validation and test users, where there are any."""
-
-    name: str
-    train: RecordHistories
-    data: SeriesSet | None = None
-
-
-def gps_set(name: str) -> RecordSet:
-    """GeoLife or the cabs."""
-    data = load_series(name, **SPLITS[name])
-    histories = RecordHistories.of_points(data.points, timezone=data.tokenizer.timezone)
-    hidden = np.concatenate([data.test_users, data.validation_users])
+def gps_records(name: str) -> RecordHistories:
+    """Training users of GeoLife or the cabs."""
+    points, city = load_points(name)
+    hidden = np.concatenate(split_people(name, points, **SPLITS[name]))
     if name == "geolife":
-        group = linked_users(data.points)
+        group = linked_users(points)
         chosen = draw_share(len(group), PROTOCOL_SPLIT["share"], PROTOCOL_SPLIT["seed"])
         hidden = np.union1d(hidden, group.index[group.isin(group[chosen])])
-    return RecordSet(name, histories.of_users(~np.isin(histories.users, hidden)), data)
+    return RecordHistories.of_points(points[~points["user_id"].isin(hidden)], timezone=city["timezone"])
 
 
-def simulated_set(seed: int) -> RecordSet:
+def simulated_records(seed: int) -> RecordHistories:
     """Three weeks of a simulated city, of which each user keeps some of the records."""
     city = simulate_city(SIMULATED_USERS, num_days=21, num_locations=400, seed=seed)
     points = simulated_points(city, interval_seconds=900, seed=seed)
     rng = np.random.default_rng(seed)
     users, user = np.unique(points["user_id"].to_numpy(), return_inverse=True)
     kept = rng.random(len(points)) < rng.uniform(0.1, 1.0, len(users))[user]
-    return RecordSet(f"simulated {seed}", RecordHistories.of_points(points[kept], timezone=city.timezone))
+    return RecordHistories.of_points(points[kept], timezone=city.timezone)
 
 
-def checkin_sets() -> list[RecordSet]:
-    """Check-ins of the source cities, each a record."""
+def checkin_records() -> list[RecordHistories]:
+    """Check-ins of the source cities, each a record; most have no end."""
     return [
-        RecordSet(
-            str(city.name),
-            RecordHistories.of_points(
-                visits.drop(columns="duration", errors="ignore"), timezone=CITIES[str(city.name)].timezone
-            ),
-        )
+        RecordHistories.of_points(visits[["user_id", "time", "lat", "lon"]], timezone=city.timezone)
         for visits, city in source_pairs()
     ]
+
+
+def records_of(name: str, *, seed: int, cities: int = 6) -> list[RecordHistories]:
+    """Training records of `geolife`, `cabs`, the `checkins` cities, or so many `simulated` ones."""
+    if name == "simulated":
+        return [simulated_records(seed + number) for number in range(cities)]
+    return checkin_records() if name == "checkins" else [gps_records(name)]

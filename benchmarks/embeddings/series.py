@@ -44,7 +44,7 @@ LEAST_OBSERVED = 0.05  # of a window's slots; of GeoLife's weeks many are nearly
 class SeriesSet:
     """Columns of N whole windows as the tokenizer makes them, `users` (N,) whose they are, `days` (N,) their first day,
     and which are held out or kept for validation (N, bool, all windows of a person alike); `series` and `tokenizer`
-    that they come from; `test_users`, `validation_users`: all that are held out or kept, with or without such a window.
+    that they come from.
     """
 
     name: str
@@ -56,8 +56,6 @@ class SeriesSet:
     days: np.ndarray
     held_out: np.ndarray
     validation: np.ndarray
-    test_users: np.ndarray
-    validation_users: np.ndarray
 
     def windows(self, which: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of the windows that a mask (N,) names."""
@@ -109,6 +107,21 @@ def with_linked(people: np.ndarray, group: pd.Series | None) -> np.ndarray:
     return people if group is None else group.index[group.isin(group[people])].to_numpy()
 
 
+def split_people(
+    name: str, points: pd.DataFrame, *, held_out: float | np.ndarray, validation: float = 0.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Who is held out, and who is kept for validation: a random share of the people, or those that are named, and a
+    share of the others; with them go whoever is linked to them.
+    """
+    test = held_out if isinstance(held_out, np.ndarray) else held_out_people(points, share=float(held_out), seed=seed)
+    group = linked_users(points) if name == "geolife" else None
+    test = with_linked(test, group)
+    others = points[~points["user_id"].isin(test)]
+    return test, with_linked(held_out_people(others, share=validation, seed=seed + 1), group) if validation else test[
+        :0
+    ]
+
+
 def load_series(
     name: str,
     *,
@@ -119,18 +132,12 @@ def load_series(
     validation: float = 0.0,
     **options: Any,
 ) -> SeriesSet:
-    """Some people are kept from training: a random share, or those that are named, and a share of the others for
-    validation; with them go whoever is linked to them. `options` go to the tokenizer.
-    """
+    """The windows of a set, and which people are kept from training, see `split_people`. `options` go to the tokenizer."""
     points, city = load_points(name, users=users, days=days, seed=seed)
     options = {"timezone": city["timezone"], "model_max_length": 96 * days, **options}
-    test = held_out if isinstance(held_out, np.ndarray) else held_out_people(points, share=float(held_out), seed=seed)
-    group = linked_users(points) if name == "geolife" else None
-    test = with_linked(test, group)
-    others = points[~points["user_id"].isin(test)]
-    chosen = with_linked(held_out_people(others, share=validation, seed=seed + 1), group) if validation else test[:0]
+    test, chosen = split_people(name, points, held_out=held_out, validation=validation, seed=seed)
     if city["bounds"] is None:
-        tokenizer = RawTokenizer.from_points(others, **options)
+        tokenizer = RawTokenizer.from_points(points[~points["user_id"].isin(test)], **options)
     else:
         tokenizer = RawTokenizer.from_bounds(city["bounds"], **options)
     outside = "drop" if name == "geolife" else "keep"  # people fly; cabs go to the airport and come back
@@ -142,7 +149,7 @@ def load_series(
     columns = {field: values[kept] for field, values in batch.items()}
     owner, day = series.user_ids[kept], series.window_start[kept].astype("datetime64[s]").astype("datetime64[D]")
     parts = np.isin(owner, test), np.isin(owner, chosen)
-    return SeriesSet(name, points, tokenizer, series, columns, owner, day, *parts, test, chosen)
+    return SeriesSet(name, points, tokenizer, series, columns, owner, day, *parts)
 
 
 @torch.inference_mode()

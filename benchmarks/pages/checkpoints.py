@@ -23,6 +23,13 @@ def checkpoints() -> str:
         ["mstar-small", "weeks", weeks, "Apache-2.0", generation()],
         ["mstar-codec-small", "codec of weeks", weeks, "Apache-2.0", codec()],
         ["raw-small", "positions, embeddings", "points of 2,000 simulated users", "Apache-2.0", positions()],
+        [
+            "raw-extended-small",
+            "positions, any city",
+            "GeoLife, cabs, check-ins, simulated users",
+            "research use",
+            positions_extended(),
+        ],
         ["flows-small", "commuting flows", "commuters of US areas", "Apache-2.0, attribution", flows()],
     ]
     rows = [
@@ -43,7 +50,7 @@ def shipped_model(name: str) -> Any:
 
     folder = RESULTS.parent / "checkpoints" / name
     config = AutoConfig.from_pretrained(folder)
-    return getattr(hf_mobility, config.architectures[0]).from_pretrained(folder)
+    return getattr(hf_mobility.modeling, config.architectures[0]).from_pretrained(folder)
 
 
 def parameters(name: str) -> int:
@@ -76,6 +83,18 @@ def generation() -> str:
 def codec() -> str:
     table = read("mstar_codec").set_index("part")
     return f"{percent(table.loc['test', 'accuracy'], 2)} of hours survive the round trip; no baseline"
+
+
+def positions_extended() -> str:
+    """Mean and median errors of GeoLife's held-out users after ten slots."""
+    table = read("raw_extended")
+    rows = table[(table["points"] == "geolife") & (table["subset"] == "all") & (table["minutes"] == 150)]
+    rows = rows.set_index("model")
+    ours, still = rows.loc["RAW extended"], rows.loc["CopyLast"]
+    return (
+        f"GeoLife after 2.5 h: mean {ours['error_km']:.2f} km, median {ours['median_km']:.2f}; standing still "
+        f"{still['error_km']:.2f} and {still['median_km']:.2f}"
+    )
 
 
 def positions() -> str:

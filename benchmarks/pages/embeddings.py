@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .common import markdown, names_like, read
+from .positions import HORIZONS
 
 SETS = ("simulated", "geolife", "cabs")
 WEEK_ENDS = (15, 30, 60, 90, 150)
@@ -93,6 +94,37 @@ def value(rows: pd.DataFrame, subset: str, minutes: int) -> str:
 
 def bold(model: str) -> str:
     return f"**{model}**" if "RAW" in model else model
+
+
+def extended(*names: str) -> str:
+    """RAW's variant `extended` and its rivals at recorded end points: mean, median, and our error less theirs."""
+    table = read("raw_extended")
+    rows = []
+    for points in names or ("geolife", "cabs", "simulated"):
+        own = table[(table["points"] == points) & (table["subset"] == "all")]
+        for model, group in own.groupby("model", sort=False):
+            found = group.set_index("minutes")
+            cells = [
+                f"{found.loc[minutes, column]:.2f}" for column in ("error_km", "median_km") for minutes in HORIZONS
+            ]
+            rows.append([points, bold(str(model)), *cells])
+    header = [f"{what}, {time}" for what in ("mean", "median") for time in HORIZONS.values()]
+    return markdown(rows, ["points", "km", *header])
+
+
+def extended_less() -> str:
+    """Mean error of the variant less that of each rival, with an interval by user, all and moving."""
+    table = read("raw_extended")
+    table = table[table["model"] != "RAW extended"]
+    rows = []
+    for (points, subset, model), group in table.groupby(["points", "subset", "model"], sort=False):
+        found = group.set_index("minutes")
+        cells = []
+        for minutes in HORIZONS:
+            row = found.loc[minutes]
+            cells.append(f"{row['ours_less']:.2f} [{row['ours_less_low']:.2f}, {row['ours_less_high']:.2f}]")
+        rows.append([str(points), str(subset), str(model), *cells])
+    return markdown(rows, ["points", "users", "RAW extended less", *HORIZONS.values()])
 
 
 def week_ends(*names: str) -> str:

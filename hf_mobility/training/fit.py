@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from ..hub.device import check_device
 from .corpus import CityCorpus
+from .records import RecordRows
 from .rows import ArrayRows
 from .trainer import MobilityTrainer
 from .whole_checkpoints import WholeCheckpoints, is_finished
@@ -30,7 +31,7 @@ class _Trainer(WholeCheckpoints, Trainer):
 def fit(
     model: Any,
     arguments: TrainingArguments,
-    train_dataset: CityCorpus | ArrayRows,
+    train_dataset: CityCorpus | ArrayRows | RecordRows,
     *,
     eager: bool = True,
     **options: Any,
@@ -40,7 +41,8 @@ def fit(
     Args:
         model: a model of this package, or a PEFT model around one.
         arguments: see `training_arguments`; `resume_from_checkpoint` is the checkpoint to go on from.
-        train_dataset: a `CityCorpus` for SAMoE (trained by `MobilityTrainer`), `ArrayRows` for the others.
+        train_dataset: a `CityCorpus` for SAMoE (trained by `MobilityTrainer`), `RecordRows` for RAW's variant `extended`,
+            `ArrayRows` for the others.
         eager: plain attention on CPUs, which is faster to train there.
         options: of `MobilityTrainer` or `Trainer`, such as `augment`, `eval_dataset`, `callbacks`.
 

@@ -15,6 +15,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..data.cutting import describe_grid, describe_weeks, refuse_strays, weeks_on
+from ..data.record_contexts import RecordHistories
 from ..data.week_arrays import shift_weeks
 from ..data.weeks import WeekTable
 from ..hub.loading import load_model
@@ -24,6 +25,7 @@ from ..modeling.configuration_samoe import SamoeConfig
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..modeling.modeling_mstar_codec import MstarCodecModel
 from ..modeling.modeling_raw import RawForTrajectoryPrediction
+from ..modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..tokenization.city import City
 from ..tokenization.errors import DataError
@@ -34,6 +36,7 @@ from ..tokenization.tokenization_samoe import SamoeTokenizer
 from .corpus import CityCorpus
 from .fit import fit
 from .presets import MODEL_SETTINGS, RAW_WINDOW_DAYS, SAMOE_BATCHES
+from .records import RecordRows
 from .rows import ArrayRows
 
 CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
@@ -117,10 +120,13 @@ def train_mstar(data: Any, recipe: Recipe) -> Made:
 
 
 def train_raw(data: Any, recipe: Recipe) -> Made:
-    """RAW on the next point of windows of whole weeks."""
+    """RAW on the next point of windows of whole weeks; a model of variant `extended` goes on with `_train_records`."""
     if isinstance(data, WeekTable):
         raise DataError("RAW is trained on points or stays (user_id, time, lat, lon), not on weeks of cells.")
-    tokenizer, model = _raw_tokenizer(data, recipe), _started(RawForTrajectoryPrediction, recipe)
+    model = _started(RawForTrajectoryPrediction, recipe, form=_raw_class)
+    if isinstance(model, RawExtendedForTrajectoryPrediction):
+        return _train_records(data, model, recipe)
+    tokenizer = _raw_tokenizer(data, recipe)
     if model is None:
         shape = {"max_position_embeddings": tokenizer.model_max_length, "slots_per_day": tokenizer.slots_per_day}
         model = RawForTrajectoryPrediction(RawConfig.from_preset(recipe.size, **shape))
@@ -135,9 +141,11 @@ def train_raw(data: Any, recipe: Recipe) -> Made:
 # ---------------------------------------------------------------------------------------------- starting from a folder
 
 
-def _started(model_class: Any, recipe: Recipe) -> Any:
+def _started(model_class: Any, recipe: Recipe, *, form: Callable[[Any], Any] | None = None) -> Any:
     """The model of the folder to go on with; None for a new one."""
-    return None if recipe.start is None else load_model(model_class, recipe.start, reader="train(start=)", kwargs={})
+    if recipe.start is None:
+        return None
+    return load_model(model_class, recipe.start, reader="train(start=)", kwargs={}, form=form)
 
 
 # --------------------------------------------------------------------------------------------------------------- M-STAR
@@ -231,6 +239,24 @@ def _new_generator(tokenizer: MstarTokenizer, recipe: Recipe) -> MstarForTraject
 
 
 # ------------------------------------------------------------------------------------------------------------------ RAW
+
+
+def _raw_class(config: RawConfig) -> Any:
+    return RawExtendedForTrajectoryPrediction if config.variant == "extended" else RawForTrajectoryPrediction
+
+
+def _train_records(points: pd.DataFrame, model: Any, recipe: Recipe) -> Made:
+    """RAW's `extended` variant on the times ahead of every record; it has no box, only a clock."""
+    tokenizer = recipe.tokenizer
+    if recipe.city is not None:
+        tokenizer = RawTokenizer.from_city(recipe.city, model.config)
+    minutes = tokenizer.interval_minutes
+    histories = RecordHistories.of_points(points, timezone=tokenizer.timezone, interval_minutes=minutes)
+    notes = (f"records: {len(histories.slots):,} slots of {len(histories.users):,} users",)
+    _tell(notes, recipe)
+    rows = RecordRows([histories], rows=len(histories.slots), records=model.config.context_records, seed=recipe.seed)
+    model, history = fit(model, recipe.settings, rows, eager=False)
+    return Made(model, tokenizer, history, notes)
 
 
 def _whole_box(recipe: Recipe, *, started: bool = True) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +10,12 @@ import torch
 from ..data.record_contexts import RecordHistories
 from ..tokenization.errors import DataError
 
+CITIES = 4  # of a batch
 LATER = 1.25  # a record that is later than the time that was drawn by this factor does not stand for it
 
 
 class RecordRows(torch.utils.data.Dataset):
-    """Drawn rows of one or several cities. A batch is made at once, from one city each.
+    """Drawn rows of one or several cities. A batch is made at once, in equal parts of up to four drawn cities.
 
     A user counts by the square root of the number of records, a city by its share. The times ahead are drawn on a
     logarithmic scale, up to `longest`, or from `horizons`; without a record at that time or soon after it, nothing is
@@ -60,9 +60,15 @@ class RecordRows(torch.utils.data.Dataset):
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, indices[0], len(indices)))
+        parts = [self._drawn(len(some), rng) for some in np.array_split(indices, CITIES) if len(some)]
+        width = max(part["slots"].shape[1] for part in parts)
+        return {name: torch.cat([_widened(part[name], name, width) for part in parts]) for name in parts[0]}
+
+    def _drawn(self, number: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Rows of one city."""
         chosen = int(rng.choice(len(self.cities), p=self.shares / self.shares.sum()))
         city, (rows, total) = self.cities[chosen], self._origins[chosen]
-        ends = rows[np.searchsorted(total, rng.random(len(indices)) * total[-1])]
+        ends = rows[np.searchsorted(total, rng.random(number) * total[-1])]
         targets, found = self._targets(city, ends, rng)
         labels = np.where(targets[..., None] >= 0, city.km[found], np.nan).astype(np.float32)
         asked = np.where(targets >= 0, targets, city.slots[ends][:, None] + 1)
@@ -88,10 +94,12 @@ class RecordRows(torch.utils.data.Dataset):
         there &= (late <= LATER * ahead) & (late <= self.longest)
         return np.where(there, city.slots[row], -1), row
 
-    @staticmethod
-    def collate(batch: Any) -> Any:
-        """A batch comes whole."""
-        return batch
+
+def _widened(values: torch.Tensor, name: str, width: int) -> torch.Tensor:
+    """Padding on the left, where there are records."""
+    if name in ("target_slots", "labels"):
+        return values
+    return torch.cat([values.new_zeros(len(values), width - values.shape[1], *values.shape[2:]), values], dim=1)
 
 
 def _origins(city: RecordHistories, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -101,5 +109,5 @@ def _origins(city: RecordHistories, longest: int) -> tuple[np.ndarray, np.ndarra
     rows = np.flatnonzero(follows)
     if not len(rows):
         raise DataError(f"None of {len(city.users)} users has a record that another one follows within a day.")
-    weight = np.bincount(user[rows], minlength=len(city.users)) ** -0.5
+    weight = np.maximum(np.bincount(user[rows], minlength=len(city.users)), 1) ** -0.5
     return rows, np.cumsum(weight[user[rows]])

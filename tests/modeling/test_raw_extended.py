@@ -17,7 +17,11 @@ from hf_mobility.modeling.destinations_raw import (
     middle,
     negative_log_density,
 )
-from hf_mobility.modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction, RawExtendedModel
+from hf_mobility.modeling.modeling_raw_extended import (
+    RawExtendedForTrajectoryPrediction,
+    RawExtendedModel,
+    distance_weight,
+)
 from hf_mobility.modeling.pairs_raw import NOWHERE, clock, pair_features
 
 DAY = 96
@@ -191,7 +195,9 @@ def test_labels_that_are_nan_do_not_count() -> None:
     output = model(**inputs, labels=labels)
     found, counted = output.destinations, ~labels.isnan().any(-1)
     apart = (output.predictions - labels).nan_to_num().square().sum(-1).add(1e-4).sqrt()
-    each = negative_log_density(found, labels.nan_to_num()) + model.config.distance_weight * apart
+    weight = distance_weight(torch.tensor([1, 10, 96]), model.config)
+    assert weight[0] == model.config.distance_weight > weight[1] > weight[2]
+    each = negative_log_density(found, labels.nan_to_num()) + weight * apart
     torch.testing.assert_close(output.loss, each[counted].mean(), rtol=1e-4, atol=1e-5)
     output.loss.backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
@@ -222,7 +228,7 @@ def test_what_is_missing_is_said() -> None:
     model, inputs = make_model(), make_inputs()
     with pytest.raises(ValueError, match="target_slots are needed"):
         model(positions=inputs["positions"], slots=inputs["slots"])
-    with pytest.raises(ValueError, match="positions .* are needed"):
+    with pytest.raises(ValueError, match="in km and slots"):
         model(target_slots=inputs["target_slots"])
     with pytest.raises(ValueError, match="padding lies on the left"):
         mask = torch.ones(3, 9, dtype=torch.long)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from hf_mobility import City, RawConfig, RawTokenizer, TrajectoryPredictionPipeline, train
 from hf_mobility.data.record_contexts import RecordHistories
+from hf_mobility.modeling import RawExtendedForTrajectoryPrediction
 from hf_mobility.tokenization.errors import DataError
 from hf_mobility.training.records import LATER, RecordRows
 
@@ -56,14 +61,35 @@ def test_a_time_without_a_record_teaches_nothing() -> None:
     assert 50 > LATER * 4
 
 
-def test_batches_are_drawn_by_the_seed_and_come_from_one_city() -> None:
+def test_batches_are_drawn_by_the_seed_from_several_cities() -> None:
     cities = [make_histories(), make_histories(records=60, seed=1)]
     rows = RecordRows(cities, rows=100, records=16, shares=(1, 3))
     one, same = (rows.__getitems__(list(range(20))) for _ in range(2))
     assert all(torch.equal(one[name].nan_to_num(), same[name].nan_to_num()) for name in one)
     other = RecordRows(cities, rows=100, records=16, seed=1).__getitems__(list(range(20)))
     assert not torch.equal(one["slots"], other["slots"])
-    assert len(rows) == 100
+    assert len(rows) == 100 and one["slots"].shape == one["attention_mask"].shape == (20, 16)
+    assert one["attention_mask"][:, -1].all()
+
+
+def test_a_trained_model_goes_on_with_points_of_another_city(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = RawExtendedForTrajectoryPrediction(RawConfig.from_preset("tiny", variant="extended"))
+    model.save_pretrained(tmp_path)
+    RawTokenizer.from_bounds((52.3, 13.1, 52.7, 13.7), timezone="UTC").save_pretrained(tmp_path)
+    rng = np.random.default_rng(0)
+    home = rng.normal((-12.0, -77.0), 0.05, (4, 2))
+    user = np.arange(400) % 4
+    place = home[user] + 0.03 * (np.arange(400) // 40 % 2)[:, None]
+    times = pd.Timestamp("2024-05-06", tz="UTC") + pd.to_timedelta(np.arange(400) * 30, unit="min")
+    points = pd.DataFrame({"user_id": user, "time": times, "lat": place[:, 0], "lon": place[:, 1]})
+    lima = City.from_bounds((-12.3, -77.3, -11.7, -76.7), timezone="America/Lima")
+    made = train("raw", points, start=tmp_path, city=lima, steps=60, batch_size=16, learning_rate=3e-3)
+    assert made.tokenizer.timezone == "America/Lima" and "400 slots of 4 users" in made.notes[0]
+    assert made.history["loss"].iloc[-1] < made.history["loss"].iloc[0]
+    made.save_pretrained(tmp_path / "made")
+    table = TrajectoryPredictionPipeline.from_pretrained(tmp_path / "made").predict(points, horizon=1)
+    assert len(table) == 16 and table["lat"].between(-13, -11).all()
 
 
 def test_users_without_a_following_record_are_refused() -> None:

@@ -1,0 +1,72 @@
+"""RAW's `extended` variant beside all simple rivals and a GRU, at recorded end points of users it has not seen.
+
+    HF_MOBILITY_DATA=... python -m benchmarks.embeddings.evaluate_extended --checkpoint checkpoints/raw-extended-small --points geolife --report benchmarks/embeddings/results/raw_extended.csv
+
+Rivals are fitted on training users, and each row has the model's error less the rival's with an interval by user. A
+simulated city is one that the training has not seen (`--seed`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import pandas as pd
+from transformers import AutoModelForTimeSeriesPrediction
+
+from benchmarks.embeddings.evaluate_positions import STEPS
+from benchmarks.embeddings.positions import record_tasks, rivals
+from benchmarks.embeddings.record_sets import SPLITS
+from benchmarks.embeddings.series import NAMES, SeriesSet, load_series
+from benchmarks.tables import save_table
+from hf_mobility.baselines import GRUTrajectory
+from hf_mobility.evaluation import horizon_table
+from hf_mobility.evaluation.direct import DirectHorizons
+
+OURS = "RAW extended"
+KEPT = ["model", "subset", "minutes", "windows", "users", "error_km", "median_km", "user_error_km"]
+LESS = {"difference_km": "ours_less", "difference_low": "ours_less_low", "difference_high": "ours_less_high"}
+UNSEEN = {"users": 200, "held_out": 0.5, "seed": 100}  # a simulated city
+
+
+def table_of(data: SeriesSet, model: Any, options: argparse.Namespace) -> pd.DataFrame:
+    """One row per model, subset and horizon; `ours_less` is our error less that of the row's model."""
+    train = ~data.held_out & ~data.validation
+    asked = {"steps": STEPS, "start_hours": options.start_hours, "most": options.most}
+    known, tasks = (record_tasks(data, part, **asked) for part in (train, getattr(data, options.part)))
+    models = [*rivals(known), DirectHorizons(model, name=OURS)]
+    if options.gru_steps:
+        gru = GRUTrajectory().fit(data.train["coordinates"], steps=options.gru_steps, seed=0)
+        models.insert(-1, gru)
+    made = {one.name: [one.predict(task) for task in tasks] for one in models}
+    table = horizon_table(made, tasks, recorded_only=True, bootstrap=0)[KEPT]
+    found = []
+    for name in made:
+        pair = {each: made[each] for each in dict.fromkeys((OURS, name))}
+        against = horizon_table(pair, tasks, recorded_only=True, rival=name)
+        ours = against[against["model"] == OURS].assign(model=name)
+        found.append(ours[["model", "subset", "minutes", *LESS]].rename(columns=LESS))
+    return table.merge(pd.concat(found), on=["model", "subset", "minutes"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="folder of benchmarks/embeddings/train_raw_extended.py")
+    parser.add_argument("--points", default="simulated", choices=NAMES)
+    parser.add_argument("--part", default="held_out", choices=("held_out", "validation"), help="who is evaluated")
+    parser.add_argument("--start-hours", type=int, nargs="+", default=list(range(24)), help="of Monday to Saturday")
+    parser.add_argument("--most", type=int, help="predictions that are drawn at most")
+    parser.add_argument("--gru-steps", type=int, default=300, help="of the baseline network; 0 leaves it out")
+    parser.add_argument("--report", help="CSV for the table")
+    options = parser.parse_args()
+
+    data = load_series(options.points, **SPLITS.get(options.points, UNSEEN))
+    model = AutoModelForTimeSeriesPrediction.from_pretrained(options.checkpoint)
+    table = table_of(data, model, options).assign(points=options.points)
+    print(table.round(2).to_string(index=False))
+    if options.report:
+        save_table(table, options.report, update=("points", "model"))
+
+
+if __name__ == "__main__":
+    main()

@@ -155,7 +155,7 @@ def test_the_coast_lies_behind_a_city_by_the_sea_and_nothing_behind_others() -> 
 
 def test_lines_differ_in_colour_and_dashes_and_the_legend_shows_both(world: SimpleNamespace) -> None:
     made = map_trajectories(world.visits)
-    looks = [(line.options["color"], line.options.get("dash_array")) for line in shapes(made, folium.PolyLine)]
+    looks = [(line.options["color"], line.options.get("dashArray")) for line in shapes(made, folium.PolyLine)]
     assert len(set(looks)) == len({dashes for _, dashes in looks}) == 3
     legend = made.get_root().render()
     assert all(f'stroke="{colour}"' in legend for colour, _ in looks)

@@ -23,7 +23,7 @@ function timeSlider(box, lines) {
     clock.textContent = new Date(1000 * now).toUTCString().replace(/:\d\d GMT$/, "");
     lines.forEach((one, index) => {
       const [here, rows] = position(paths[index], one.times, now);
-      one.line.setLatLngs(here ? [...paths[index].slice(0, rows), here] : []);
+      one.line.setLatLngs(rows === paths[index].length ? paths[index] : here ? [...paths[index].slice(0, rows), here] : []);
       if (here && share < 1) heads[index].setLatLng(here).addTo(one.line._map);
       else heads[index].remove();
     });

@@ -1,8 +1,8 @@
-"""How the preset `adapt(strength="strong")` was chosen: on the cabs that neither `evaluate_other_kind` nor `pretrain_samoe` reads.
+"""How the preset `adapt(strength="strong")` was chosen: on the cabs that evaluate_other_kind.py leaves out.
 
-    HF_MOBILITY_DATA=... python -m benchmarks.next_location.choose_strength checkpoints/samoe-small --output benchmarks/next_location/results/strengths.csv
+    HF_MOBILITY_DATA=... python -m benchmarks.next_location.choose_strength runs/check-ins --output benchmarks/next_location/results/strengths.csv
 
-Each preset is tuned on the training part of eight cabs and evaluated on the last 20 % of the visits of all 86.
+The weights are those of the first step of `pretrain_samoe`, which has seen no cab. Each preset is tuned on the training part of eight cabs and evaluated on the last 20 % of the visits of all 206.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.next_location.evaluate_transfer import named
-from benchmarks.next_location.other_kind import source_cabs
+from benchmarks.next_location.other_kind import cab_visits
 from benchmarks.tables import GrowingTable
 from hf_mobility import ContextMix, NextLocationPipeline, adapt, evaluate, make_task, summarize
 from hf_mobility.training.adapt import STRENGTHS
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--output")
     options = parser.parse_args()
 
-    _, visits, city = source_cabs()
+    visits, city = cab_visits(others=True)
     task = make_task(visits, city)
     full = task.train_visits()
     results = GrowingTable(SHOWN, options.output)

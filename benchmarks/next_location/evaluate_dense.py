@@ -1,11 +1,12 @@
 """Dense cities, the regime of the paper: does 5 % of a city's users do as well as training on all of them?
 
-    python -m benchmarks.next_location.evaluate_dense checkpoints/samoe-small --output benchmarks/next_location/results/dense.csv
+    python -m benchmarks.next_location.evaluate_dense runs/check-ins --output benchmarks/next_location/results/dense.csv
+    python -m benchmarks.next_location.evaluate_dense checkpoints/samoe-small --rows zero-shot --update --output benchmarks/next_location/results/dense.csv
 
 Everything is simulated. The target has 20,000 users with habits of their own (drawn per city). 500 other users of it
 are evaluated: the last 20 % of their visits, the arrival time not given; none of them is in any training set. Two
-models start without data of the city: the shipped checkpoint (real check-ins, so the generator is unknown to it) and
-one trained on four other simulated cities. Both are adapted as `adapt` chooses, and by a longer training than it knows,
+models start without data of the city: one of check-ins, which does not know the generator, and one trained on four other
+simulated cities. With `--rows zero-shot` a checkpoint is evaluated as it is. Both are adapted as `adapt` chooses, and by a longer training than it knows,
 because 5 % of such a city are more visits than all of a small one.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -40,7 +42,7 @@ from hf_mobility.baselines.count import UserFrequency, UserMarkov
 from hf_mobility.evaluation.ranking import new_place_mask
 from hf_mobility.training.adapt import STRENGTHS
 
-ROWS = ("baselines", "check-ins", "simulated cities", "scratch")
+ROWS = ("baselines", "check-ins", "simulated cities", "scratch", "zero-shot")
 # All the way, and through the visits ten times, however many they are.
 LONG = replace(STRENGTHS["strong"], shrink=1.0, max_steps=10_000)
 SHOWN = ["model", "subset", "n", "acc@1", "acc@5", "acc@10", "mrr", "mrr_low", "mrr_high", "nll", "seconds"]
@@ -61,7 +63,7 @@ def main() -> None:
     parser.add_argument("--source-people", type=int, default=1_500, help="of each of the four source cities")
     parser.add_argument("--epochs", type=float, default=2, help="from scratch on 100 %%; ten times as many on 5 %%")
     parser.add_argument("--source-epochs", type=float, default=6, help="on the four other cities")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS[:-1]), choices=ROWS)
     parser.add_argument("--update", action="store_true", help="keep the rows of the file that are not made again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output")
@@ -118,6 +120,9 @@ def main() -> None:
             name = "ten epochs" if strength is LONG else f"auto: {local.strength}"
             pipe = NextLocationPipeline(local.model, local.tokenizer)
             report(pipe, f"pre-trained on {kind}, 5 % LoRA ({name})", local.seconds)
+    if "zero-shot" in options.rows:
+        pipe = NextLocationPipeline.from_pretrained(options.checkpoint, city=here)
+        report(pipe, f"{Path(options.checkpoint).name}, zero-shot")
     for visits, share in ((few, "5 %"), (full, "100 %")) if "scratch" in options.rows else ():
         here = bare.with_popularity(visits)
         epochs = options.epochs if share == "100 %" else 10 * options.epochs

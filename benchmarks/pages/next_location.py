@@ -151,15 +151,16 @@ def new_places_priors() -> str:
 
 
 def seeds() -> str:
-    """The zero-shot row of the shipped checkpoint (seed 0) and of those that were trained with other seeds."""
+    """The zero-shot row of the shipped checkpoint, and of the first step of its training with two seeds."""
     rows = []
     for name in ("transfer", *names_like("transfer_seed?")):
         table = read(name)
         table = table[(table["subset"] == "all") & table["model"].eq("SAMoE zero-shot, 0 %")].set_index("city")
         scores = table.loc[list(CITY_NAMES), ["acc@1", "mrr"]]
         cells = [f"{accuracy:.3f}/{mrr:.3f}" for accuracy, mrr in (*scores.to_numpy(), scores.mean().to_numpy())]
-        rows.append([name.partition("_seed")[2] or "0", *cells])
-    return markdown(rows, ["seed", *CITY_NAMES.values(), "mean"])
+        seed = name.partition("_seed")[2]
+        rows.append([f"check-ins only, seed {seed}" if seed else "**samoe-small**", *cells])
+    return markdown(rows, ["weights", *CITY_NAMES.values(), "mean"])
 
 
 def strengths() -> str:

@@ -66,6 +66,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "weeks next": weeks.next_places,
     "weeks pairs": weeks.pairs,
     "weeks members": weeks.members,
+    "weeks slots": weeks.slots_unseen,
+    "weeks slots completion": weeks.slots_completion,
     "mstar own city": lambda: generation.generation("mstar_own_city"),
     "mstar days": lambda: generation.generation("mstar_days"),
     "mstar cabs": lambda: generation.generation("mstar_cabs"),

@@ -21,6 +21,7 @@ def checkpoints() -> str:
             next_location(),
         ],
         ["mstar-small", "weeks", weeks, "Apache-2.0", generation()],
+        ["mstar-slots-small", "weeks, any city", "weeks of 12 simulated cities", "Apache-2.0", generation_elsewhere()],
         ["mstar-codec-small", "codec of weeks", weeks, "Apache-2.0", codec()],
         ["raw-small", "positions, embeddings", "points of 2,000 simulated users", "Apache-2.0", positions()],
         [
@@ -70,6 +71,13 @@ def next_location() -> str:
         f"MRR in four unseen cities: mean over users {ours['user_mrr']:.3f}, best count mix {mix['user_mrr']:.3f}; over "
         f"visits {ours['mrr']:.3f} and {mix['mrr']:.3f}"
     )
+
+
+def generation_elsewhere() -> str:
+    table = read("weeks_slots").groupby("model")[["mean6", "two_sample_auc"]].mean()
+    ours, epr = table.loc["M-STAR, slots, with means"], table.loc["ExplorationReturn"]
+    mean6 = f"three unseen simulated cities: mean of six {1000 * ours['mean6']:.1f} (EPR fitted there {1000 * epr['mean6']:.1f})"
+    return f"{mean6}; two-sample AUC {ours['two_sample_auc']:.2f} (EPR {epr['two_sample_auc']:.2f})"
 
 
 def generation() -> str:

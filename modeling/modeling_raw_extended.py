@@ -322,7 +322,7 @@ class RawExtendedForTrajectoryPrediction(RawPreTrainedModel):
 
 
 def distance_weight(ahead: torch.Tensor, config: RawConfig) -> torch.Tensor:
-    """Weight of a km of error, of slots ahead: that of a slot counts in full, that of hours a quarter, as errors grow."""
+    """Weight of a km of error, of slots ahead: one slot counts in full, three hours and more a quarter."""
     return config.distance_weight * 4 / (3 + ahead.clamp(1, 13).float())
 
 

@@ -277,7 +277,13 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "rollout_cabs": {**rolled, "slots": "recorded"},
         "rollout_geolife": {**rolled, "slots": "recorded end points"},
     }
+    less = {"ours_less": -0.25, "ours_less_low": -0.5, "ours_less_high": 0.125}
+    tables["extended"] = {
+        **{"points": "cabs", "model": ["RAW extended"] * 5 + ["CopyLast"] * 5, "subset": "all"},
+        **{"minutes": [15, 60, 150, 360, 1440] * 2, "error_km": 1.25, "median_km": 0.5, **less},
+    }
     blocks = ("knows", "neighbours", "profile", "regions", "geolife", "positions", "positions typical", "week ends")
+    blocks += ("extended less",)
     named = {f"raw_{name}": columns for name, columns in tables.items()}
     text = fill_blocks(named, [f"raw {name}" for name in blocks])
     for row in (
@@ -291,6 +297,7 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "| Pearson r, linear / MLP, 1,234 days | walk |",
         "| **RAW** | 0.62 / 0.75 ± 0.00 |",
         "| 5 | 25 | **RAW** | 0.040 ± 0.010 | 0.200 ± 0.020 |",
+        "| cabs | all | CopyLast | -0.25 [-0.50, 0.12] | -0.25 [-0.50, 0.12] |",
     ):
         assert row in text, row
 

@@ -208,7 +208,7 @@ def raw_extended_small() -> CardFacts:
         usage_note="In another time zone: `TrajectoryPredictionPipeline.from_pretrained(folder, "
         'city=City.from_bounds((52.3, 13.1, 52.7, 13.7), timezone="Europe/Berlin"))`.',
         training_data="Records of 70 users of GeoLife (Beijing, 2007-2012) and of 273 cabs (San Francisco, 2008). "
-        "Check-ins of the 12 source cities of samoe-small, each a record, and six simulated cities of 150 users.\nUsers "
+        "Check-ins of the 12 source cities of samoe-small, each a record, and nine simulated cities of 150 users.\nUsers "
         "that the tables below or the protocol geolife-horizons hold out are not among them, nor whoever is linked to "
         "one.",
         bias="GeoLife's users are mostly students and staff of one institute, recorded more often on the way than at rest. "

@@ -150,8 +150,8 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, size: str = "small", *, variant: str = "released", **overrides: Any) -> "RawConfig":
-        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`; `extended` has the
-        first three.
+        """A named size: `tiny` (tests), `small` (two CPU cores), `base` (the paper's), `large`, `1b`. Variant
+        `extended` has the first three.
 
         Raises:
             ValueError: if the size or the variant is not known.

@@ -1,8 +1,9 @@
 """Train RAW's `extended` variant on records of several cities.
 
     HF_MOBILITY_DATA=... python -m benchmarks.embeddings.train_raw_extended --output runs/raw-extended
-    python -m benchmarks.embeddings.train_raw_extended --cities simulated --steps 20 --size tiny --output runs/tiny
+    python -m benchmarks.embeddings.train_raw_extended --cities simulated --size tiny --steps 20 --learning-rates 1e-3 --output runs/tiny
 
+A stage begins with its own learning rate, which falls to zero, and has other draws and other simulated cities.
 Errors beside simple rivals: benchmarks/embeddings/evaluate_extended.py, `--part validation` while settings are chosen.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 from transformers import set_seed
 
 from benchmarks.embeddings.record_sets import records_of
-from benchmarks.options import add_training, config_values
+from benchmarks.options import config_values
 from hf_mobility import RawConfig, RawTokenizer, simulate_city, training_arguments
 from hf_mobility.data.record_contexts import RecordHistories
 from hf_mobility.modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction
@@ -39,22 +40,21 @@ def load(names: list[str], seed: int) -> tuple[list[RecordHistories], list[float
     return found, shares
 
 
-def train(model: Any, histories: list[RecordHistories], shares: list[float], options: argparse.Namespace) -> Any:
-    """The model, trained, and its history."""
+def train(
+    model: Any, names: list[str], *, steps: int, batch_size: int, learning_rate: float, seed: int, folder: str
+) -> Any:
+    """The model, trained for a stage, and its history."""
+    histories, shares = load(names, seed)
     rows = RecordRows(
-        histories,
-        rows=options.steps * options.batch_size,
-        records=model.config.context_records,
-        shares=shares,
-        seed=options.seed,
+        histories, rows=steps * batch_size, records=model.config.context_records, shares=shares, seed=seed
     )
     arguments = training_arguments(
-        options.output,
+        folder,
         preset="raw",
-        max_steps=options.steps,
-        per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
         bf16=False,
         save_strategy="no",
     )
@@ -74,7 +74,11 @@ def main() -> None:
     parser.add_argument("--cities", nargs="+", default=list(SHARES), choices=list(SHARES))
     parser.add_argument("--size", default="small")
     parser.add_argument("--start", help="folder of a model to go on with, in place of a new one")
-    add_training(parser, steps=1_000, batch_size=64, learning_rate=2e-3)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="single config values")
+    parser.add_argument("--steps", type=int, nargs="+", default=[650, 640, 640, 640], help="of each stage")
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[3e-3, 2e-3, 2e-3, 1e-3], help="likewise")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0, help="of the first stage; the next ones count on")
     options = parser.parse_args()
 
     set_seed(options.seed)
@@ -83,12 +87,13 @@ def main() -> None:
     else:
         values = config_values(options.set, RawConfig)
         model = RawExtendedForTrajectoryPrediction(RawConfig.from_preset(options.size, variant="extended", **values))
-    histories, shares = load(options.cities, options.seed)
     start = time.process_time()
-    model, history = train(model, histories, shares, options)
+    for number, (steps, rate) in enumerate(zip(options.steps, options.learning_rates, strict=True)):
+        stage = {"steps": steps, "batch_size": options.batch_size, "learning_rate": rate}
+        model, history = train(model, options.cities, **stage, seed=options.seed + number, folder=options.output)
+        print(history.iloc[:: max(1, len(history) // 5)].to_string(index=False))
     seconds = time.process_time() - start
-    print(f"{model.num_parameters():,} parameters, {options.steps} steps in {seconds:.0f} s of a processor")
-    print(history.iloc[:: max(1, len(history) // 10)].to_string(index=False))
+    print(f"{model.num_parameters():,} parameters, {sum(options.steps):,} steps in {seconds:.0f} s of a processor")
     model.save_pretrained(options.output)
     clock_of_its_own(model.config).save_pretrained(options.output)
 

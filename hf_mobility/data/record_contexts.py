@@ -80,7 +80,8 @@ class RecordHistories:
     def degrees(self, km: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Latitudes and longitudes of points (U, ..., 2) in the frames of the users."""
         lat, lon = (self.origin[:, axis].reshape(-1, *[1] * (km.ndim - 2)) for axis in (0, 1))
-        return from_km(km[..., 0], km[..., 1], origin=(lat, lon))
+        origin: Any = (lat, lon)
+        return from_km(km[..., 0], km[..., 1], origin=origin)
 
     def before(self, ends: np.ndarray, records: int) -> dict[str, torch.Tensor]:
         """Inputs of a model: what is known behind the records `ends` (B,), each the last one of its context.

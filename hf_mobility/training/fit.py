@@ -41,8 +41,8 @@ def fit(
     Args:
         model: a model of this package, or a PEFT model around one.
         arguments: see `training_arguments`; `resume_from_checkpoint` is the checkpoint to go on from.
-        train_dataset: a `CityCorpus` for SAMoE (trained by `MobilityTrainer`), `RecordRows` for RAW's variant `extended`,
-            `ArrayRows` for the others.
+        train_dataset: a `CityCorpus` for SAMoE (trained by `MobilityTrainer`), `RecordRows` for RAW's variant
+            `extended`, `ArrayRows` for the others.
         eager: plain attention on CPUs, which is faster to train there.
         options: of `MobilityTrainer` or `Trainer`, such as `augment`, `eval_dataset`, `callbacks`.
 

@@ -128,7 +128,8 @@ def train_raw(data: Any, recipe: Recipe) -> Made:
         return _train_records(data, model, recipe)
     tokenizer = _raw_tokenizer(data, recipe)
     if model is None:
-        shape = {"max_position_embeddings": tokenizer.model_max_length, "slots_per_day": tokenizer.slots_per_day}
+        length, slots = tokenizer.model_max_length, tokenizer.slots_per_day
+        shape: dict[str, Any] = {"max_position_embeddings": length, "slots_per_day": slots}
         model = RawForTrajectoryPrediction(RawConfig.from_preset(recipe.size, **shape))
     series = tokenizer.encode_points(data, outside="keep" if _whole_box(recipe) else "drop")
     batch = tokenizer.to_batch(series, padding=True, return_tensors="pt")

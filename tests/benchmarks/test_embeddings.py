@@ -287,8 +287,13 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "neighbours": {"neighbours": ["RAW"], "measure": ["km"], "mean": 1.0, "low": 0.5, "high": 1.5},
         "rollout_cabs": {**rolled, "slots": "recorded"},
     }
+    less = {"ours_less": -0.25, "ours_less_low": -0.5, "ours_less_high": 0.125}
+    tables["extended"] = {
+        **{"points": "cabs", "model": ["RAW extended"] * 5 + ["CopyLast"] * 5, "subset": "all"},
+        **{"minutes": [15, 60, 150, 360, 1440] * 2, "error_km": 1.25, "median_km": 0.5, **less},
+    }
     blocks = ("knows", "neighbours", "profile", "profile few", "regions", "geolife", "positions", "week ends")
-    blocks += ("positions median", "positions users")
+    blocks += ("positions median", "positions users", "extended less")
     named = {f"raw_{name}": columns for name, columns in tables.items()}
     named |= {f"{points}-horizons": ends() for points in ("simulated", "geolife", "cabs")}
     text = fill_blocks(named, [f"raw {name}" for name in blocks])
@@ -305,6 +310,7 @@ def test_the_tables_of_the_results_pages_are_filled(fill_blocks: Callable[..., s
         "| Pearson r, linear / MLP, 1,234 days | walk |",
         "| **RAW** | 0.62 / 0.75 ± 0.00 |",
         "| 5 | 25 | **RAW** | 0.040 ± 0.010 | 0.200 ± 0.020 |",
+        "| cabs | all | CopyLast | -0.25 [-0.50, 0.12] | -0.25 [-0.50, 0.12] |",
     ):
         assert row in text, row
 
@@ -345,3 +351,47 @@ def test_regions_are_analysed_without_the_occupied_flag(
     )
     again = pd.read_csv(report, comment="#")
     assert set(again["features"]) == set(table["features"]) and len(again) == len(table)
+
+
+def test_visits_by_hour_are_counted_on_the_citys_clock() -> None:
+    module = import_module("benchmarks.embeddings.analyse_regions")
+    time = pd.to_datetime(["2008-05-19 07:30", "2008-05-19 07:40", "2008-05-20 06:59", "2008-05-19 08:00"], utc=True)
+    points = pd.DataFrame({"time": time, "lat": [37.585, 37.585, 37.585, 0], "lon": [-122.528] * 4})
+    found = module.hours_of_visits(points, "America/Los_Angeles")
+    assert found.shape == (900, 7, 24) and found.sum() == 3
+    assert found[0, 0, 0] == 2 and found[0, 0, 23] == 1  # a Monday
+
+
+@pytest.mark.usefixtures("data_folder")
+def test_the_extended_variant_is_trained_in_stages_and_evaluated_beside_the_rivals(
+    run_benchmark: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("benchmarks.embeddings.record_sets"), "SIMULATED_USERS", 4)
+    small = ["--size", "tiny", "--batch-size", "8", "--cities", "cabs", "simulated"]
+    rates = ["--learning-rates", "3e-3", "1e-3"]
+    run_benchmark("embeddings.train_raw_extended", *small, *rates, "--steps", "3", "2", "--output", str(tmp_path / "a"))
+    one = ["--steps", "3", "--learning-rates", "3e-3", "--output", str(tmp_path / "b")]
+    run_benchmark("embeddings.train_raw_extended", *small, *one)
+    two = ["--steps", "2", "--learning-rates", "1e-3", "--start", str(tmp_path / "b"), "--seed", "1"]
+    run_benchmark("embeddings.train_raw_extended", *small, *two, "--output", str(tmp_path / "c"))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "c")]
+    assert weights[0] == weights[1]
+
+    report = tmp_path / "report.csv"
+    asked = ["--points", "cabs", "--start-hours", "9", "15", "--gru-steps", "0", "--report", str(report)]
+    run_benchmark("embeddings.evaluate_extended", "--checkpoint", str(tmp_path / "a"), *asked)
+    table = pd.read_csv(report, comment="#").set_index(["model", "subset", "minutes"])
+    assert table.index.levels[0].tolist() == sorted([*RIVALS, "RAW extended"])
+    ours, still = (table.loc[(name, "all", 150)] for name in ("RAW extended", "CopyLast"))
+    assert still["ours_less"] == pytest.approx(ours["error_km"] - still["error_km"], abs=2e-5)
+    assert still["ours_less_low"] <= still["ours_less"] <= still["ours_less_high"]
+
+
+@pytest.mark.usefixtures("data_folder")
+def test_no_held_out_user_is_among_the_training_records() -> None:
+    series, sets = (import_module(f"benchmarks.embeddings.{name}") for name in ("series", "record_sets"))
+    for name in ("geolife", "cabs"):
+        points, _ = series.load_points(name)
+        test, chosen = series.split_people(name, points, **sets.SPLITS[name])
+        trained = sets.gps_records(name).users
+        assert len(trained) and not np.isin(trained, np.concatenate([test, chosen])).any()

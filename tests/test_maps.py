@@ -16,6 +16,7 @@ import pytest
 
 from hf_mobility import DataError, SquareGrid
 from hf_mobility.data.io.exports import od_matrix
+from hf_mobility.plotting.colours import BLACK, BLUE, GREEN, PALETTE, RED
 from hf_mobility.plotting.maps import (
     map_flows,
     map_next_places,
@@ -100,15 +101,15 @@ def test_guesses_are_rings_that_grow_with_probability_and_the_truth_is_green(wor
     dots = shapes(made, folium.CircleMarker)
     own = world.visits[world.visits["user_id"] == world.user]
     colours = [dot.options["color"] for dot in dots]
-    assert colours.count("#1f77b4") == len(own[["lat", "lon"]].drop_duplicates())
-    rings = [dot for dot in dots if dot.options["color"] == "#d62728"]
+    assert colours.count(BLUE) == len(own[["lat", "lon"]].drop_duplicates())
+    rings = [dot for dot in dots if dot.options["color"] == RED]
     np.testing.assert_allclose([ring.location for ring in rings], world.predictions[["lat", "lon"]])
     assert [ring.options["radius"] for ring in rings] == pytest.approx([25, 17.5, 7.5])
     assert text_of(rings[0]) == f"1. {world.city.location_ids[5]}: 64.0&#37;"
-    green = next(dot for dot in dots if dot.options["color"] == "#2ca02c")
+    green = next(dot for dot in dots if dot.options["color"] == GREEN)
     np.testing.assert_allclose(green.location, [world.city.lat[20], world.city.lon[20]])
     assert text_of(green) == "went here (rank 2)"
-    last = next(dot for dot in dots if dot.options["color"] == "#000000")
+    last = next(dot for dot in dots if dot.options["color"] == BLACK)
     np.testing.assert_allclose(last.location, own[["lat", "lon"]].iloc[-1])
     with pytest.raises(ValueError, match="there is no prediction of user 'nobody'"):
         map_next_places(world.predictions, world.visits, world.city, user="nobody")
@@ -136,11 +137,36 @@ def test_heat_maps_are_two_layers_of_cells_on_one_scale() -> None:
 def test_regions_are_two_layers_of_which_one_shows_clusters(regions: pd.DataFrame) -> None:
     made = map_regions(regions, GRID, clusters=2)
     mixed, named = (shapes(g, folium.Rectangle) for g in made._children.values() if isinstance(g, folium.FeatureGroup))
-    assert [cell.options["color"] for cell in named] == ["#1f77b4"] * 2 + ["#ff7f0e"] * 2
+    assert [cell.options["color"] for cell in named] == [PALETTE[0]] * 2 + [PALETTE[1]] * 2
     assert all(re.fullmatch("#[0-9a-f]{6}", cell.options["color"]) for cell in mixed)
     assert text_of(named[2]) == "r1c1: cluster 2"
     with pytest.raises(DataError, match="clusters must lie in"):
         map_regions(regions, GRID, clusters=5)
+
+
+def test_the_coast_lies_behind_a_city_by_the_sea_and_nothing_behind_others() -> None:
+    times = pd.date_range("2024-01-01", periods=2, freq="h", tz="UTC")
+    bay = pd.DataFrame({"user_id": 1, "time": times, "lat": [37.7, 37.85], "lon": [-122.5, -122.2]})
+    inland = bay.assign(lat=[48.0, 48.1], lon=[11.0, 11.1])
+    assert shapes(map_trajectories(bay), folium.Polygon)
+    for made in (map_trajectories(bay, tiles=None), map_trajectories(inland)):
+        assert not shapes(made, folium.Polygon)
+
+
+def test_lines_differ_in_colour_and_dashes_and_the_legend_shows_both(world: SimpleNamespace) -> None:
+    made = map_trajectories(world.visits)
+    looks = [(line.options["color"], line.options.get("dashArray")) for line in shapes(made, folium.PolyLine)]
+    assert len(set(looks)) == len({dashes for _, dashes in looks}) == 3
+    legend = made.get_root().render()
+    assert all(f'stroke="{colour}"' in legend for colour, _ in looks)
+    assert legend.count("stroke-dasharray") == 2  # the first line is unbroken
+
+
+def test_widths_of_flows_are_explained() -> None:
+    flows = pd.DataFrame({"origin": [0, 1], "destination": [1, 0], "count": [80, 8]})
+    page = map_flows(flows, [48.0, 48.1], [11.0, 11.1]).get_root().render()
+    widths = dict(re.findall(r'stroke-width="([\d.]+)"/></svg> ([\d,]+) trips', page))
+    assert widths == {"8": "80", "4.5": "40", "1.7": "8"}  # 1 + 7 * trips / 80
 
 
 def test_a_background_is_loaded_only_if_asked_for(world: SimpleNamespace, tmp_path: Path) -> None:
@@ -235,12 +261,41 @@ def test_lines_fill_the_window(world: SimpleNamespace, opened: Callable[[Any], A
     assert max(max(shape[1:]) for shape in lines) > 200
 
 
+def test_a_slider_shows_lines_as_far_as_they_have_come(opened: Callable[[Any], Any]) -> None:
+    times = pd.to_datetime(["2024-01-01 08:00", "2024-01-01 10:00", "2024-01-01 12:00"]).tz_localize("Europe/Berlin")
+    frame = pd.DataFrame({"user_id": "a", "time": times, "lat": [48.0, 48.1, 48.1], "lon": [11.0, 11.0, 11.2]})
+    page = opened(map_trajectories(frame))
+    clock, slider = page.locator("#time-slider output"), page.locator("#time-slider input")
+    ends = "Object.values(window).find((one) => one instanceof L.Polyline).getLatLngs().map((p) => [p.lat, p.lng])"
+    assert clock.inner_text() == "Mon, 01 Jan 2024 12:00"  # all of it at first, by the clock of the frame
+    np.testing.assert_allclose(page.evaluate(ends), frame[["lat", "lon"]])
+    assert page.locator("path.now").count() == 0
+    slider.fill("250")
+    assert clock.inner_text() == "Mon, 01 Jan 2024 09:00"
+    np.testing.assert_allclose(page.evaluate(ends), [[48.0, 11.0], [48.05, 11.0]])
+    assert page.locator("path.now").count() == 1
+    page.locator("#time-slider button").click()
+    page.wait_for_function("Number(document.querySelector('#time-slider input').value) > 250")
+
+
+def test_the_coast_is_drawn_and_feels_no_mouse(opened: Callable[[Any], Any], tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+    times = pd.date_range("2024-01-01", periods=2, freq="h", tz="UTC")
+    frame = pd.DataFrame({"user_id": 1, "time": times, "lat": [37.7, 37.85], "lon": [-122.6, -122.2]})
+    opened(map_trajectories(frame)).screenshot(path=tmp_path / "map.png")
+    pixels = np.asarray(image.open(tmp_path / "map.png").convert("RGB")).astype(int)
+    share = [float((np.abs(pixels - colour).sum(axis=2) < 6).mean()) for colour in ([247, 245, 238], [217, 232, 243])]
+    assert min(share) > 0.15  # land and water
+    assert "Natural Earth" in opened(map_trajectories(frame)).inner_text("body")
+
+
 def test_guesses_are_as_large_as_they_are_probable(world: SimpleNamespace, opened: Callable[[Any], Any]) -> None:
     page = opened(map_next_places(world.predictions, world.visits, world.city, user=world.user))
-    rings = [shape for shape in drawn(page) if shape[0] == "#d62728"]
+    rings = [shape for shape in drawn(page) if shape[0] == RED]
     assert [width for _, width, _ in rings] == pytest.approx([50, 35, 15], abs=1.5)
     assert f"Next place of user {world.user}" in page.inner_text(".caption")
-    assert "64.0%" in tooltip(page, "path.leaflet-interactive[stroke='#d62728'] >> nth=0")
+    assert page.locator(".glyph").all_inner_texts() == ["1", "2", "3"]
+    assert "64.0%" in tooltip(page, f"path.leaflet-interactive[stroke='{RED}'] >> nth=0")
 
 
 def test_layers_are_switched_between(regions: pd.DataFrame, opened: Callable[[Any], Any]) -> None:
@@ -251,7 +306,7 @@ def test_layers_are_switched_between(regions: pd.DataFrame, opened: Callable[[An
     assert len(drawn(page)) == 2
     page = opened(map_regions(regions, GRID, clusters=2))
     page.click("text=clusters")
-    page.wait_for_function("document.querySelectorAll('path.leaflet-interactive[stroke=\"#ff7f0e\"]').length == 2")
+    page.wait_for_function("document.querySelectorAll('path.leaflet-interactive[stroke=\"#d55e00\"]').length == 2")
     assert len(drawn(page)) == 4
     for _, width, height in drawn(page):
         assert height / width == pytest.approx(GRID.cell_km[0] / GRID.cell_km[1], rel=0.1)

@@ -15,6 +15,9 @@ import pytest
 from hf_mobility import DataError, SquareGrid
 from hf_mobility.data import to_km
 from hf_mobility.data.io.exports import od_matrix
+from hf_mobility.plotting.axes import empty_corners, round_km
+from hf_mobility.plotting.coast import land_near
+from hf_mobility.plotting.colours import DASHES, PALETTE, line_look
 from hf_mobility.plotting.pictures import (
     plot_flows,
     plot_next_places,
@@ -140,6 +143,94 @@ def test_labels_of_guesses_side_by_side_do_not_meet(world: SimpleNamespace) -> N
     assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[k + 1 :])
 
 
+# Scale bar, files, second cues
+
+
+def test_a_scale_bar_is_a_round_number_of_kilometres_and_as_long_as_it_says(world: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    assert [round_km(most) for most in (0.3, 1, 1.99, 2, 7.4, 49, 50)] == pytest.approx([0.2, 1, 1, 2, 5, 20, 50])
+    ax = plot_next_places(world.predictions, world.visits, world.city, user=world.user)
+    ax.figure.canvas.draw()
+    bar = next(artist for artist in ax.artists if hasattr(artist, "size_bar"))
+    label = bar.txt_label.get_text()
+    km = float(label.split()[0]) / (1 if label.endswith("km") else 1000)
+    left, right = ax.get_xlim()
+    assert km <= (right - left) / 4 < 2.5 * km
+    (shape,) = bar.size_bar.get_children()
+    assert shape.get_width() == pytest.approx(km)  # in data coordinates, which are km
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_pictures_are_written_as_pixels_and_as_lines(world: SimpleNamespace, tmp_path: Any, kind: str) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    ax = plot_trajectories(world.visits, city=world.city)
+    ax.figure.savefig(tmp_path / f"map.{kind}")
+    start = (tmp_path / f"map.{kind}").read_bytes()[:100]
+    assert {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[kind] in start
+
+
+def test_no_two_lines_look_alike() -> None:
+    assert len({line_look(index) for index in range(28)}) == 28
+    assert {line_look(index)[1] for index in range(4)} == set(DASHES)
+
+
+def test_legend_and_scale_bar_take_two_of_the_emptiest_corners(world: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    time = pd.date_range("2024-01-01", periods=6, freq="h", tz="UTC")
+    lower = pd.DataFrame(
+        {"user_id": 1, "time": time, "lat": [48.1, 48, 48, 48, 48, 48.0], "lon": 11 + np.arange(6) / 50}
+    )
+    ax = plot_trajectories(lower.assign(lat=[48.1, *5 * [48.0]]))
+    assert empty_corners(ax)[0] == "upper right" and set(empty_corners(ax)[:2]) != {"lower left", "lower right"}
+    ax.figure.canvas.draw()
+    bar = next(artist for artist in ax.artists if hasattr(artist, "size_bar"))
+    boxes = [artist.get_window_extent() for artist in (ax.get_legend(), bar)]
+    assert not boxes[0].overlaps(boxes[1])
+
+
+def test_colours_are_told_apart_by_colour_blind_readers() -> None:
+    """Simulated by Vienot, Brettel and Mollon (1999): the two cones of which one is missing share one axis."""
+    rgb = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in PALETTE[:7]]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
+    protan = np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]])
+    deutan = np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]])
+    for blind in (protan, deutan):
+        seen = np.clip(linear @ to_lms.T @ blind.T @ np.linalg.inv(to_lms).T, 0, 1) ** (1 / 2.2)
+        apart = np.abs(seen[:, None] - seen[None]).sum(-1) + 9 * np.eye(7)
+        assert apart.min() > 0.12
+
+
+# The coast
+
+
+def test_the_coast_is_where_it_is() -> None:
+    """Points on land and in water around San Francisco, Singapore and Lisbon; none inland, none on the open sea."""
+    from matplotlib.path import Path
+
+    def on_land(lat: float, lon: float) -> bool:
+        rings = land_near(lat - 0.3, lon - 0.3, lat + 0.3, lon + 0.3)
+        assert rings
+        return any(Path(ring).contains_point((lat, lon)) for ring in rings)
+
+    for lat, lon in ((37.76, -122.45), (1.35, 103.82), (38.75, -9.15)):
+        assert on_land(lat, lon)
+    for lat, lon in ((37.75, -122.6), (37.70, -122.30), (1.2, 103.9), (38.6, -9.4)):
+        assert not on_land(lat, lon)
+    assert land_near(48.0, 11.0, 48.2, 11.3) == [] == land_near(30.0, -40.0, 30.5, -39.5)
+    for ring in land_near(37.6, -122.6, 37.9, -122.2, margin=1.0):
+        assert (ring >= np.array([36.6, -123.6]) - 1e-9).all() and (ring <= np.array([38.9, -121.2]) + 1e-9).all()
+
+
+def test_a_picture_of_a_city_by_the_sea_has_land_and_keeps_its_limits() -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    frame = pd.DataFrame({"user_id": 1, "time": [0, 1], "lat": [37.7, 37.85], "lon": [-122.5, -122.2]})
+    with_coast, without = plot_trajectories(frame), plot_trajectories(frame, coast=False)
+    assert with_coast.get_xlim() == without.get_xlim() and with_coast.get_ylim() == without.get_ylim()
+    assert with_coast.patches and not without.patches
+    assert any("Natural Earth" in text.get_text() for text in with_coast.texts)
+
+
 # Trajectories
 
 
@@ -208,6 +299,9 @@ def test_flows_are_curves_between_their_cells_as_thick_as_their_count() -> None:
     np.testing.assert_allclose(ends, [places[[1, 0]], places[[1, 2]]], atol=1e-9)
     assert len(dots.get_offsets()) == 3
     assert ax.get_title() == "The 2 largest flows"
+    legend = ax.get_legend()
+    shown = {text.get_text(): line.get_linewidth() for text, line in zip(legend.get_texts(), legend.get_lines())}
+    assert shown == pytest.approx({"40": 5.0, "20": 0.5 + 4.5 / 2, "4": 0.5 + 4.5 / 10})
 
 
 def test_a_flow_and_the_one_back_bow_apart_to_the_right() -> None:
@@ -273,7 +367,7 @@ def test_regions_are_coloured_by_cluster_and_the_rest_stays_clear(regions: Simpl
     colors = pytest.importorskip("matplotlib.colors", reason="matplotlib is not installed")
     axes = plot_regions(regions.table, regions.grid, clusters=3)
     mixed, named = (ax.images[0].get_array().reshape(-1, 4) for ax in axes)
-    expected = np.array([colors.to_rgb(f"C{k}") for k in range(3)])[regions.group]
+    expected = np.array([colors.to_rgb(colour) for colour in PALETTE[:3]])[regions.group]
     np.testing.assert_allclose(named[regions.cells, :3], expected)
     np.testing.assert_allclose(mixed[regions.cells, :3], region_colours(regions.table)[0])
     for picture in (mixed, named):

@@ -15,7 +15,8 @@ import torch
 from ..data.frames import validate_visits
 from ..tokenization.errors import DataError
 from ..tokenization.grid import to_km
-from .pictures import new_axes
+from .axes import add_scale_bar, new_axes
+from .colours import BLUE, GREEN, ORANGE
 from .prepare import training_log
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 EXPERTS = ("POI", "geography", "popularity")  # the order of SAMoE's router
 _PER_BATCH = 16  # people, or windows of RAW
-_COLOURS = dict(zip(EXPERTS, ("tab:orange", "tab:blue", "tab:green")))
+_COLOURS = dict(zip(EXPERTS, (ORANGE, BLUE, GREEN)))
+_MARKERS = dict(zip(EXPERTS, "os^"))
 
 
 @torch.no_grad()
@@ -178,15 +180,18 @@ def plot_experts(weights: pd.DataFrame, *, axes: Any = None) -> np.ndarray:
     sizes = (8 + 24 * np.sqrt(places["visits"] / places["visits"].max() * 10)).to_numpy()
     for index, name in enumerate(EXPERTS):
         own = leader == index
-        dots: dict[str, Any] = {"color": _COLOURS[name], "alpha": 0.7, "linewidths": 0}
+        dots: dict[str, Any] = {"color": _COLOURS[name], "marker": _MARKERS[name], "alpha": 0.7, "linewidths": 0}
         axes[0].scatter(east[own], north[own], s=sizes[own], label=f"{name} ({int(own.sum())} places)", **dots)
     axes[0].set(xlabel="east, km", ylabel="north, km", aspect="equal")
+    add_scale_bar(axes[0])
     axes[0].set_title("expert that counts more here than elsewhere")
     axes[0].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
 
     by_hour = weights.groupby("hour")[list(EXPERTS)].mean().reindex(range(24))
     for name in EXPERTS:
-        axes[1].plot(by_hour.index, by_hour[name], "-o", markersize=4, color=_COLOURS[name], label=name)
+        axes[1].plot(
+            by_hour.index, by_hour[name], marker=_MARKERS[name], markersize=5, color=_COLOURS[name], label=name
+        )
         axes[1].axhline(overall[name], color=_COLOURS[name], linestyle=":", linewidth=1)
     axes[1].set(xlabel="local hour of the visit", ylabel="mean weight", xticks=range(0, 24, 3), xlim=(-0.5, 23.5))
     axes[1].set_title("weights of the experts by hour (dotted: overall)")

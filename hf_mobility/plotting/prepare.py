@@ -156,6 +156,18 @@ def largest_flows(flows: pd.DataFrame, num_cells: int, top: int) -> pd.DataFrame
     return table.sort_values("count", ascending=False, kind="stable", ignore_index=True).head(top)
 
 
+def flow_width(counts: Any, most: float) -> np.ndarray:
+    """Width of a flow in points, 0.5 to 5: it grows with its number of trips."""
+    return 0.5 + 4.5 * np.asarray(counts, dtype=np.float64) / most
+
+
+def flow_examples(counts: np.ndarray) -> np.ndarray:
+    """Up to three numbers of trips for a legend: the most, about half and about a tenth of it, rounded."""
+    most = float(np.max(counts))
+    lower = [float(f"{most * share:.1g}") for share in (0.5, 0.1)]
+    return np.array(list(dict.fromkeys([most, *(value for value in lower if 1 <= value < most)])))
+
+
 def one_persons(predictions: pd.DataFrame, visits: pd.DataFrame, user: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The visits and the predictions of one person.
 

@@ -8,16 +8,17 @@ import numpy as np
 
 from ..data.week_arrays import check_weeks
 from ..evaluation.week_places import days_of_week, night_home, ranked_places
-from .pictures import new_axes
+from .axes import new_axes
+from .colours import BLUE, ORANGE, RED
 from .prepare import literal
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 PLACES = {
     "unknown": "white",
     "home": "0.85",
-    "second place": "tab:blue",
-    "third place": "tab:orange",
-    "elsewhere": "tab:red",
+    "second place": BLUE,
+    "third place": ORANGE,
+    "elsewhere": RED,
 }
 
 

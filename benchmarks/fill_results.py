@@ -114,6 +114,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "published": speed.published,
     "stays": speed.stays,
     "sessions": speed.sessions,
+    "page": speed.page,
     "precisions": speed.precisions,
     "billion": speed.billion,
     "streams": speed.streams,

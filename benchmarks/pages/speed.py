@@ -120,6 +120,19 @@ def sessions() -> str:
     return markdown(rows, ["measurement", "weights", "users a call", "ms", "answers a second", "ratio", "bound"])
 
 
+def page() -> str:
+    """What a visitor of the demo page waits for."""
+    rows = []
+    for _, row in read("page").iterrows():
+        names = [
+            f"{when}_{name}" for when in ("first", "later") for name in ("server_cpu_s", "browser_cpu_s", "wait_s")
+        ]
+        seconds = [f"{row[name]:.2f}" for name in names]
+        rows.append([row["action"], *(seconds[:3] + 3 * [""] if row["repeats"] == 1 else seconds)])
+    measured = ("server CPU, s", "browser CPU, s", "wait, s")
+    return markdown(rows, ["action", *(f"{when}: {name}" for when in ("first", "later") for name in measured)])
+
+
 def precisions() -> str:
     """Answers of weights in other precisions, beside those in float32."""
     rows = [

@@ -102,6 +102,14 @@ def test_sessions_are_timed_beside_predict(
     assert f"| session, one visit each | float32 | 3 | {table['ms'][1]:,.1f} |" in text
 
 
+def test_waits_on_the_page_are_told_by_action(fill_blocks: Callable[..., str]) -> None:
+    measured = [f"{when}_{name}_s" for when in ("first", "later") for name in ("wait", "server_cpu", "browser_cpu")]
+    rows = [["start the server", 9, 8, 0, 9, 8, 0, 1], ["click a place", 0.5, 0.3, 0.1, 0.25, 0.12, 0.08, 5]]
+    text = fill_blocks({"page": pd.DataFrame(rows, columns=["action", *measured, "repeats"])}, ["page"])
+    assert "| start the server | 8.00 | 0.00 | 9.00 |  |  |  |" in text
+    assert "| click a place | 0.30 | 0.10 | 0.50 | 0.12 | 0.08 | 0.25 |" in text
+
+
 def test_precisions_are_compared_with_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill_blocks: Callable[..., str]
 ) -> None:

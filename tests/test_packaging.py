@@ -28,7 +28,12 @@ OTHER_FOLDERS = ("tests", "examples", "benchmarks", "tools", "docs")
 # What a file of modeling/ or tokenization/ may import: it is copied beside the weights and must run there alone.
 REMOTE_CODE_IMPORTS = {"huggingface_hub", "numpy", "safetensors", "torch", "transformers"}
 # Import name -> distribution, where the two differ.
-DISTRIBUTIONS = {"sklearn": "scikit_learn", "xstatic": "xstatic_leaflet", "yaml": "PyYAML"}
+DISTRIBUTIONS = {
+    "mpl_toolkits": "matplotlib",
+    "sklearn": "scikit_learn",
+    "xstatic": "xstatic_leaflet",
+    "yaml": "PyYAML",
+}
 
 CONFIG = configparser.ConfigParser()
 CONFIG.read(ROOT / "setup.cfg", encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 from hf_mobility import DataError, SquareGrid
 from hf_mobility.data import to_km
 from hf_mobility.data.io.exports import od_matrix
-from hf_mobility.plotting.axes import round_km
+from hf_mobility.plotting.axes import empty_corners, round_km
 from hf_mobility.plotting.coast import land_near
 from hf_mobility.plotting.colours import DASHES, PALETTE, line_look
 from hf_mobility.plotting.pictures import (
@@ -172,6 +172,20 @@ def test_pictures_are_written_as_pixels_and_as_lines(world: SimpleNamespace, tmp
 def test_no_two_lines_look_alike() -> None:
     assert len({line_look(index) for index in range(28)}) == 28
     assert {line_look(index)[1] for index in range(4)} == set(DASHES)
+
+
+def test_legend_and_scale_bar_take_two_of_the_emptiest_corners(world: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    time = pd.date_range("2024-01-01", periods=6, freq="h", tz="UTC")
+    lower = pd.DataFrame(
+        {"user_id": 1, "time": time, "lat": [48.1, 48, 48, 48, 48, 48.0], "lon": 11 + np.arange(6) / 50}
+    )
+    ax = plot_trajectories(lower.assign(lat=[48.1, *5 * [48.0]]))
+    assert empty_corners(ax)[0] == "upper right" and set(empty_corners(ax)[:2]) != {"lower left", "lower right"}
+    ax.figure.canvas.draw()
+    bar = next(artist for artist in ax.artists if hasattr(artist, "size_bar"))
+    boxes = [artist.get_window_extent() for artist in (ax.get_legend(), bar)]
+    assert not boxes[0].overlaps(boxes[1])
 
 
 def test_colours_are_told_apart_by_colour_blind_readers() -> None:

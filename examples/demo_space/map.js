@@ -2,6 +2,7 @@
 // ticks the street map.
 const TILES = "https://tile.openstreetmap.org/{z}/{x}/{y}.png";
 const THANKS = '&copy; <a href="https://www.openstreetmap.org/copyright">OpenStreetMap</a> contributors';
+const COAST = "coast: Natural Earth";
 const RED = "#d55e00", ORANGE = "#e69f00";
 const DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 const blue = () => (document.querySelector(".dark") ? "#56b4e9" : "#0072b2");
@@ -54,6 +55,7 @@ function placesMap(element, props, watch, trigger) {
     shown = town;
     [land, places, marks].forEach((group) => group.clearLayers());
     map.getContainer().classList.toggle("has-land", town.land.length > 0);
+    map.attributionControl[town.land.length ? "addAttribution" : "removeAttribution"](COAST);
     town.land.forEach((ring) => L.polygon(ring, { className: "land", pane: "land", fillOpacity: 1, interactive: false }).addTo(land));
     const grey = getComputedStyle(element.querySelector(".map")).getPropertyValue("--place").trim() || "#8b929a";
     const look = { renderer: canvas, radius: 4, stroke: false, fillColor: grey, fillOpacity: 0.9 };

@@ -55,7 +55,24 @@ def extent(ax: Axes, grid: SquareGrid, *, coast: bool) -> tuple[float, float, fl
     return float(west), float(east), float(south), float(north)
 
 
-def add_scale_bar(ax: Axes) -> None:
+def empty_corners(ax: Axes) -> list[str]:
+    """The corners of the axes, those with the fewest points first: one for the legend, one for the scale bar."""
+    parts = [np.asarray(line.get_xydata()) for line in ax.lines]
+    for drawn in ax.collections:
+        curves = getattr(drawn, "get_segments", list)()
+        parts += [np.asarray(curve) for curve in curves] or [np.asarray(drawn.get_offsets())]
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    points = np.concatenate([np.empty((0, 2)), *parts])
+    x, y = (points - (left, bottom)).T / np.array([[right - left], [top - bottom]])
+    inside = {
+        f"{up} {across}": int((row & column).sum())
+        for up, row in (("lower", y < 0.35), ("upper", y > 0.65))
+        for across, column in (("right", x > 0.6), ("left", x < 0.4))
+    }
+    return sorted(inside, key=inside.__getitem__)
+
+
+def add_scale_bar(ax: Axes, corner: str = "lower right") -> None:
     """A bar of 1, 2 or 5 times a power of ten km, at most a quarter of the axes wide. Call it when all is drawn."""
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
@@ -63,7 +80,7 @@ def add_scale_bar(ax: Axes) -> None:
     km = round_km((right - left) / 4)
     label = f"{km:g} km" if km >= 1 else f"{1000 * km:g} m"
     bar = AnchoredSizeBar(
-        ax.transData, km, label, "lower right", pad=0.3, borderpad=0.6, sep=3, size_vertical=(right - left) / 300
+        ax.transData, km, label, corner, pad=0.3, borderpad=0.6, sep=3, size_vertical=(right - left) / 300
     )
     bar.patch.set(alpha=0.8, linewidth=0)
     ax.add_artist(bar)
@@ -103,4 +120,4 @@ def _draw_coast(ax: Axes, east_north: EastNorth, lat: np.ndarray, lon: np.ndarra
     for ring in rings:
         corners = np.stack(east_north(*ring.T), axis=1)
         ax.add_artist(Polygon(corners, closed=True, facecolor=LAND, edgecolor="0.6", linewidth=0.5, zorder=0))
-    ax.text(0.01, 0.01, CREDIT, transform=ax.transAxes, fontsize=6, color="0.4", gid="credit")
+    ax.text(1.005, 0, CREDIT, transform=ax.transAxes, fontsize=6, color="0.4", rotation=90, va="bottom")

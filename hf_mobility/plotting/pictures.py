@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..tokenization.grid import SquareGrid
-from .axes import add_scale_bar, extent, frame_of, label_offsets, new_axes
+from .axes import add_scale_bar, empty_corners, extent, frame_of, label_offsets, new_axes
 from .colours import BLACK, BLUE, GREEN, PALETTE, RED, line_look
 from .prepare import (
     arc,
@@ -83,8 +83,9 @@ def plot_next_places(
     for x, y, probability, offset in zip(east, north, guesses["probability"], label_offsets(ax, east, north)):
         ax.annotate(f"{probability:.0%}", (x, y), xytext=offset, fontsize=9, **text)
     ax.set_title(f"Next place of user {literal(user)}")
-    ax.legend(loc="best", fontsize=8, framealpha=0.9)
-    add_scale_bar(ax)
+    legend, bar, *_ = empty_corners(ax)
+    ax.legend(loc=legend, fontsize=8, framealpha=0.9)
+    add_scale_bar(ax, bar)
     return ax
 
 
@@ -127,9 +128,10 @@ def plot_trajectories(
             ax.plot(east[end], north[end], marker, **look)
     what = by.removesuffix("_id")
     ax.set_title(f"{len(lines)} {what if len(lines) == 1 else _plural(what)}: from the triangle to the square")
+    legend, bar, *_ = empty_corners(ax)
     if city is not None or named:
-        ax.legend(loc="best", fontsize=8, framealpha=0.9, title=what, handlelength=4)
-    add_scale_bar(ax)
+        ax.legend(loc=legend, fontsize=8, framealpha=0.9, title=what, handlelength=4)
+    add_scale_bar(ax, bar)
     return ax
 
 
@@ -173,10 +175,11 @@ def plot_flows(
     shown = flow_examples(counts)
     look = zip(bundle.to_rgba(shown), flow_width(shown, counts.max()))
     lines = [Line2D([], [], color=colour, linewidth=width) for colour, width in look]
-    ax.legend(lines, [f"{count:,.0f}" for count in shown], title="trips", loc="best", fontsize=8, framealpha=0.9)
     ax.set_title(f"The {len(table)} largest flows")
     ax.margins(0.06)
-    add_scale_bar(ax)
+    legend, bar, *_ = empty_corners(ax)
+    ax.legend(lines, [f"{count:,.0f}" for count in shown], title="trips", loc=legend, fontsize=8, framealpha=0.9)
+    add_scale_bar(ax, bar)
     return ax
 
 

@@ -53,8 +53,7 @@ def new_map(lat: Any, lon: Any, tiles: str | None) -> tuple[Any, Map]:
         folium.Element(f"<style>div.leaflet-container{{background:{WATER if rings else '#f6f6f6'}}}</style>")
     )
     if rings:
-        note = f'<div style="position:fixed;right:6px;bottom:4px;z-index:1000;font:10px sans-serif">{CREDIT}</div>'
-        root.html.add_child(folium.Element(note))
+        _run_when_loaded(folium, made, f"{made.get_name()}.attributionControl.addAttribution({json.dumps(CREDIT)});")
     return folium, made
 
 

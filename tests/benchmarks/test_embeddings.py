@@ -353,15 +353,6 @@ def test_regions_are_analysed_without_the_occupied_flag(
     assert set(again["features"]) == set(table["features"]) and len(again) == len(table)
 
 
-def test_visits_by_hour_are_counted_on_the_citys_clock() -> None:
-    module = import_module("benchmarks.embeddings.analyse_regions")
-    time = pd.to_datetime(["2008-05-19 07:30", "2008-05-19 07:40", "2008-05-20 06:59", "2008-05-19 08:00"], utc=True)
-    points = pd.DataFrame({"time": time, "lat": [37.585, 37.585, 37.585, 0], "lon": [-122.528] * 4})
-    found = module.hours_of_visits(points, "America/Los_Angeles")
-    assert found.shape == (900, 7, 24) and found.sum() == 3
-    assert found[0, 0, 0] == 2 and found[0, 0, 23] == 1  # a Monday
-
-
 @pytest.mark.usefixtures("data_folder")
 def test_the_extended_variant_is_trained_in_stages_and_evaluated_beside_the_rivals(
     run_benchmark: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -158,7 +158,8 @@ def adapt(
         if window != CONTEXT or tokens_per_batch != TOKENS or unknown != "error" or isinstance(strength, Strength):
             raise ValueError("window, tokens_per_batch, unknown and a Strength are for SAMoE, not for weeks of slots.")
         given: dict[str, Any] = {"test_fraction": test_fraction, "seed": seed, "device": device, "progress": progress}
-        return adapt_weeks(model, data, city=city, timezone=timezone, strength=strength, **given, **columns)
+        given |= columns
+        return adapt_weeks(model, data, city=city, timezone=timezone, strength=strength, **given)
     start = time.perf_counter()
     base = _load_base(model)
     visits, city = _visits_and_city(data, city, timezone, test_fraction, columns)

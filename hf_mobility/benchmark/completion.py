@@ -83,7 +83,7 @@ class CompletionBench(WeekBench):
     def checkpoint(self, folder: str, *, name: str) -> MstarCompletion:
         return MstarCompletion(folder, name=name, votes=int(self.protocol.known.get("votes", 1)))
 
-    def outcome(self, predictor: Any, case: Case) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def outcome(self, predictor: Any, case: Case) -> Any:
         """Gap -> of each week, how many hidden hours are right, and how many were asked."""
         complete = partial(predictor.complete, seed=case.draw)
         gaps = completion_gaps(self._slots)

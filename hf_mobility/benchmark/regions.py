@@ -140,7 +140,8 @@ class RegionBench(Bench):
     @cached_property
     def _task(self) -> RegionTask:
         known = self.protocol.known
-        grid = SquareGrid(*known["bounds"], int(known["rows"]), int(known["columns"]))
+        south, west, north, east = known["bounds"]
+        grid = SquareGrid(south, west, north, east, int(known["rows"]), int(known["columns"]))
         there = visitors(self._data.points, grid)
         cells = np.flatnonzero(np.bincount(there.region, minlength=len(grid)) >= int(known["min_users"]))
         return RegionTask(self._data.points, grid, cells, known["timezone"], int(known["min_users"]))

@@ -124,6 +124,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "memory": speed.memory,
     "kernels": speed.kernels,
     "imports": speed.imports,
+    "first output": speed.first_output,
     "published": speed.published,
     "stays": speed.stays,
     "sessions": speed.sessions,

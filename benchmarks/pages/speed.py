@@ -95,6 +95,15 @@ def imports() -> str:
     return markdown(rows, ["imported", "after hf_mobility, s", "alone, s", "ratio [95 %]", "pairs"])
 
 
+def first_output() -> str:
+    """How soon each command shows something at a terminal, medians."""
+    rows = [
+        [f"`{row['command']}`", f"{row['cpu_s']:.2f}", f"{row['wall_s']:.1f}", f"{row['load']:.0f}", f"{row['runs']}"]
+        for _, row in read("first_output").iterrows()
+    ]
+    return markdown(rows, ["command", "first output, CPU s", "wall s", "processes that wanted a core", "runs"])
+
+
 def streams() -> str:
     """Visits tokenized in chunks of whole users, for tables of several sizes."""
     rows = [

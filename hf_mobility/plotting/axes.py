@@ -6,7 +6,7 @@ matplotlib is imported on first use (`pip install 'hf_mobility[plot]'`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from .colours import LAND, WATER
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Corner = Literal["lower right", "lower left", "upper right", "upper left"]
 EastNorth = Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]
 _DIRECTIONS = [(1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1.4), (0, -1.4)]
 
@@ -55,24 +56,25 @@ def extent(ax: Axes, grid: SquareGrid, *, coast: bool) -> tuple[float, float, fl
     return float(west), float(east), float(south), float(north)
 
 
-def empty_corners(ax: Axes) -> list[str]:
+def empty_corners(ax: Axes) -> list[Corner]:
     """The corners of the axes, those with the fewest points first: one for the legend, one for the scale bar."""
     parts = [np.asarray(line.get_xydata()) for line in ax.lines]
     for drawn in ax.collections:
-        curves = getattr(drawn, "get_segments", list)()
+        curves: list[Any] = getattr(drawn, "get_segments", list)()
         parts += [np.asarray(curve) for curve in curves] or [np.asarray(drawn.get_offsets())]
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     points = np.concatenate([np.empty((0, 2)), *parts])
     x, y = (points - (left, bottom)).T / np.array([[right - left], [top - bottom]])
-    inside = {
-        f"{up} {across}": int((row & column).sum())
-        for up, row in (("lower", y < 0.35), ("upper", y > 0.65))
-        for across, column in (("right", x > 0.6), ("left", x < 0.4))
+    inside: dict[Corner, np.ndarray] = {
+        "lower right": (y < 0.35) & (x > 0.6),
+        "lower left": (y < 0.35) & (x < 0.4),
+        "upper right": (y > 0.65) & (x > 0.6),
+        "upper left": (y > 0.65) & (x < 0.4),
     }
-    return sorted(inside, key=inside.__getitem__)
+    return sorted(inside, key=lambda corner: int(inside[corner].sum()))
 
 
-def add_scale_bar(ax: Axes, corner: str = "lower right") -> None:
+def add_scale_bar(ax: Axes, corner: Corner = "lower right") -> None:
     """A bar of 1, 2 or 5 times a power of ten km, at most a quarter of the axes wide. Call it when all is drawn."""
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 

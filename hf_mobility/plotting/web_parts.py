@@ -46,7 +46,8 @@ def new_map(lat: Any, lon: Any, tiles: str | None) -> tuple[Any, Map]:
     made.fit_bounds([[south, west], [north, east]], padding=(20, 20), max_zoom=16)
     rings = land_near(south, west, north, east) if tiles == COAST else []
     for ring in rings:
-        look = {"stroke": False, "fill": True, "fill_color": LAND, "fill_opacity": 1, "interactive": False}
+        look: dict[str, Any] = {"stroke": False, "fill": True, "fill_color": LAND, "fill_opacity": 1}
+        look["interactive"] = False
         folium.Polygon(np.round(ring, 5).tolist(), **look).add_to(made)
     root: Any = made.get_root()
     root.header.add_child(

@@ -17,12 +17,12 @@ GRU = "benchmarks/protocols/gru.py:GRU"
 MODELS = {
     "cabs-adapt-5pct": ["checkpoints/samoe-small"],
     "checkins-crosscity": ["checkpoints/samoe-small"],
-    "cabs-horizons": ["checkpoints/raw-small", GRU],
+    "cabs-horizons": ["checkpoints/raw-small", "checkpoints/raw-extended-small", GRU],
     "commuting-od": ["checkpoints/flows-small"],
-    "geolife-horizons": ["checkpoints/raw-small", GRU],
+    "geolife-horizons": ["checkpoints/raw-small", "checkpoints/raw-extended-small", GRU],
     "regions-cabs": ["checkpoints/raw-small"],
     "simulated-city": ["checkpoints/samoe-small", "examples/rank_classifier.py:Classifier"],
-    "simulated-horizons": ["checkpoints/raw-small", GRU],
+    "simulated-horizons": ["checkpoints/raw-small", "checkpoints/raw-extended-small", GRU],
     "weeks-completion": ["checkpoints/mstar-small"],
     "weeks-simulated": ["checkpoints/mstar-small"],
 }  # no checkpoint of real days is shipped

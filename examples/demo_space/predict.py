@@ -12,6 +12,7 @@ from towns import Town
 
 from hf_mobility import City, NextLocationPipeline, TrajectoryGenerationPipeline, validate_visits
 from hf_mobility.data import haversine_km
+from hf_mobility.pipelines.slot_generation import SlotGenerationPipeline
 
 NEXT_LOCATION, WEEKS = "mobility_samoe", "mobility_mstar"
 YOU = "you"  # the user who clicks
@@ -100,6 +101,8 @@ def history_table(town: Town, known: pd.DataFrame, hidden: pd.DataFrame, *, last
 
 @lru_cache(maxsize=4)
 def make_weeks(checkpoint: str, number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Generated weeks of `number` users: cells (number, hours), and latitude and longitude of all cells of the city."""
+    """Generated weeks of `number` users: cells or places (number, hours), and latitude and longitude of all of them."""
     pipe = _generator(checkpoint)
+    if isinstance(pipe, SlotGenerationPipeline):
+        return pipe.generate(number, seed=seed, to="places"), pipe.city.lat, pipe.city.lon
     return pipe.generate(number, seed=seed, to="weeks"), pipe.tokenizer.lat, pipe.tokenizer.lon

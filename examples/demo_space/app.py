@@ -30,8 +30,8 @@ HERE = Path(__file__).resolve().parent
 FONTS: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # none of them fetched
 INTRODUCTION = """# hf_mobility
 Models of human mobility. Cities and users here are simulated, or your own file."""
-ABSENT = """Not on this page: **RAW**, which predicts positions minutes ahead. `raw-small` knows one simulated city
-only, and for real users simple rules are nearer (`docs/results/positions.md`)."""
+ABSENT = """Not on this page: **RAW**, which reads GPS points and predicts positions hours ahead. This page reads visits
+(`docs/how-to/predict_trajectories.md`)."""
 
 
 def build(next_location: list[str], weeks: list[str]) -> gr.Blocks:

@@ -3,8 +3,8 @@ choose.
 
 The default first asks whether adapting helps at all. The users are split into halves; each strength is tuned on one
 half and scored on the other, both ways, and must gain more than two standard errors over users. On check-ins the answer
-is usually "nothing"; on taxi weeks "strong" pays (docs/results/adaptation.md). When nothing helps, the adapter is the
-identity and the report says so.
+is usually "nothing"; on data of a kind that no training had "strong" pays (docs/results/adaptation.md). When nothing
+helps, the adapter is the identity and the report says so.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def samoe_small() -> CardFacts:
         "TIST2015 (Singapore and seven US and Mexican metros), Gowalla\n(Dallas, Kansas City, San Francisco Bay). Every "
         "user has at least 10 visits, and nobody 10 or more in one of the four target cities below.\n\nThen these "
         "check-ins, 120 San Francisco cabs (Cabspotting, hourly cells of a grid) and six simulated cities of different "
-        "laws, three of them with 30 % of the visits. In this step a user gives one window of at most 128 visits an epoch.",
+        "laws. Three of them have 30 % of the visits. In this step a user gives one window of at most 128 visits an epoch.",
         bias="Check-ins are what app users chose to announce. These users are young and urban, and announce bars and "
         "offices more than homes and night shifts.\nMost of the cities are in North America. Nothing was corrected for "
         "this. Users with long histories gain on a count table, the others do not: docs/results/next_location.md.\nNothing "
@@ -140,13 +140,14 @@ def mstar_small() -> CardFacts:
 
 
 def mstar_slots_small() -> CardFacts:
+    table = read("weeks_slots")
     return CardFacts(
-        summary="M-STAR ([arXiv 2512.07314](https://arxiv.org/abs/2512.07314)) on weeks of slots, not in the paper: a week names the user's own places (home, work, "
-        "recurring and single ones), and a place head chooses places of **any** city.\nNo week of that city is needed. It has 3 "
+        summary="M-STAR ([arXiv 2512.07314](https://arxiv.org/abs/2512.07314)) on weeks of slots, not in the paper. A week names the user's own places: home, work, "
+        "recurring and single ones. A place head chooses places of **any** city.\nNo week of that city is needed. It has 3 "
         "layers of width 64, with its codec and the place head inside.",
         notes="**The city in this folder is simulated.** Bring your own: `pipe.for_city(city, means={...})`. Users keep one "
         "home, one work place and their recurring places.\nExploration and return (EPR), fitted on weeks of the city itself, is "
-        "nearer in daily motifs, and a small network tells these weeks from real ones.\nWeeks of 30 users (`adapt`) help. Real "
+        "nearer in daily motifs. A small network tells these weeks from real ones.\nWeeks of 30 users (`adapt`) help. Real "
         "cities were not tried.",
         training_data="Simulated. 12 simulated cities of different shapes, laws of distance, shift work and clock habits, 400 "
         "users in a typical one, five weeks each. No real trace, and no real city.",
@@ -157,6 +158,8 @@ def mstar_slots_small() -> CardFacts:
         command="python -m benchmarks.generation.train_slots --steps 5000 --output checkpoints/mstar-slots-small",
         seed=0,
         versions=f"transformers 5.24, torch 2.13, {OURS}; one CPU core",
+        results=table.assign(data="unseen simulated city " + table["city"])[["data", "model", "mean6"]],
+        ours="M-STAR, slots",
         figures="In three simulated cities that no training has seen, baselines first; these were fitted in the city. What the "
         f"columns mean: docs/results/generation.md.\n\n{marked('weeks slots')}",
         privacy="Trained on simulated users only. The tokenizer holds a mixture of groups of users with eight traits each, and "
@@ -199,7 +202,7 @@ def raw_extended_small() -> CardFacts:
     table = read("raw_extended")
     table = table[(table["subset"] == "all") & (table["minutes"] == 150) & (table["points"] != "simulated")]
     return CardFacts(
-        summary="RAW (arXiv 2311.10471) in hf_mobility's `extended` variant, which is not in the paper. It reads a user's "
+        summary="RAW ([arXiv 2311.10471](https://arxiv.org/abs/2311.10471)) in hf_mobility's `extended` variant, which is not in the paper. It reads a user's "
         "own records in kilometres and says where the user is at any time up to a day ahead, in **any** city.\n"
         f"It has 2 layers of width 64, {parameters('raw-extended-small'):,} parameters.",
         notes="The answer is a mixture over the user's own past records and some free points; the predicted point is its "
@@ -215,6 +218,8 @@ def raw_extended_small() -> CardFacts:
         "Cabs are vehicles with several drivers. Check-ins are what app users chose to announce.\nNothing is known of "
         "age, gender or income, and nothing was corrected.",
         weights_license="research use, because the traces that they were trained on carry no open licence",
+        license_link="LICENSE.md",
+        datasets=("geolife", "cabspotting", "foursquare-tsmc2014", "foursquare-tist2015", "gowalla"),
         data_license="not included; GeoLife: Microsoft Research licence, non-commercial research; Cabspotting, Foursquare "
         "and Gowalla: published for research, no open licence",
         command="python -m benchmarks.embeddings.train_raw_extended --output checkpoints/raw-extended-small",

@@ -385,4 +385,5 @@ def test_every_shipped_card_has_what_the_hub_shows(path: Path) -> None:
 def test_the_index_of_the_flows_card_has_the_figures_of_its_tables() -> None:
     card = ModelCard.load(ROOT / "checkpoints/flows-small/README.md")
     shown = [float(value) for value in re.findall(r"^\| \*\*network\*\* \| ([\d.]+)", card.text, flags=re.MULTILINE)]
-    assert [round(result.metric_value, 3) for result in card.data.eval_results] == shown
+    own = [one for one in card.data.eval_results if one.dataset_type.startswith("unseen-us-areas")]
+    assert [round(result.metric_value, 3) for result in own] == shown

@@ -11,30 +11,33 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from transformers import AutoModelForTimeSeriesPrediction
 
-from benchmarks.embeddings.evaluate_positions import STEPS
-from benchmarks.embeddings.positions import record_tasks, rivals
 from benchmarks.embeddings.record_sets import SPLITS
 from benchmarks.embeddings.series import NAMES, SeriesSet, load_series
 from benchmarks.tables import save_table
-from hf_mobility.baselines import GRUTrajectory
+from hf_mobility.baselines import CityMedian, CopyLast, GRUTrajectory, HourMean, HourMedian, NearestPast, Shrinkage
+from hf_mobility.benchmark.record_tasks import record_tasks
 from hf_mobility.evaluation import horizon_table
 from hf_mobility.evaluation.direct import DirectHorizons
 
 OURS = "RAW extended"
 KEPT = ["model", "subset", "minutes", "windows", "users", "error_km", "median_km", "user_error_km"]
 LESS = {"difference_km": "ours_less", "difference_low": "ours_less_low", "difference_high": "ours_less_high"}
+STEPS = (1, 4, 10, 24, 96)  # 15 min, 60 min, 150 min, 6 h, 24 h
 UNSEEN = {"users": 200, "held_out": 0.5, "seed": 100}  # a simulated city
 
 
 def table_of(data: SeriesSet, model: Any, options: argparse.Namespace) -> pd.DataFrame:
     """One row per model, subset and horizon; `ours_less` is our error less that of the row's model."""
     train = ~data.held_out & ~data.validation
-    asked = {"steps": STEPS, "start_hours": options.start_hours, "most": options.most}
-    known, tasks = (record_tasks(data, part, **asked) for part in (train, getattr(data, options.part)))
-    models = [*rivals(known), DirectHorizons(model, name=OURS)]
+    asked: dict[str, Any] = {"steps": STEPS, "start_hours": options.start_hours, "most": options.most}
+    parts = (np.isin(data.series.users, data.users[part]) for part in (train, getattr(data, options.part)))
+    known, tasks = (record_tasks(data.series, data.tokenizer, users=users, **asked) for users in parts)
+    simple = [CopyLast(), CityMedian().fit(known), Shrinkage().fit(known), HourMean(), HourMedian(), NearestPast()]
+    models = [*simple, DirectHorizons(model, name=OURS)]
     if options.gru_steps:
         gru = GRUTrajectory().fit(data.train["coordinates"], steps=options.gru_steps, seed=0)
         models.insert(-1, gru)
@@ -55,7 +58,7 @@ def main() -> None:
     parser.add_argument("--points", default="simulated", choices=NAMES)
     parser.add_argument("--part", default="held_out", choices=("held_out", "validation"), help="who is evaluated")
     parser.add_argument("--start-hours", type=int, nargs="+", default=list(range(24)), help="of Monday to Saturday")
-    parser.add_argument("--most", type=int, help="predictions that are drawn at most")
+    parser.add_argument("--most", type=int, default=10**6, help="predictions that are drawn at most")
     parser.add_argument("--gru-steps", type=int, default=300, help="of the baseline network; 0 leaves it out")
     parser.add_argument("--report", help="CSV for the table")
     options = parser.parse_args()

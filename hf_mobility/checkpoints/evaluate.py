@@ -11,7 +11,7 @@ import pandas as pd
 from ..data.io.records import as_records
 from ..evaluation.trajectories import DIFFERENCE
 from ..hub.device import check_device
-from ..hub.loading import adapter_base, saved_type
+from ..hub.loading import adapter_base, saved_config
 from ..tokenization.errors import DataError
 from .mstar import evaluate_mstar
 from .raw import evaluate_raw
@@ -119,4 +119,4 @@ def kind_of(model: Any) -> str:
         return str(model.model.config.model_type)
     if Path(model, "flows_config.json").is_file():
         return "mobility_flows"
-    return "mobility_samoe" if adapter_base(model) is not None else saved_type(model)
+    return "mobility_samoe" if adapter_base(model) is not None else str(saved_config(model).model_type)

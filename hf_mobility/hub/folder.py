@@ -159,4 +159,5 @@ def _class_without_code(config: Path, package: Any, name_of: Callable[[dict[str,
         return None
     saved = json.loads(config.read_text(encoding="utf-8"))
     name = name_of(saved)
-    return getattr(package, str(name)) if name in package.__all__ and "auto_map" not in saved else None
+    found = getattr(package, str(name)) if name in dir(package) and "auto_map" not in saved else None
+    return found if isinstance(found, type) else None

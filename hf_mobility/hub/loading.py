@@ -80,8 +80,8 @@ def load_model(
     return model.eval()
 
 
-def saved_type(name_or_path: str | Path) -> str:
-    """The `model_type` of a folder or Hub id, such as `mobility_samoe`; no weight is read.
+def saved_config(name_or_path: str | Path) -> Any:
+    """The configuration of a folder or Hub id; no weight is read.
 
     Raises:
         ValueError, OSError: as `load_model`.
@@ -89,7 +89,7 @@ def saved_type(name_or_path: str | Path) -> str:
     from transformers import AutoConfig
 
     with loading(str(name_or_path)):
-        return str(AutoConfig.from_pretrained(str(name_or_path)).model_type)
+        return AutoConfig.from_pretrained(str(name_or_path))
 
 
 def adapter_base(name_or_path: str | Path, **options: Any) -> str | None:

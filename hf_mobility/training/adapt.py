@@ -31,7 +31,7 @@ from ..data.sequences import FIELDS, CitySequences
 from ..data.training_record import TrainingRecord
 from ..hub.card_facts import CardFacts, with_rare_places
 from ..hub.device import check_device
-from ..hub.loading import adapter_base, load_model, saved_type
+from ..hub.loading import adapter_base, load_model, saved_config
 from ..modeling.configuration_mstar import MstarConfig
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..pipelines.slot_generation import SlotGenerationPipeline
@@ -210,11 +210,13 @@ def _visits_and_city(
 
 
 def _is_weeks(model: Any) -> bool:
-    if isinstance(model, SamoeForNextLocation):
+    """Whether these are weeks of slots; no weight is read."""
+    if isinstance(model, (SamoeForNextLocation, SlotGenerationPipeline)):
+        return isinstance(model, SlotGenerationPipeline)
+    if adapter_base(model) is not None:
         return False
-    if isinstance(model, SlotGenerationPipeline):
-        return True
-    return adapter_base(model) is None and saved_type(model) == MstarConfig.model_type
+    config = saved_config(model)
+    return bool(config.model_type == MstarConfig.model_type and config.num_poi_features)
 
 
 def _load_base(model: Any) -> SamoeForNextLocation:

@@ -160,7 +160,7 @@ def test_the_tables_of_the_page_are_filled(fill_blocks: Callable[..., str]) -> N
     text = fill_blocks(tables, [f"weeks {name.removeprefix('weeks_')}" for name in tables if name != "weeks_simulated"])
     text += fill_blocks(tables, ["weeks like", "weeks habits"])
     for row in (
-        "| **M-STAR mine** | 0.750 |",
+        "| **M-STAR mine** | 0.750 [0.740, 0.760] |",
         "| **M-STAR mine** | 100 % | 3 % |",
         "| **M-STAR mine** | 0.20 ± 0.01 | 1.10 ± 0.02 | -1.5 ± 0.5 |",
         "| real users | 900 | 0.550 ± 0.071 | 0.650 ± 0.071 |",

@@ -254,7 +254,7 @@ def test_groups_pool_the_users_of_cities_and_average_the_draws(world: SimpleName
     tasks = [world.task, make_task(*toy.city(12, seed=5))]
     base = NextLocationPipeline.from_pretrained(world.checkpoint, city=world.city)
     found = [module.results_of(task, base, 2) for task in tasks]
-    assert [len(draws) for draws in found[0].values()] == [1, 1, 2, 1, 1, 1, 2]
+    assert [len(draws) for draws in found[0].values()] == [1, 1, 2, 1, 1, 1, 2, 1, 1]
     first, second = (results["SAMoE, 0 %"][0] for results in found)
     both = module.pooled([first, second])
     assert len(np.unique(both.user)) == tasks[0].users + tasks[1].users

@@ -84,7 +84,8 @@ def check_models(models: list[type[PreTrainedModel]]) -> None:
     """Every model survives saving and loading with equal weights, and AutoConfig knows its configuration."""
     check(bool(models), "no model class was found")
     for model_class in models:
-        model = model_class(model_class.config_class.from_preset("tiny"))
+        form = {"variant": "extended"} if "Extended" in model_class.__name__ else {}
+        model = model_class(model_class.config_class.from_preset("tiny", **form))
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             loaded = model_class.from_pretrained(folder)

@@ -39,6 +39,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise DataError(f"The file is larger than {MAX_BYTES // 10**6} MB; upload a part of it.")
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         header = file.readline().rstrip("\r\n")
+    if not header:
+        raise DataError("The file is empty, or its first line is: it must hold the names of the columns.")
     separator = max(SEPARATORS, key=header.count)
     if separator not in header:
         raise DataError("The first line holds one column only; separate columns by comma, semicolon, tab or |.")

@@ -205,7 +205,7 @@ def test_faults_of_a_file_are_one_sentence(demo: SimpleNamespace, tmp_path: Path
         "user_id,when\n1,2\n": "No column is chosen for time, lat, lon: choose one of user_id, when",
         "user_id,time,lat,lon\n1,2\n1,2,3,4,5,6\n": "The file is no table",
         "user_id,time,lat,lon\n1,2024-01-01,north,2\n": "'lat'",
-        "": "one column only",
+        "": "The file is empty",
     }.items():
         with pytest.raises(DataError, match=re.escape(sentence)):
             opened(text)

@@ -87,7 +87,7 @@ import pandas as pd
 
 from hf_mobility import TrajectoryPredictionPipeline
 
-pipe = TrajectoryPredictionPipeline.from_pretrained("{name}")  # another time zone: city=City.from_bounds(...)
+pipe = TrajectoryPredictionPipeline.from_pretrained("{name}")  # city= in another time zone
 tokenizer = pipe.tokenizer
 {points}
 print(pipe.predict(points, horizon=[0.25, 2.5, 24]))""",

@@ -20,6 +20,7 @@ from .scores import visits_task
 from .visits import read_visits
 
 SHARE = 0.3  # of the count mix
+Average = Callable[[np.ndarray, torch.Tensor], torch.Tensor]  # rows (m,) and the model's (m, N) for them
 
 
 class CountMix:
@@ -35,21 +36,18 @@ class CountMix:
         visits = read_visits(counts, tokenizer, timezone=tokenizer.timezone, columns={})
         self.mix = ContextMix(MixWeights.shipped(), visits)
 
-    def beside(self, task: NextLocationTask) -> Callable[[np.ndarray, torch.Tensor], torch.Tensor]:
-        """A function that averages the model's (m, N) probabilities of rows (m,) with those of the mix."""
+    def beside(self, task: NextLocationTask) -> Average:
+        """How to average what the model says of rows of a task with what the mix says."""
         read = self.mix.reader(task)
 
         def average(rows: np.ndarray, shares: torch.Tensor) -> torch.Tensor:
             counted = np.empty(tuple(shares.shape), np.float32)
-            order = np.argsort(rows, kind="stable")
-            place = dict(zip(rows[order].tolist(), order.tolist()))
-            for some, p in read(rows):
-                counted[[place[row] for row in some.tolist()]] = p
+            counted[np.argsort(rows)] = np.concatenate([p for _, p in read(rows)])  # which come by ascending row
             return (1 - SHARE) * shares + SHARE * torch.from_numpy(counted)
 
         return average
 
-    def after(self, frame: pd.DataFrame, unknown: str) -> Callable[[np.ndarray, torch.Tensor], torch.Tensor]:
+    def after(self, frame: pd.DataFrame, unknown: str) -> Average:
         """The same for the next visit of users (numbers in canonical order) after all visits of a frame."""
         task, _ = visits_task(frame, self.tokenizer, unknown, following=True)
         average = self.beside(task)

@@ -23,7 +23,7 @@ from ..tokenization.clock import epoch_seconds, to_local
 from ..tokenization.errors import SHOWN, DataError
 from ..tokenization.tokenization_samoe import CONTEXT, NUM_SPECIAL, SamoeTokenizer
 from .base import MobilityPipeline, read_records, shown
-from .count_mix import CountMix
+from .count_mix import Average, CountMix
 from .encoded_city import EncodedCity
 from .gaps import QUANTILES, expected_gaps
 from .nearness import SUMS, nearness_of
@@ -83,8 +83,15 @@ class NextLocationPipeline(MobilityPipeline):
     def for_city(self, city: Any, *, counts: Any = None) -> Self:
         """The same weights in another `City`; `counts` are visits of that city."""
         tokenizer = self._tokenizer_of(city, self.model, self.tokenizer)
-        given = {"context": self.context, "tokens_per_batch": self.tokens_per_batch, "name": self.name}
-        return type(self)(self.model, tokenizer, batch_size=self.batch_size, counts=counts, **given)  # type: ignore[arg-type]
+        return type(self)(
+            self.model,
+            tokenizer,
+            batch_size=self.batch_size,
+            context=self.context,
+            tokens_per_batch=self.tokens_per_batch,
+            name=self.name,
+            counts=counts,
+        )
 
     @property
     def arrival_time_given(self) -> bool:
@@ -135,10 +142,9 @@ class NextLocationPipeline(MobilityPipeline):
         """
         check_top_k(top_k, self.tokenizer)
         size = self._checked_size(batch_size)
-        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
+        sequences, counted = self._read(visits, unknown=unknown, timezone=timezone, columns=columns)
         # Made beforehand: small results between the large ones of the batches would leave holes in the memory.
-        sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
-        users, counted = len(sequences.users), self._counts and self._counts.after(frame, unknown)
+        users = len(sequences.users)
         ids, shares = np.empty((users, top_k), np.int64), np.empty((users, top_k), np.float32)
         seconds = {name: np.empty(users, np.float32) for name in (*QUANTILES, "expected_stay")}
         for some, probability, gaps in self._next(sequences, target_time, size, counted, progress=progress):
@@ -185,9 +191,7 @@ class NextLocationPipeline(MobilityPipeline):
         """
         size = self._checked_size(batch_size)
         others = read_records(calibration, timezone=timezone, columns=columns, names=READ)
-        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
-        sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
-        counted = self._counts and self._counts.after(frame, unknown)
+        sequences, counted = self._read(visits, unknown=unknown, timezone=timezone, columns=columns)
         shared = np.intersect1d(sequences.users.astype(str), others["user_id"].astype(str))
         if len(shared):
             raise DataError(
@@ -290,8 +294,7 @@ class NextLocationPipeline(MobilityPipeline):
             raise DataError("num_samples and seed need do_sample=True: without it, every future is the same.")
         self._refuse_counts("forecast")
         size = self._checked_size(batch_size)
-        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
-        sequences = CitySequences.from_visits(frame, self.tokenizer, unknown=unknown)
+        sequences, _ = self._read(visits, unknown=unknown, timezone=timezone, columns=columns)
         spans = _last_visits(sequences, self._context_before(steps))
         settings: dict[str, Any] = {
             "do_sample": do_sample,
@@ -424,7 +427,7 @@ class NextLocationPipeline(MobilityPipeline):
         return {name: torch.from_numpy(values) for name, values in padded.items()}
 
     def _next(
-        self, sequences: CitySequences, target_time: Any, size: int | None, counted: Any, *, progress: bool
+        self, sequences: CitySequences, target_time: Any, size: int | None, counted: Average | None, *, progress: bool
     ) -> Iterator[tuple[np.ndarray, torch.Tensor, dict[str, torch.Tensor]]]:
         """By batches: rows of the users (B,), probabilities of all places (B, N), seconds to the next visit by name."""
         arrivals = self._arrivals(target_time, sequences.users)
@@ -474,6 +477,14 @@ class NextLocationPipeline(MobilityPipeline):
         return {"location_id": city.location_ids[rows], "lat": city.lat[rows], "lon": city.lon[rows]}
 
     # Input
+
+    def _read(
+        self, visits: Any, *, unknown: str, timezone: Any, columns: dict[str, str]
+    ) -> tuple[CitySequences, Average | None]:
+        """What the model reads, and how the count mix joins in, where there is one."""
+        frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
+        counted = self._counts and self._counts.after(frame, unknown)
+        return CitySequences.from_visits(frame, self.tokenizer, unknown=unknown), counted
 
     def _context_before(self, steps: int) -> int:
         """Visits that can be looked back on where so many more are to have positions in the model, too."""

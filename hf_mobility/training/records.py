@@ -11,6 +11,7 @@ from ..data.record_contexts import RecordHistories
 from ..tokenization.errors import DataError
 
 CITIES = 4  # of a batch
+SPAN = 2**40  # slots, more than any history has
 LATER = 1.25  # a record that is later than the time that was drawn by this factor does not stand for it
 
 
@@ -50,7 +51,9 @@ class RecordRows(torch.utils.data.Dataset):
         self.cities, self.rows, self.records, self.times, self.seed = list(cities), rows, records, times, seed
         self.horizons, self.longest = np.asarray(horizons, np.int64), longest
         self.shares = np.ones(len(self.cities)) if shares is None else np.asarray(shares, np.float64)
-        self._origins = [_origins(city, longest) for city in self.cities]
+        owners = [np.repeat(np.arange(len(city.users)), np.diff(city.offsets)) for city in self.cities]
+        self._origins = [_origins(city, user, longest) for city, user in zip(self.cities, owners)]
+        self._keys = [user * SPAN + city.slots for city, user in zip(self.cities, owners)]
 
     def __len__(self) -> int:
         return self.rows
@@ -69,25 +72,22 @@ class RecordRows(torch.utils.data.Dataset):
         chosen = int(rng.choice(len(self.cities), p=self.shares / self.shares.sum()))
         city, (rows, total) = self.cities[chosen], self._origins[chosen]
         ends = rows[np.searchsorted(total, rng.random(number) * total[-1])]
-        targets, found = self._targets(city, ends, rng)
+        targets, found = self._targets(city, self._keys[chosen], ends, rng)
         labels = np.where(targets[..., None] >= 0, city.km[found], np.nan).astype(np.float32)
         asked = np.where(targets >= 0, targets, city.slots[ends][:, None] + 1)
         given = city.before(ends, self.records)
         return {**given, "target_slots": torch.from_numpy(asked), "labels": torch.from_numpy(labels)}
 
     def _targets(
-        self, city: RecordHistories, ends: np.ndarray, rng: np.random.Generator
+        self, city: RecordHistories, key: np.ndarray, ends: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(B, Q): slots of later records, -1 = none at that time, and their rows."""
+        """(B, Q): slots of later records, -1 = none at that time, and their rows. `key` (P,) ascends over users and
+        slots."""
         shape = (len(ends), self.times)
         ahead = np.exp(rng.random(shape) * np.log(self.longest + 1)).astype(np.int64)
         ahead = np.where(rng.random(shape) < 0.5, rng.choice(self.horizons, shape), ahead)
         stop = city.offsets[np.searchsorted(city.offsets, ends, side="right")]
-        wanted = city.slots[ends][:, None] + ahead
-        span = np.int64(2**40)
-        owner = np.searchsorted(city.offsets, np.arange(len(city.slots)), side="right") - 1
-        key = owner * span + city.slots
-        row = np.searchsorted(key, owner[ends][:, None] * span + wanted)
+        row = np.searchsorted(key, key[ends][:, None] + ahead)
         there = row < stop[:, None]
         row = np.minimum(row, stop[:, None] - 1)
         late = city.slots[row] - city.slots[ends][:, None]
@@ -102,9 +102,9 @@ def _widened(values: torch.Tensor, name: str, width: int) -> torch.Tensor:
     return torch.cat([values.new_zeros(len(values), width - values.shape[1], *values.shape[2:]), values], dim=1)
 
 
-def _origins(city: RecordHistories, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that another record follows within `longest` slots, and the cumulated weights of drawing them."""
-    user = np.searchsorted(city.offsets, np.arange(len(city.slots)), side="right") - 1
+def _origins(city: RecordHistories, user: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that another record follows within `longest` slots, and the cumulated weights of drawing them; `user` (P,)
+    is whose records they are."""
     follows = np.append((user[1:] == user[:-1]) & (np.diff(city.slots) <= longest), False)
     rows = np.flatnonzero(follows)
     if not len(rows):

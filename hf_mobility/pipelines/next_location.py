@@ -483,7 +483,7 @@ class NextLocationPipeline(MobilityPipeline):
     ) -> tuple[CitySequences, Average | None]:
         """What the model reads, and how the count mix joins in, where there is one."""
         frame = read_visits(visits, self.tokenizer, timezone=timezone, columns=columns)
-        counted = self._counts and self._counts.after(frame, unknown)
+        counted = None if self._counts is None else self._counts.after(frame, unknown)
         return CitySequences.from_visits(frame, self.tokenizer, unknown=unknown), counted
 
     def _context_before(self, steps: int) -> int:

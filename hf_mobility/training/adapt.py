@@ -9,7 +9,6 @@ helps, the adapter is the identity and the report says so.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import time
 import warnings
@@ -22,25 +21,20 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 
-from ..data.frames import as_visits
-from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
 from ..data.sequences import FIELDS, CitySequences
-from ..data.training_record import TrainingRecord
-from ..hub.card_facts import CardFacts, with_rare_places
 from ..hub.device import check_device
 from ..hub.loading import adapter_base, load_model, saved_config
 from ..modeling.configuration_mstar import MstarConfig
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..pipelines.slot_generation import SlotGenerationPipeline
 from ..tokenization.city import City
-from ..tokenization.errors import DataError
 from ..tokenization.poi import popularity_levels
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
 from .adapt_weeks import adapt_weeks
-from .adaptation import NO_REPORT, Adaptation, compare, gain_of, shrink
+from .adaptation import NO_REPORT, Adaptation, compare, gain_of, shrink, visits_and_city, with_lora
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
 from .fit import callers_random_state, fit, nothing, on_device, on_stderr
 from .presets import training_arguments
@@ -162,7 +156,10 @@ def adapt(
         return adapt_weeks(model, data, city=city, timezone=timezone, strength=strength, **given)
     start = time.perf_counter()
     base = _load_base(model)
-    visits, city = _visits_and_city(data, city, timezone, test_fraction, columns)
+    visits, city = visits_and_city(data, city, timezone, columns)
+    if test_fraction:
+        visits = training_part("samoe", visits, test_fraction=test_fraction, seed=0)
+        city = city.with_popularity(visits)
     tokenizer = SamoeTokenizer.from_city(city, base.config)
     sequences = CitySequences.from_visits(visits, tokenizer, unknown=unknown)
     window = min(window, (base.config.max_position_embeddings or window + 1) - 1)
@@ -174,39 +171,15 @@ def adapt(
         tokenizer = SamoeTokenizer.from_city(city, base.config, temperature=temperature)
         recipe = strength if isinstance(strength, Strength) else STRENGTHS[chosen]
         adapted, history = _tune(base, TrainingCity.build(sequences, tokenizer), recipe, settings)
-    text = f"The adapter: {len(visits):,} visits of {visits['user_id'].nunique():,} users."
-    return Adaptation(
-        model=adapted.eval(),
-        tokenizer=tokenizer,
-        history=history,
-        seconds=time.perf_counter() - start,
-        notes=(reason,),
-        facts=CardFacts(notes=reason, training_data=text, seed=seed, privacy=with_rare_places([visits])),
-        record=TrainingRecord.of(
-            [visits], earlier=earlier_record(base), system="samoe", test_fraction=test_fraction, seed=seed
-        ),
-        strength=chosen,
-        report=report,
-        reason=reason,
+    return Adaptation.of(
+        *(adapted, tokenizer, history),
+        choice=(report, chosen, reason),
+        visits=visits,
+        learned=f"{len(visits):,} visits of {visits['user_id'].nunique():,} users",
+        earlier=earlier_record(base),
+        split={"system": "samoe", "test_fraction": test_fraction, "seed": seed},
+        start=start,
     )
-
-
-def _visits_and_city(
-    data: Any, city: Any, timezone: str | None, test_fraction: float, columns: dict[str, str]
-) -> tuple[pd.DataFrame, Any]:
-    """Canonical training visits, and the city with their popularity where a part was left out."""
-    zone, name = timezone or getattr(city, "timezone", None), name_of(data)
-    if columns or not isinstance(data, pd.DataFrame):
-        data = as_records(data, timezone=zone, **columns)
-    visits = as_visits(data, timezone=zone)
-    if city is None:
-        if timezone is None:
-            raise DataError("The city is missing: pass city=, or timezone= for the places that occur in the visits.")
-        city = City.from_visits(visits, timezone=timezone, name=name)
-    if not test_fraction:
-        return visits, city
-    visits = training_part("samoe", visits, test_fraction=test_fraction, seed=0)
-    return visits, city.with_popularity(visits)
 
 
 def _is_weeks(model: Any) -> bool:
@@ -302,11 +275,7 @@ def _tune(
 ) -> tuple[Any, pd.DataFrame]:
     """A PEFT model around a copy of `base`, tuned on one city, and its history; the identity adapter for `None`."""
     torch.manual_seed(settings["seed"])
-    with warnings.catch_warnings():  # PEFT asks for a property that transformers 5.24 has renamed
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        adapted = get_peft_model(copy.deepcopy(base), (strength or Strength(ATTENTION, epochs=0)).lora_config())
-    if base.name_or_path and Path(base.name_or_path).is_dir():  # wherever the adapter will be loaded from
-        adapted.peft_config["default"].base_model_name_or_path = str(Path(base.name_or_path).resolve())
+    adapted = with_lora(base, (strength or Strength(ATTENTION, epochs=0)).lora_config())
     if strength is None:
         return adapted, pd.DataFrame()
     corpus, batching = CityCorpus([city]), {key: settings[key] for key in ("tokens_per_batch", "window")}

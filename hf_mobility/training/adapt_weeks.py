@@ -5,33 +5,27 @@ Codec and place head stay as they are. Two halves of the users are tuned on and 
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 
-from ..data.frames import as_visits
-from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
-from ..data.training_record import TrainingRecord
-from ..hub.card_facts import CardFacts, with_rare_places
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..pipelines.slot_generation import SlotGenerationPipeline
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from ..tokenization.city import City
 from ..tokenization.errors import DataError
-from .adaptation import NO_REPORT, Adaptation, compare
+from .adaptation import NO_REPORT, Adaptation, compare, visits_and_city, with_lora
 from .fit import callers_random_state, fit, nothing, on_device, on_stderr
 from .presets import training_arguments
 from .result import earlier_record
 from .rows import ArrayRows
-from .slots import SlotWeeks, read_weeks_of
+from .slots import encoded_slots, read_weeks_of, rows_of
 
 FROZEN = ("codec", "places", "lm_head")
 STEPS = {"none": 0, "weak": 40, "strong": 120}
@@ -69,11 +63,13 @@ def adapt_weeks(
     pipe = model if isinstance(model, SlotGenerationPipeline) else TrajectoryGenerationPipeline.from_pretrained(model)
     if not isinstance(pipe, SlotGenerationPipeline):
         raise DataError("adapt reads generators of weeks of slots; this one belongs to the cells of its city.")
-    visits, city = _visits_and_city(data, city, timezone, test_fraction, seed, columns)
+    visits, city = visits_and_city(data, city, timezone, columns)
+    visits = training_part("mstar", visits, test_fraction=test_fraction, seed=seed)
     weeks = read_weeks_of(visits, city)
     if not len(weeks.places):
         raise DataError("no user has a week of which half of the hours are known.")
-    rows = rows_of(pipe.model, weeks)
+    encoded = encoded_slots(weeks.tokenizer, weeks.slots)
+    rows = rows_of(pipe.model, weeks.tokenizer, encoded, weeks.traits)
     tell = on_stderr if progress else nothing
     with callers_random_state():
         report, chosen, reason = _choose(pipe.model, rows, weeks.users, strength, seed, device, tell)
@@ -81,32 +77,16 @@ def adapt_weeks(
         adapted, history = tune(pipe.model, rows, STEPS[chosen], seed=seed, device=device)
     tokenizer = weeks.tokenizer
     tokenizer.traits = pipe.tokenizer.traits
-    users = len(np.unique(weeks.users))
-    text = f"The adapter: {len(weeks.places):,} weeks of {users:,} users."
-    return Adaptation(
-        model=adapted.eval(),
-        tokenizer=tokenizer,
-        history=history,
-        seconds=time.perf_counter() - start,
-        notes=(reason,),
-        facts=CardFacts(notes=reason, training_data=text, seed=seed, privacy=with_rare_places([visits])),
-        record=TrainingRecord.of(
-            [visits], earlier=earlier_record(pipe.model), system="mstar", test_fraction=test_fraction, seed=seed
-        ),
-        strength=chosen,
-        report=report,
-        reason=reason,
+    learned = f"{len(weeks.places):,} weeks of {len(np.unique(weeks.users)):,} users"
+    return Adaptation.of(
+        *(adapted, tokenizer, history),
+        choice=(report, chosen, reason),
+        visits=visits,
+        learned=learned,
+        earlier=earlier_record(pipe.model),
+        split={"system": "mstar", "test_fraction": test_fraction, "seed": seed},
+        start=start,
     )
-
-
-def rows_of(model: MstarForTrajectoryGeneration, weeks: SlotWeeks) -> dict[str, torch.Tensor]:
-    """Codes, mask of known hours and conditions of weeks, (N, ..) each."""
-    encoded = {name: torch.from_numpy(values) for name, values in weeks.tokenizer.encode_slots(weeks.slots).items()}
-    mask = encoded["attention_mask"].to(model.device)
-    codes = model.codec.encode(encoded["input_ids"].to(model.device), mask, batch_size=256)
-    conditions = weeks.tokenizer.conditions_of(weeks.traits)
-    rows = {name: torch.from_numpy(ids) for name, ids in conditions.items()}
-    return rows | {"code_ids": codes.cpu(), "attention_mask": encoded["attention_mask"]}
 
 
 def tune(
@@ -117,9 +97,7 @@ def tune(
     layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
     targets = [name for name in layers if name.partition(".")[0] not in FROZEN]
     config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets)
-    adapted = get_peft_model(copy.deepcopy(base), config)
-    if base.name_or_path and Path(base.name_or_path).is_dir():
-        adapted.peft_config["default"].base_model_name_or_path = str(Path(base.name_or_path).resolve())
+    adapted = with_lora(base, config)
     if not steps:
         return adapted, pd.DataFrame()
     where = {"use_cpu": base.device.type == "cpu"} if device is None else on_device(device)
@@ -177,19 +155,3 @@ def _choose(
     best = report.set_index("strength").loc[chosen]
     gain, error = best["gain"], best["gain_se"]
     return report, chosen, f"{chosen!r} gained {gain:.4f} nats a code on held-out users (standard error {error:.4f})."
-
-
-def _visits_and_city(
-    data: Any, city: City | None, timezone: str | None, test_fraction: float, seed: int, columns: dict[str, str]
-) -> tuple[pd.DataFrame, City]:
-    zone, name = timezone or getattr(city, "timezone", None), name_of(data)
-    if columns or not isinstance(data, pd.DataFrame):
-        data = as_records(data, timezone=zone, **columns)
-    visits = as_visits(data, timezone=zone)
-    if city is None:
-        if timezone is None:
-            raise DataError("The city is missing: pass city=, or timezone= for the places that occur in the visits.")
-        city = City.from_visits(visits, timezone=timezone, name=name)
-    if test_fraction:
-        visits = training_part("mstar", visits, test_fraction=test_fraction, seed=seed)
-    return visits, city

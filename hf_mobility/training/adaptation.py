@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 
-from ..hub.card_facts import CardFacts
+from ..data.frames import as_visits
+from ..data.io.records import as_records, name_of
+from ..data.training_record import TrainingRecord
+from ..hub.card_facts import CardFacts, with_rare_places
+from ..tokenization.city import City
 from ..tokenization.city_files import MIN_USERS
+from ..tokenization.errors import DataError
 from .result import Trained
 
 NO_REPORT = pd.DataFrame(columns=["strength", "nll_a", "nll_b", "nll", "gain", "gain_se", "chosen"])
@@ -32,6 +41,44 @@ class Adaptation(Trained):
     strength: str
     report: pd.DataFrame
     reason: str
+
+    @classmethod
+    def of(
+        cls,
+        adapted: Any,
+        tokenizer: Any,
+        history: pd.DataFrame,
+        *,
+        choice: tuple[pd.DataFrame, str, str],
+        visits: pd.DataFrame,
+        learned: str,
+        earlier: TrainingRecord | None,
+        split: dict[str, Any],
+        start: float,
+    ) -> Adaptation:
+        """What was tuned, with the facts for its card and the record of what it was tuned on.
+
+        Args:
+            choice: report, strength and reason.
+            visits: training visits; `learned` says how many there were. earlier: record of the base.
+            split: `system`, `test_fraction` and `seed`.
+            start: `time.perf_counter()` at the beginning.
+        """
+        report, chosen, reason = choice
+        training_data = f"The adapter: {learned}."
+        facts = {"training_data": training_data, "seed": split["seed"], "privacy": with_rare_places([visits])}
+        return cls(
+            model=adapted.eval(),
+            tokenizer=tokenizer,
+            history=history,
+            seconds=time.perf_counter() - start,
+            notes=(reason,),
+            facts=CardFacts(notes=reason, **facts),
+            record=TrainingRecord.of([visits], earlier=earlier, **split),
+            strength=chosen,
+            report=report,
+            reason=reason,
+        )
 
     def save_pretrained(
         self,
@@ -64,6 +111,29 @@ class Adaptation(Trained):
     def _save_extras(self, folder: Path) -> None:
         super()._save_extras(folder)
         self.report.to_csv(folder / "adaptation.csv", index=False)
+
+
+def visits_and_city(data: Any, city: Any, timezone: str | None, columns: dict[str, str]) -> tuple[pd.DataFrame, Any]:
+    """Canonical visits, and their city: the one that is given, or the places that occur."""
+    zone, name = timezone or getattr(city, "timezone", None), name_of(data)
+    if columns or not isinstance(data, pd.DataFrame):
+        data = as_records(data, timezone=zone, **columns)
+    visits = as_visits(data, timezone=zone)
+    if city is None:
+        if timezone is None:
+            raise DataError("The city is missing: pass city=, or timezone= for the places that occur in the visits.")
+        city = City.from_visits(visits, timezone=timezone, name=name)
+    return visits, city
+
+
+def with_lora(base: Any, config: LoraConfig) -> Any:
+    """A PEFT model around a copy of `base`, whose folder it names wherever the adapter will be loaded from."""
+    with warnings.catch_warnings():  # PEFT asks for a property that transformers 5.24 has renamed
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        adapted: Any = get_peft_model(copy.deepcopy(base), config)
+    if base.name_or_path and Path(base.name_or_path).is_dir():
+        adapted.peft_config["default"].base_model_name_or_path = str(Path(base.name_or_path).resolve())
+    return adapted
 
 
 def compare(scores: dict[str, list[np.ndarray]]) -> pd.DataFrame:

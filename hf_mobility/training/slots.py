@@ -64,16 +64,13 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
     for note in notes:
         recipe.tell(note)
     slots = np.concatenate([part.slots for part in read])
-    encoded = {name: torch.from_numpy(values) for name, values in read[0].tokenizer.encode_slots(slots).items()}
+    encoded = encoded_slots(read[0].tokenizer, slots)
     codec = _codec(encoded, recipe)
     model: Any = _generator(codec, recipe)
     model.fit_places(SLOT_MAP)
     model.fit_transition(torch.from_numpy(slots.astype(np.int64)))
-    conditions = read[0].tokenizer.conditions_of(measured)
-    rows = {name: torch.from_numpy(ids) for name, ids in conditions.items()}
-    codes = model.codec.encode(encoded["input_ids"], encoded["attention_mask"], batch_size=256).cpu()
+    rows = rows_of(model, read[0].tokenizer, encoded, measured)
     model.places.requires_grad_(False)
-    rows |= {"code_ids": codes, "attention_mask": encoded["attention_mask"]}
     model, history = fit(model, recipe.settings, ArrayRows(rows))
     model.places.requires_grad_(True)
     choices = [
@@ -105,6 +102,21 @@ def read_weeks_of(
     slots = to_slots(weeks.cells, home, work)
     traits = tokenizer.traits_of(slots, home, work)
     return SlotWeeks(tokenizer, weeks.cells, slots, home, work, np.asarray(weeks.user_id), traits)
+
+
+def encoded_slots(tokenizer: MstarSlotTokenizer, slots: np.ndarray) -> dict[str, torch.Tensor]:
+    """What a codec reads of diaries (N, 168)."""
+    return {name: torch.from_numpy(values) for name, values in tokenizer.encode_slots(slots).items()}
+
+
+def rows_of(
+    model: MstarForTrajectoryGeneration, tokenizer: MstarSlotTokenizer, encoded: dict[str, torch.Tensor], traits: Any
+) -> dict[str, torch.Tensor]:
+    """Codes, mask of known hours and conditions of weeks, (N, ..) each; `traits` (N, 8) as they were measured."""
+    mask = encoded["attention_mask"]
+    codes = model.codec.encode(encoded["input_ids"].to(model.device), mask.to(model.device), batch_size=256)
+    conditions = {name: torch.from_numpy(ids) for name, ids in tokenizer.conditions_of(traits).items()}
+    return {**conditions, "code_ids": codes.cpu(), "attention_mask": mask}
 
 
 def days_off_of(places: np.ndarray) -> tuple[int, int]:

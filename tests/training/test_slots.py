@@ -21,10 +21,10 @@ from hf_mobility import (
     train,
 )
 from hf_mobility.tokenization.tokenization_mstar_slots import MstarSlotTokenizer
-from hf_mobility.training.adapt_weeks import nll_by_user, rows_of, tune
+from hf_mobility.training.adapt_weeks import nll_by_user, tune
 from hf_mobility.training.place_choices import CityChoices, choices_of, fit_places
 from hf_mobility.training.result import Trained
-from hf_mobility.training.slots import days_off_of, read_weeks_of
+from hf_mobility.training.slots import days_off_of, encoded_slots, read_weeks_of, rows_of
 
 CITIES = simulate_cities(2, num_users=40, num_days=21, num_locations=120, seed=5)
 PAIRS = [(made.visits, City.from_visits(made.visits, timezone=made.timezone, pois=made.pois)) for made in CITIES]
@@ -134,7 +134,8 @@ def test_no_adapter_is_the_model_itself(made: Trained, tmp_path: Path) -> None:
     made.save_pretrained(tmp_path)
     visits, city = PAIRS[0]
     pipe = TrajectoryGenerationPipeline.from_pretrained(tmp_path)
-    rows = rows_of(pipe.model, read_weeks_of(visits, city))
+    weeks = read_weeks_of(visits, city)
+    rows = rows_of(pipe.model, weeks.tokenizer, encoded_slots(weeks.tokenizer, weeks.slots), weeks.traits)
     same, _ = tune(pipe.model, rows, 0, seed=0)
     users = np.arange(len(rows["code_ids"])) % 3
     np.testing.assert_allclose(nll_by_user(same.eval(), rows, users), nll_by_user(pipe.model, rows, users), rtol=1e-5)

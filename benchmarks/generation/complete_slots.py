@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.generation.evaluate_slots import CITIES, Unseen
 from benchmarks.tables import save_table
-from hf_mobility import TrajectoryGenerationPipeline, adapt
+from hf_mobility import TrajectoryGenerationPipeline
 from hf_mobility.baselines import CarryForward, SameHour, StayHome
 from hf_mobility.evaluation import completion_report
 
@@ -39,9 +39,7 @@ def main() -> None:
     pipe, tables = TrajectoryGenerationPipeline.from_pretrained(options.model), []
     for name in options.cities:
         unseen = Unseen(name)
-        there = pipe.for_city(unseen.city, days_off=unseen.tokenizer.days_off)
-        local = adapt(pipe, unseen.few_visits(), city=unseen.city, strength="strong")
-        tuned = type(pipe)(local.model, there.tokenizer)
+        there, tuned = unseen.pipelines(pipe)
         models = {baseline.name: baseline.complete for baseline in (SameHour(), CarryForward(), StayHome())}
         for title, own in (("M-STAR, slots", there), ("M-STAR, slots, with 30 users", tuned)):
             models[f"{title}, one draw"] = partial(completed, own, 1, options.seed)

@@ -63,6 +63,12 @@ class Unseen:
         users = np.unique(self.users[self.known])[:FEW]
         return self.visits[self.visits["user_id"].isin(users)]
 
+    def pipelines(self, pipe: TrajectoryGenerationPipeline) -> tuple[Any, Any]:
+        """The model in this city as it is, and adapted on the weeks of some users."""
+        there = pipe.for_city(self.city, days_off=self.tokenizer.days_off)
+        local = adapt(pipe, self.few_visits(), city=self.city, strength="strong")
+        return there, type(there)(local.model, there.tokenizer)
+
     def cells(self, places: np.ndarray) -> np.ndarray:
         return self.cell[places].astype(np.int32)
 
@@ -87,14 +93,13 @@ def generated(pipe: TrajectoryGenerationPipeline, unseen: Unseen, draws: int) ->
         for name, rival in rivals.items()
     }
     days, means = unseen.tokenizer.days_off, unseen.means()
-    local = adapt(pipe, unseen.few_visits(), city=unseen.city, strength="strong")
-    tuned = type(pipe)(local.model, pipe.for_city(unseen.city, days_off=days).tokenizer)
-    there = {
-        "M-STAR, slots, zero-shot": pipe.for_city(unseen.city, days_off=days),
-        "M-STAR, slots, with means": pipe.for_city(unseen.city, days_off=days, means=means),
+    there, tuned = unseen.pipelines(pipe)
+    models = {
+        "M-STAR, slots, zero-shot": there,
+        "M-STAR, slots, with means": there.for_city(unseen.city, days_off=days, means=means),
         "M-STAR, slots, with means and 30 users": tuned.for_city(unseen.city, days_off=days, means=means),
     }
-    for name, own in there.items():
+    for name, own in models.items():
         sets[name] = [unseen.cells(own.generate(count, seed=seed, to="places")) for seed in range(draws)]
     return sets
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from hf_mobility import City, simulate_cities, train
+from benchmarks.next_location.other_kind import simulated_pairs
+from hf_mobility import simulate_cities, train
 
 SEED = 11  # of the cities
 
@@ -28,14 +29,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     options = parser.parse_args()
     made = simulate_cities(options.cities, num_users=options.users, num_days=options.days, seed=SEED, varied=True)
-    pairs = [
-        (city.visits, City.from_visits(city.visits, timezone=city.timezone, name=city.name, pois=city.pois))
-        for city in made
-    ]
     start = time.process_time()
     trained = train(
         "mstar",
-        pairs,
+        simulated_pairs(made),
         vocabulary="slots",
         size=options.size,
         steps=options.steps,

@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.next_location.evaluate_transfer import named
+from benchmarks.next_location.other_kind import simulated_pairs
 from benchmarks.next_location.training import train_samoe
 from benchmarks.tables import GrowingTable
 from hf_mobility import (
@@ -84,16 +85,15 @@ def main() -> None:
     task = make_task(people(target.visits, start + options.people, start + options.people + options.judged), bare)
     print(f"{len(full):,} visits, {len(few):,} of 5 %, {len(task.rows):,} targets, {len(bare):,} places", flush=True)
 
-    sources = [
-        (c.visits, City.from_visits(c.visits, timezone=c.timezone, name=c.name, pois=c.pois))
-        for c in simulate_cities(
+    sources = simulated_pairs(
+        simulate_cities(
             4,
             num_users=options.source_people,
             num_days=options.days,
             num_locations=options.locations // 2,
             seed=options.seed + 100,
         )
-    ]
+    )
     results = GrowingTable(SHOWN, options.output, update=["model"] if options.update else ())
 
     def report(predictor: Any, name: str, seconds: float = 0.0) -> None:

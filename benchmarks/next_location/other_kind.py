@@ -8,6 +8,7 @@ import pandas as pd
 
 from benchmarks.open_data import data_folder
 from hf_mobility import City, SquareGrid, simulate_city, validate_visits
+from hf_mobility.data.simulation.cities import SimulatedCity
 from hf_mobility.data.stays import detect_stays, stays_to_visits
 
 CAB_GRID = SquareGrid(37.58, -122.53, 37.82, -122.36, 30, 30)
@@ -54,6 +55,14 @@ def geolife_stays(min_visits: int = 5) -> tuple[pd.DataFrame, City]:
     visits = visits[visits.groupby("user_id")["time"].transform("size") >= min_visits]
     city = City.from_grid(BEIJING_GRID, timezone="Asia/Shanghai", name="geolife")
     return validate_visits(visits, timezone="Asia/Shanghai"), city
+
+
+def simulated_pairs(cities: list[SimulatedCity], part: str = "") -> list[tuple[pd.DataFrame, City]]:
+    """(visits, city) of simulated cities, with all their places; `part` ends their names."""
+    return [
+        (one.visits, City.from_visits(one.visits, timezone=one.timezone, name=one.name + part, pois=one.pois))
+        for one in cities
+    ]
 
 
 def demo_visits() -> tuple[pd.DataFrame, City]:

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from benchmarks.next_location.other_kind import source_cabs
+from benchmarks.next_location.other_kind import simulated_pairs, source_cabs
 from benchmarks.options import config_values
 from hf_mobility import (
     City,
@@ -42,21 +42,12 @@ def _open_cities(without: list[str]) -> list[tuple[pd.DataFrame, City]]:
     return source_pairs(without)
 
 
-def simulated_cities(number: int, num_users: int, seed: int) -> list[tuple[pd.DataFrame, City]]:
-    cities = simulate_cities(number, num_users=num_users, seed=seed)
-    return [(c.visits, City.from_visits(c.visits, timezone=c.timezone, name=c.name, pois=c.pois)) for c in cities]
-
-
 def mixed_cities(seed: int) -> list[tuple[pd.DataFrame, City]]:
     """Other kinds of data than check-ins: cities known in full and at 30 %, and cabs on a grid."""
     pairs = []
     for number, observe in enumerate((1.0, 0.3)):
         cities = simulate_cities(3, num_users=300, num_days=42, seed=seed + 40 + number, observe=observe, varied=True)
-        part = f"{observe:.0%} of the visits"
-        pairs += [
-            (c.visits, City.from_visits(c.visits, timezone=c.timezone, name=f"{c.name}, {part}", pois=c.pois))
-            for c in cities
-        ]
+        pairs += simulated_pairs(cities, f", {observe:.0%} of the visits")
     cabs, _, grid = source_cabs()
     return [*pairs, (cabs, grid.with_popularity(cabs))]
 
@@ -105,7 +96,7 @@ def main() -> None:
 
     set_seed(options.seed)
     pairs = (
-        simulated_cities(options.simulate, options.users, options.seed)
+        simulated_pairs(simulate_cities(options.simulate, num_users=options.users, seed=options.seed))
         if options.simulate
         else _open_cities(options.without)
     )

@@ -68,8 +68,13 @@ def habits() -> str:
 
 
 def completion() -> str:
-    """Accuracy on the hidden hours with 95 % intervals, gap by gap."""
+    """Accuracy on the hidden hours, gap by gap."""
     table = read("weeks_completion")
+    return markdown(accuracies(table), [f"{int(table['weeks'].iloc[0])} weeks; accuracy", *table["gap"].unique()])
+
+
+def accuracies(table: pd.DataFrame) -> list[list[str]]:
+    """A row per model, a cell with an interval per gap."""
     rows = []
     for model, group in table.groupby("model", sort=False):
         cells = [
@@ -77,8 +82,7 @@ def completion() -> str:
             for a, low, high in group[["accuracy", "accuracy_low", "accuracy_high"]].to_numpy()
         ]
         rows.append([named(str(model)), *cells])
-    weeks = int(table["weeks"].iloc[0])
-    return markdown(rows, [f"{weeks} weeks; accuracy", *table["gap"].unique()])
+    return rows
 
 
 def homes() -> str:
@@ -155,13 +159,5 @@ def slots_unseen() -> str:
 def slots_completion() -> str:
     """Accuracy on the hidden hours in cities that no training has seen."""
     table = read("completion_slots")
-    gaps = list(table["gap"].unique())
-    rows = []
-    for city, group in table.groupby("city", sort=False):
-        wide = group.pivot(index="model", columns="gap", values="accuracy")
-        rows += [
-            [city, named(model), *(f"{wide.loc[model, gap]:.3f}" for gap in gaps)] for model in group["model"].unique()
-        ]
-    half = ((table["accuracy_high"] - table["accuracy_low"]) / 2).max()
-    weeks = int(table["weeks"].iloc[0])
-    return markdown(rows, [f"{weeks} weeks a city", f"accuracy, ± {half:.3f} at most", *gaps])
+    rows = [[str(city), *row] for city, group in table.groupby("city", sort=False) for row in accuracies(group)]
+    return markdown(rows, [f"{int(table['weeks'].iloc[0])} weeks a city", "accuracy", *table["gap"].unique()])

@@ -70,6 +70,12 @@ class Bench(ABC):
         return read_set(one, self.folder)
 
     @property
+    def test_set(self) -> ProtocolSet:
+        """The one set of role "test", of tasks that have no other."""
+        (one,) = self.protocol.role("test")
+        return one
+
+    @property
     @abstractmethod
     def cases(self) -> list[Case]:
         """Every test set with every draw."""
@@ -104,9 +110,9 @@ class Bench(ABC):
         """Records of the test, and records that may be learned, for a `TrainingRecord`; None where data are no records
         of users."""
 
-    @abstractmethod
     def seen_by_tokenizer(self, tokenizer: Any) -> Seen | None:
         """From what a checkpoint's tokenizer counted of its training; None where that tells nothing."""
+        return None
 
     @abstractmethod
     def split_content(self, case: Case) -> Sequence[np.ndarray]:

@@ -68,7 +68,7 @@ class CompletionBench(WeekBench):
         rows = self._test_rows
         users = rows if weeks.user_id is None else weeks.user_id[rows]
         task = CompletionTask(weeks.cells[rows], np.asarray(users))
-        return [Case(self._name, draw, self._training(draw), task) for draw in range(self.protocol.draws)]
+        return [Case(self.test_set.name, draw, self._training(draw), task) for draw in range(self.protocol.draws)]
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
         makers: dict[str, tuple[type[FittedBaseline], type, Callable[[WeekTraining], Any]]] = {

@@ -15,7 +15,6 @@ from ..tokenization.errors import DataError
 from .bench import Bench, Case, FittedBaseline
 from .predictors import AreaTraining
 from .scores import Score, ratio_interval, rounded
-from .seen import Seen
 
 ALL = "all"  # of `SIZE_CLASSES`
 OUTFLOWS = {False: "outflows predicted", True: "outflows given"}
@@ -93,7 +92,7 @@ class FlowBench(Bench):
     def scores(self, case: Case, outcome: Areas) -> list[Score]:
         """Means over areas; areas are resampled for the intervals."""
         return [
-            self._score(case.name, "all" if size == ALL else f"{size} regions", metric, outcome.metrics[metric][rows])
+            self._score(case.name, size if size == ALL else f"{size} regions", metric, outcome.metrics[metric][rows])
             for size in SIZE_CLASSES
             for metric in self.protocol.metrics
             if (rows := outcome.of_size(size)).any()
@@ -112,9 +111,6 @@ class FlowBench(Bench):
     def parts(self) -> None:
         """Areas hold no records of users."""
         return
-
-    def seen_by_tokenizer(self, tokenizer: Any) -> Seen | None:
-        return None
 
     def split_content(self, case: Case) -> Sequence[np.ndarray]:
         return [part for area in case.task.areas for part in (area.lat, area.lon, area.observed)]

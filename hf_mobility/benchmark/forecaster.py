@@ -26,17 +26,16 @@ class PipelineForecaster:
         pipe: its box is that of the tasks, and its clock `CLOCK`. name: in tables.
 
     Example:
-        >>> PipelineForecaster.from_pretrained("checkpoints/raw-small", name="RAW", bounds=bounds)  # doctest: +SKIP
+        >>> PipelineForecaster.in_box(pipe.model, bounds, name="RAW")  # doctest: +SKIP
     """
 
     def __init__(self, pipe: TrajectoryPredictionPipeline, *, name: str) -> None:
         self.pipe, self.name = pipe, name
 
     @classmethod
-    def from_pretrained(cls, folder: str, *, name: str, bounds: Sequence[float]) -> PipelineForecaster:
-        """The model of a folder or Hub id in another box (south, west, north, east); a form that learns positions in a
-        box keeps those of its own."""
-        model = TrajectoryPredictionPipeline.from_pretrained(folder).model
+    def in_box(cls, model: Any, bounds: Sequence[float], *, name: str) -> PipelineForecaster:
+        """A model in another box (south, west, north, east); a form that learns positions in a box keeps those of its
+        own."""
         return cls(TrajectoryPredictionPipeline(model, box_tokenizer(bounds, model.config)), name=name)
 
     def predict(self, task: TrajectoryTask) -> np.ndarray:

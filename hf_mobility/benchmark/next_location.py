@@ -25,7 +25,6 @@ from .bench import Bench, Case, FittedBaseline
 from .predictors import NextLocationTraining
 from .protocol import ProtocolSet
 from .scores import Score, rounded, user_means
-from .seen import Seen
 
 UNKNOWN_BY_USER = ("ece",)  # which is no mean over targets
 
@@ -115,9 +114,6 @@ class NextLocationBench(Bench):
         tests = [case.task for case in self.cases if case.draw == 0]
         test = pd.concat([task.visits[task.target] for task in tests], ignore_index=True)
         return test, pd.concat([task.train_visits() for task in tests], ignore_index=True)
-
-    def seen_by_tokenizer(self, tokenizer: Any) -> Seen | None:
-        return None
 
     def split_content(self, case: Case) -> Sequence[np.ndarray]:
         task = case.task

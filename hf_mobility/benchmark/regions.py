@@ -24,7 +24,6 @@ from .bench import Bench, Case
 from .datasets_more import LabelledCells
 from .predictors import RegionTask
 from .scores import Score, rounded
-from .seen import Seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +73,7 @@ class RegionBench(Bench):
 
     @cached_property
     def cases(self) -> list[Case]:
-        (one,) = self.protocol.role("test")
-        return [Case(one.name, draw, self._task, self._task) for draw in range(self.protocol.draws)]
+        return [Case(self.test_set.name, draw, self._task, self._task) for draw in range(self.protocol.draws)]
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
         names = ("number of visitors", "total points", "visits by hour of the day", "visits by hour of the week")
@@ -124,9 +122,6 @@ class RegionBench(Bench):
         points = self._task.points
         return points, points[:0]
 
-    def seen_by_tokenizer(self, tokenizer: Any) -> Seen | None:
-        return None
-
     def split_content(self, case: Case) -> Sequence[np.ndarray]:
         return [case.task.cells, self._blocks, *self._labels.values()]
 
@@ -134,8 +129,7 @@ class RegionBench(Bench):
 
     @cached_property
     def _data(self) -> LabelledCells:
-        (one,) = self.protocol.role("test")
-        return self.read(one)
+        return self.read(self.test_set)
 
     @cached_property
     def _task(self) -> RegionTask:

@@ -28,7 +28,6 @@ from .forecaster import PipelineForecaster
 from .predictors import TrajectoryTraining
 from .record_tasks import record_tasks
 from .scores import Score, ratio_interval, rounded, user_means
-from .seen import Seen
 
 MEDIAN = "median_km"
 SLOTS_PER_DAY = 96
@@ -63,7 +62,7 @@ class TrajectoryBench(Bench):
     @cached_property
     def cases(self) -> list[Case]:
         test, training = self._made
-        return [Case(self._name, 0, training, test)]
+        return [Case(self.test_set.name, 0, training, test)]
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
         fitted: dict[str, tuple[type, Callable[[TrajectoryTraining], Any]]] = {
@@ -77,11 +76,11 @@ class TrajectoryBench(Bench):
         }
 
     def checkpoint(self, folder: str, *, name: str) -> PipelineForecaster | DirectHorizons:
+        model = TrajectoryPredictionPipeline.from_pretrained(folder).model
+        if model.config.variant == "extended":  # which belongs to no box
+            return DirectHorizons(model, name=name)
         _, training = self._made
-        pipe = TrajectoryPredictionPipeline.from_pretrained(folder)
-        if pipe.model.config.variant == "extended":  # which belongs to no box
-            return DirectHorizons(pipe.model, name=name)
-        return PipelineForecaster.from_pretrained(folder, name=name, bounds=training.tokenizer.city.bounds)
+        return PipelineForecaster.in_box(model, training.tokenizer.city.bounds, name=name)
 
     def outcome(self, predictor: Any, case: Case) -> Errors:
         parts = [self._errors(predictor, task) for task in case.task]
@@ -115,9 +114,6 @@ class TrajectoryBench(Bench):
         held_out = self._points["user_id"].isin(self._held_out)
         return self._points[held_out], self._points[~held_out]
 
-    def seen_by_tokenizer(self, tokenizer: Any) -> Seen | None:
-        return None
-
     def split_content(self, case: Case) -> Sequence[np.ndarray]:
         return [part for task in case.task for part in (task.known[:, -1], task.future, task.recorded)]
 
@@ -125,9 +121,7 @@ class TrajectoryBench(Bench):
 
     @cached_property
     def _points(self) -> pd.DataFrame:
-        (one,) = self.protocol.role("test")
-        self._name = one.name
-        return self.read(one)[["user_id", "time", "lat", "lon"]]
+        return self.read(self.test_set)[["user_id", "time", "lat", "lon"]]
 
     @cached_property
     def _held_out(self) -> np.ndarray:
@@ -181,14 +175,14 @@ class TrajectoryBench(Bench):
     def _score(self, case: str, subset: str, metric: str, errors: np.ndarray, users: np.ndarray) -> Score:
         if not len(errors):
             return Score(case, subset, metric, None)
-        mean = np.median if metric == MEDIAN else np.mean
+        bootstrap, more = self.protocol.bootstrap, {"n": len(errors), "users": len(np.unique(users))}
         if metric == MEDIAN:
-            low, high = _median_interval(errors, users, self.protocol.bootstrap)
+            value, (low, high) = np.median(errors), _median_interval(errors, users, bootstrap)
         else:
-            low, high = ratio_interval(errors, np.ones(len(errors)), users, bootstrap=self.protocol.bootstrap)
-        own: dict[str, Any] = {} if metric == MEDIAN else user_means(errors, users, bootstrap=self.protocol.bootstrap)
-        counted: dict[str, Any] = {"n": len(errors), "users": len(np.unique(users))}
-        return Score(case, subset, metric, rounded(mean(errors)), rounded(low), rounded(high), **own, **counted)
+            ones = np.ones(len(errors))
+            value, (low, high) = np.mean(errors), ratio_interval(errors, ones, users, bootstrap=bootstrap)
+            more |= user_means(errors, users, bootstrap=bootstrap)
+        return Score(case, subset, metric, rounded(value), rounded(low), rounded(high), **more)
 
 
 def linked_users(points: pd.DataFrame) -> pd.Series:

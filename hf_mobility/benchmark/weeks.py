@@ -100,7 +100,7 @@ class WeekBench(Bench):
         for draw in range(self.protocol.draws):
             training = self._training(draw)
             asked = known.draw(len(rows), np.random.default_rng(draw))
-            cases.append(Case(self._name, draw, training, WeekTask(asked, weeks.cells[rows], training)))
+            cases.append(Case(self.test_set.name, draw, training, WeekTask(asked, weeks.cells[rows], training)))
         return cases
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
@@ -179,9 +179,7 @@ class WeekBench(Bench):
     @cached_property
     def _weeks(self) -> tuple[WeekTable, tuple[np.ndarray, ...]]:
         """The weeks, and the rows of training, validation and test."""
-        (one,) = self.protocol.role("test")
-        self._name = one.name
-        found = self.read(one)
+        found = self.read(self.test_set)
         weeks = found if isinstance(found, WeekTable) else self._of_visits(found)
         if "rows" in self.protocol.known:
             weeks = self._on_grid(weeks)
@@ -210,7 +208,7 @@ class WeekBench(Bench):
         """Latitude and longitude of the cells, degrees."""
         weeks, _ = self._weeks
         if weeks.lat is None or weeks.lon is None:
-            raise DataError(f"{self._name}: the weeks need the coordinates of their cells.")
+            raise DataError(f"{self.test_set.name}: the weeks need the coordinates of their cells.")
         return weeks.lat, weeks.lon
 
     def _of_visits(self, made: Any) -> WeekTable:

@@ -108,6 +108,8 @@ def _origins(city: RecordHistories, user: np.ndarray, longest: int) -> tuple[np.
     follows = np.append((user[1:] == user[:-1]) & (np.diff(city.slots) <= longest), False)
     rows = np.flatnonzero(follows)
     if not len(rows):
-        raise DataError(f"None of {len(city.users)} users has a record that another one follows within a day.")
+        raise DataError(
+            f"None of {len(city.users)} users has a record that another one follows within {longest} slots."
+        )
     weight = np.maximum(np.bincount(user[rows], minlength=len(city.users)), 1) ** -0.5
     return rows, np.cumsum(weight[user[rows]])

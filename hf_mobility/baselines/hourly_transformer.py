@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.week_arrays import check_weeks
+from ..modeling.precision import fast_bfloat16
 from .fit import Fit, TrainingOptions, cosine
 from .generators import Conditions, _usable
 
@@ -79,7 +80,7 @@ class HourlyTransformer:
         epochs: int = 20,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        bfloat16: bool = True,
+        bfloat16: bool | None = None,
     ) -> HourlyTransformer:
         """Train on weeks and return self; the caller's generators are left alone.
 
@@ -93,7 +94,7 @@ class HourlyTransformer:
             epochs: number of epochs.
             seed: of initialisation, dropout and batches.
             device: where to train and generate.
-            bfloat16: matrix products in bfloat16 while training.
+            bfloat16: matrix products in bfloat16 while training; by default where the device is fast in it.
 
         Raises:
             ValueError: with `warm_start`, on weeks of other cells, hours or classes than before.
@@ -101,7 +102,8 @@ class HourlyTransformer:
         cells = check_weeks(cells, num_cells=num_cells)
         clock = {"slots_per_day": self.slots_per_day, "first_weekday": self.first_weekday}
         cells, conditions = _usable(cells, home, work, num_cells, attribute=attribute, **clock)
-        self.conditions, self.device, self.bfloat16 = conditions, torch.device(device), bfloat16
+        self.conditions, self.device = conditions, torch.device(device)
+        self.bfloat16 = fast_bfloat16(self.device.type) if bfloat16 is None else bfloat16
         before = self.network if self.warm_start else None
         self.network = None
         attributes = 0 if attribute is None else int(conditions.attribute_ids.max()) + 1  # type: ignore[union-attr]

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.tasks import NextLocationTask
+from ..modeling.precision import fast_bfloat16
 from ..tokenization.clock import epoch_seconds, to_local, weekday
 from .fit import Fit, TrainingOptions, cosine
 
@@ -56,8 +57,8 @@ class _Network(nn.Module):
         return self.dropout(hidden)
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Scores (m, N) of hidden states (m, width); the large product runs in bfloat16."""
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        """Scores (m, N) of hidden states (m, width); the large product runs in bfloat16 where that is fast."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_bfloat16()):
             product = hidden @ self.place.weight[:-1].T
         return product.float() + self.bias
 

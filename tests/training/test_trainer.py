@@ -78,12 +78,21 @@ def test_the_loss_goes_down(toy: SimpleNamespace, corpus: CityCorpus, tmp_path: 
 def test_bf16_autocast_trains_and_leaves_fp32_weights(toy: SimpleNamespace, corpus: CityCorpus, tmp_path: Path) -> None:
     model = toy.model(spread=None)
     start = weights(model)
-    arguments = training_arguments(str(tmp_path), num_train_epochs=1, logging_strategy="no", use_cpu=True)
-    assert arguments.bf16
+    options = {"bf16": True, "num_train_epochs": 1, "logging_strategy": "no", "use_cpu": True}
+    arguments = training_arguments(str(tmp_path), **options)
     result = MobilityTrainer(model, arguments, train_dataset=corpus, tokens_per_batch=256).train()
     assert np.isfinite(result.training_loss)
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in model.state_dict().values())
     assert any(not torch.equal(value, start[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_is_the_default_where_the_processor_computes_in_it(
+    fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_mobility.training.presets.fast_bfloat16", lambda device: fast)
+    assert training_arguments(str(tmp_path), use_cpu=True).bf16 is fast
+    assert training_arguments(str(tmp_path), use_cpu=True, bf16=not fast).bf16 is not fast
 
 
 def test_augmentation_and_sampled_candidates_are_passed_on(

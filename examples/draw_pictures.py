@@ -56,7 +56,7 @@ def main(output: str = "runs/pictures", tiles: str = "", users: str = "150") -> 
     save("experts", models.plot_experts(models.expert_weights(samoe, visits)))
 
     # M-STAR: trips of generated weeks, where they are beside simulated users of the same city, single weeks.
-    mstar = TrajectoryGenerationPipeline.from_pretrained(CHECKPOINTS / "mstar-small")
+    mstar = TrajectoryGenerationPipeline.from_pretrained(CHECKPOINTS / "mstar-cells-small")
     cells, weeks = mstar.tokenizer, mstar.generate(int(users), seed=0)
     trips = od_matrix(weeks, by_hour=False, threshold=1)
     save(
@@ -72,7 +72,7 @@ def main(output: str = "runs/pictures", tiles: str = "", users: str = "150") -> 
     save("weeks", plot_weeks(lived, made, number=drawn, names=("simulated", "M-STAR")))
 
     # RAW: regions by their visitors, and the hours that the encoder looks at.
-    raw = MobilityEmbeddingPipeline.from_pretrained(CHECKPOINTS / "raw-small", attn_implementation="eager")
+    raw = MobilityEmbeddingPipeline.from_pretrained(CHECKPOINTS / "raw-released-small", attn_implementation="eager")
     points = simulated_points(simulate_city(int(users), num_days=7, num_locations=600, seed=0), seed=0)
     grid = SquareGrid.around(points["lat"], points["lon"], cell_km=1.0)
     regions = raw.embed_regions(points, grid, pooling="mean")

@@ -20,7 +20,7 @@ from PIL import Image
 from hf_mobility import TrajectoryGenerationPipeline
 from hf_mobility.tokenization.weeks import home_and_work
 
-CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "mstar-small"
+CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "mstar-cells-small"
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 CELLS = "#f2f2f2"
 KINDS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from hf_mobility import MobilityEmbeddingPipeline, SquareGrid, simulate_city, validate_points
 from hf_mobility.data.simulation.points import simulated_points
 
-CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "raw-small"
+CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "raw-released-small"
 
 
 def main(table: str | None = None, timezone: str | None = None, output: str = "runs/embeddings") -> None:

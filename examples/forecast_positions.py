@@ -17,7 +17,7 @@ from hf_mobility import TrajectoryPredictionPipeline, simulate_city, validate_po
 from hf_mobility.data import haversine_km
 from hf_mobility.data.simulation.points import simulated_points
 
-CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "raw-small"
+CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "raw-released-small"
 HOURS = [0.25, 1.0, 2.5]
 
 

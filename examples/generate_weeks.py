@@ -12,7 +12,7 @@ from pathlib import Path
 from hf_mobility import TrajectoryGenerationPipeline, simulate_city
 from hf_mobility.data.io.exports import od_matrix
 
-CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "mstar-small"
+CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "mstar-cells-small"
 
 
 def main(count: str = "200", output: str = "runs/weeks") -> None:

@@ -30,6 +30,7 @@ _WHOLE: dict[str, tuple[int, int]] = {
     "state_records": (1, 1_000_000),
     "pair_hidden_size": (1, 65_536),
     "num_attributes": (1, 10_000),
+    "within_level_context": (0, 1_000),
     "num_cells": (1, 200_000),
     "codebook_size": (1, 1_000_000),
 }

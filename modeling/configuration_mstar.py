@@ -9,6 +9,8 @@ default, is what trains (docs/results/codec.md).
 """
 
 import math
+from bisect import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from numbers import Integral
@@ -129,24 +131,37 @@ def max_decoding_steps(length: int) -> int:
     return (length - 1).bit_length() + 1
 
 
-def decoding_order(level_lengths: list[int], steps: list[int]) -> DecodingOrder:
+def decoding_order(level_lengths: list[int], steps: list[int], spacing: list[int] | None = None) -> DecodingOrder:
     """The order of a week whose level k takes `steps[k]` steps: with p steps every 2^(p-1)-th position, then the odd
-    multiples of 2^(p-2), .., of 1.
+    multiples of 2^(p-2), .., of 1. A step whose positions lie nearer than `spacing[k]` is split into n, each of which
+    takes every n-th of them.
     """
     total = sum(level_lengths)
     decoded: list[DecodingStep] = []
     positions: list[int] = []
     before: list[int] = []
     after: list[int] = []
-    for level, (offset, length, count) in enumerate(zip(accumulate(level_lengths, initial=0), level_lengths, steps)):
-        for step in range(count):
-            stride = 2 ** (count - 1 - step)
-            indices = range(stride, length, 2 * stride) if step else range(0, length, stride)
+    least = spacing or [1] * len(level_lengths)
+    for level, (offset, length) in enumerate(zip(accumulate(level_lengths, initial=0), level_lengths)):
+        known: list[int] = []  # indices that earlier steps of the level decoded, ascending
+        for step, indices in enumerate(_steps_of_level(length, steps[level], least[level])):
             decoded.append(DecodingStep(level, step, len(positions), len(positions) + len(indices)))
-            positions += [offset + index for index in indices]
-            before += [offset + index - stride if step else total for index in indices]
-            after += [offset + index + stride if step and index + stride < length else total for index in indices]
+            for index in indices:
+                place = bisect(known, index)
+                positions.append(offset + index)
+                before.append(offset + known[place - 1] if place else total)
+                after.append(offset + known[place] if place < len(known) else total)
+            known = sorted([*known, *indices])
     return DecodingOrder(decoded, positions, before, after)
+
+
+def _steps_of_level(length: int, count: int, spacing: int) -> Iterator[range]:
+    """The indices that each step of a level decodes."""
+    for step in range(count):
+        stride = 2 ** (count - 1 - step)
+        indices = range(stride, length, 2 * stride) if step else range(0, length, stride)
+        parts = min(-(-spacing // indices.step), len(indices))
+        yield from (indices[part::parts] for part in range(parts))
 
 
 @strict
@@ -322,6 +337,11 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
             independently (paper); p = every 2^(p-1)-th position first, then those midway between, and so on, each
             seeing the codes on its two sides (`DecodingOrder`). A level has no more steps than its length allows. Not
             in the paper.
+        within_level_spacing: least distance, in positions, of codes that one step decodes, an int or one per level.
+            Codes of one step are drawn independently: with a spacing of 1 the last step draws every other hour, and
+            two of them may put the same trip at both. Nearer ones go to further steps. Not in the paper.
+        within_level_context: with several steps, how many positions on either side a position reads, where earlier
+            steps decoded them, besides the nearest on both sides. Not in the paper.
         pointer_head: whether the codes that would put the home, the work place or, with several decoding steps, the
             places on the two sides at a position have scores of their own (`pointer_mstar`). Needs a codec without
             encoder layers, in which a place has a vector of its own, and `fit_places`. Older configurations call it
@@ -372,6 +392,8 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
     code_noise: float | int = 0.0
     scheduled_sampling: float | int = 0.0
     within_level_steps: int | list[int] = 1
+    within_level_spacing: int | list[int] = 1
+    within_level_context: int = 0
     pointer_head: bool = False
     top_k: int | None = 10
     temperature: float | int | list[float | int] | None = None
@@ -418,11 +440,15 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
             raise ValueError(
                 f"attribute_sizes must hold a positive number for each attribute, got {self.attribute_sizes}."
             )
-        levels, steps = len(self.codec.level_lengths), self._steps_per_level
-        if len(steps) != levels:
-            raise ValueError(f"within_level_steps needs one value for each of the {levels} levels, got {len(steps)}.")
-        if min(steps) < 1:
-            raise ValueError(f"within_level_steps must be at least 1, got {self.within_level_steps}.")
+        levels = len(self.codec.level_lengths)
+        for name in ("within_level_steps", "within_level_spacing"):
+            values = self._per_level(name)
+            if len(values) != levels:
+                raise ValueError(f"{name} needs one value for each of the {levels} levels, got {len(values)}.")
+            if min(values) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.within_level_context and self.decoding_order.max_steps == 1:
+            raise ValueError("within_level_context needs within_level_steps above 1: nothing else is decoded earlier.")
         self.check_sampling(
             top_k=self.top_k,
             temperature=self.temperature,
@@ -478,13 +504,13 @@ class MstarConfig(BoundedConfig, PreTrainedConfig):
     def decoding_order(self) -> DecodingOrder:
         """The order in which the codes of a week are decoded."""
         lengths = self.codec.level_lengths
-        steps = [min(steps, max_decoding_steps(length)) for steps, length in zip(self._steps_per_level, lengths)]
-        return decoding_order(lengths, steps)
+        wanted = self._per_level("within_level_steps")
+        steps = [min(steps, max_decoding_steps(length)) for steps, length in zip(wanted, lengths)]
+        return decoding_order(lengths, steps, self._per_level("within_level_spacing"))
 
-    @property
-    def _steps_per_level(self) -> list[int]:
-        steps = self.within_level_steps
-        return steps if isinstance(steps, list) else [steps] * len(self.codec.level_lengths)
+    def _per_level(self, name: str) -> list[int]:
+        value = getattr(self, name)
+        return value if isinstance(value, list) else [value] * len(self.codec.level_lengths)
 
     @classmethod
     def from_preset(cls, size: str = "base", *, variant: str = "corrected", **overrides: Any) -> "MstarConfig":

@@ -32,7 +32,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_mstar import MstarConfig
+from .configuration_mstar import DecodingOrder, MstarConfig
 from .generation_mstar import MstarCache, MstarGeneration, draw_from, fit_arrivals, fit_stay_probability
 from .layers import MultiHeadAttention, drop, kept_numbers, mark, renamed_argument, widened
 from .modeling_mstar_codec import MstarCodecModel, MstarCodecOutput, MstarPreTrainedModel
@@ -311,6 +311,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
     positions: torch.Tensor
     ranks: torch.Tensor
     sides: torch.Tensor
+    around: torch.Tensor
     usable: torch.Tensor
     stay_probability: torch.Tensor
     arrival_share: torch.Tensor
@@ -333,6 +334,9 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         self.sides_proj = None
         if self.order.max_steps > 1:
             self.sides_proj = nn.Linear(2 * codec.hidden_size, width, bias=False)
+        self.context_proj = None
+        if config.within_level_context:
+            self.context_proj = nn.Linear(2 * config.within_level_context * codec.hidden_size, width, bias=False)
         self.attention_modulation = MstarModulation(config)
         self.mlp_modulation = MstarModulation(config)
         self.layers = nn.ModuleList(MstarLayer(config, index) for index in range(config.num_hidden_layers))
@@ -618,7 +622,8 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
 
     def _make_order(self) -> dict[str, torch.Tensor]:
         """Buffers by name, int64 (T,): of each position its level and its rank in the decoding order; of each rank its
-        step, its position, the positions of the codes beside it (T, 2), and which places a pointer may use (T, K) bool.
+        step, its position, the positions of the codes beside it (T, 2) and, of its context, of those that earlier steps
+        decoded (T, 2 W), T = none; and which places a pointer may use (T, K) bool.
         """
         lengths, order = self.config.codec.level_lengths, self.order
         with torch.device("cpu"):
@@ -631,6 +636,7 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
                 "step_ids": torch.arange(len(sizes)).repeat_interleave(sizes),
                 "positions": positions,
                 "sides": sides,
+                "around": context_of(order, lengths, self.config.within_level_context),
                 "usable": conditions if order.max_steps == 1 else torch.cat([conditions, sides < len(sides)], dim=1),
             }
 
@@ -670,6 +676,9 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
             drawn = F.pad(features + self.codec.code_vectors(code_ids), (0, 0, 0, 1))  # 0 where there is none
             beside = drawn[:, (self.sides[ranks] - offset).clamp(max=features.shape[1])]
             tokens = tokens + self.sides_proj(beside.flatten(2).to(self.sides_proj.weight.dtype))
+        if self.context_proj is not None:
+            near = drawn[:, (self.around[ranks] - offset).clamp(max=features.shape[1])]
+            tokens = tokens + self.context_proj(near.flatten(2).to(self.context_proj.weight.dtype))
         if self.copies is None:
             return tokens, None
         lengths = self.order.lengths_between(ranks.start, ranks.stop)
@@ -687,6 +696,25 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
         for layer in self.layers:
             hidden = layer(hidden, modulations[0], modulations[1], mask, cache, **kwargs)
         return adaptive_norm(hidden, modulations[2], self.config.layer_norm_eps)
+
+
+def context_of(order: DecodingOrder, lengths: list[int], reach: int) -> torch.Tensor:
+    """(T, 2 reach) int64: of each rank the positions up to `reach` before and after it in its level that earlier steps
+    decoded; T = none.
+    """
+    total = sum(lengths)
+    found = torch.full((total, 2 * reach), total)
+    offsets = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)
+    steps = torch.full((total,), len(order.steps))
+    for number, step in enumerate(order.steps):
+        steps[order.positions[step.start : step.end]] = number
+    for number, step in enumerate(order.steps):
+        first, last = offsets[step.level], offsets[step.level] + lengths[step.level]
+        own = torch.tensor(order.positions[step.start : step.end]).unsqueeze(1)
+        near = own + torch.tensor([*range(-reach, 0), *range(1, reach + 1)], dtype=torch.int64)
+        known = (near >= first) & (near < last) & (steps[near.clamp(0, total - 1)] < number)
+        found[step.start : step.end] = torch.where(known, near, total)
+    return found
 
 
 def mean_per_level(losses: torch.Tensor, counted: torch.Tensor, lengths: list[int]) -> torch.Tensor:

@@ -138,7 +138,7 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
         `trajectory_id`, `time`, `cell`, `lat`, `lon`; of records also `user_id`.
 
     Example:
-        >>> pipeline("trajectory-generation", model="checkpoints/mstar-small")(10, seed=1)
+        >>> pipeline("trajectory-generation", model="checkpoints/mstar-cells-small")(10, seed=1)
     """
 
     forward_options = ("seed", "top_k", "temperature", "guidance", "smoothing_window", "decoding", "emission_scale")
@@ -199,7 +199,7 @@ class HubTrajectoryPredictionPipeline(MobilityTaskPipeline):
         Per user and slot up to the horizon: `user_id`, `time` of the slot, `horizon` in hours, `lat`, `lon`.
 
     Example:
-        >>> pipeline("trajectory-prediction", model="checkpoints/raw-small")(points, horizon=6)
+        >>> pipeline("trajectory-prediction", model="checkpoints/raw-released-small")(points, horizon=6)
     """
 
     forward_options = ("horizon",)
@@ -286,7 +286,7 @@ class HubMobilityEmbeddingPipeline(MobilityTaskPipeline):
         Per user: `user_id`, `embedding` (a list of floats).
 
     Example:
-        >>> pipeline("mobility-embedding", model="checkpoints/raw-small")(points)
+        >>> pipeline("mobility-embedding", model="checkpoints/raw-released-small")(points)
     """
 
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:

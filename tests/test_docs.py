@@ -157,13 +157,13 @@ def test_commands_of_the_results_pages_are_those_of_the_committed_tables() -> No
 
 
 def test_the_card_of_a_generator_has_one_result_of_its_own_and_the_figures_of_its_table() -> None:
-    text = text_of(ROOT / "checkpoints/mstar-small/README.md")
+    text = text_of(ROOT / "checkpoints/mstar-cells-small/README.md")
     (entry,) = yaml.safe_load(text.split("---\n")[1])["model-index"]
     results = [one for one in entry["results"] if one["dataset"]["type"] != "weeks-simulated-simulated"]  # a protocol's
     metrics = [metric for result in results for metric in result["metrics"] if metric["type"] == "mean6"]
     shown = dict(re.findall(r"^\| \**([^|*]+?)\** \|(?:[^|]*\|){6} ([\d.]+)", text, flags=re.MULTILINE))
     own = [metric["name"] for metric in metrics if "baseline" not in metric["name"]]
-    assert [name.partition(": ")[2] for name in own] == ["M-STAR mstar-small"]
+    assert [name.partition(": ")[2] for name in own] == ["M-STAR mstar-cells-small"]
     for metric in metrics:
         model = metric["name"].partition(": ")[2].removeprefix("baseline ")
         assert f"{1000 * metric['value']:.1f}" == shown[model], model

@@ -31,7 +31,7 @@ nbformat = pytest.importorskip("nbformat", reason="reads the notebooks")
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Tiny sizes, the folder that is written to, and no way to push."""
     pytest.importorskip("matplotlib", reason="the notebooks draw with matplotlib")
-    if not (ROOT / "checkpoints" / "mstar-small" / "model.safetensors").is_file():
+    if not (ROOT / "checkpoints" / "mstar-cells-small" / "model.safetensors").is_file():
         pytest.skip("the shipped checkpoints are not here")
     for name in ("HF_TOKEN", "HF_MOBILITY_PUSH_TO", "HF_MOBILITY_BASE_ON_HUB", "MPLBACKEND"):
         monkeypatch.delenv(name, raising=False)

@@ -62,13 +62,13 @@ def embed(pipe, file):
 
 tasks = {
     "predict": (files, partial(NextLocationPipeline.from_pretrained, checkpoints / "samoe-small", city=city), predict),
-    "embed": (files, partial(MobilityEmbeddingPipeline.from_pretrained, checkpoints / "raw-small"), embed),
+    "embed": (files, partial(MobilityEmbeddingPipeline.from_pretrained, checkpoints / "raw-released-small"), embed),
     "tokenise": (
         files, partial(SamoeTokenizer.from_city, city),
         lambda tokenizer, file: visits_to_dataset(validate_visits(file), tokenizer),
     ),
     "generate": (
-        range(3), partial(TrajectoryGenerationPipeline.from_pretrained, checkpoints / "mstar-small"),
+        range(3), partial(TrajectoryGenerationPipeline.from_pretrained, checkpoints / "mstar-cells-small"),
         lambda pipe, seed: pipe.generate(2, seed=seed).assign(seed=seed),
     ),
 }

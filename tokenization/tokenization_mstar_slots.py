@@ -160,7 +160,7 @@ class MstarSlotTokenizer(GridCity, CityTokenizer):
 
         Returns:
             `input_ids` (N, 3, 168) int64 coarse to fine, 0 in unknown hours; `attention_mask` (N, 168), 1 = known;
-            `home_ids` and `work_ids` (N,) slots, equal for users without a second place; `attribute_ids` (N, 8)
+            `home_ids` and `work_ids` (N,) slots, equal for users without a second place; `attribute_ids` (N, 10)
             classes of the traits.
 
         Raises:
@@ -195,12 +195,12 @@ class MstarSlotTokenizer(GridCity, CityTokenizer):
         return {"input_ids": ids.astype(np.int64), "attention_mask": known.astype(np.int64)}
 
     def traits_of(self, slots: np.ndarray, home: np.ndarray, work: np.ndarray) -> np.ndarray:
-        """(N, 8) float64 measured traits of diaries with these homes and works (rows of places)."""
+        """(N, 10) float64 measured traits of diaries with these homes and works (rows of places)."""
         lat, lon = self.city.lat, self.city.lon
         return measure_traits(slots, haversine_km(lat[home], lon[home], lat[work], lon[work]))
 
     def conditions_of(self, traits: np.ndarray) -> dict[str, np.ndarray]:
-        """Conditions of the model for users with these traits, measured (N, 8) or as classes (integers)."""
+        """Conditions of the model for users with these traits, measured (N, 10) or as classes (integers)."""
         classes = traits if traits.dtype.kind in "iu" else trait_classes(traits)
         works = classes[:, COMMUTE] > 0
         return {

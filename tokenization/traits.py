@@ -1,9 +1,9 @@
-"""How a user lives in a week, in eight traits, and a distribution of them that can be drawn from and moved.
+"""How a user lives in a week, in ten traits, and a distribution of them that can be drawn from and moved.
 
 The traits are read from a diary (`diaries`): clock hours of arrival at work and of leaving, days at work, distance to
-work, places, lunches, evenings and weekend outings. Each has a few classes. `TraitModel` is a mixture of groups of
-users in which traits are independent. It lists no user, and moving its means (exponential tilting) leaves it such a
-mixture.
+work, places, lunches, evenings, weekend outings, and the clock hours at which lunches and evening outings begin. Each
+has a few classes. `TraitModel` is a mixture of groups of users in which traits are independent. It lists no user, and
+moving its means (exponential tilting) leaves it such a mixture.
 
 Days 5 and 6 of a week are the days off, so that weeks begin on the first working day.
 """
@@ -20,6 +20,7 @@ from .errors import DataError, listing
 
 DAY = 24
 WORKDAY, LUNCH, EVENING = slice(9, 17), slice(11, 15), slice(18, 24)
+DUSK = 17  # evening outings begin from this hour on
 DAYS_OFF = 5  # and 6
 LEAST_KNOWN = 0.25  # of the hours that a count is raised by
 EM_STEPS = 200
@@ -57,6 +58,8 @@ TRAITS = (
     Trait("lunches", "days", (1.0, 2.0, 3.0, 4.0)),
     Trait("evenings", "days", (1.0, 2.0, 3.0, 4.0)),
     Trait("weekend_outings", "stays", (1.0, 2.0, 3.0, 5.0)),
+    Trait("lunch_hour", "clock hour", (11.5, 12.0, 12.5, 13.0, 13.5, 14.0), optional=True),
+    Trait("evening_hour", "clock hour", (18.0, 18.5, 19.0, 19.5, 20.0, 20.5, 21.0, 21.5), optional=True),
 )
 NAMES = tuple(trait.name for trait in TRAITS)
 TRAIT_SIZES = [trait.size for trait in TRAITS]
@@ -64,7 +67,7 @@ COMMUTE = NAMES.index("commute_km")
 
 
 def measure_traits(slots: np.ndarray, commute_km: np.ndarray) -> np.ndarray:
-    """Diaries of whole weeks -> the eight traits, (N, 8) float64 in their units, NaN where a user has none.
+    """Diaries of whole weeks -> the ten traits, (N, 10) float64 in their units, NaN where a user has none.
 
     Where hours are unknown, counts of days and stays are raised by the share of the hours in question that is known.
 
@@ -89,7 +92,17 @@ def measure_traits(slots: np.ndarray, commute_km: np.ndarray) -> np.ndarray:
             known[:, DAYS_OFF:],
         )
     )
-    outing = (stays.value > WORK) & (stays.first // DAY >= DAYS_OFF)
+    begins, day = stays.first % DAY, stays.first // DAY
+    away = stays.value > WORK
+    outing, late = away & (day >= DAYS_OFF), away & (begins >= DUSK)
+    midday = away & days[stays.row, day] & (LUNCH.start <= begins) & (begins < LUNCH.stop)
+
+    def mean_begin(chosen: np.ndarray) -> np.ndarray:
+        row = stays.row[chosen]
+        return np.bincount(row, begins[chosen], minlength=len(slots)) / np.bincount(row, minlength=len(slots))
+
+    with np.errstate(invalid="ignore"):
+        lunch_hour, evening_hour = mean_begin(midday), mean_begin(late)
     return np.stack(
         [
             arrival,
@@ -100,6 +113,8 @@ def measure_traits(slots: np.ndarray, commute_km: np.ndarray) -> np.ndarray:
             (days & out[:, :, LUNCH].any(axis=2)).sum(axis=1) * lunch,
             out[:, :, EVENING].any(axis=2).sum(axis=1) * evening,
             np.bincount(stays.row[outing], minlength=len(slots)) * off,
+            lunch_hour,
+            evening_hour,
         ],
         axis=1,
     )
@@ -113,7 +128,7 @@ def _places(slots: np.ndarray, stays: Stays) -> np.ndarray:
 
 
 def trait_classes(measured: np.ndarray) -> np.ndarray:
-    """(N, 8) measured traits -> (N, 8) int64 classes, each below its entry of `TRAIT_SIZES`."""
+    """(N, 10) measured traits -> (N, 10) int64 classes, each below its entry of `TRAIT_SIZES`."""
     return np.stack([trait.classes(values) for trait, values in zip(TRAITS, measured.T)], axis=1)
 
 
@@ -121,8 +136,8 @@ def trait_classes(measured: np.ndarray) -> np.ndarray:
 class TraitModel:
     """A mixture of G groups of users.
 
-    share: (G,) float64, sums to 1. tables: (G, 8, K) float64, of each group and trait the distribution over its classes
-    (0 beyond its size). values: (8, K) float64, mean of each class in its unit, NaN where a class has none.
+    share: (G,) float64, sums to 1. tables: (G, 10, K) float64, of each group and trait the distribution over its
+    classes (0 beyond its size). values: (10, K) float64, mean of each class in its unit, NaN where a class has none.
     """
 
     share: np.ndarray
@@ -142,7 +157,7 @@ class TraitModel:
         """Expectation-maximisation from random starts of the groups.
 
         Args:
-            measured: (N, 8), what `measure_traits` returned for training weeks.
+            measured: (N, 10), what `measure_traits` returned for training weeks.
             users: (N,) whose weeks these are; each another user's by default.
             groups: G; fewer where there are fewer than ten times `min_users` users for each.
             min_users: classes of a trait that fewer users have are left out, and a group leans on all groups together
@@ -157,7 +172,7 @@ class TraitModel:
         number = int(person.max(initial=-1)) + 1
         if number < min_users:
             raise DataError(f"traits of {number} users cannot be fitted with min_users={min_users}: give more users.")
-        one_hot = np.eye(max(TRAIT_SIZES))[classes]  # (N, 8, K)
+        one_hot = np.eye(max(TRAIT_SIZES))[classes]  # (N, 10, K)
         weight = 1.0 / np.bincount(person)[person]  # a user counts once
         pooled = _shared_only(one_hot, weight, person, min_users)
         groups = max(1, min(groups, number // (10 * min_users)))
@@ -190,13 +205,15 @@ class TraitModel:
         unknown = sorted(set(means) - set(NAMES))
         if unknown:
             raise DataError(f"unknown trait(s) {listing(unknown)}; there are {listing(NAMES)}.")
+        if not means:
+            return self
         columns = [NAMES.index(name) for name in means]
         wanted = [float(value) for value in means.values()]
-        for column, goal in zip(columns, wanted):
-            known = self.values[column][(self.tables[:, column] > 0).any(axis=0) & ~np.isnan(self.values[column])]
-            if not known.min(initial=np.inf) < goal < known.max(initial=-np.inf):
+        for name, goal in zip(means, wanted):
+            if not self.reaches(name, goal):
+                known = self._values_in_use(name)
                 span = f"{known.min():.2f} to {known.max():.2f}" if len(known) else "nothing"
-                raise DataError(f"a mean {NAMES[column]} of {goal:g} is out of reach: classes have means of {span}.")
+                raise DataError(f"a mean {name} of {goal:g} is out of reach: classes have means of {span}.")
         tilt = np.zeros(len(columns))
         for _ in range(NEWTON_STEPS):
             share, mean, spread = self._tilted_moments(columns, wanted, tilt)
@@ -209,12 +226,23 @@ class TraitModel:
         share, _, _ = self._tilted_moments(columns, wanted, tilt)
         tables = self.tables.copy()
         for column, goal, power in zip(columns, wanted, tilt):
-            lifted = tables[:, column] * np.exp(power * np.nan_to_num(self.values[column] - goal))
+            lifted = tables[:, column] * _tilt(power, np.nan_to_num(self.values[column] - goal))
             tables[:, column] = lifted / lifted.sum(axis=1, keepdims=True)
         return replace(self, share=share, tables=tables)
 
+    def reaches(self, name: str, mean: float) -> bool:
+        """Whether a mixture of the classes of this trait has this mean."""
+        known = self._values_in_use(name)
+        return bool(known.min(initial=np.inf) < mean < known.max(initial=-np.inf))
+
+    def _values_in_use(self, name: str) -> np.ndarray:
+        """Mean values of the classes of a trait that some group has."""
+        column = NAMES.index(name)
+        in_use = (self.tables[:, column] > 0).any(axis=0) & ~np.isnan(self.values[column])
+        return np.asarray(self.values[column][in_use])
+
     def draw(self, n: int, rng: np.random.Generator, *, commute: np.ndarray | None = None) -> np.ndarray:
-        """(n, 8) int64 classes of n users; with `commute`, (n,) their classes of `commute_km`, the other traits given
+        """(n, 10) int64 classes of n users; with `commute`, (n,) their classes of `commute_km`, the other traits given
         these."""
         if commute is None:
             group = rng.choice(len(self.share), n, p=self.share)
@@ -242,7 +270,7 @@ class TraitModel:
         """Of each group (G,): the sum of the tilted table, then under it the mean of value - goal, of its square, and
         the share of users who have the trait."""
         distance = np.nan_to_num(self.values[column] - goal)
-        lifted = self.tables[:, column] * np.exp(np.clip(power * distance, -500, 500))
+        lifted = self.tables[:, column] * _tilt(power, distance)
         total = lifted.sum(axis=1)
         has = lifted @ ~np.isnan(self.values[column]) / total
         return total, lifted @ distance / total, lifted @ distance**2 / total, has
@@ -271,8 +299,13 @@ class TraitModel:
         return cls(share / share.sum(), tables / tables.sum(axis=2, keepdims=True), values)
 
 
+def _tilt(power: float, distance: np.ndarray) -> np.ndarray:
+    """exp(power distance), finite."""
+    return np.asarray(np.exp(np.clip(power * distance, -500, 500)))
+
+
 def _shared_only(one_hot: np.ndarray, weight: np.ndarray, person: np.ndarray, min_users: int) -> np.ndarray:
-    """(8, K) distribution of each trait over all users, without classes that fewer than `min_users` of them have."""
+    """(10, K) distribution of each trait over all users, without classes that fewer than `min_users` of them have."""
     pooled = np.einsum("n,njk->jk", weight, one_hot)
     for trait, column in np.argwhere(pooled > 0):
         if len(np.unique(person[one_hot[:, trait, column] > 0])) < min_users:
@@ -284,7 +317,7 @@ def _shared_only(one_hot: np.ndarray, weight: np.ndarray, person: np.ndarray, mi
 
 
 def _values(measured: np.ndarray, one_hot: np.ndarray, weight: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """(8, K) mean of each class that is kept; NaN for the others and for users without the trait."""
+    """(10, K) mean of each class that is kept; NaN for the others and for users without the trait."""
     has = ~np.isnan(measured)
     total = np.einsum("n,nj,njk->jk", weight, np.nan_to_num(measured), one_hot)
     count = np.einsum("n,nj,njk->jk", weight, has.astype(np.float64), one_hot)

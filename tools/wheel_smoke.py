@@ -140,7 +140,7 @@ def main(site: str, *checkpoints: str) -> None:
     for checkpoint in checkpoints:
         check_checkpoint(Path(checkpoint), models)
     named = {Path(checkpoint).name: Path(checkpoint) for checkpoint in checkpoints}
-    check_verbs(named["samoe-small"], named["mstar-small"], named["raw-small"])
+    check_verbs(named["samoe-small"], named["mstar-cells-small"], named["raw-released-small"])
     print(
         f"wheel smoke test with transformers {transformers.__version__}: {len(modules)} modules, {len(models)} models, "
         f"{len(checkpoints)} checkpoints; they predict, roll out, adapt, generate and embed"

@@ -1,6 +1,6 @@
 """RAW's `extended` variant beside all simple rivals and a GRU, at recorded end points of users it has not seen.
 
-    HF_MOBILITY_DATA=... python -m benchmarks.embeddings.evaluate_extended --checkpoint checkpoints/raw-extended-small --points geolife --report benchmarks/embeddings/results/raw_extended.csv
+    HF_MOBILITY_DATA=... python -m benchmarks.embeddings.evaluate_extended --checkpoint checkpoints/raw-small --points geolife --report benchmarks/embeddings/results/raw_extended.csv
 
 Rivals are fitted on training users, and each row has the model's error less the rival's with an interval by user. A
 simulated city is one that the training has not seen (`--seed`).

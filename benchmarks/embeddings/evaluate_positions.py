@@ -1,7 +1,7 @@
 """Ten slots that end on Sundays: simple rivals, and a checkpoint where one is given, as in benchmarks/embeddings/train_raw.py.
 
     HF_MOBILITY_DATA=... python -m benchmarks.embeddings.evaluate_positions --points cabs --week-ends recorded
-    python -m benchmarks.embeddings.evaluate_positions --checkpoint checkpoints/raw-small --users 4000 --held-out 0.5 --end-hours 19
+    python -m benchmarks.embeddings.evaluate_positions --checkpoint checkpoints/raw-released-small --users 4000 --held-out 0.5 --end-hours 19
 
 All ten slots were recorded (`recorded`), or filled ones count as true (`every one`). Rows of other models of a report
 stay. `--users`, `--held-out`, `--validation` and `--seed` are those of the checkpoint's training. Single recorded end

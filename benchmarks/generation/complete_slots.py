@@ -1,6 +1,6 @@
 """Completion of known weeks in simulated cities that no training has seen, beside copying.
 
-    python -m benchmarks.generation.complete_slots checkpoints/mstar-slots-small --output benchmarks/generation/results/completion_slots.csv
+    python -m benchmarks.generation.complete_slots checkpoints/mstar-small --output benchmarks/generation/results/completion_slots.csv
 
 Cities as in `evaluate_slots`; places are compared, not cells. `with 30 users` was adapted on their weeks.
 """

@@ -1,6 +1,6 @@
 """Completion of known weeks beside copying, and homes that no training user has.
 
-    python -m benchmarks.generation.complete_weeks checkpoints/mstar-small --output benchmarks/generation/results/weeks_completion.csv
+    python -m benchmarks.generation.complete_weeks checkpoints/mstar-cells-small --output benchmarks/generation/results/weeks_completion.csv
 
 `--homes` writes the share of the nights that generated weeks spend in the home that was asked for, for homes of training
 users and for cells where none lives.

@@ -1,6 +1,6 @@
 """Generated weeks beside the noise level and the baselines, for users that no part of the training has seen.
 
-    python -m benchmarks.generation.evaluate_mstar checkpoints/mstar-small --output benchmarks/generation/results/mstar_simulated.csv
+    python -m benchmarks.generation.evaluate_mstar checkpoints/mstar-cells-small --output benchmarks/generation/results/mstar_simulated.csv
     HF_MOBILITY_DATA=... python -m benchmarks.generation.evaluate_mstar runs/cabs --weeks sf_cabs --output mstar_cabs.csv
 
 Every generator gets conditions drawn from the training users (home, work, movement class), never those of the test

@@ -1,11 +1,11 @@
-"""Weeks of slots in two simulated cities that no training has seen, beside generators that were fitted there.
+"""Weeks of slots in three simulated cities that no training has seen, beside generators that were fitted there.
 
-    python -m benchmarks.generation.evaluate_slots checkpoints/mstar-slots-small --output benchmarks/generation/results/weeks_slots.csv
+    python -m benchmarks.generation.evaluate_slots checkpoints/mstar-small --output benchmarks/generation/results/weeks_slots.csv
 
 City A is polycentric; city B is a valley whose days off are Friday and Saturday; in city C users choose among nearer
 opportunities first and a quarter of those who work do shifts. The rivals are fitted on the weeks of one half of the
-users; the other half is compared with. `with means` knows the means of the eight traits of the first half, and
-`30 users` also their weeks, by `adapt`.
+users; the other half is compared with. `with means` knows the means of eight traits of the first half, and
+`30 users` also weeks of so many of them, by `adapt`, which reads off when they have lunch and go out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ CITIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"weekend": (5, 6), "venue_law": "opportunities", "commute_law": "opportunities", "shift_work": 0.25},
     ),
 }
-USERS, DAYS, FEW = 700, 35, 30
+USERS, DAYS, FEW = 400, 35, 30
+HOURS = ("lunch_hour", "evening_hour")  # traits whose means are never given
 
 
 class Unseen:
@@ -67,17 +68,19 @@ class Unseen:
         """The model in this city as it is, and adapted on the weeks of some users."""
         there = pipe.for_city(self.city, days_off=self.tokenizer.days_off)
         local = adapt(pipe, self.few_visits(), city=self.city, strength="strong")
-        return there, type(there)(local.model, there.tokenizer)
+        own = MstarSlotTokenizer.from_city(self.city, traits=local.tokenizer.traits, days_off=self.tokenizer.days_off)
+        return there, type(there)(local.model, own)
 
     def cells(self, places: np.ndarray) -> np.ndarray:
         return self.cell[places].astype(np.int32)
 
     def means(self) -> dict[str, float]:
-        """Of the traits of the first half of the users."""
+        """Of eight traits of the first half of the users; the hours of lunches and evenings are left out."""
         places = self.places[self.known]
         home, work = self.tokenizer.home_and_work(places)
         measured = self.tokenizer.traits_of(to_slots(places, home, work), home, work)
-        return dict(zip(NAMES, np.nanmean(measured, axis=0).tolist()))
+        means = dict(zip(NAMES, np.nanmean(measured, axis=0).tolist()))
+        return {name: mean for name, mean in means.items() if name not in HOURS}
 
 
 def generated(pipe: TrajectoryGenerationPipeline, unseen: Unseen, draws: int) -> dict[str, list[np.ndarray]]:

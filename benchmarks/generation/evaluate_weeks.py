@@ -1,6 +1,6 @@
 """Generated weeks user by user, beside the noise level and the rivals; and what they give away.
 
-    python -m benchmarks.generation.evaluate_weeks checkpoints/mstar-small --output benchmarks/generation/results/weeks_simulated.csv
+    python -m benchmarks.generation.evaluate_weeks checkpoints/mstar-cells-small --output benchmarks/generation/results/weeks_simulated.csv
 
 `--pairs` writes how many training users have the home and second place of a week, `--members` how well the generated
 weeks tell who was in the training. `--sets` does a part of the rows; the others of the file stay.

@@ -1,6 +1,6 @@
 """Does a next-location model learn from generated weeks what it needs for real users?
 
-    python -m benchmarks.generation.next_from_weeks checkpoints/mstar-small --output benchmarks/generation/results/weeks_next.csv
+    python -m benchmarks.generation.next_from_weeks checkpoints/mstar-cells-small --output benchmarks/generation/results/weeks_next.csv
 
 A small transformer is trained on generated weeks, on real ones, or on both, one week per user, and predicts the next
 places of test users. `--sets` and `--seeds` do a part of the rows; the others of the file stay.

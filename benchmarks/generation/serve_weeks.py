@@ -1,6 +1,6 @@
 """Does an epidemic spread in generated weeks as in real ones?
 
-    python -m benchmarks.generation.serve_weeks checkpoints/mstar-small --output benchmarks/generation/results/weeks_epidemic.csv
+    python -m benchmarks.generation.serve_weeks checkpoints/mstar-cells-small --output benchmarks/generation/results/weeks_epidemic.csv
 
 One week per user, as agents who meet where they are. The strength of the disease was set on training users, so that the
 epidemic is over after eight weeks.

@@ -20,18 +20,24 @@ def checkpoints() -> str:
             "research use",
             next_location(),
         ],
-        ["mstar-small", "weeks", weeks, "Apache-2.0", generation()],
-        ["mstar-slots-small", "weeks, any city", "weeks of 12 simulated cities", "Apache-2.0", generation_elsewhere()],
-        ["mstar-codec-small", "codec of weeks", weeks, "Apache-2.0", codec()],
-        ["raw-small", "positions, embeddings", "points of 2,000 simulated users", "Apache-2.0", positions()],
+        ["mstar-small", "weeks, any city", "weeks of 80 simulated cities", "Apache-2.0", generation_elsewhere()],
         [
-            "raw-extended-small",
+            "raw-small",
             "positions, any city",
             "GeoLife, cabs, check-ins, simulated users",
             "research use",
             positions_extended(),
         ],
         ["flows-small", "commuting flows", "commuters of US areas", "Apache-2.0, attribution", flows()],
+        ["mstar-cells-small", "weeks, one city", weeks, "Apache-2.0", generation()],
+        ["mstar-codec-small", "its codec", weeks, "Apache-2.0", codec()],
+        [
+            "raw-released-small",
+            "positions, embeddings, one city",
+            "points of 2,000 simulated users",
+            "Apache-2.0",
+            positions(),
+        ],
     ]
     rows = [
         [f"[{name}](checkpoints/{name}/README.md)", task, f"{parameters(name) / 1e6:.2f} M", *cells]
@@ -81,7 +87,7 @@ def generation_elsewhere() -> str:
 
 
 def generation() -> str:
-    names = ("M-STAR mstar-small", "ExplorationReturn", "train sample")
+    names = ("M-STAR mstar-cells-small", "ExplorationReturn", "train sample")
     ours, epr, noise = (row for _, row in read("weeks_simulated").set_index("model").loc[list(names)].iterrows())
     mean6 = f"mean of six divergences {1000 * ours['mean6']:.1f} (EPR {1000 * epr['mean6']:.1f}, "
     told = f"two-sample AUC {ours['two_sample_auc']:.2f} (EPR {epr['two_sample_auc']:.2f}, "

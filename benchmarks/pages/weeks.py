@@ -117,7 +117,9 @@ def next_places() -> str:
             values = group[metric].dropna()
             sd = f" ± {values.std():.3f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.3f}{sd}" if len(values) else "")
-        rows.append([str(name).replace("M-STAR mstar-small", "**M-STAR**"), f"{group['weeks'].iloc[0]:,}", *cells])
+        rows.append(
+            [str(name).replace("M-STAR mstar-cells-small", "**M-STAR**"), f"{group['weeks'].iloc[0]:,}", *cells]
+        )
     return markdown(rows, [f"trained on; {table['seed'].nunique()} seeds", "weeks", "Acc@1", "MRR"])
 
 
@@ -145,6 +147,7 @@ def slots_unseen() -> str:
     columns = {
         **{name: LIKENESS[name] for name in ("mean6", "two_sample_auc", "motif_tv", "stay_rate", "cpc")},
         **{name: HABITS[name] for name in ("arrival_sd", "work_places", "together_again", "still_weekend_days")},
+        "one_hour_stays": HABITS["one_hour_stays"],
         "one_user_pairs": ("pairs of one user, %", 100, 0),
     }
     rows = []

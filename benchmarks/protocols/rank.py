@@ -17,14 +17,14 @@ GRU = "benchmarks/protocols/gru.py:GRU"
 MODELS = {
     "cabs-adapt-5pct": ["checkpoints/samoe-small"],
     "checkins-crosscity": ["checkpoints/samoe-small"],
-    "cabs-horizons": ["checkpoints/raw-small", "checkpoints/raw-extended-small", GRU],
+    "cabs-horizons": ["checkpoints/raw-released-small", "checkpoints/raw-small", GRU],
     "commuting-od": ["checkpoints/flows-small"],
-    "geolife-horizons": ["checkpoints/raw-small", "checkpoints/raw-extended-small", GRU],
-    "regions-cabs": ["checkpoints/raw-small"],
+    "geolife-horizons": ["checkpoints/raw-released-small", "checkpoints/raw-small", GRU],
+    "regions-cabs": ["checkpoints/raw-released-small"],
     "simulated-city": ["checkpoints/samoe-small", "examples/rank_classifier.py:Classifier"],
-    "simulated-horizons": ["checkpoints/raw-small", "checkpoints/raw-extended-small", GRU],
-    "weeks-completion": ["checkpoints/mstar-small"],
-    "weeks-simulated": ["checkpoints/mstar-small"],
+    "simulated-horizons": ["checkpoints/raw-released-small", "checkpoints/raw-small", GRU],
+    "weeks-completion": ["checkpoints/mstar-cells-small"],
+    "weeks-simulated": ["checkpoints/mstar-cells-small"],
 }  # no checkpoint of real days is shipped
 
 

@@ -30,11 +30,11 @@ ZONE = ("--timezone", "Europe/Berlin")
 COMMANDS: dict[str, tuple[str, ...]] = {  # visits/ and city/ stand for what was simulated, out/ for the output
     "predict": ("predict", SAMOE, "visits/", "--city", "city/", "--top-k", "1", "-o", "out/"),
     "embed": (
-        *("embed", str(CHECKPOINTS / "raw-small"), "visits/"),
+        *("embed", str(CHECKPOINTS / "raw-released-small"), "visits/"),
         *("--start", "2024-01-01", "--end", "2024-01-08", "-o", "out/"),
     ),
     "prepare": ("prepare", "visits/", "-o", "out/"),
-    "generate": ("generate", str(CHECKPOINTS / "mstar-small"), "-o", "out.parquet"),
+    "generate": ("generate", str(CHECKPOINTS / "mstar-cells-small"), "-o", "out.parquet"),
     "train": ("train", "visits/", *ZONE, "--size", "tiny", "--steps", "20", "--save-every", "0", "-o", "out/"),
     "adapt": ("adapt", SAMOE, "visits/", *ZONE, "--strength", "weak", "-o", "out/"),
     "evaluate": ("evaluate", SAMOE, "visits/", "--city", "city/"),

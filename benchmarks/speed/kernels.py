@@ -76,11 +76,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    generator = MstarForTrajectoryGeneration.from_pretrained(CHECKPOINTS / "mstar-small")
+    generator = MstarForTrajectoryGeneration.from_pretrained(CHECKPOINTS / "mstar-cells-small")
     codec = MstarCodecModel.from_pretrained(CHECKPOINTS / "mstar-codec-small")
     small = MstarCodecModel(MstarCodecConfig.from_preset("small"))
     cases = [
-        ("mstar-small", generator_step(generator, 32), "attention by levels"),  # the batch that trained it
+        ("mstar-cells-small", generator_step(generator, 32), "attention by levels"),  # the batch that trained it
         ("mstar-codec-small", codec_step(codec, 8), "codec's attention written out"),
         ("codec, preset small", codec_step(small, 8), "codec's attention written out"),
     ]

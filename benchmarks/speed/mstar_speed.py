@@ -92,7 +92,7 @@ class Denoiser(nn.Module):
 
 
 def shipped_form(codec: MstarCodecConfig, size: str) -> MstarForTrajectoryGeneration:
-    """As `checkpoints/mstar-small` but for the preset's size: four levels, drawn in passes, with places to copy."""
+    """As `checkpoints/mstar-cells-small` but for the preset's size: four levels, drawn in passes, with places to copy."""
     hours, finest = codec.num_hours, len(codec.cells_per_resolution) - 1
     levels = {"level_lengths": [1, hours // 24, hours // 6, hours], "level_resolutions": [finest] * 4}
     short = MstarCodecModel(MstarCodecConfig.from_preset(size, **levels, num_encoder_layers=0, hierarchical_cells=True))

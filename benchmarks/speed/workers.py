@@ -48,7 +48,7 @@ def timed(commands: list[list[str]], at_once: int) -> tuple[float, float]:
 def commands(job: str, workers: int, rows: int, users: int, folder: Path) -> list[list[str]]:
     """One for each worker."""
     if job == "generate":
-        model = str(CHECKPOINTS / "mstar-small")
+        model = str(CHECKPOINTS / "mstar-cells-small")
         return [
             [*COMMAND, "generate", model, "-n", str(rows // 168), "--seed", str(seed), "-o", "OUT"]
             for seed in range(workers)

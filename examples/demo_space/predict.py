@@ -15,6 +15,7 @@ from hf_mobility.data import haversine_km
 from hf_mobility.pipelines.slot_generation import SlotGenerationPipeline
 
 NEXT_LOCATION, WEEKS = "mobility_samoe", "mobility_mstar"
+SAMOE = "SamoeTokenizer"
 YOU = "you"  # the user who clicks
 FIRST_HOUR = pd.Timestamp("2024-01-01 08:00")  # a Monday, local time
 WENT = "went here"
@@ -22,11 +23,13 @@ Clicks = tuple[int, ...]
 
 
 def find_checkpoints(folder: Path, model_type: str) -> list[str]:
-    """Folders below `folder` that hold this type of model; adapters (of `adapt`) count as next-location models."""
+    """Folders below `folder` that hold this type of model; adapters of SAMoE count as next-location models."""
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (path / "adapter_config.json").is_file():
-            kind = NEXT_LOCATION
+            city = path / "tokenizer_config.json"
+            of = json.loads(city.read_text(encoding="utf-8")).get("tokenizer_class") if city.is_file() else SAMOE
+            kind = NEXT_LOCATION if of == SAMOE else None
         elif (path / "config.json").is_file():
             kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
         else:

@@ -109,7 +109,7 @@ def evaluate_checkpoint(
 
 
 def kind_of(model: Any) -> str:
-    """The `model_type` of a checkpoint; no weight is read. An adapter is one of SAMoE, and a folder of
+    """The `model_type` of a checkpoint; no weight is read. An adapter has that of its base, and a folder of
     `FlowNetworkModel` is a "mobility_flows".
 
     Raises:
@@ -119,4 +119,4 @@ def kind_of(model: Any) -> str:
         return str(model.model.config.model_type)
     if Path(model, "flows_config.json").is_file():
         return "mobility_flows"
-    return "mobility_samoe" if adapter_base(model) is not None else str(saved_config(model).model_type)
+    return str(saved_config(adapter_base(model) or model).model_type)

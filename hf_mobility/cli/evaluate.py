@@ -108,7 +108,7 @@ def audit(
     \b
     hf-mobility audit my-city
     hf-mobility audit visits.parquet -o audit.csv
-    hf-mobility audit weeks.parquet --train train.parquet --held-out others.parquet --city checkpoints/mstar-small
+    hf-mobility audit weeks.parquet --train train.parquet --held-out others.parquet --city checkpoints/mstar-cells-small
     """
     files.check_output(output)
     folder = data.is_dir() and not parts.holds_parts(data)

@@ -47,7 +47,7 @@ def predict(
     \b
     hf-mobility predict my-city visits.parquet -o next.csv --top-k 3
     hf-mobility predict checkpoints/samoe-small visits.csv --city visits.csv --timezone Europe/Paris -o -
-    hf-mobility predict checkpoints/raw-small points.parquet --horizon 2 -o positions.parquet
+    hf-mobility predict checkpoints/raw-released-small points.parquet --horizon 2 -o positions.parquet
     hf-mobility predict my-city 'visits/*.parquet' -o next/
     """
     _check(output, device, records)
@@ -115,8 +115,8 @@ def generate(
     """Synthetic weeks of hourly cells, one row per hour (M-STAR).
 
     \b
-    hf-mobility generate checkpoints/mstar-small -n 1000 --seed 0 -o weeks.parquet
-    hf-mobility generate checkpoints/mstar-small -n 100000 -o weeks/
+    hf-mobility generate checkpoints/mstar-cells-small -n 1000 --seed 0 -o weeks.parquet
+    hf-mobility generate checkpoints/mstar-cells-small -n 100000 -o weeks/
     """
     _check(output, device)
     files.doing(f"loading {model}")
@@ -154,9 +154,9 @@ def embed(
     """Vectors of users, or of regions (with --regions or --cell-km) by who was there (RAW).
 
     \b
-    hf-mobility embed checkpoints/raw-small points.parquet -o users.parquet --start 2024-01-01 --end 2024-01-15
-    hf-mobility embed checkpoints/raw-small points/ -o users/ --start 2024-01-01 --end 2024-01-15
-    hf-mobility embed checkpoints/raw-small points.parquet --cell-km 1 -o cells.parquet
+    hf-mobility embed checkpoints/raw-released-small points.parquet -o users.parquet --start 2024-01-01 --end 2024-01-15
+    hf-mobility embed checkpoints/raw-released-small points/ -o users/ --start 2024-01-01 --end 2024-01-15
+    hf-mobility embed checkpoints/raw-released-small points.parquet --cell-km 1 -o cells.parquet
     """
     side = cell_km if cell_metres is None else cell_metres / 1000
     if regions is not None and side is not None:

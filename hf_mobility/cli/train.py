@@ -29,7 +29,6 @@ from .options import (
     System,
     TestFraction,
     Unknown,
-    Visits,
 )
 from .reading import Reading
 
@@ -39,10 +38,13 @@ CHECKPOINTS = "checkpoints"  # in the output, while it is trained
 def train(
     data: Annotated[
         list[Path],
-        typer.Argument(help="Visits, points (raw) or weeks: a file or a folder; samoe: per city."),
+        typer.Argument(
+            help="Visits, points (raw) or weeks, files or folders: one, or one a city (samoe, raw extended, new mstar)."
+        ),
     ],
     output: Folder,
     system: Annotated[System, typer.Option(help="What to train.")] = "samoe",
+    variant: Annotated[str | None, typer.Option(help="Of a new raw: released or extended.")] = None,
     size: Annotated[str | None, typer.Option(help="Preset: tiny, small, base, ...", show_default="small")] = None,
     codec: Annotated[str | None, typer.Option(help="Folder or Hub id of the codec of a new mstar.")] = None,
     start: Annotated[str | None, typer.Option(help="Folder or Hub id of a model to go on with.")] = None,
@@ -76,6 +78,7 @@ def train(
     hf-mobility train 'visits/*.parquet' --timezone Europe/Paris -o my-samoe
     hf-mobility train points.parquet --system raw --timezone Asia/Shanghai --coverage 0.99 -o my-raw
     hf-mobility train points.parquet --system raw --start my-raw --steps 500 -o my-raw-2
+    hf-mobility train here.parquet there.parquet --system raw --variant extended --timezone Asia/Shanghai -o anywhere
     hf-mobility train visits.parquet --timezone Europe/Berlin --system mstar -o weeks
     hf-mobility train visits.parquet --timezone Europe/Berlin --system mstar-codec --cell-km 0.5 -o codec
     hf-mobility train visits.parquet --system mstar --codec codec -o generator
@@ -110,7 +113,7 @@ def train(
     from ..training.train import train as fit
 
     check_device(device)
-    check_options(form_of(system, codec=codec, start=start), **options, city=city)
+    check_options(form_of(system, codec=codec, start=start, variant=variant), **options, city=city)
     given: list[Any] = timezone or [None]
     zones = given if len(given) == len(data) else given * len(data)
     tables: list[Any] = [replace(reading, timezone=zone).records(path) for path, zone in zip(data, zones)]
@@ -123,6 +126,7 @@ def train(
             system,
             list(zip(tables, zones)) if several else tables[0],
             **options,
+            variant=variant,
             city=place,
             timezone=None if several else zones[0],
             learning_rate=learning_rate,
@@ -144,7 +148,7 @@ def train(
 
 def adapt(
     model: Model,
-    visits: Visits,
+    visits: Annotated[Path, typer.Argument(help="File, or folder of files, of visits, or of points (RAW).")],
     output: Folder,
     strength: Annotated[Strength, typer.Option(help="auto tries them on held-out users.")] = "auto",
     city: NewCity = None,
@@ -156,12 +160,15 @@ def adapt(
     *,
     reading: Reading,
 ) -> None:
-    """Fit a LoRA adapter of SAMoE to a city, and save it with the city and a card.
+    """Fit a LoRA adapter to a city, and save it with the city and a card.
+
+    Data: visits for SAMoE, visits of whole weeks for M-STAR's weeks of slots, points for RAW's variant extended.
 
     \b
     hf-mobility adapt checkpoints/samoe-small visits.parquet --timezone Europe/Paris -o my-city
     hf-mobility adapt checkpoints/samoe-small visits.parquet --timezone Europe/Paris --test-fraction 0.2 -o tested
     hf-mobility evaluate tested visits.parquet --test-fraction 0.2
+    hf-mobility adapt checkpoints/raw-small points.parquet --timezone Europe/Paris -o my-positions
     """
     files.check_folder(output)
     reading.check(parts.one_of(visits), city)
@@ -188,7 +195,8 @@ def adapt(
     facts = replace(local.facts, command=own_command(output))
     save(local, output, base_model=base_model, facts=facts)
     files.say(local.reason)
-    files.done(f"adapter and city ({len(local.tokenizer.location_ids):,} places)", output)
+    places = len(local.tokenizer.city)
+    files.done("adapter and city" + (f" ({places:,} places)" if places else ""), output)
 
 
 def save(made: Any, output: Path, **options: Any) -> None:

@@ -81,7 +81,7 @@ def audit(
         ValueError: weeks without `train` or `held_out`, visits or a folder with them, min_users below 2.
 
     Example:
-        >>> audit("checkpoints/mstar-small")["sentence"].tolist()  # doctest: +SKIP
+        >>> audit("checkpoints/mstar-cells-small")["sentence"].tolist()  # doctest: +SKIP
     """
     if min_users < 2:
         raise ValueError(f"min_users must be at least 2, not {min_users}.")

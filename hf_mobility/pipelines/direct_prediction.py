@@ -84,7 +84,7 @@ class DirectPredictionPipeline(MobilityPipeline):
             DataError: for faults in the frame, or a horizon that is no whole number of slots.
 
         Example:
-            >>> pipe = TrajectoryPredictionPipeline.from_pretrained("checkpoints/raw-extended-small")
+            >>> pipe = TrajectoryPredictionPipeline.from_pretrained("checkpoints/raw-small")
             >>> pipe.predict(points, horizon=[0.5, 2, 6])
         """
         answers = self._answers(points, horizon, DRAWS, seed, timezone, batch_size, progress, columns)

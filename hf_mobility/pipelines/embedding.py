@@ -86,7 +86,7 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
             DataError: for faults in the frame, points that lie elsewhere, or a batch size below 1.
 
         Example:
-            >>> pipe = MobilityEmbeddingPipeline.from_pretrained("checkpoints/raw-small")
+            >>> pipe = MobilityEmbeddingPipeline.from_pretrained("checkpoints/raw-released-small")
             >>> pipe.embed_users(points, start="2024-01-01", end="2024-01-08")
         """
         self._checked_size(batch_size)

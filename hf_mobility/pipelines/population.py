@@ -21,7 +21,7 @@ EDGES = np.array([0.0, *TRAITS[COMMUTE].edges, np.inf])  # km of the classes fro
 
 @dataclass(frozen=True, eq=False)
 class Residents:
-    """n users: home and work (n,) int64 rows of the city's places, work -1 = none; traits (n, 8) int64 classes."""
+    """n users: home and work (n,) int64 rows of the city's places, work -1 = none; traits (n, 10) int64 classes."""
 
     home: np.ndarray
     work: np.ndarray

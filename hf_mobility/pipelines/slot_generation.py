@@ -84,7 +84,7 @@ class SlotGenerationPipeline(MobilityPipeline):
             flows: commuters, a frame with `origin`, `destination`, `flow` in these region ids, as
                 `hf_mobility.flows.predict_flows` returns.
             means: of this city's users, any of `arrival`, `leaving` (clock hours), `days_at_work`, `commute_km`,
-                `places`, `lunches`, `evenings` (a week), `weekend_outings`.
+                `places`, `lunches`, `evenings` (a week), `weekend_outings`, `lunch_hour`, `evening_hour` (clock hours).
             days_off: the two weekdays without work (Monday = 0); those of the old city by default.
 
         Raises:

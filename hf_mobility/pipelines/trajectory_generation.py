@@ -104,7 +104,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
                 conditions.
 
         Example:
-            >>> pipe = TrajectoryGenerationPipeline.from_pretrained("checkpoints/mstar-small")
+            >>> pipe = TrajectoryGenerationPipeline.from_pretrained("checkpoints/mstar-cells-small")
             >>> pipe.generate(1000, seed=0, start="2024-03-04")
         """
         self._check_to(to)

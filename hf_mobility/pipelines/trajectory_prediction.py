@@ -101,7 +101,7 @@ class TrajectoryPredictionPipeline(MobilityPipeline):
             DataError: for faults in the frame, a horizon that is no whole number of slots, points that lie elsewhere.
 
         Example:
-            >>> pipe = TrajectoryPredictionPipeline.from_pretrained("checkpoints/raw-small")
+            >>> pipe = TrajectoryPredictionPipeline.from_pretrained("checkpoints/raw-released-small")
             >>> pipe.predict(points, horizon=[0.5, 2, 6])
         """
         if spread_samples < 0:

@@ -1,1 +1,1 @@
-"""Training: `train` (all systems), `adapt` (SAMoE in a new city), the Trainer, its data and its settings."""
+"""Training: `train` (all systems), `adapt` (an adapter for a new city), the Trainer, its data and its settings."""

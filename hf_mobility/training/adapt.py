@@ -28,11 +28,15 @@ from ..data.sequences import FIELDS, CitySequences
 from ..hub.device import check_device
 from ..hub.loading import adapter_base, load_model, saved_config
 from ..modeling.configuration_mstar import MstarConfig
+from ..modeling.configuration_raw import RawConfig
+from ..modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..pipelines.slot_generation import SlotGenerationPipeline
 from ..tokenization.city import City
+from ..tokenization.errors import DataError
 from ..tokenization.poi import popularity_levels
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
+from .adapt_records import adapt_records
 from .adapt_weeks import adapt_weeks
 from .adaptation import NO_REPORT, Adaptation, compare, gain_of, shrink, visits_and_city, with_lora
 from .corpus import NUM_SPECIAL, CityBatchSampler, CityCollator, CityCorpus, TrainingCity
@@ -51,6 +55,10 @@ ENOUGH_VISITS = 2_000  # of each half, to fit a temperature
 TOKENS = 512  # of a batch, see `adapt`
 MIN_USERS_FOR_FOLDS, MAX_USERS_FOR_FOLDS = 4, 400
 CHECK_STEPS = 250  # of one tuning of the check
+_OF_OTHERS: dict[type, Callable[..., Adaptation]] = {
+    SlotGenerationPipeline: adapt_weeks,
+    RawExtendedForTrajectoryPrediction: adapt_records,
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ STRENGTHS: dict[str, Strength | None] = {
 
 
 def adapt(
-    model: SamoeForNextLocation | SlotGenerationPipeline | str | Path,
+    model: SamoeForNextLocation | SlotGenerationPipeline | RawExtendedForTrajectoryPrediction | str | Path,
     data: Any,
     *old_order: Any,
     city: City | None = None,
@@ -105,21 +113,25 @@ def adapt(
     progress: bool = False,
     **columns: str,
 ) -> Adaptation:
-    """Fit a LoRA adapter of SAMoE, or of M-STAR's weeks of slots, for a city; the base model is left untouched.
+    """Fit a LoRA adapter of SAMoE, of M-STAR's weeks of slots or of RAW's variant `extended`, for a city; the base
+    model is left untouched.
 
-    For SAMoE the check on held-out users also fits the temperature of the city's tokenizer, which pipelines use.
+    For SAMoE the check on held-out users also fits the temperature of the city's tokenizer, which pipelines use. For
+    weeks the traits of the tokenizer are moved to the means of the users.
 
     Args:
         model: a `SamoeForNextLocation` (not a PEFT model around one) or where to load one from. For weeks, a
-            `SlotGenerationPipeline` or its folder.
-        data: visits with `location_id`, as a frame, dataset, Arrow table or path (see `validate_visits`).
+            `SlotGenerationPipeline` or its folder; for positions, a `RawExtendedForTrajectoryPrediction` or its folder.
+        data: visits with `location_id`, as a frame, dataset, Arrow table or path (see `validate_visits`);
+            for positions, points are enough.
         city: a `City`, whose popularity should come from training data only; by default the places that occur in
             `data`.
         timezone: IANA name: of a new city, and of naive times.
-        strength: `auto` (the two-fold user check), `none`, `weak` (attention, one epoch) or `strong` (every linear
-            layer, ten epochs); or a `Strength` of your own, which the report calls `custom`.
-        test_fraction: of each user's visits (of the users, for weeks), left out for `evaluate_checkpoint` with the same
-            fraction; the city's popularity then counts the others only.
+        strength: `auto` (the two-fold user check), `none`, `weak` or `strong`. Of SAMoE: attention, one epoch, or every
+            linear layer, ten epochs; or a `Strength` of your own, which the report calls `custom`. Of weeks 40 or 120
+            steps, of positions 60 or 240.
+        test_fraction: of each user's visits (of the users, for weeks and positions), left out for
+            `evaluate_checkpoint` with the same fraction; the city's popularity then counts the others only.
         tokens_per_batch: bound on a batch of training, padding included.
         window: longest context in training, in visits; at most what the model has positions for.
         seed: of the folds, the adapter's initialisation and the order of batches; the caller's generators are left as
@@ -145,15 +157,19 @@ def adapt(
         city, (data,) = data, old_order
     if isinstance(strength, str) and strength != "auto" and strength not in STRENGTHS:
         raise ValueError(f"strength must be 'auto' or one of {sorted(STRENGTHS)}, got {strength!r}.")
-    if not isinstance(model, (SamoeForNextLocation, SlotGenerationPipeline, str, Path)):
-        raise TypeError(f"model must be a SamoeForNextLocation or where to load one from, got {type(model).__name__}.")
+    if not isinstance(model, (*_OF_OTHERS, SamoeForNextLocation, str, Path)):
+        raise TypeError(
+            "model must be a SamoeForNextLocation, a SlotGenerationPipeline, a RawExtendedForTrajectoryPrediction or "
+            f"where to load one from, got {type(model).__name__}."
+        )
     check_device(device)
-    if _is_weeks(model):
+    other = _other_system(model)
+    if other is not None:
         if window != CONTEXT or tokens_per_batch != TOKENS or unknown != "error" or isinstance(strength, Strength):
-            raise ValueError("window, tokens_per_batch, unknown and a Strength are for SAMoE, not for weeks of slots.")
+            raise ValueError("window, tokens_per_batch, unknown and a Strength are for SAMoE only.")
         given: dict[str, Any] = {"test_fraction": test_fraction, "seed": seed, "device": device, "progress": progress}
         given |= columns
-        return adapt_weeks(model, data, city=city, timezone=timezone, strength=strength, **given)
+        return other(model, data, city=city, timezone=timezone, strength=strength, **given)
     start = time.perf_counter()
     base = _load_base(model)
     visits, city = visits_and_city(data, city, timezone, columns)
@@ -182,14 +198,23 @@ def adapt(
     )
 
 
-def _is_weeks(model: Any) -> bool:
-    """Whether these are weeks of slots; no weight is read."""
-    if isinstance(model, (SamoeForNextLocation, SlotGenerationPipeline)):
-        return isinstance(model, SlotGenerationPipeline)
-    if adapter_base(model) is not None:
-        return False
+def _other_system(model: Any) -> Callable[..., Adaptation] | None:
+    """What adapts a model that is no SAMoE; no weight is read."""
+    for kind, adapts in _OF_OTHERS.items():
+        if isinstance(model, kind):
+            return adapts
+    if isinstance(model, SamoeForNextLocation) or adapter_base(model) is not None:
+        return None
     config = saved_config(model)
-    return bool(config.model_type == MstarConfig.model_type and config.num_poi_features)
+    for kind, fits, adapts, form in (
+        (MstarConfig, getattr(config, "num_poi_features", 0), adapt_weeks, "weeks of slots"),
+        (RawConfig, getattr(config, "variant", "") == "extended", adapt_records, "variant extended"),
+    ):
+        if config.model_type == kind.model_type:
+            if not fits:
+                raise DataError(f"adapt takes the form for any city, {form}; this model belongs to its own city.")
+            return adapts
+    return None
 
 
 def _load_base(model: Any) -> SamoeForNextLocation:

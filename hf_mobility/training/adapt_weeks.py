@@ -1,6 +1,7 @@
 """Adaptation of M-STAR's weeks of slots to a city: a LoRA adapter of the generator on weeks of a few users.
 
-Codec and place head stay as they are. Two halves of the users are tuned on and scored in turns, as for SAMoE.
+Codec and place head stay as they are; the traits of users are moved to the means of these users. Two halves of the
+users are tuned on and scored in turns, as for SAMoE.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..pipelines.slot_generation import SlotGenerationPipeline
 from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from ..tokenization.city import City
 from ..tokenization.errors import DataError
+from ..tokenization.traits import NAMES, TraitModel
 from .adaptation import NO_REPORT, Adaptation, compare, visits_and_city, with_lora
 from .fit import callers_random_state, fit, nothing, on_device, on_stderr
 from .presets import training_arguments
@@ -31,6 +33,7 @@ FROZEN = ("codec", "places", "lm_head")
 STEPS = {"none": 0, "weak": 40, "strong": 120}
 RANK, LEARNING_RATE, BATCH = 8, 2e-3, 64
 LEAST_USERS = 4  # for two halves
+LEAST_MEAN = 5  # users whose mean traits are kept
 
 
 def adapt_weeks(
@@ -76,7 +79,7 @@ def adapt_weeks(
         tell(f"strength: {chosen}; {reason}")
         adapted, history = tune(pipe.model, rows, STEPS[chosen], seed=seed, device=device)
     tokenizer = weeks.tokenizer
-    tokenizer.traits = pipe.tokenizer.traits
+    tokenizer.traits = traits_like(pipe.tokenizer.traits, weeks.traits, weeks.users)
     learned = f"{len(weeks.places):,} weeks of {len(np.unique(weeks.users)):,} users"
     return Adaptation.of(
         *(adapted, tokenizer, history),
@@ -87,6 +90,17 @@ def adapt_weeks(
         split={"system": "mstar", "test_fraction": test_fraction, "seed": seed},
         start=start,
     )
+
+
+def traits_like(traits: TraitModel | None, measured: np.ndarray, users: np.ndarray) -> TraitModel | None:
+    """`traits`, moved to the means of users whose weeks were measured, (N, 10). Means of fewer than `LEAST_MEAN` users,
+    and those that are out of reach, are left as they are.
+    """
+    if traits is None:
+        return None
+    by_user = pd.DataFrame(measured, columns=list(NAMES)).groupby(users).mean()
+    means = by_user.mean()[by_user.count() >= LEAST_MEAN]
+    return traits.moved({name: mean for name, mean in means.items() if traits.reaches(name, mean)})
 
 
 def tune(
@@ -115,7 +129,7 @@ def tune(
             logging_first_step=True,
             **where,
         )
-        return fit(adapted, arguments, ArrayRows(rows))
+        return fit(adapted, arguments, ArrayRows(rows), eager=False)
 
 
 @torch.no_grad()

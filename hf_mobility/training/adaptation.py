@@ -32,9 +32,9 @@ class Adaptation(Trained):
     """What `adapt` returns.
 
     model: PEFT model around a copy of the base. tokenizer: the city. strength: what was used. reason: one sentence.
-    report: one row per strength tried: `nll_a`, `nll_b` (negative log-likelihood per visit on the half that was not
-        tuned on), `nll` (their mean), `gain` over no adaptation (nats per visit of all users), `gain_se` (its
-        standard error over users) and `chosen`.
+    report: one row per strength tried: `nll_a`, `nll_b` (negative log-likelihood per visit, of RAW per record and of
+        weeks per code, on the half that was not tuned on), `nll` (their mean), `gain` over no adaptation (nats per
+        visit of all users), `gain_se` (its standard error over users) and `chosen`.
     history, seconds, notes, facts, record: see `Trained`.
     """
 
@@ -60,13 +60,15 @@ class Adaptation(Trained):
 
         Args:
             choice: report, strength and reason.
-            visits: training visits; `learned` says how many there were. earlier: record of the base.
+            visits: training visits or points; `learned` says how many there were. earlier: record of the base.
             split: `system`, `test_fraction` and `seed`.
             start: `time.perf_counter()` at the beginning.
         """
         report, chosen, reason = choice
         training_data = f"The adapter: {learned}."
-        facts = {"training_data": training_data, "seed": split["seed"], "privacy": with_rare_places([visits])}
+        facts = {"training_data": training_data, "seed": split["seed"]}
+        if "location_id" in visits and split["system"] != "raw":  # whose city lists no place
+            facts["privacy"] = with_rare_places([visits])
         return cls(
             model=adapted.eval(),
             tokenizer=tokenizer,

@@ -88,6 +88,8 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
     },
     "mstar-slots": {  # the best path of `viterbi` would drop short stays
         "within_level_steps": 6,
+        "within_level_spacing": [1, 1, 4, 12],  # a day of windows, half a day of hours
+        "within_level_context": 6,
         "pointer_head": True,
         "temperature": 1.0,
         "top_k": None,
@@ -112,6 +114,7 @@ TRAINING_PRESETS = {
     "mstar": "mstar",
     "mstar-slots": "mstar",
     "raw": "raw",
+    "raw-extended": "raw",
 }
 
 

@@ -125,7 +125,8 @@ def train_raw(data: Any, recipe: Recipe) -> Made:
         raise DataError("RAW is trained on points or stays (user_id, time, lat, lon), not on weeks of cells.")
     model = _started(RawForTrajectoryPrediction, recipe, form=_raw_class)
     if isinstance(model, RawExtendedForTrajectoryPrediction):
-        return _train_records(data, model, recipe)
+        own = recipe.tokenizer if recipe.city is None else RawTokenizer.from_city(recipe.city, model.config)
+        return _train_records([(data, own.city)], model, own, recipe)
     tokenizer = _raw_tokenizer(data, recipe)
     if model is None:
         length, slots = tokenizer.model_max_length, tokenizer.slots_per_day
@@ -246,16 +247,24 @@ def _raw_class(config: RawConfig) -> Any:
     return RawExtendedForTrajectoryPrediction if config.variant == "extended" else RawForTrajectoryPrediction
 
 
-def _train_records(points: pd.DataFrame, model: Any, recipe: Recipe) -> Made:
+def train_records(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made:
+    """A new model of RAW's `extended` variant on records of several cities; the tokenizer is that of the first."""
+    model = RawExtendedForTrajectoryPrediction(RawConfig.from_preset(recipe.size, variant="extended"))
+    return _train_records(cities, model, RawTokenizer.from_city(cities[0][1], model.config), recipe)
+
+
+def _train_records(
+    cities: list[tuple[pd.DataFrame, City]], model: Any, tokenizer: RawTokenizer, recipe: Recipe
+) -> Made:
     """RAW's `extended` variant on the times ahead of every record; it has no box, only a clock."""
-    tokenizer = recipe.tokenizer
-    if recipe.city is not None:
-        tokenizer = RawTokenizer.from_city(recipe.city, model.config)
     minutes = tokenizer.interval_minutes
-    histories = RecordHistories.of_points(points, timezone=tokenizer.timezone, interval_minutes=minutes)
-    notes = (f"records: {len(histories.slots):,} slots of {len(histories.users):,} users",)
+    histories = [
+        RecordHistories.of_points(points, timezone=city.timezone, interval_minutes=minutes) for points, city in cities
+    ]
+    notes = tuple(f"records: {len(one.slots):,} slots of {len(one.users):,} users" for one in histories)
     _tell(notes, recipe)
-    rows = RecordRows([histories], rows=len(histories.slots), records=model.config.context_records, seed=recipe.seed)
+    total = sum(len(one.slots) for one in histories)
+    rows = RecordRows(histories, rows=total, records=model.config.context_records, seed=recipe.seed)
     model, history = fit(model, recipe.settings, rows, eager=False)
     return Made(model, tokenizer, history, notes)
 

@@ -34,7 +34,7 @@ SLOT_SIZES: dict[str, dict[str, int]] = {
 
 
 class SlotWeeks(NamedTuple):
-    """Weeks of one city: tokenizer, (N, 168) places and slots, (N,) home, work and user, (N, 8) measured traits."""
+    """Weeks of one city: tokenizer, (N, 168) places and slots, (N,) home, work and user, (N, 10) measured traits."""
 
     tokenizer: MstarSlotTokenizer
     places: np.ndarray
@@ -71,7 +71,7 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
     model.fit_transition(torch.from_numpy(slots.astype(np.int64)))
     rows = rows_of(model, read[0].tokenizer, encoded, measured)
     model.places.requires_grad_(False)
-    model, history = fit(model, recipe.settings, ArrayRows(rows))
+    model, history = fit(model, recipe.settings, ArrayRows(rows), eager=False)
     model.places.requires_grad_(True)
     choices = [
         CityChoices(
@@ -112,7 +112,7 @@ def encoded_slots(tokenizer: MstarSlotTokenizer, slots: np.ndarray) -> dict[str,
 def rows_of(
     model: MstarForTrajectoryGeneration, tokenizer: MstarSlotTokenizer, encoded: dict[str, torch.Tensor], traits: Any
 ) -> dict[str, torch.Tensor]:
-    """Codes, mask of known hours and conditions of weeks, (N, ..) each; `traits` (N, 8) as they were measured."""
+    """Codes, mask of known hours and conditions of weeks, (N, ..) each; `traits` (N, 10) as they were measured."""
     mask = encoded["attention_mask"]
     codes = model.codec.encode(encoded["input_ids"].to(model.device), mask.to(model.device), batch_size=256)
     conditions = {name: torch.from_numpy(ids) for name, ids in tokenizer.conditions_of(traits).items()}
@@ -148,7 +148,7 @@ def _codec(encoded: dict[str, torch.Tensor], recipe: Recipe) -> MstarCodecModel:
         save_strategy="no",
         dataloader_pin_memory=recipe.settings.dataloader_pin_memory,
     )
-    codec, _ = fit(codec, settings, ArrayRows(encoded))
+    codec, _ = fit(codec, settings, ArrayRows(encoded), eager=False)
     return codec
 
 

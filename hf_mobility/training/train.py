@@ -19,13 +19,14 @@ from ..data.training_record import TrainingRecord
 from ..data.weeks import WeekTable
 from ..hub.card_facts import CardFacts, with_rare_places
 from ..hub.loading import check_folder, loading
+from ..modeling.configuration_raw import VARIANTS
 from ..tokenization.city import City
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.tokenization_raw import RawTokenizer
 from .fit import callers_random_state, nothing, on_device, on_stderr
 from .presets import TRAINING_PRESETS, training_arguments
-from .recipes import Recipe, train_codec, train_mstar, train_raw, train_samoe
+from .recipes import Recipe, train_codec, train_mstar, train_raw, train_records, train_samoe
 from .result import Trained, earlier_record
 from .same_training import (
     check_checkpoints,
@@ -44,9 +45,10 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
     "mstar": train_mstar,
     "raw": train_raw,
 }
-_RECIPES = {**SYSTEMS, SLOTS: train_slots}
+RECORDS = "raw-extended"  # train("raw", variant="extended")
+_RECIPES = {**SYSTEMS, SLOTS: train_slots, RECORDS: train_records}
 VOCABULARIES = ("cells", "slots")
-_SEVERAL_CITIES = ("samoe", SLOTS)
+_SEVERAL_CITIES = ("samoe", SLOTS, RECORDS)
 _WEEKS_OF_CELLS = ("mstar-codec", "mstar")
 _WEEKS = (*_WEEKS_OF_CELLS, SLOTS)
 _ONLY_FOR = {  # an option -> the systems that know it
@@ -58,9 +60,9 @@ _ONLY_FOR = {  # an option -> the systems that know it
     "cell_km": ("mstar-codec",),
     "coverage": ("mstar-codec", "raw"),
     "bounds": ("mstar-codec", "raw"),
-    "city": ("samoe", "mstar-codec", SLOTS, "raw"),
+    "city": ("samoe", "mstar-codec", SLOTS, "raw", RECORDS),
     "start": ("samoe", "mstar-codec", "mstar", "raw"),
-    "batch_size": ("mstar-codec", "mstar", SLOTS, "raw"),  # samoe fills its batches by length
+    "batch_size": ("mstar-codec", "mstar", SLOTS, "raw", RECORDS),  # samoe fills its batches by length
 }
 _FIXED = ("size", "cell_km", "coverage", "bounds", "city")  # by the model to go on with; RAW's bounds may be others
 _ALTERNATIVES = (
@@ -88,6 +90,7 @@ def train(
     data: Any,
     *,
     vocabulary: str | None = None,
+    variant: str | None = None,
     size: str | None = None,
     start: str | Path | None = None,
     codec: Any = None,
@@ -119,12 +122,14 @@ def train(
     Args:
         system: `samoe` (next places), `mstar-codec` and then `mstar` (weeks), `raw` (positions).
         data: a table of visits or points, as a frame, dataset, Arrow table or path (see `validate_visits`). For the two
-            of M-STAR also weeks of cells (`WeekTable`, or what `read_weeks` reads). For `samoe` and weeks of slots also
-            a list, one entry per city: a pair (visits, `City` or name of the time zone), or visits alone, of which all
-            have `timezone`.
+            of M-STAR also weeks of cells (`WeekTable`, or what `read_weeks` reads). For `samoe`, weeks of slots and
+            RAW's variant `extended` also a list, one entry per city: a pair (table, `City` or name of the time zone),
+            or tables alone, of which all have `timezone`.
         vocabulary: of `mstar`. `slots`: the user's own places, for every city; codec and place head are trained along
             (`MstarSlotTokenizer`). `cells`: the cells of one city, read by a codec that was trained before. By default
             `cells` where `codec` or `start` is given, else `slots`.
+        variant: of a new `raw`: `released` (default), windows in the box of one city; or `extended`, records in any
+            city, as `raw-small`.
         size: preset of a new model: `tiny`, `small` (default), `base`, ...
         start: folder or Hub id of a model of this kind to go on with, instead of a new one.
         codec: of a new `mstar`: a folder, a Hub id, or what `train("mstar-codec", ...)` returned.
@@ -177,7 +182,7 @@ def train(
     }
     numbers = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     saving = {"output_dir": output_dir, "save_every": save_every, "resume": resume}
-    system = form_of(system, vocabulary, codec=codec, start=start)
+    system = form_of(system, vocabulary, codec=codec, start=start, variant=variant)
     check_options(system, **options, **numbers, **saving, size=size, start=start, arguments=arguments)
     began = time.perf_counter()
     given = {"per_device_train_batch_size": batch_size, "learning_rate": learning_rate, "max_steps": steps}
@@ -232,16 +237,24 @@ def train(
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
-def form_of(system: str, vocabulary: str | None = None, *, codec: Any = None, start: Any = None) -> str:
-    """The recipe: the system, or weeks of slots.
+def form_of(
+    system: str, vocabulary: str | None = None, *, codec: Any = None, start: Any = None, variant: str | None = None
+) -> str:
+    """The recipe: the system, weeks of slots, or records of RAW's variant `extended`.
 
     Raises:
-        DataError: a vocabulary of another system, or none of `VOCABULARIES`.
+        DataError: a vocabulary or a variant of another system, an unknown one, or a variant of what is gone on with.
     """
+    if variant is not None and (system != "raw" or variant not in VARIANTS):
+        raise DataError(f"variant is for raw and one of {', '.join(VARIANTS)}, not {variant!r} of {system}.")
+    if variant is not None and start is not None:
+        raise DataError("variant: of a new model, but start= goes on with a trained one.")
     if vocabulary is not None and (system != "mstar" or vocabulary not in VOCABULARIES):
         raise DataError(
             f"vocabulary is for mstar and one of {', '.join(VOCABULARIES)}, not {vocabulary!r} of {system}."
         )
+    if variant == "extended":
+        return RECORDS
     is_new = system == "mstar" and codec is None and start is None
     return SLOTS if vocabulary == "slots" or (vocabulary is None and is_new) else system
 
@@ -261,8 +274,8 @@ def check_options(system: str, **options: Any) -> None:
         given.pop("shifted_copies", None)
     for name, systems in _ONLY_FOR.items():
         if name in given and system not in systems:
-            named = dict.fromkeys("mstar" if one == SLOTS else one for one in systems)
-            other = "weeks of slots" if system == SLOTS else system
+            named = dict.fromkeys({SLOTS: "mstar", RECORDS: "raw"}.get(one, one) for one in systems)
+            other = {SLOTS: "weeks of slots", RECORDS: "raw of variant extended"}.get(system, system)
             raise DataError(f"{name} is for {' and '.join(named)}, not for {other}.")
     if system == "mstar" and ("codec" in given) == ("start" in given):
         raise DataError("mstar needs either codec=, a trained codec, or start=, a generator to go on with.")
@@ -369,7 +382,8 @@ def _prepared(
             raise DataError(f"{system} is trained on one city at a time, {len(data)} are given.")
         records = part(data, recipe.timezone)
         return records, _describe(records, name_of(data))
-    cities = [_city_of(source, where, part, bool(test_fraction)) for source, where in _pairs(data, recipe)]
+    reads = _city_of_points if system == RECORDS else _city_of
+    cities = [reads(source, where, part, bool(test_fraction)) for source, where in _pairs(data, recipe)]
     texts = [_describe(visits, city.name) for visits, city in cities]
     return cities, "; ".join(texts)
 
@@ -404,6 +418,18 @@ def _city_of(source: Any, where: Any, part: Callable[..., Any], left_out: bool) 
     visits = part(source, where.timezone)
     _check_visits(visits)
     return visits, where.with_popularity(visits) if left_out else where
+
+
+def _city_of_points(source: Any, where: Any, part: Callable[..., Any], left_out: bool) -> tuple[pd.DataFrame, City]:
+    """Training points and their city, of which only the clock is used."""
+    if where is None:
+        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin', or city=.")
+    points = part(source, getattr(where, "timezone", where))
+    if isinstance(points, WeekTable):
+        raise DataError("RAW is trained on points or stays (user_id, time, lat, lon), not on weeks of cells.")
+    if isinstance(where, City):
+        return points, where
+    return points, RawTokenizer.from_points(points, timezone=where, name=name_of(source)).city
 
 
 def _check_visits(visits: Any) -> None:

@@ -146,7 +146,7 @@ def test_a_model_cannot_take_the_name_of_a_baseline() -> None:
 
 def test_a_checkpoint_of_another_system_is_refused_before_the_work() -> None:
     with pytest.raises(DataError, match="is a mobility_mstar"):
-        benchmark(CITY, SHIPPED / "mstar-small")
+        benchmark(CITY, SHIPPED / "mstar-cells-small")
 
 
 def test_whether_the_data_were_seen_is_told(baselines: Path) -> None:

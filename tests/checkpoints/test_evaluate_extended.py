@@ -7,7 +7,7 @@ from pathlib import Path
 from hf_mobility import evaluate_checkpoint, simulate_city
 from hf_mobility.data.simulation.points import simulated_points
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "raw-extended-small"
+CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "raw-small"
 
 
 def test_it_is_evaluated_in_a_city_that_it_has_never_seen() -> None:
@@ -15,5 +15,5 @@ def test_it_is_evaluated_in_a_city_that_it_has_never_seen() -> None:
     points = simulated_points(city, interval_seconds=900, seed=11)
     table = evaluate_checkpoint(CHECKPOINT, points, test_fraction=0.5)
     rows = table[(table["subset"] == "all") & (table["minutes"] == 150)].set_index("model")
-    assert rows.loc["raw-extended-small", "error_km"] < rows.loc["CityMedian", "error_km"]
+    assert rows.loc["raw-small", "error_km"] < rows.loc["CityMedian", "error_km"]
     assert rows["users"].nunique() == 1

@@ -183,7 +183,7 @@ def test_a_folder_is_audited_for_what_its_city_lists(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_an_earlier_release_is_audited_by_weeks() -> None:
-    sentences = audit(CHECKPOINTS / "mstar-small", min_users=2)["sentence"].tolist()
+    sentences = audit(CHECKPOINTS / "mstar-cells-small", min_users=2)["sentence"].tolist()
     assert (
         "10 of 710 pairs of home and work are of fewer than 2 weeks, the files do not say of how many people."
         in sentences

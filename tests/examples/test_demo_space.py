@@ -69,11 +69,13 @@ def test_checkpoints_are_found_by_what_they_hold(
 ) -> None:
     assert Path(checkpoints[demo.predict.NEXT_LOCATION]).name == "samoe-small"
     weeks = demo.predict.find_checkpoints(ROOT / "checkpoints", demo.predict.WEEKS)
-    assert [Path(name).name for name in weeks] == ["mstar-slots-small", "mstar-small"]
+    assert [Path(name).name for name in weeks] == ["mstar-cells-small", "mstar-small"]
     adapter = tmp_path / "my-city"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
     assert demo.predict.find_checkpoints(tmp_path, demo.predict.NEXT_LOCATION) == [str(adapter)]
+    (adapter / "tokenizer_config.json").write_text('{"tokenizer_class": "RawTokenizer"}')
+    assert demo.predict.find_checkpoints(tmp_path, demo.predict.NEXT_LOCATION) == []
     assert demo.predict.find_checkpoints(tmp_path / "nothing", demo.predict.WEEKS) == []
 
 

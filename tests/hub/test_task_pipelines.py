@@ -27,7 +27,7 @@ from hf_mobility.hub.auto import TASKS
 from hf_mobility.modeling.pipelines_mobility import PIPELINES
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
-SAMOE, MSTAR, RAW = (str(CHECKPOINTS / name) for name in ("samoe-small", "mstar-small", "raw-small"))
+SAMOE, MSTAR, RAW = (str(CHECKPOINTS / name) for name in ("samoe-small", "mstar-cells-small", "raw-released-small"))
 
 
 def task(name: str, folder: str) -> Any:

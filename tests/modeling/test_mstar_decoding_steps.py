@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,9 @@ from hf_mobility.modeling.configuration_mstar import DecodingStep, MstarConfig, 
 lengths_of_levels = st.lists(st.integers(1, 40), min_size=1, max_size=4).map(sorted)
 shapes = lengths_of_levels.flatmap(
     lambda lengths: st.tuples(
-        st.just(lengths), st.tuples(*(st.integers(1, max_decoding_steps(length)) for length in lengths))
+        st.just(lengths),
+        st.tuples(*(st.integers(1, max_decoding_steps(length)) for length in lengths)),
+        st.tuples(*(st.integers(1, 15) for _ in lengths)),
     )
 )
 
@@ -46,13 +50,17 @@ def test_a_level_takes_no_more_steps_than_it_has_room_for() -> None:
 
 @given(shapes)
 def test_every_code_is_drawn_once_beside_the_nearest_that_were_drawn_before_it(
-    shape: tuple[list[int], tuple[int, ...]],
+    shape: tuple[list[int], tuple[int, ...], tuple[int, ...]],
 ) -> None:
-    lengths, steps = shape
-    order, total = decoding_order(lengths, list(steps)), sum(lengths)
+    lengths, steps, spacing = shape
+    order, total = decoding_order(lengths, list(steps), list(spacing)), sum(lengths)
     assert sorted(order.positions) == list(range(total)) and sum(order.lengths) == total
-    assert [len(order.of_level(level)) for level in range(len(lengths))] == list(steps)
+    taken = [len(order.of_level(level)) for level in range(len(lengths))]
+    assert all(found >= least if apart > 1 else found == least for found, least, apart in zip(taken, steps, spacing))
     assert all(size > 0 for size in order.lengths)
+    for step in order.steps:
+        together = order.positions[step.start : step.end]
+        assert all(b - a >= spacing[step.level] for a, b in pairwise(together))
     for step in order.steps:
         low, high = sum(lengths[: step.level]), sum(lengths[: step.level + 1])
         earlier = {position for position in order.positions[: step.start] if low <= position < high}
@@ -61,6 +69,13 @@ def test_every_code_is_drawn_once_beside_the_nearest_that_were_drawn_before_it(
             assert low <= position < high
             assert order.before[rank] == max((i for i in earlier if i < position), default=total)
             assert order.after[rank] == min((i for i in earlier if i > position), default=total)
+
+
+def test_positions_that_lie_too_near_take_turns() -> None:
+    order = decoding_order([12], [3], [6])
+    assert order.lengths == (2, 1, 2, 1, 2, 2, 2)
+    assert order.positions == [0, 8, 4, 2, 10, 6, 1, 7, 3, 9, 5, 11]
+    assert order.after[:6] == [12, 12, 8, 4, 12, 8] and order.before[:6] == [12, 12, 0, 0, 8, 4]
 
 
 def test_codes_of_each_level_in_a_stretch_of_the_order() -> None:

@@ -75,6 +75,16 @@ def test_cached_logits_of_several_passes_equal_one_pass_over_the_drawn_codes(
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_cached_logits_of_spaced_passes_that_read_their_context_equal_one_pass(
+    passes: list[tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    model = make_model(within_level_steps=3, within_level_spacing=[1, 2, 6], within_level_context=4)
+    _, codes = model.generate(*PEOPLE, generator=seeded(), return_codes=True)
+    logits = torch.cat([logits for logits, _ in passes], dim=1)
+    wanted = model(codes, *PEOPLE).logits[:, model.order.positions]
+    torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_the_cache_has_the_exact_size_and_the_conditions_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, caches, calls = make_model(), [], []
     original = generation_mstar.MstarCache

@@ -27,6 +27,14 @@ class Codec(NamedTuple):
     codebook: torch.Tensor
 
 
+class Order(NamedTuple):
+    """`within_level_steps`, `_spacing` and `_context`."""
+
+    steps: int
+    spacing: int = 1
+    context: int = 0
+
+
 @pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():
@@ -53,20 +61,25 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
     return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
 
 
-def rounds(steps: int) -> list[int]:
+def rounds(order: Order) -> list[tuple[int, int]]:
     """The pass in which each position is drawn: a level's first pass takes every 2^(steps - 1)-th position, each later
-    one halves the distance. A level of four positions has three passes at most, one of a single position has one.
+    one halves the distance. A level of four positions has three passes at most, one of a single position has one. Where
+    positions of a pass are nearer than the spacing, they take turns.
     """
     found = []
     for length in LENGTHS:
-        passes = min(steps, {1: 1, 4: 3, 24: 6}[length])
-        found += [next(r for r in range(passes) if index % 2 ** (passes - 1 - r) == 0) for index in range(length)]
+        passes = min(order.steps, {1: 1, 4: 3, 24: 6}[length])
+        number = [next(r for r in range(passes) if index % 2 ** (passes - 1 - r) == 0) for index in range(length)]
+        for index, one in enumerate(number):
+            together = [other for other in range(length) if number[other] == one]
+            gap = 2 ** (passes - 1 - one) * (1 if one == 0 else 2)
+            found.append((one, together.index(index) % min(math.ceil(order.spacing / gap), len(together))))
     return found
 
 
-def beside(position: int, steps: int) -> list[int | None]:
+def beside(position: int, order: Order) -> list[int | None]:
     """The nearest positions of the level, before and after, that were drawn in an earlier pass."""
-    drawn, level = rounds(steps), LEVELS[position]
+    drawn, level = rounds(order), LEVELS[position]
 
     def earlier(others: range) -> int | None:
         return next((i for i in others if LEVELS[i] == level and drawn[i] < drawn[position]), None)
@@ -74,10 +87,18 @@ def beside(position: int, steps: int) -> list[int | None]:
     return [earlier(range(position - 1, -1, -1)), earlier(range(position + 1, len(LEVELS)))]
 
 
-def attention(weights: Weights, name: str, x: torch.Tensor, heads: int, steps: int) -> torch.Tensor:
+def around(position: int, order: Order) -> list[int | None]:
+    """The positions of the level that lie in the context, from the first to the last, where they were drawn before."""
+    drawn = rounds(order)
+    near = [position + step for step in range(-order.context, order.context + 1) if step]
+    own = [i if 0 <= i < len(LEVELS) and LEVELS[i] == LEVELS[position] else None for i in near]
+    return [None if i is None or drawn[i] >= drawn[position] else i for i in own]
+
+
+def attention(weights: Weights, name: str, x: torch.Tensor, heads: int, order: Order) -> torch.Tensor:
     """Every position sees the coarser levels, and of its own what is drawn with it or before it."""
     q, k, v = linear(weights, f"{name}.qkv_proj", x).chunk(3, dim=-1)
-    size, drawn = x.shape[1] // heads, rounds(steps)
+    size, drawn = x.shape[1] // heads, rounds(order)
     result = torch.zeros_like(x)
     for i, level in enumerate(LEVELS):
         seen = [j for j, other in enumerate(LEVELS) if (other, drawn[j]) <= (level, drawn[i])]
@@ -93,15 +114,20 @@ def nearest(vector: torch.Tensor, table: torch.Tensor) -> int:
 
 
 def codes_to_copy(
-    position: int, person: tuple[int, int, int], features: torch.Tensor, vectors: torch.Tensor, steps: int, codec: Codec
+    position: int,
+    person: tuple[int, int, int],
+    features: torch.Tensor,
+    vectors: torch.Tensor,
+    order: Order,
+    codec: Codec,
 ) -> list[int | None]:
     """Codes that come closest to the vector of home, of work, and of the cells that lie nearest to what was
     drawn on the two sides, given what the coarser levels say; `None` where there is no such place.
     """
     cells = codec.cells[LEVELS[position]]
     places: list[int | None] = list(person[:2])
-    if steps > 1:
-        places += [None if i is None else nearest(features[i] + vectors[i], cells) for i in beside(position, steps)]
+    if order.steps > 1:
+        places += [None if i is None else nearest(features[i] + vectors[i], cells) for i in beside(position, order)]
     return [None if place is None else nearest(cells[place] - features[position], codec.codebook) for place in places]
 
 
@@ -109,7 +135,7 @@ def forward(
     weights: Weights,
     features: torch.Tensor,
     person: tuple[int, int, int],
-    steps: int,
+    order: Order,
     vectors: torch.Tensor,
     codec: Codec | None,
     *,
@@ -126,12 +152,13 @@ def forward(
             row = condition + weights["start"]
         else:
             row = linear(weights, "in_proj", features[position])
-        if steps > 1:
-            nothing = torch.zeros_like(features[0])
-            sides = [nothing if i is None else features[i] + vectors[i] for i in beside(position, steps)]
-            row = row + torch.cat(sides) @ weights["sides_proj.weight"].T
+        nothing = torch.zeros_like(features[0])
+        for name, others in (("sides_proj", beside), ("context_proj", around)):
+            if f"{name}.weight" in weights:
+                read = [nothing if i is None else features[i] + vectors[i] for i in others(position, order)]
+                row = row + torch.cat(read) @ weights[f"{name}.weight"].T
         if codec is not None:
-            copied = codes_to_copy(position, person, features, vectors, steps, codec)
+            copied = codes_to_copy(position, person, features, vectors, order, codec)
             agree = [a is not None and a == b for n, a in enumerate(copied) for b in copied[n + 1 :]]
             row = row + weights["copies.agreement_proj.weight"] @ torch.tensor(agree).double()
         rows.append(row + weights["slot_embedding"][position] + weights["level_embedding.weight"][level])
@@ -141,7 +168,7 @@ def forward(
     _, scale, shift = modulation(weights, "norm_modulation", condition)
     for layer in range(layers):
         name = f"layers.{layer}"
-        x = x + attention(weights, f"{name}.self_attn", adaptive_norm(x, scale_a, shift_a), heads, steps) * gate_a
+        x = x + attention(weights, f"{name}.self_attn", adaptive_norm(x, scale_a, shift_a), heads, order) * gate_a
         inner = linear(weights, f"{name}.mlp.up_proj", adaptive_norm(x, scale_f, shift_f))
         x = x + linear(weights, f"{name}.mlp.down_proj", gelu(inner)) * gate_f
     hidden = adaptive_norm(x, scale, shift)
@@ -149,7 +176,7 @@ def forward(
     if codec is not None:
         scores = linear(weights, "copies.score_proj", hidden)
         for position in range(len(LEVELS)):
-            copied = codes_to_copy(position, person, features, vectors, steps, codec)
+            copied = codes_to_copy(position, person, features, vectors, order, codec)
             for code, score in zip(copied, scores[position]):
                 if code is not None:
                     logits[position, code] += score
@@ -158,14 +185,19 @@ def forward(
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("copying", ["none", "cells", "nested cells"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 9])
-def test_the_forward_pass_equals_the_equations(steps: int, copying: str, implementation: str) -> None:
+@pytest.mark.parametrize("order", [Order(1), Order(2), Order(3), Order(9), Order(3, 5, 2), Order(9, 7, 3)], ids=str)
+def test_the_forward_pass_equals_the_equations(order: Order, copying: str, implementation: str) -> None:
     torch.manual_seed(0)
     codec_config = MstarCodecConfig.from_preset(
         "tiny", num_encoder_layers=0 if copying != "none" else 2, hierarchical_cells=copying == "nested cells"
     )
     config = MstarConfig.from_preset(
-        "tiny", codec_config=codec_config, within_level_steps=steps, pointer_head=copying != "none"
+        "tiny",
+        codec_config=codec_config,
+        pointer_head=copying != "none",
+        within_level_steps=order.steps,
+        within_level_spacing=order.spacing,
+        within_level_context=order.context,
     )
     model = MstarForTrajectoryGeneration(config).eval()
     model.codec.quantiser.codebook.weight.normal_()
@@ -190,7 +222,7 @@ def test_the_forward_pass_equals_the_equations(steps: int, copying: str, impleme
     for week in range(3):
         person = (int(home[week]), int(commute[week]), int(attribute[week]))
         vectors = model.codec.code_vectors(code_ids[week])
-        logits = forward(weights, features[week], person, steps, vectors, codec)
+        logits = forward(weights, features[week], person, order, vectors, codec)
         torch.testing.assert_close(output.logits[week], logits, atol=1e-9, rtol=1e-9)
         for position, level in enumerate(LEVELS):
             loss = -logits[position].log_softmax(0)[code_ids[week, position]]

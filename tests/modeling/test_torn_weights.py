@@ -42,13 +42,13 @@ READERS: dict[str, list[Callable[..., Any]]] = {
         NextLocationPipeline.from_pretrained,
         lambda folder: adapt(folder, make_visits(), city=CITY, strength="none"),
     ],
-    "raw-small": [
+    "raw-released-small": [
         RawForTrajectoryPrediction.from_pretrained,
         AutoModel.from_pretrained,
         TrajectoryPredictionPipeline.from_pretrained,
         MobilityEmbeddingPipeline.from_pretrained,
     ],
-    "mstar-small": [MstarForTrajectoryGeneration.from_pretrained, TrajectoryGenerationPipeline.from_pretrained],
+    "mstar-cells-small": [MstarForTrajectoryGeneration.from_pretrained, TrajectoryGenerationPipeline.from_pretrained],
     "mstar-codec-small": [MstarCodecModel.from_pretrained, AutoModel.from_pretrained],
 }
 
@@ -117,7 +117,7 @@ def test_the_command_line_shows_no_traceback(tmp_path: Path) -> None:
 
 
 def test_a_head_may_be_new_and_a_body_may_not_be_torn(tmp_path: Path) -> None:
-    whole = ROOT / "checkpoints" / "raw-small"
+    whole = ROOT / "checkpoints" / "raw-released-small"
     profiling = RawForUserProfiling.from_pretrained(whole, num_labels=3)
     wanted = RawModel.from_pretrained(whole).state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in profiling.model.state_dict().items())
@@ -249,7 +249,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "custom_pipelines": [5],
         "dtype": ["floaty"],
     },
-    "raw-small": {
+    "raw-released-small": {
         "num_hidden_layers": [10**7],
         "max_position_embeddings": [10**13],
         "slots_per_day": [10**9, 0],
@@ -263,7 +263,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "cells_per_resolution": [[], [0], [10**12]],
         "num_decoder_layers": [10**7],
     },
-    "mstar-small": {
+    "mstar-cells-small": {
         "num_hidden_layers": [10**7],
         "within_level_steps": [[], 0],
         "codec_config": [5, {"level_lengths": []}, {"cells_per_resolution": []}],

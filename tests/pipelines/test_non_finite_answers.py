@@ -41,12 +41,12 @@ VERBS: dict[str, tuple[str, Any, Callable[[Any, pd.DataFrame], Any]]] = {
     "predict places": ("samoe-small", NextLocationPipeline, lambda pipe, visits: pipe.predict(visits)),
     "forecast": ("samoe-small", NextLocationPipeline, lambda pipe, visits: pipe.forecast(visits, steps=2)),
     "predict positions": (
-        "raw-small",
+        "raw-released-small",
         TrajectoryPredictionPipeline,
         lambda pipe, visits: pipe.predict(visits, horizon=1),
     ),
-    "embed": ("raw-small", MobilityEmbeddingPipeline, lambda pipe, visits: pipe.embed_users(visits)),
-    "generate": ("mstar-small", TrajectoryGenerationPipeline, lambda pipe, visits: pipe.generate(2, seed=0)),
+    "embed": ("raw-released-small", MobilityEmbeddingPipeline, lambda pipe, visits: pipe.embed_users(visits)),
+    "generate": ("mstar-cells-small", TrajectoryGenerationPipeline, lambda pipe, visits: pipe.generate(2, seed=0)),
 }
 
 
@@ -69,6 +69,6 @@ def test_an_answer_that_overflows_is_one_sentence(verb: str, visits: pd.DataFram
 def test_the_pipelines_of_transformers_refuse_them_too(visits: pd.DataFrame) -> None:
     points = visits[["user_id", "time", "lat", "lon"]].assign(time=visits["time"].astype("int64") // 10**6)
     for task in ("trajectory-prediction", "mobility-embedding"):
-        pipe = overflowing(pipeline(task, model=str(CHECKPOINTS / "raw-small")))
+        pipe = overflowing(pipeline(task, model=str(CHECKPOINTS / "raw-released-small")))
         with pytest.raises(ValueError, match="that are not finite"):
             pipe(points.to_dict("list"))

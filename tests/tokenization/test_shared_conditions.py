@@ -169,7 +169,7 @@ def test_pooled_pairs_are_drawn_around_the_home_only() -> None:
 
 
 def test_tables_of_earlier_releases_load_and_draw_as_before() -> None:
-    tokenizer = MstarTokenizer.from_pretrained(CHECKPOINTS / "mstar-small")
+    tokenizer = MstarTokenizer.from_pretrained(CHECKPOINTS / "mstar-cells-small")
     assert not tokenizer.conditions.knows_people
     drawn = tokenizer.sample_conditions(1000, seed=0)
     assert {name: int(ids.sum()) for name, ids in drawn.items()} == {

@@ -27,16 +27,16 @@ def week() -> np.ndarray:
 def some_model() -> TraitModel:
     """Two groups in which every trait has two classes, the second with a value 1 above the first."""
     tables, values = np.zeros((2, len(TRAITS), SIZE)), np.full((len(TRAITS), SIZE), np.nan)
-    values[:, 1], values[:, 2] = np.arange(8.0), np.arange(8.0) + 1
+    values[:, 1], values[:, 2] = np.arange(10.0), np.arange(10.0) + 1
     for trait in range(len(TRAITS)):
         tables[0, trait, 1:3], tables[1, trait, 1:3] = (0.8, 0.2), (0.3, 0.7)
     return TraitModel(np.array([0.6, 0.4]), tables, values)
 
 
 def everybody(model: TraitModel) -> tuple[np.ndarray, np.ndarray]:
-    """(256, 8) classes of all users with classes 1 and 2, and their probabilities."""
-    users = np.array(list(product((1, 2), repeat=8)))
-    by_group = np.prod(model.tables[:, np.arange(8), users], axis=2)
+    """(1024, 10) classes of all users with classes 1 and 2, and their probabilities."""
+    users = np.array(list(product((1, 2), repeat=len(TRAITS))))
+    by_group = np.prod(model.tables[:, np.arange(len(TRAITS)), users], axis=2)
     return users, model.share @ by_group
 
 
@@ -44,13 +44,14 @@ def test_traits_of_a_week() -> None:
     measured = dict(zip(NAMES, measure_traits(week(), np.array([4.5]))[0]))
     assert measured == {
         **{"arrival": 9.0, "leaving": 17.0, "days_at_work": 3.0, "commute_km": 4.5, "places": 6.0},
-        **{"lunches": 1.0, "evenings": 2.0, "weekend_outings": 2.0},
+        **{"lunches": 1.0, "evenings": 2.0, "weekend_outings": 2.0, "lunch_hour": 12.0, "evening_hour": 19.5},
     }
 
 
-def test_a_user_who_is_never_at_work_has_no_commute() -> None:
+def test_a_user_who_never_leaves_home_has_no_commute_and_no_clock_hours() -> None:
     measured = measure_traits(np.zeros((1, 168), np.int64), np.array([3.0]))
-    assert np.isnan(measured[0, [0, 1, 3]]).all() and trait_classes(measured)[0, [0, 1, 3]].tolist() == [0, 0, 0]
+    none = [column for column, trait in enumerate(TRAITS) if trait.optional]
+    assert np.isnan(measured[0, none]).all() and (trait_classes(measured)[0, none] == 0).all()
 
 
 def test_counts_are_raised_where_hours_are_unknown() -> None:
@@ -61,7 +62,7 @@ def test_counts_are_raised_where_hours_are_unknown() -> None:
 
 
 def test_classes_lie_below_their_sizes() -> None:
-    measured = np.random.default_rng(0).uniform(0, 30, (500, 8))
+    measured = np.random.default_rng(0).uniform(0, 30, (500, len(TRAITS)))
     assert (trait_classes(measured).max(axis=0) < TRAIT_SIZES).all()
 
 
@@ -88,8 +89,8 @@ def test_draws_follow_the_mixture() -> None:
     model = some_model()
     drawn = model.draw(40_000, np.random.default_rng(0))
     users, chance = everybody(model)
-    code = (drawn - 1) @ 2 ** np.arange(7, -1, -1)
-    assert np.abs(np.bincount(code, minlength=256) / len(drawn) - chance).max() < 0.004
+    code = (drawn - 1) @ 2 ** np.arange(len(TRAITS))[::-1]
+    assert np.abs(np.bincount(code, minlength=1024) / len(drawn) - chance).max() < 0.004
     assert users[code].tolist() == drawn.tolist()
 
 
@@ -110,7 +111,7 @@ def test_a_fit_finds_two_ways_of_life() -> None:
     model = TraitModel.fit(measured, groups=2, seed=0)
     corr = np.corrcoef(trait_classes(measured).T)
     again = np.corrcoef(model.draw(20_000, rng).T)
-    assert np.abs(corr - again)[np.triu_indices(8, 1)].max() < 0.07
+    assert np.abs(corr - again)[np.triu_indices(len(TRAITS), 1)].max() < 0.07
 
 
 def test_classes_of_few_users_are_left_out() -> None:

@@ -92,6 +92,43 @@ def test_a_trained_model_goes_on_with_points_of_another_city(tmp_path: Path) -> 
     assert len(table) == 16 and table["lat"].between(-13, -11).all()
 
 
+def moving_points(latitude: float) -> pd.DataFrame:
+    """Two users at two places each, in turns of five hours."""
+    number = np.arange(80)
+    times = pd.Timestamp("2024-05-06", tz="UTC") + pd.to_timedelta(number // 2 * 30, unit="min")
+    place = latitude + 0.1 * (number % 2) + 0.02 * (number // 20 % 2)
+    return pd.DataFrame({"user_id": number % 2, "time": times, "lat": place, "lon": 10.0})
+
+
+def test_a_new_model_is_trained_on_several_cities(tmp_path: Path) -> None:
+    lima = City.from_bounds((-12.3, -77.3, -11.7, -76.7), timezone="America/Lima")
+    cities = [(moving_points(52.0), "Europe/Berlin"), (moving_points(-12.0), lima)]
+    made = train("raw", cities, variant="extended", size="tiny", steps=2, batch_size=8)
+    assert made.model.config.variant == "extended" and made.tokenizer.timezone == "Europe/Berlin"
+    assert made.notes == ("records: 80 slots of 2 users",) * 2
+    made.save_pretrained(tmp_path)
+    pipe = TrajectoryPredictionPipeline.from_pretrained(tmp_path, city=lima)
+    assert len(pipe.predict(moving_points(-12.0), horizon=[1, 2])) == 4
+    tested = train("raw", cities, variant="extended", size="tiny", steps=1, batch_size=8, test_fraction=0.5)
+    assert tested.notes == ("records: 40 slots of 1 users",) * 2
+
+
+def test_what_contradicts_the_variant_is_refused(tmp_path: Path) -> None:
+    points = moving_points(52.0)
+    for system, options, sentence in (
+        ("samoe", {}, "variant is for raw and one of released, extended, not 'extended' of samoe"),
+        ("raw", {"variant": "paper"}, "variant is for raw and one of released, extended, not 'paper' of raw"),
+        ("raw", {"start": tmp_path}, "variant: of a new model"),
+        ("raw", {"coverage": 0.9}, "coverage is for mstar-codec and raw, not for raw of variant extended"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            train(system, points, timezone="UTC", **{"variant": "extended", **options})
+    with pytest.raises(DataError, match="time zone is missing"):
+        train("raw", points, variant="extended", steps=1)
+    with pytest.raises(DataError, match="vocabulary is for mstar"):
+        train("raw", points, variant="extended", vocabulary="slots", timezone="UTC")
+
+
 def test_users_without_a_following_record_are_refused() -> None:
     with pytest.raises(DataError, match="another one follows"):
         RecordRows([make_histories(users=2, records=1)], rows=4, records=8)

@@ -21,7 +21,8 @@ from hf_mobility import (
     train,
 )
 from hf_mobility.tokenization.tokenization_mstar_slots import MstarSlotTokenizer
-from hf_mobility.training.adapt_weeks import nll_by_user, tune
+from hf_mobility.tokenization.traits import NAMES, TraitModel
+from hf_mobility.training.adapt_weeks import LEAST_MEAN, nll_by_user, traits_like, tune
 from hf_mobility.training.place_choices import CityChoices, choices_of, fit_places
 from hf_mobility.training.result import Trained
 from hf_mobility.training.slots import days_off_of, encoded_slots, read_weeks_of, rows_of
@@ -143,7 +144,20 @@ def test_no_adapter_is_the_model_itself(made: Trained, tmp_path: Path) -> None:
 
 def test_options_of_samoe_are_refused_for_weeks(made: Trained, tmp_path: Path) -> None:
     made.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="are for SAMoE, not for weeks of slots"):
+    with pytest.raises(ValueError, match="are for SAMoE only"):
         adapt(tmp_path, PAIRS[0][0], city=PAIRS[0][1], window=16)
     with pytest.raises(DataError, match="The city is missing"):
         adapt(tmp_path, PAIRS[0][0])
+
+
+def test_traits_are_moved_to_the_means_of_enough_users() -> None:
+    visits, city = PAIRS[0]
+    weeks = read_weeks_of(visits, city)
+    before = TraitModel.fit(weeks.traits, users=weeks.users, min_users=2)
+    known = np.full_like(weeks.traits, np.nan)
+    known[:, NAMES.index("evenings")] = 2.0
+    after = traits_like(before, known, weeks.users)
+    assert after is not None and after.means()["evenings"] == pytest.approx(2.0, abs=1e-3)
+    few = np.isin(weeks.users, np.unique(weeks.users)[: LEAST_MEAN - 1])
+    assert traits_like(before, known[few], weeks.users[few]) is before
+    assert traits_like(None, known, weeks.users) is None

@@ -1,0 +1,198 @@
+"""Adaptation of RAW's `extended` variant to a city: a LoRA adapter on records of some of its users.
+
+The features of records and the weights that single past records start from stay as they are. Two halves of the users
+are tuned on and scored in turns, as for SAMoE.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import LoraConfig
+
+from ..data.io.records import as_records
+from ..data.parts import training_part
+from ..data.record_contexts import RecordHistories
+from ..data.weeks import WeekTable
+from ..hub.loading import load_model
+from ..modeling.destinations_raw import negative_log_density
+from ..modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction
+from ..tokenization.city import City
+from ..tokenization.errors import DataError
+from ..tokenization.tokenization_raw import RawTokenizer
+from .adaptation import NO_REPORT, Adaptation, compare, with_lora
+from .fit import callers_random_state, fit, nothing, on_device, on_stderr
+from .presets import training_arguments
+from .records import RecordRows, following, keys_of, later_records, owners_of
+from .result import earlier_record
+
+STEPS = {"none": 0, "weak": 60, "strong": 240}
+RANK, LEARNING_RATE, BATCH = 8, 1e-3, 32
+LEAST_USERS, MOST_USERS = 4, 400  # of the check, in two halves
+HORIZONS = (1, 4, 10, 24, 96)  # slots, that held-out users are scored at
+ORIGINS = 40  # records of a held-out user that are scored, spread over all of them
+FROZEN = ("record_embedding", "pair_weights")
+USERS_AT_ONCE = 128
+
+
+def adapt_records(
+    model: Any,
+    data: Any,
+    *,
+    city: City | None = None,
+    timezone: str | None = None,
+    strength: str = "auto",
+    test_fraction: float = 0.0,
+    seed: int = 0,
+    device: Any = None,
+    progress: bool = False,
+    **columns: str,
+) -> Adaptation:
+    """What `adapt` does for positions in any city; arguments as there.
+
+    Args:
+        model: a `RawExtendedForTrajectoryPrediction`, a folder or a Hub id.
+        data: points, or visits with `lat` and `lon`. Of the city only the clock is used.
+        strength: `auto`, `none`, `weak` (60 steps of 32 records) or `strong` (240).
+        test_fraction: of the users, left out for a test.
+
+    Raises:
+        DataError: a model of another kind, an unknown strength, no time zone, or nobody whose record another follows.
+    """
+    if strength != "auto" and strength not in STEPS:
+        raise DataError(f"strength of positions must be auto, {', '.join(STEPS)}, not {strength!r}.")
+    start = time.perf_counter()
+    base = model
+    if not isinstance(model, RawExtendedForTrajectoryPrediction):
+        base = load_model(RawExtendedForTrajectoryPrediction, model, reader="adapt", kwargs={})
+    points: Any = as_records(data, timezone=timezone or getattr(city, "timezone", None), **columns)
+    if isinstance(points, WeekTable):
+        raise DataError("RAW is adapted on points or stays (user_id, time, lat, lon), not on weeks of cells.")
+    points = training_part("raw", points, test_fraction=test_fraction, seed=seed)
+    tokenizer = _tokenizer(points, city, timezone, base.config)
+    histories = RecordHistories.of_points(
+        points, timezone=tokenizer.timezone, interval_minutes=tokenizer.interval_minutes
+    )
+    histories = histories.of_users(np.isin(np.arange(len(histories.users)), owners_of(histories)[following(histories)]))
+    if not len(histories.users):
+        raise DataError(f"none of {points['user_id'].nunique()} users has a record that another one follows in a day.")
+    tell = on_stderr if progress else nothing
+    with callers_random_state():
+        report, chosen, reason = _choose(base, histories, strength, seed, device, tell)
+        tell(f"strength: {chosen}; {reason}")
+        adapted, history = tune_records(base, histories, STEPS[chosen], seed=seed, device=device)
+    return Adaptation.of(
+        *(adapted, tokenizer, history),
+        choice=(report, chosen, reason),
+        visits=points,
+        learned=f"{len(points):,} records of {points['user_id'].nunique():,} users",
+        earlier=earlier_record(base),
+        split={"system": "raw", "test_fraction": test_fraction, "seed": seed},
+        start=start,
+    )
+
+
+def tune_records(
+    base: RawExtendedForTrajectoryPrediction, histories: RecordHistories, steps: int, *, seed: int, device: Any = None
+) -> tuple[Any, pd.DataFrame]:
+    """A PEFT model around a copy of `base` after so many steps, and its history; the identity adapter after none."""
+    torch.manual_seed(seed)
+    layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
+    targets = [name for name in layers if not set(FROZEN) & set(name.split("."))]
+    adapted = with_lora(base, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets))
+    if not steps:
+        return adapted, pd.DataFrame()
+    where = {"use_cpu": base.device.type == "cpu"} if device is None else on_device(device)
+    rows = RecordRows([histories], rows=steps * BATCH, records=base.config.context_records, seed=seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = training_arguments(
+            scratch,
+            preset="raw",
+            max_steps=steps,
+            warmup_steps=min(5, steps // 10),
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=BATCH,
+            seed=seed,
+            bf16=False,
+            save_strategy="no",
+            logging_steps=10,
+            logging_first_step=True,
+            **where,
+        )
+        return fit(adapted, arguments, rows, eager=False)
+
+
+@torch.no_grad()
+def nll_by_user(model: Any, histories: RecordHistories) -> np.ndarray:
+    """(U, 2) float64: the summed negative log-likelihood of each user's later records (nats, per square km), and their
+    number."""
+    ends, slots, found = _asked(histories)
+    user, total = owners_of(histories), np.zeros((len(histories.users), 2))
+    for first in range(0, len(ends), USERS_AT_ONCE):
+        part = slice(first, first + USERS_AT_ONCE)
+        counted = slots[part] >= 0
+        asked = np.where(counted, slots[part], histories.slots[ends[part]][:, None] + 1)
+        given = histories.before(ends[part], model.config.context_records)
+        answer = model(
+            **{name: values.to(model.device) for name, values in given.items()},
+            target_slots=torch.from_numpy(asked).to(model.device),
+        )
+        wanted = torch.from_numpy(histories.km[found[part]]).to(model.device)
+        nats = negative_log_density(answer.destinations, wanted).double().cpu().numpy()
+        for column, values in enumerate((nats * counted, counted)):
+            total[:, column] += np.bincount(user[ends[part]], values.sum(1), len(total))
+    return total
+
+
+def _asked(histories: RecordHistories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Records (E,) that are scored, and of each the slots and rows (E, H) of what was recorded at `HORIZONS`, slot -1 =
+    nothing. Records with nothing are left out.
+    """
+    rows = following(histories)
+    user = owners_of(histories)[rows]
+    of_user = np.split(rows, np.searchsorted(user, np.arange(1, len(histories.users))))
+    ends = np.concatenate([own[:: -(-len(own) // ORIGINS) or 1] for own in of_user])
+    ahead = np.broadcast_to(HORIZONS, (len(ends), len(HORIZONS)))
+    slots, found = later_records(histories, keys_of(histories), ends, ahead)
+    some = (slots >= 0).any(axis=1)
+    return ends[some], slots[some], found[some]
+
+
+def _tokenizer(points: pd.DataFrame, city: City | None, timezone: str | None, config: Any) -> RawTokenizer:
+    if city is not None:
+        return RawTokenizer.from_city(city, config)
+    if timezone is None:
+        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin', or city=.")
+    return RawTokenizer.from_points(points, timezone=timezone, config=config)
+
+
+def _choose(
+    base: Any, histories: RecordHistories, strength: str, seed: int, device: Any, tell: Any
+) -> tuple[pd.DataFrame, str, str]:
+    """The report, the strength and why."""
+    if strength != "auto":
+        return NO_REPORT.copy(), strength, f"strength {strength!r} was asked for."
+    scored = np.unique(owners_of(histories)[_asked(histories)[0]])
+    if len(scored) < LEAST_USERS:
+        reason = f"{len(scored)} users are too few for a two-fold check (it needs {LEAST_USERS}), so 'weak' was used."
+        return NO_REPORT.copy(), "weak", reason
+    order = np.random.default_rng(seed).permutation(scored)[:MOST_USERS]
+    halves = [histories.of_users(np.isin(np.arange(len(histories.users)), half)) for half in np.array_split(order, 2)]
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in STEPS}
+    for number, (training, held_out) in enumerate((halves, halves[::-1]), 1):
+        for name, steps in STEPS.items():
+            tell(f"trying strength {name!r} on half {number} of the users")
+            tuned, _ = tune_records(base, training, steps, seed=seed, device=device)
+            scores[name].append(nll_by_user(tuned.eval(), held_out))
+    report = compare(scores)
+    chosen = str(report["strength"][report["chosen"]].item())
+    if chosen == "none":
+        return report, chosen, "no strength predicted held-out users better, so the adapter is the identity."
+    best = report.set_index("strength").loc[chosen]
+    gain, error = best["gain"], best["gain_se"]
+    return report, chosen, f"{chosen!r} gained {gain:.3f} nats a record on held-out users (standard error {error:.3f})."

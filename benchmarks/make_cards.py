@@ -147,7 +147,7 @@ def mstar_small() -> CardFacts:
         "layers of width 64, with its codec and the place head inside.",
         notes="**The city in this folder is simulated.** Bring your own: `pipe.for_city(city, means={...})`. Users keep one "
         "home, one work place and their recurring places.\nExploration and return (EPR), fitted on weeks of the city itself, is "
-        "nearer in daily motifs in most cities. A small network tells these weeks from\nreal ones about as well as EPR's. "
+        "nearer in daily motifs. A small network tells these weeks from\nreal ones about as well as EPR's. "
         "Weeks of 30 users (`adapt`) help. Real cities were not tried.",
         training_data="Simulated. 80 simulated cities of different shapes, laws of distance, shift work and clock habits, 130 "
         "users in a typical one, five weeks each. No real trace, and no real city.",

@@ -99,8 +99,10 @@ def traits_like(traits: TraitModel | None, measured: np.ndarray, users: np.ndarr
     if traits is None:
         return None
     by_user = pd.DataFrame(measured, columns=list(NAMES)).groupby(users).mean()
-    means = by_user.mean()[by_user.count() >= LEAST_MEAN]
-    return traits.moved({name: mean for name, mean in means.items() if traits.reaches(name, mean)})
+    enough, means = by_user.count() >= LEAST_MEAN, by_user.mean()
+    return traits.moved(
+        {name: float(means[name]) for name in NAMES if enough[name] and traits.reaches(name, means[name])}
+    )
 
 
 def tune(

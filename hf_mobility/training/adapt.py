@@ -33,7 +33,6 @@ from ..modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction
 from ..modeling.modeling_samoe import SamoeForNextLocation
 from ..pipelines.slot_generation import SlotGenerationPipeline
 from ..tokenization.city import City
-from ..tokenization.errors import DataError
 from ..tokenization.poi import popularity_levels
 from ..tokenization.tokenization_samoe import CONTEXT, SamoeTokenizer
 from .adapt_records import adapt_records
@@ -206,15 +205,9 @@ def _other_system(model: Any) -> Callable[..., Adaptation] | None:
     if isinstance(model, SamoeForNextLocation) or adapter_base(model) is not None:
         return None
     config = saved_config(model)
-    for kind, fits, adapts, form in (
-        (MstarConfig, getattr(config, "num_poi_features", 0), adapt_weeks, "weeks of slots"),
-        (RawConfig, getattr(config, "variant", "") == "extended", adapt_records, "variant extended"),
-    ):
-        if config.model_type == kind.model_type:
-            if not fits:
-                raise DataError(f"adapt takes the form for any city, {form}; this model belongs to its own city.")
-            return adapts
-    return None
+    if config.model_type == MstarConfig.model_type and config.num_poi_features:
+        return adapt_weeks
+    return adapt_records if config.model_type == RawConfig.model_type and config.variant == "extended" else None
 
 
 def _load_base(model: Any) -> SamoeForNextLocation:

@@ -676,9 +676,9 @@ class MstarForTrajectoryGeneration(MstarGeneration, MstarPreTrainedModel):
             drawn = F.pad(features + self.codec.code_vectors(code_ids), (0, 0, 0, 1))  # 0 where there is none
             beside = drawn[:, (self.sides[ranks] - offset).clamp(max=features.shape[1])]
             tokens = tokens + self.sides_proj(beside.flatten(2).to(self.sides_proj.weight.dtype))
-        if self.context_proj is not None:
-            near = drawn[:, (self.around[ranks] - offset).clamp(max=features.shape[1])]
-            tokens = tokens + self.context_proj(near.flatten(2).to(self.context_proj.weight.dtype))
+            if self.context_proj is not None:
+                near = drawn[:, (self.around[ranks] - offset).clamp(max=features.shape[1])]
+                tokens = tokens + self.context_proj(near.flatten(2).to(self.context_proj.weight.dtype))
         if self.copies is None:
             return tokens, None
         lengths = self.order.lengths_between(ranks.start, ranks.stop)
@@ -704,16 +704,15 @@ def context_of(order: DecodingOrder, lengths: list[int], reach: int) -> torch.Te
     """
     total = sum(lengths)
     found = torch.full((total, 2 * reach), total)
-    offsets = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)
-    steps = torch.full((total,), len(order.steps))
-    for number, step in enumerate(order.steps):
-        steps[order.positions[step.start : step.end]] = number
-    for number, step in enumerate(order.steps):
-        first, last = offsets[step.level], offsets[step.level] + lengths[step.level]
-        own = torch.tensor(order.positions[step.start : step.end]).unsqueeze(1)
-        near = own + torch.tensor([*range(-reach, 0), *range(1, reach + 1)], dtype=torch.int64)
-        known = (near >= first) & (near < last) & (steps[near.clamp(0, total - 1)] < number)
-        found[step.start : step.end] = torch.where(known, near, total)
+    shifts = torch.tensor([*range(-reach, 0), *range(1, reach + 1)], dtype=torch.int64)
+    decoded = torch.zeros(total, dtype=torch.bool)
+    for step in order.steps:
+        first = sum(lengths[: step.level])
+        own = torch.tensor(order.positions[step.start : step.end])
+        near = own.unsqueeze(1) + shifts
+        inside = (near >= first) & (near < first + lengths[step.level])
+        found[step.start : step.end] = torch.where(inside & decoded[near.clamp(0, total - 1)], near, total)
+        decoded[own] = True
     return found
 
 

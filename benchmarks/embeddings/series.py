@@ -210,7 +210,7 @@ def train_raw(
         )
         rows = ArrayRows({**columns, "labels": columns["coordinates"]})
         judged = ArrayRows({**validation, "labels": validation["coordinates"]}) if validation else None
-        return fit(model, arguments, rows, eager=False, eval_dataset=judged)[0]
+        return fit(model, arguments, rows, eval_dataset=judged)[0]
 
 
 def raw_config(tokenizer: RawTokenizer, size: str, **values: Any) -> RawConfig:

@@ -58,7 +58,7 @@ def train(
         bf16=False,
         save_strategy="no",
     )
-    return fit(model, arguments, rows, eager=False)
+    return fit(model, arguments, rows)
 
 
 def clock_of_its_own(config: RawConfig) -> RawTokenizer:

@@ -135,7 +135,7 @@ def train(
     else:
         rows = coded(model.codec, weeks.tokenizer, cells, noise=model.config.code_noise, copies=8)
     judged = coded(model.codec, weeks.tokenizer, weeks.cells[judged_weeks(weeks, 500)])
-    model, history = fit(model, arguments, rows, eager=False, eval_dataset=judged)
+    model, history = fit(model, arguments, rows, eval_dataset=judged)
     if arguments.process_index == 0:
         for step, loss in history.dropna(subset="eval_loss")[["step", "eval_loss"]].itertuples(index=False):
             print(f"step {step}: validation loss {loss:.4f}")

@@ -64,7 +64,7 @@ def train(
         seed=seed,
     )
     rows = ArrayRows({name: encoded[name] for name in ("input_ids", "attention_mask")})
-    return fit(model, arguments, rows, eager=False)[0]
+    return fit(model, arguments, rows)[0]
 
 
 @torch.no_grad()

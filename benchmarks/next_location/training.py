@@ -35,4 +35,4 @@ def train_samoe(
             folder, num_train_epochs=epochs, warmup_steps=warmup_steps, seed=seed, save_strategy="no"
         )
         keywords = {"tokens_per_batch": tokens_per_batch, "max_candidates": 1500, **keywords}
-        return fit(model, arguments, corpus, eager=False, **keywords)[0]
+        return fit(model, arguments, corpus, **keywords)[0]

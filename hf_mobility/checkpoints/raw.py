@@ -10,6 +10,7 @@ import pandas as pd
 from ..baselines import CityMedian, CopyLast, HourMean, HourMedian, NearestPast, Shrinkage
 from ..data.parts import split_users
 from ..data.trajectory_tasks import TrajectoryTask
+from ..data.weeks import refuse_weeks
 from ..evaluation.direct import trajectory_predictor
 from ..evaluation.trajectories import horizon_table
 from ..pipelines.trajectory_prediction import TrajectoryPredictionPipeline
@@ -25,8 +26,7 @@ WINDOW = 7 * 96  # slots
 def evaluate_raw(checkpoint: Checkpoint, points: Any, *, test_fraction: float, seed: int) -> pd.DataFrame:
     """The table of `horizon_table` up to ten slots ahead; `points` are points or stays. One window of each user, its
     end where most is recorded; slots without a record do not count, and intervals are against `Shrinkage`."""
-    if not isinstance(points, pd.DataFrame):
-        raise DataError("RAW is evaluated on points or stays (user_id, time, lat, lon), not on weeks of cells.")
+    refuse_weeks(points, "evaluated")
     pipe = checkpoint.pipeline(TrajectoryPredictionPipeline)
     tokenizer = pipe.tokenizer
     if pipe.model.config.variant == "extended":  # in any box; of the saved city it needs the clock

@@ -20,7 +20,7 @@ from ..tokenization.grid import SquareGrid
 from ..tokenization.table_files import read_file, readable
 from .io.streams import are_many, parquet_files, row_blocks
 
-__all__ = ["WeekTable", "is_hourly_table", "is_week_table", "read_weeks"]
+__all__ = ["WeekTable", "is_hourly_table", "is_week_table", "read_weeks", "refuse_weeks"]
 
 _SLOT_COLUMN = re.compile(r"(?:h|hour_?|slot_?)?(\d{1,4})", re.IGNORECASE)
 _USERS = ("user_id", "user", "uid")
@@ -63,6 +63,12 @@ class WeekTable:
             start=None if self.start is None else self.start[rows],
             extra=self.extra.iloc[np.arange(len(self))[rows]].reset_index(drop=True),
         )
+
+
+def refuse_weeks(records: Any, done: str) -> None:
+    """Raises a `DataError` where RAW is to be `done` (trained, ...) on a `WeekTable`."""
+    if isinstance(records, WeekTable):
+        raise DataError(f"RAW is {done} on points or stays (user_id, time, lat, lon), not on weeks of cells.")
 
 
 def is_week_table(names: Iterable[Any]) -> bool:

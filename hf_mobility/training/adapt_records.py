@@ -6,34 +6,32 @@ are tuned on and scored in turns, as for SAMoE.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig
 
 from ..data.io.records import as_records
 from ..data.parts import training_part
 from ..data.record_contexts import RecordHistories
-from ..data.weeks import WeekTable
+from ..data.weeks import refuse_weeks
 from ..hub.loading import load_model
 from ..modeling.destinations_raw import negative_log_density
 from ..modeling.modeling_raw_extended import RawExtendedForTrajectoryPrediction
 from ..tokenization.city import City
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_raw import RawTokenizer
-from .adaptation import NO_REPORT, Adaptation, compare, with_lora
-from .fit import callers_random_state, fit, nothing, on_device, on_stderr
-from .presets import training_arguments
+from .adaptation import Adaptation
+from .fit import callers_random_state, nothing, on_stderr
 from .records import RecordRows, following, keys_of, later_records, owners_of
 from .result import earlier_record
+from .step_tuning import Choice, tune_steps, two_fold, without_check
 
 STEPS = {"none": 0, "weak": 60, "strong": 240}
-RANK, LEARNING_RATE, BATCH = 8, 1e-3, 32
-LEAST_USERS, MOST_USERS = 4, 400  # of the check, in two halves
+LEARNING_RATE, BATCH = 1e-3, 32
+MOST_USERS = 400  # of the check, in two halves
 HORIZONS = (1, 4, 10, 24, 96)  # slots, that held-out users are scored at
 ORIGINS = 40  # records of a held-out user that are scored, spread over all of them
 FROZEN = ("record_embedding", "pair_weights")
@@ -71,8 +69,7 @@ def adapt_records(
     if not isinstance(model, RawExtendedForTrajectoryPrediction):
         base = load_model(RawExtendedForTrajectoryPrediction, model, reader="adapt", kwargs={})
     points: Any = as_records(data, timezone=timezone or getattr(city, "timezone", None), **columns)
-    if isinstance(points, WeekTable):
-        raise DataError("RAW is adapted on points or stays (user_id, time, lat, lon), not on weeks of cells.")
+    refuse_weeks(points, "adapted")
     points = training_part("raw", points, test_fraction=test_fraction, seed=seed)
     tokenizer = _tokenizer(points, city, timezone, base.config)
     histories = RecordHistories.of_points(
@@ -100,31 +97,20 @@ def adapt_records(
 def tune_records(
     base: RawExtendedForTrajectoryPrediction, histories: RecordHistories, steps: int, *, seed: int, device: Any = None
 ) -> tuple[Any, pd.DataFrame]:
-    """A PEFT model around a copy of `base` after so many steps, and its history; the identity adapter after none."""
-    torch.manual_seed(seed)
-    layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
-    targets = [name for name in layers if not set(FROZEN) & set(name.split("."))]
-    adapted = with_lora(base, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets))
-    if not steps:
-        return adapted, pd.DataFrame()
-    where = {"use_cpu": base.device.type == "cpu"} if device is None else on_device(device)
+    """What `tune_steps` makes of the records."""
     rows = RecordRows([histories], rows=steps * BATCH, records=base.config.context_records, seed=seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(
-            scratch,
-            preset="raw",
-            max_steps=steps,
-            warmup_steps=min(5, steps // 10),
-            learning_rate=LEARNING_RATE,
-            per_device_train_batch_size=BATCH,
-            seed=seed,
-            bf16=False,
-            save_strategy="no",
-            logging_steps=10,
-            logging_first_step=True,
-            **where,
-        )
-        return fit(adapted, arguments, rows, eager=False)
+    return tune_steps(
+        base,
+        rows,
+        steps,
+        frozen=FROZEN,
+        preset="raw",
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH,
+        bf16=False,
+        seed=seed,
+        device=device,
+    )
 
 
 @torch.no_grad()
@@ -171,28 +157,20 @@ def _tokenizer(points: pd.DataFrame, city: City | None, timezone: str | None, co
     return RawTokenizer.from_points(points, timezone=timezone, config=config)
 
 
-def _choose(
-    base: Any, histories: RecordHistories, strength: str, seed: int, device: Any, tell: Any
-) -> tuple[pd.DataFrame, str, str]:
-    """The report, the strength and why."""
-    if strength != "auto":
-        return NO_REPORT.copy(), strength, f"strength {strength!r} was asked for."
+def _choose(base: Any, histories: RecordHistories, strength: str, seed: int, device: Any, tell: Any) -> Choice:
     scored = np.unique(owners_of(histories)[_asked(histories)[0]])
-    if len(scored) < LEAST_USERS:
-        reason = f"{len(scored)} users are too few for a two-fold check (it needs {LEAST_USERS}), so 'weak' was used."
-        return NO_REPORT.copy(), "weak", reason
+    settled = without_check(strength, len(scored))
+    if settled is not None:
+        return settled
     order = np.random.default_rng(seed).permutation(scored)[:MOST_USERS]
     halves = [histories.of_users(np.isin(np.arange(len(histories.users)), half)) for half in np.array_split(order, 2)]
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in STEPS}
-    for number, (training, held_out) in enumerate((halves, halves[::-1]), 1):
-        for name, steps in STEPS.items():
-            tell(f"trying strength {name!r} on half {number} of the users")
-            tuned, _ = tune_records(base, training, steps, seed=seed, device=device)
-            scores[name].append(nll_by_user(tuned.eval(), held_out))
-    report = compare(scores)
-    chosen = str(report["strength"][report["chosen"]].item())
-    if chosen == "none":
-        return report, chosen, "no strength predicted held-out users better, so the adapter is the identity."
-    best = report.set_index("strength").loc[chosen]
-    gain, error = best["gain"], best["gain_se"]
-    return report, chosen, f"{chosen!r} gained {gain:.3f} nats a record on held-out users (standard error {error:.3f})."
+    return two_fold(
+        halves,
+        STEPS,
+        lambda half, steps: tune_records(base, half, steps, seed=seed, device=device)[0],
+        nll_by_user,
+        better="predicted held-out users better",
+        unit="record",
+        digits=3,
+        tell=tell,
+    )

@@ -6,14 +6,12 @@ users are tuned on and scored in turns, as for SAMoE.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig
 
 from ..data.parts import training_part
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
@@ -22,17 +20,16 @@ from ..pipelines.trajectory_generation import TrajectoryGenerationPipeline
 from ..tokenization.city import City
 from ..tokenization.errors import DataError
 from ..tokenization.traits import NAMES, TraitModel
-from .adaptation import NO_REPORT, Adaptation, compare, visits_and_city, with_lora
-from .fit import callers_random_state, fit, nothing, on_device, on_stderr
-from .presets import training_arguments
+from .adaptation import Adaptation, visits_and_city
+from .fit import callers_random_state, nothing, on_stderr
 from .result import earlier_record
 from .rows import ArrayRows
 from .slots import encoded_slots, read_weeks_of, rows_of
+from .step_tuning import Choice, tune_steps, two_fold, without_check
 
 FROZEN = ("codec", "places", "lm_head")
 STEPS = {"none": 0, "weak": 40, "strong": 120}
-RANK, LEARNING_RATE, BATCH = 8, 2e-3, 64
-LEAST_USERS = 4  # for two halves
+LEARNING_RATE, BATCH = 2e-3, 64
 LEAST_MEAN = 5  # users whose mean traits are kept
 
 
@@ -108,30 +105,18 @@ def traits_like(traits: TraitModel | None, measured: np.ndarray, users: np.ndarr
 def tune(
     base: MstarForTrajectoryGeneration, rows: dict[str, torch.Tensor], steps: int, *, seed: int, device: Any = None
 ) -> tuple[Any, pd.DataFrame]:
-    """A PEFT model around a copy of `base` after so many steps, and its history; the identity adapter after none."""
-    torch.manual_seed(seed)
-    layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
-    targets = [name for name in layers if name.partition(".")[0] not in FROZEN]
-    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets)
-    adapted = with_lora(base, config)
-    if not steps:
-        return adapted, pd.DataFrame()
-    where = {"use_cpu": base.device.type == "cpu"} if device is None else on_device(device)
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(
-            scratch,
-            preset="mstar",
-            max_steps=steps,
-            warmup_steps=min(5, steps // 10),
-            learning_rate=LEARNING_RATE,
-            per_device_train_batch_size=BATCH,
-            seed=seed,
-            save_strategy="no",
-            logging_steps=10,
-            logging_first_step=True,
-            **where,
-        )
-        return fit(adapted, arguments, ArrayRows(rows), eager=False)
+    """What `tune_steps` makes of the weeks in `rows`."""
+    return tune_steps(
+        base,
+        ArrayRows(rows),
+        steps,
+        frozen=FROZEN,
+        preset="mstar",
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH,
+        seed=seed,
+        device=device,
+    )
 
 
 @torch.no_grad()
@@ -147,27 +132,23 @@ def nll_by_user(model: Any, rows: dict[str, torch.Tensor], users: np.ndarray) ->
 
 def _choose(
     base: Any, rows: dict[str, torch.Tensor], users: np.ndarray, strength: str, seed: int, device: Any, tell: Any
-) -> tuple[pd.DataFrame, str, str]:
-    """The report, the strength and why."""
-    if strength != "auto":
-        return NO_REPORT.copy(), strength, f"strength {strength!r} was asked for."
+) -> Choice:
     names = np.random.default_rng(seed).permutation(np.unique(users))
-    if len(names) < LEAST_USERS:
-        reason = f"{len(names)} users are too few for a two-fold check (it needs {LEAST_USERS}), so 'weak' was used."
-        return NO_REPORT.copy(), "weak", reason
+    settled = without_check(strength, len(names))
+    if settled is not None:
+        return settled
     in_first = np.isin(users, names[: len(names) // 2])
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in STEPS}
-    for number, tuned_on in enumerate((in_first, ~in_first), 1):
-        inside, outside = torch.from_numpy(tuned_on), torch.from_numpy(~tuned_on)
-        for name, steps in STEPS.items():
-            tell(f"trying strength {name!r} on half {number} of the users")
-            tuned, _ = tune(base, {key: x[inside] for key, x in rows.items()}, steps, seed=seed, device=device)
-            held_out = {key: x[outside] for key, x in rows.items()}
-            scores[name].append(nll_by_user(tuned.eval(), held_out, users[~tuned_on]))
-    report = compare(scores)
-    chosen = str(report["strength"][report["chosen"]].item())
-    if chosen == "none":
-        return report, chosen, "no strength wrote weeks of held-out users better, so the adapter is the identity."
-    best = report.set_index("strength").loc[chosen]
-    gain, error = best["gain"], best["gain_se"]
-    return report, chosen, f"{chosen!r} gained {gain:.4f} nats a code on held-out users (standard error {error:.4f})."
+    halves = [
+        ({key: values[torch.from_numpy(half)] for key, values in rows.items()}, users[half])
+        for half in (in_first, ~in_first)
+    ]
+    return two_fold(
+        halves,
+        STEPS,
+        lambda half, steps: tune(base, half[0], steps, seed=seed, device=device)[0],
+        lambda model, half: nll_by_user(model, *half),
+        better="wrote weeks of held-out users better",
+        unit="code",
+        digits=4,
+        tell=tell,
+    )

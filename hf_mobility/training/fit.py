@@ -32,8 +32,6 @@ def fit(
     model: Any,
     arguments: TrainingArguments,
     train_dataset: CityCorpus | ArrayRows | RecordRows,
-    *,
-    eager: bool = True,
     **options: Any,
 ) -> tuple[Any, pd.DataFrame]:
     """Train `model` and return it with its history; nothing is printed where there is no bar (`disable_tqdm`).
@@ -42,8 +40,7 @@ def fit(
         model: a model of this package, or a PEFT model around one.
         arguments: see `training_arguments`; `resume_from_checkpoint` is the checkpoint to go on from.
         train_dataset: a `CityCorpus` for SAMoE (trained by `MobilityTrainer`), `RecordRows` for RAW's variant
-            `extended`, `ArrayRows` for the others.
-        eager: plain attention on CPUs, which is faster to train there.
+            `extended`, `ArrayRows` for the others. SAMoE trains with plain attention on CPUs, where that is faster.
         options: of `MobilityTrainer` or `Trainer`, such as `augment`, `eval_dataset`, `callbacks`.
 
     Returns:
@@ -51,9 +48,9 @@ def fit(
         logged step: `step`, `epoch`, `loss`, `eval_loss`, `learning_rate`, `grad_norm`, as far as they were logged.
     """
     implementation, use_cache = model.config._attn_implementation, getattr(model.config, "use_cache", None)
-    if eager and arguments.device.type == "cpu":
-        model.set_attn_implementation("eager")
     if isinstance(train_dataset, CityCorpus):
+        if arguments.device.type == "cpu":
+            model.set_attn_implementation("eager")
         trainer: MobilityTrainer | _Trainer = MobilityTrainer(model, arguments, train_dataset=train_dataset, **options)
     else:
         trainer = _Trainer(model, arguments, train_dataset=train_dataset, data_collator=_WHOLE_BATCHES, **options)

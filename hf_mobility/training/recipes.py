@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from ..data.cutting import describe_grid, describe_weeks, refuse_strays, weeks_on
 from ..data.record_contexts import RecordHistories
 from ..data.week_arrays import shift_weeks
-from ..data.weeks import WeekTable
+from ..data.weeks import WeekTable, refuse_weeks
 from ..hub.loading import load_model
 from ..modeling.configuration_mstar import MstarCodecConfig
 from ..modeling.configuration_raw import RawConfig
@@ -121,8 +121,7 @@ def train_mstar(data: Any, recipe: Recipe) -> Made:
 
 def train_raw(data: Any, recipe: Recipe) -> Made:
     """RAW on the next point of windows of whole weeks; a model of variant `extended` goes on with `_train_records`."""
-    if isinstance(data, WeekTable):
-        raise DataError("RAW is trained on points or stays (user_id, time, lat, lon), not on weeks of cells.")
+    refuse_weeks(data, "trained")
     model = _started(RawForTrajectoryPrediction, recipe, form=_raw_class)
     if isinstance(model, RawExtendedForTrajectoryPrediction):
         own = recipe.tokenizer if recipe.city is None else RawTokenizer.from_city(recipe.city, model.config)
@@ -136,7 +135,7 @@ def train_raw(data: Any, recipe: Recipe) -> Made:
     batch = tokenizer.to_batch(series, padding=True, return_tensors="pt")
     notes = (_describe_windows(tokenizer, series, len(data)),)
     _tell(notes, recipe)
-    model, history = fit(model, recipe.settings, ArrayRows({**batch, "labels": batch["coordinates"]}), eager=False)
+    model, history = fit(model, recipe.settings, ArrayRows({**batch, "labels": batch["coordinates"]}))
     return Made(model, tokenizer, history, notes)
 
 
@@ -265,7 +264,7 @@ def _train_records(
     _tell(notes, recipe)
     total = sum(len(one.slots) for one in histories)
     rows = RecordRows(histories, rows=total, records=model.config.context_records, seed=recipe.seed)
-    model, history = fit(model, recipe.settings, rows, eager=False)
+    model, history = fit(model, recipe.settings, rows)
     return Made(model, tokenizer, history, notes)
 
 

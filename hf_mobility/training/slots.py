@@ -71,7 +71,7 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
     model.fit_transition(torch.from_numpy(slots.astype(np.int64)))
     rows = rows_of(model, read[0].tokenizer, encoded, measured)
     model.places.requires_grad_(False)
-    model, history = fit(model, recipe.settings, ArrayRows(rows), eager=False)
+    model, history = fit(model, recipe.settings, ArrayRows(rows))
     model.places.requires_grad_(True)
     choices = [
         CityChoices(
@@ -148,7 +148,7 @@ def _codec(encoded: dict[str, torch.Tensor], recipe: Recipe) -> MstarCodecModel:
         save_strategy="no",
         dataloader_pin_memory=recipe.settings.dataloader_pin_memory,
     )
-    codec, _ = fit(codec, settings, ArrayRows(encoded), eager=False)
+    codec, _ = fit(codec, settings, ArrayRows(encoded))
     return codec
 
 

@@ -16,7 +16,7 @@ from transformers import TrainingArguments, set_seed
 from ..data.io.records import as_records, name_of
 from ..data.parts import training_part
 from ..data.training_record import TrainingRecord
-from ..data.weeks import WeekTable
+from ..data.weeks import WeekTable, refuse_weeks
 from ..hub.card_facts import CardFacts, with_rare_places
 from ..hub.loading import check_folder, loading
 from ..modeling.configuration_raw import VARIANTS
@@ -382,8 +382,13 @@ def _prepared(
             raise DataError(f"{system} is trained on one city at a time, {len(data)} are given.")
         records = part(data, recipe.timezone)
         return records, _describe(records, name_of(data))
-    reads = _city_of_points if system == RECORDS else _city_of
-    cities = [reads(source, where, part, bool(test_fraction)) for source, where in _pairs(data, recipe)]
+    pairs = _pairs(data, recipe)
+    if any(where is None for _, where in pairs):
+        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin', or city=.")
+    if system == RECORDS:
+        cities = [_city_of_points(source, where, part) for source, where in pairs]
+    else:
+        cities = [_city_of(source, where, part, bool(test_fraction)) for source, where in pairs]
     texts = [_describe(visits, city.name) for visits, city in cities]
     return cities, "; ".join(texts)
 
@@ -409,8 +414,6 @@ def _pairs(data: Any, recipe: Recipe) -> list[tuple[Any, Any]]:
 
 def _city_of(source: Any, where: Any, part: Callable[..., Any], left_out: bool) -> tuple[pd.DataFrame, City]:
     """Training visits and their city; `where` is a `City` or the name of a time zone."""
-    if where is None:
-        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin', or city=.")
     if not isinstance(where, City):
         visits = part(source, where)
         _check_visits(visits)
@@ -420,13 +423,10 @@ def _city_of(source: Any, where: Any, part: Callable[..., Any], left_out: bool) 
     return visits, where.with_popularity(visits) if left_out else where
 
 
-def _city_of_points(source: Any, where: Any, part: Callable[..., Any], left_out: bool) -> tuple[pd.DataFrame, City]:
+def _city_of_points(source: Any, where: Any, part: Callable[..., Any]) -> tuple[pd.DataFrame, City]:
     """Training points and their city, of which only the clock is used."""
-    if where is None:
-        raise DataError("The time zone is missing: pass timezone=, such as 'Europe/Berlin', or city=.")
     points = part(source, getattr(where, "timezone", where))
-    if isinstance(points, WeekTable):
-        raise DataError("RAW is trained on points or stays (user_id, time, lat, lon), not on weeks of cells.")
+    refuse_weeks(points, "trained")
     if isinstance(where, City):
         return points, where
     return points, RawTokenizer.from_points(points, timezone=where, name=name_of(source)).city

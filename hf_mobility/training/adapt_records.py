@@ -24,7 +24,7 @@ from ..tokenization.city import City
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_raw import RawTokenizer
 from .adaptation import Adaptation
-from .fit import callers_random_state, nothing, on_stderr
+from .fit import nothing, on_stderr
 from .records import RecordRows, following, keys_of, later_records, owners_of
 from .result import earlier_record
 from .step_tuning import Choice, tune_steps, two_fold, without_check
@@ -79,10 +79,9 @@ def adapt_records(
     if not len(histories.users):
         raise DataError(f"none of {points['user_id'].nunique()} users has a record that another one follows in a day.")
     tell = on_stderr if progress else nothing
-    with callers_random_state():
-        report, chosen, reason = _choose(base, histories, strength, seed, device, tell)
-        tell(f"strength: {chosen}; {reason}")
-        adapted, history = tune_records(base, histories, STEPS[chosen], seed=seed, device=device)
+    report, chosen, reason = _choose(base, histories, strength, seed, device, tell)
+    tell(f"strength: {chosen}; {reason}")
+    adapted, history = tune_records(base, histories, STEPS[chosen], seed=seed, device=device)
     return Adaptation.of(
         *(adapted, tokenizer, history),
         choice=(report, chosen, reason),

@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig
 
 from .adaptation import NO_REPORT, compare, with_lora
-from .fit import fit, on_device
+from .fit import callers_random_state, fit, on_device
 from .presets import training_arguments
 
 RANK = 8
@@ -40,27 +40,28 @@ def tune_steps(
         device: by default where the model is.
         fields: of `training_arguments`.
     """
-    torch.manual_seed(seed)
-    layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
-    targets = [name for name in layers if not set(frozen) & set(name.split("."))]
-    adapted = with_lora(base, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets))
-    if not steps:
-        return adapted, pd.DataFrame()
-    where = {"use_cpu": base.device.type == "cpu"} if device is None else on_device(device)
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(
-            scratch,
-            max_steps=steps,
-            warmup_steps=min(5, steps // 10),
-            per_device_train_batch_size=batch_size,
-            seed=seed,
-            save_strategy="no",
-            logging_steps=10,
-            logging_first_step=True,
-            **where,
-            **fields,
-        )
-        return fit(adapted, arguments, rows)
+    with callers_random_state():
+        torch.manual_seed(seed)
+        layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
+        targets = [name for name in layers if not set(frozen) & set(name.split("."))]
+        adapted = with_lora(base, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets))
+        if not steps:
+            return adapted, pd.DataFrame()
+        where = {"use_cpu": base.device.type == "cpu"} if device is None else on_device(device)
+        with tempfile.TemporaryDirectory() as scratch:
+            arguments = training_arguments(
+                scratch,
+                max_steps=steps,
+                warmup_steps=min(5, steps // 10),
+                per_device_train_batch_size=batch_size,
+                seed=seed,
+                save_strategy="no",
+                logging_steps=10,
+                logging_first_step=True,
+                **where,
+                **fields,
+            )
+            return fit(adapted, arguments, rows)
 
 
 def without_check(strength: str, users: int) -> Choice | None:

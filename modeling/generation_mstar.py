@@ -269,9 +269,11 @@ class MstarCache:
 
 @dataclass
 class _KnownHours:
-    """Hours that are given at generation. features: F_k of each level; mask (N, L) bool; cells (N, L)."""
+    """Hours that are given at generation. features: F_k of each level; computed (N, T_k) bool of each level: they give
+    the code; mask (N, L) bool; cells (N, L)."""
 
     features: list[torch.Tensor]
+    computed: list[torch.Tensor]
     mask: torch.Tensor
     cells: torch.Tensor
 
@@ -326,6 +328,7 @@ class MstarGeneration(OwnGenerate):
         emission_scale: float | None = None,
         prefix_ids: torch.Tensor | None = None,
         prefix_mask: torch.Tensor | None = None,
+        filled_ids: torch.Tensor | None = None,
         batch_size: int | None = None,
         return_codes: bool = False,
         progress: bool = False,
@@ -343,6 +346,8 @@ class MstarGeneration(OwnGenerate):
             prefix_ids: (N, R, L) int64, known hours as the tokenizer's `input_ids`, coarse to fine.
             prefix_mask: (N, L), 1 = the hour is known. Known hours are kept exactly; a code whose hours are all known
                 is not drawn but computed.
+            filled_ids: as `prefix_ids`, with a guess in every unknown hour. Then a code with any known hour is computed
+                from it and not drawn, so that the guess tells what kind of day it is.
             batch_size: weeks at once; memory grows with it and not with N.
             return_codes: return the codes as well.
             progress: show a progress bar.
@@ -367,7 +372,7 @@ class MstarGeneration(OwnGenerate):
         if options.decoding != "argmax" and not bool(self.arrival_share.any()):
             raise ValueError(f"decoding={options.decoding!r} needs fit_transition(cells) of training weeks first.")
         weeks = conditions.shape[1]
-        prefix_ids, prefix_mask = self._check_prefix(prefix_ids, prefix_mask, weeks)
+        given = self._check_prefix(prefix_ids, prefix_mask, filled_ids, weeks)
         step = WEEKS_AT_ONCE if batch_size is None else batch_size
         if step < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -384,7 +389,7 @@ class MstarGeneration(OwnGenerate):
                 part = slice(first, min(first + step, weeks))
                 drawn = torch.rand(part.stop - first, count, generator=generator, device=source)
                 numbers = _Numbers(drawn.to(self.device))
-                known = None if prefix_ids is None else self._known_hours(prefix_ids[part], prefix_mask[part])
+                known = None if given is None else self._known_hours(*(values[part] for values in given))
                 codes[part], fhat = self._draw_weeks(conditions[:, part], numbers, options, known)
                 cells[part] = self._decode(fhat, numbers, options, known)
         finally:
@@ -443,8 +448,7 @@ class MstarGeneration(OwnGenerate):
             return torch.zeros(shape, dtype=torch.int64, device=device), torch.zeros(
                 shape, dtype=torch.bool, device=device
             )
-        codes = self.codec.quantize_level(known.features[level] - features)
-        return codes, self.codec.complete_positions(known.mask, level)
+        return self.codec.quantize_level(known.features[level] - features), known.computed[level]
 
     def _decode(
         self, fhat: torch.Tensor, numbers: _Numbers, options: SamplingOptions, known: _KnownHours | None
@@ -462,9 +466,13 @@ class MstarGeneration(OwnGenerate):
         noise = numbers.take(2 * logits.shape[1]).unflatten(1, (2, -1))
         return sample_path(logits, self.stay_probability, arrival, noise)
 
-    def _known_hours(self, prefix_ids: torch.Tensor, prefix_mask: torch.Tensor) -> _KnownHours:
-        features = self.codec.level_features(prefix_ids, prefix_mask)
-        return _KnownHours(features=features, mask=prefix_mask.bool(), cells=prefix_ids[:, -1])
+    def _known_hours(self, ids: torch.Tensor, mask: torch.Tensor, filled: torch.Tensor | None = None) -> _KnownHours:
+        if filled is None:
+            features = self.codec.level_features(ids, mask)
+            computed = [self.codec.complete_positions(mask, level) for level in range(len(features))]
+        else:
+            features, computed = self.codec.level_features(filled), self.codec.known_positions(mask)
+        return _KnownHours(features=features, computed=computed, mask=mask.bool(), cells=ids[:, -1])
 
     def _check_conditions(self, home_ids: Any, work_ids: Any, attribute_ids: Any) -> torch.Tensor:
         """(2 + A, N) int64 on the model's device: home, work and the attributes."""
@@ -499,27 +507,46 @@ class MstarGeneration(OwnGenerate):
         return ids.long().t()
 
     def _check_prefix(
-        self, prefix_ids: torch.Tensor | None, prefix_mask: torch.Tensor | None, weeks: int
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        self,
+        prefix_ids: torch.Tensor | None,
+        prefix_mask: torch.Tensor | None,
+        filled_ids: torch.Tensor | None,
+        weeks: int,
+    ) -> tuple[torch.Tensor, ...] | None:
+        """Known hours, their mask and, where there is one, the guess of all hours, on the model's device."""
         if (prefix_ids is None) != (prefix_mask is None):
             raise ValueError("prefix_ids, the cells, and prefix_mask, which of their hours are known, go together.")
         if prefix_ids is None:
-            return None, None
-        codec = self.config.codec
-        rows = codec.cells_per_resolution
-        ids, mask = (torch.as_tensor(value, device=self.device) for value in (prefix_ids, prefix_mask))
-        if ids.shape != (weeks, len(rows), codec.num_hours) or mask.shape != (weeks, codec.num_hours):
-            raise ValueError(
-                f"prefix_ids must be ({weeks}, {len(rows)}, {codec.num_hours}), one row of cells per resolution, and "
-                f"prefix_mask ({weeks}, {codec.num_hours}); got {tuple(ids.shape)} and {tuple(mask.shape)}."
-            )
-        outside = ((ids < 0) | (ids >= ids.new_tensor(rows).view(1, -1, 1))) & mask.bool().unsqueeze(1)
+            if filled_ids is not None:
+                raise ValueError(
+                    "filled_ids needs prefix_ids and prefix_mask, which tell the known hours from guesses."
+                )
+            return None
+        hours = self.config.codec.num_hours
+        mask = torch.as_tensor(prefix_mask, device=self.device)
+        if mask.shape != (weeks, hours):
+            raise ValueError(f"prefix_mask must be ({weeks}, {hours}), got {tuple(mask.shape)}.")
+        known = mask.bool()
+        ids = self._checked_weeks("prefix_ids", prefix_ids, known).masked_fill(~known.unsqueeze(1), 0)
+        if filled_ids is None:
+            return ids, mask.long()
+        guess = self._checked_weeks("filled_ids", filled_ids, torch.ones_like(known))
+        return ids, mask.long(), torch.where(known.unsqueeze(1), ids, guess)
+
+    def _checked_weeks(self, name: str, given: Any, known: torch.Tensor) -> torch.Tensor:
+        """(N, R, L) int64 cells of every resolution, inside the grids in known hours."""
+        rows = self.config.codec.cells_per_resolution
+        ids = torch.as_tensor(given, device=self.device)
+        shape = (len(known), len(rows), known.shape[1])
+        if ids.shape != shape:
+            raise ValueError(f"{name} must be {shape}, one row of cells per resolution, got {tuple(ids.shape)}.")
+        outside = ((ids < 0) | (ids >= ids.new_tensor(rows).view(1, -1, 1))) & known.unsqueeze(1)
         if bool(outside.any()):
             raise ValueError(
-                f"prefix_ids must lie inside the grids of {rows} cells in known hours; {int(outside.sum())} do not, "
-                f"the first ones {ids[outside][:3].tolist()}."
+                f"{name} must lie inside the grids of {rows} cells in known hours; {int(outside.sum())} do not, the "
+                f"first ones {ids[outside][:3].tolist()}."
             )
-        return ids.long().masked_fill(~mask.bool().unsqueeze(1), 0), mask.long()
+        return ids.long()
 
 
 __all__ = [

@@ -129,7 +129,8 @@ class HubTrajectoryGenerationPipeline(MobilityTaskPipeline):
     """Task `trajectory-generation` (M-STAR): a number of weeks to draw, or weeks to complete -> one row per hour.
 
     Input: an integer n; or cells (N, L) with -1 = unknown (an array or nested lists), or records that
-    `MstarTokenizer.weeks` turns into such weeks. Known hours stay as they are.
+    `MstarTokenizer.weeks` turns into such weeks. Known hours stay as they are. Unknown ones are drawn as with
+    `copy_days=False` of `hf_mobility.TrajectoryGenerationPipeline.complete`, whose default is more accurate.
 
     Options: `seed` (0); `start`, the local date of the first hour (by default that of the records, else 2024-01-01);
     settings of `MstarForTrajectoryGeneration.generate` such as `temperature`; names of columns.

@@ -2,8 +2,9 @@
 
 The traits are read from a diary (`diaries`): clock hours of arrival at work and of leaving, days at work, distance to
 work, places, lunches, evenings, weekend outings, and the clock hours at which lunches and evening outings begin. Each
-has a few classes. `TraitModel` is a mixture of groups of users in which traits are independent. It lists no user, and
-moving its means (exponential tilting) leaves it such a mixture.
+has a few classes. `TraitModel` is a mixture of groups of users in which traits are independent. It lists no user. It
+stays such a mixture when its means are moved (exponential tilting) or when its classes are matched to those of a few
+users (iterative proportional fitting).
 
 Days 5 and 6 of a week are the days off, so that weeks begin on the first working day.
 """
@@ -26,6 +27,7 @@ LEAST_KNOWN = 0.25  # of the hours that a count is raised by
 EM_STEPS = 200
 NEWTON_STEPS = 100
 CLOSE = 1e-6  # of moved means, in units of the trait
+SWEEPS = 100  # of iterative proportional fitting over all traits
 
 
 @dataclass(frozen=True)
@@ -167,16 +169,13 @@ class TraitModel:
         Raises:
             DataError: fewer users than `min_users`.
         """
-        classes = trait_classes(measured)
-        person = np.arange(len(classes)) if users is None else np.unique(users, return_inverse=True)[1].reshape(-1)
+        one_hot, weight, person = _weighted(measured, users)
         number = int(person.max(initial=-1)) + 1
         if number < min_users:
             raise DataError(f"traits of {number} users cannot be fitted with min_users={min_users}: give more users.")
-        one_hot = np.eye(max(TRAIT_SIZES))[classes]  # (N, 10, K)
-        weight = 1.0 / np.bincount(person)[person]  # a user counts once
         pooled = _shared_only(one_hot, weight, person, min_users)
         groups = max(1, min(groups, number // (10 * min_users)))
-        near = np.random.default_rng(seed).dirichlet(np.ones(groups), len(classes))
+        near = np.random.default_rng(seed).dirichlet(np.ones(groups), len(one_hot))
         for _ in range(EM_STEPS):
             counts = np.einsum("ng,njk->gjk", near * weight[:, None], one_hot) * (pooled > 0) + min_users * pooled
             tables = counts / counts.sum(axis=2, keepdims=True)
@@ -228,6 +227,43 @@ class TraitModel:
         for column, goal, power in zip(columns, wanted, tilt):
             lifted = tables[:, column] * _tilt(power, np.nan_to_num(self.values[column] - goal))
             tables[:, column] = lifted / lifted.sum(axis=1, keepdims=True)
+        return replace(self, share=share, tables=tables)
+
+    def matched(
+        self, measured: np.ndarray, *, users: np.ndarray | None = None, min_users: int = 5, prior_users: float = 3.0
+    ) -> TraitModel:
+        """The nearest distribution (in relative entropy) in which the shares of the classes of each trait are those of
+        these users, by iterative proportional fitting (Csiszar 1975, https://doi.org/10.1214/aop/1176996454). How
+        traits depend on each other is kept.
+
+        Args:
+            measured: (N, 10), what `measure_traits` returned for weeks of a few users.
+            users: (N,) whose weeks these are; each another user's by default.
+            min_users: classes of fewer of these users are counted together with the next rarest, until so many users
+                have any of them. Only the sum of these is matched, and shared as before.
+            prior_users: above 0, this distribution counts as so many more users.
+
+        Raises:
+            DataError: `prior_users` of 0 or less.
+        """
+        if prior_users <= 0:
+            raise DataError(f"prior_users must be above 0, not {prior_users:g}: a class must not become impossible.")
+        one_hot, weight, person = _weighted(measured, users)
+        before = self.share @ self.tables.swapaxes(0, 1)  # (10, K)
+        own = np.einsum("n,njk->jk", weight, one_hot) * (before > 0)
+        rare = _counted_together(one_hot, person, min_users)
+        of_rare = before * rare
+        left = np.where(rare, own, 0.0).sum(axis=1, keepdims=True)
+        own = np.where(rare, left * of_rare / np.maximum(of_rare.sum(axis=1, keepdims=True), 1e-12), own)
+        goal = own + prior_users * before
+        goal /= goal.sum(axis=1, keepdims=True)
+        share, tables = self.share, self.tables.copy()
+        for column in list(range(len(TRAITS))) * SWEEPS:
+            factor = goal[column] / np.maximum(share @ tables[:, column], 1e-300)
+            lifted = tables[:, column] * factor
+            total = lifted.sum(axis=1)
+            tables[:, column] = lifted / np.maximum(total, 1e-300)[:, None]
+            share = share * total / (share @ total)
         return replace(self, share=share, tables=tables)
 
     def reaches(self, name: str, mean: float) -> bool:
@@ -304,12 +340,39 @@ def _tilt(power: float, distance: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp(np.clip(power * distance, -500, 500)))
 
 
+def _weighted(measured: np.ndarray, users: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes of weeks as (N, 10, K) 0 and 1, weights (N,) by which each user counts once, users (N,) as numbers."""
+    one_hot = np.eye(max(TRAIT_SIZES))[trait_classes(measured)]
+    person = np.arange(len(one_hot)) if users is None else np.unique(users, return_inverse=True)[1].reshape(-1)
+    return one_hot, 1.0 / np.bincount(person)[person], person
+
+
+def _users_of_classes(one_hot: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """(10, K) number of users who have each class in some week."""
+    row, trait, column = np.nonzero(one_hot)
+    had = np.unique(np.stack([trait, column, person[row]]), axis=1)
+    count = np.zeros(one_hot.shape[1:], np.int64)
+    np.add.at(count, (had[0], had[1]), 1)
+    return count
+
+
+def _counted_together(one_hot: np.ndarray, person: np.ndarray, min_users: int) -> np.ndarray:
+    """(10, K) bool: classes of fewer than `min_users` users, and as many of the next rarest as it takes until so many
+    users have any of them."""
+    count = _users_of_classes(one_hot, person)
+    together = count < min_users
+    for trait in range(len(TRAITS)):
+        for column in np.argsort(count[trait], kind="stable"):
+            having = len(np.unique(person[(one_hot[:, trait] * together[trait]).any(axis=1)]))
+            if not having or having >= min_users:
+                break
+            together[trait, column] = True
+    return together
+
+
 def _shared_only(one_hot: np.ndarray, weight: np.ndarray, person: np.ndarray, min_users: int) -> np.ndarray:
     """(10, K) distribution of each trait over all users, without classes that fewer than `min_users` of them have."""
-    pooled = np.einsum("n,njk->jk", weight, one_hot)
-    for trait, column in np.argwhere(pooled > 0):
-        if len(np.unique(person[one_hot[:, trait, column] > 0])) < min_users:
-            pooled[trait, column] = 0.0
+    pooled = np.einsum("n,njk->jk", weight, one_hot) * (_users_of_classes(one_hot, person) >= min_users)
     total = pooled.sum(axis=1, keepdims=True)
     if (total == 0).any():
         raise DataError(f"fewer than {min_users} users share any class of {NAMES[int(np.argmin(total))]}.")

@@ -19,12 +19,11 @@ from benchmarks.generation.evaluate_mstar import fitted_baselines
 from benchmarks.generation.made import arguments, opened
 from benchmarks.generation.weeks import WeekSet
 from benchmarks.tables import save_table
-from hf_mobility.baselines import CarryForward, Conditions, SameHour, StayHome
-from hf_mobility.data.week_arrays import commonest
+from hf_mobility.baselines import CarryForward, CommonHour, Conditions, SameHour, StayHome
 from hf_mobility.evaluation import completion_report
 from hf_mobility.evaluation.week_places import NIGHT, days_of_week
 
-VOTES = 5
+VOTES = 15
 
 
 def completions(
@@ -36,18 +35,16 @@ def completions(
     def explored(given: np.ndarray) -> np.ndarray:
         return np.where(given < 0, epr.generate(Conditions.of_weeks(given), seed=seed), given)
 
-    def drawn(given: np.ndarray, draw: int) -> np.ndarray:
-        return np.asarray(pipe.complete(given, seed=seed + draw, to="weeks"))
+    def drawn(given: np.ndarray, draws: int) -> np.ndarray:
+        return np.asarray(pipe.complete(given, draws=draws, seed=seed, to="weeks"))
 
     found = {
-        **{baseline.name: baseline.complete for baseline in (SameHour(), CarryForward(), StayHome())},
+        **{baseline.name: baseline.complete for baseline in (CommonHour(), SameHour(), CarryForward(), StayHome())},
         "ExplorationReturn, same home and work": explored,
-        name: lambda given: drawn(given, 0),
+        name: lambda given: drawn(given, 1),
     }
     if votes > 1:
-        found[f"{name}, vote of {votes}"] = lambda given: commonest(
-            np.stack([drawn(given, draw) for draw in range(votes)])
-        )
+        found[f"{name}, vote of {votes}"] = lambda given: drawn(given, votes)
     return found
 
 

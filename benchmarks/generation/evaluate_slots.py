@@ -5,13 +5,14 @@
 City A is polycentric; city B is a valley whose days off are Friday and Saturday; in city C users choose among nearer
 opportunities first and a quarter of those who work do shifts. The rivals are fitted on the weeks of one half of the
 users; the other half is compared with. `with means` knows the means of eight traits of the first half, and
-`30 users` also weeks of so many of them, by `adapt`, which reads off when they have lunch and go out.
+`30 users` also weeks of so many of them, by `adapt`, which matches the distribution of traits to theirs. `with traits`
+draws all traits of single users of the first half, which no tokenizer may hold: what the network does with right traits.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from hf_mobility.data.splits import split_weeks_by_user
 from hf_mobility.evaluation.week_report import WEEK_COLUMNS, week_report
 from hf_mobility.tokenization.diaries import to_slots
 from hf_mobility.tokenization.tokenization_mstar_slots import MstarSlotTokenizer
-from hf_mobility.tokenization.traits import NAMES
+from hf_mobility.tokenization.traits import NAMES, trait_classes
 
 CITIES: dict[str, tuple[str, dict[str, Any]]] = {
     "A": ("polycentric", {"weekend": (5, 6)}),
@@ -74,13 +75,26 @@ class Unseen:
     def cells(self, places: np.ndarray) -> np.ndarray:
         return self.cell[places].astype(np.int32)
 
-    def means(self) -> dict[str, float]:
-        """Of eight traits of the first half of the users; the hours of lunches and evenings are left out."""
+    def traits(self) -> np.ndarray:
+        """(N, 10) measured traits of the first half of the users."""
         places = self.places[self.known]
         home, work = self.tokenizer.home_and_work(places)
-        measured = self.tokenizer.traits_of(to_slots(places, home, work), home, work)
-        means = dict(zip(NAMES, np.nanmean(measured, axis=0).tolist()))
+        return self.tokenizer.traits_of(to_slots(places, home, work), home, work)
+
+    def means(self) -> dict[str, float]:
+        """Of eight traits of the first half of the users; the hours of lunches and evenings are left out."""
+        means = dict(zip(NAMES, np.nanmean(self.traits(), axis=0).tolist()))
         return {name: mean for name, mean in means.items() if name not in HOURS}
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Traits of users as they were measured, in place of a `TraitModel`."""
+
+    classes: np.ndarray
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return self.classes[rng.integers(len(self.classes), size=n)]
 
 
 def generated(pipe: TrajectoryGenerationPipeline, unseen: Unseen, draws: int) -> dict[str, list[np.ndarray]]:
@@ -101,7 +115,9 @@ def generated(pipe: TrajectoryGenerationPipeline, unseen: Unseen, draws: int) ->
         "M-STAR, slots, zero-shot": there,
         "M-STAR, slots, with means": there.for_city(unseen.city, days_off=days, means=means),
         "M-STAR, slots, with means and 30 users": tuned.for_city(unseen.city, days_off=days, means=means),
+        "M-STAR, slots, with traits": there.for_city(unseen.city, days_off=days),
     }
+    models["M-STAR, slots, with traits"].tokenizer.traits = Copied(trait_classes(unseen.traits()))
     for name, own in models.items():
         sets[name] = [unseen.cells(own.generate(count, seed=seed, to="places")) for seed in range(draws)]
     return sets

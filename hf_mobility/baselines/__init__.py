@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .completion import CarryForward, SameHour, StayHome
+from .completion import CarryForward, CommonHour, SameHour, StayHome
 from .count import UserFrequency, UserMarkov
 from .generators import Conditions, HourlyMarkov, ResampledWeeks
 from .mix import ContextMix
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CarryForward",
     "CityMedian",
+    "CommonHour",
     "Conditions",
     "ContextMix",
     "CopyLast",

@@ -1,4 +1,4 @@
-"""Trivial completions of partly known weeks: the same hour of another day, the last known place, home.
+"""Trivial completions of partly known weeks: the same hour of other days, the last known place, home.
 
 What they fill in is the best guess that needs no training. A model that completes weeks is shown next to them. All are
 used alike: `Baseline().complete(cells)`; weeks are rows of cell ids, -1 = unknown hour, and known hours stay as they
@@ -50,11 +50,34 @@ class SameHour:
         out = days.copy()
         for day in range(len(kind)):
             others = [other for other in np.flatnonzero(kind == kind[day]) if other != day]
-            for other in sorted(others, key=lambda other: (abs(other - day), other)):
-                out[:, day] = np.where(out[:, day] < 0, days[:, other], out[:, day])
+            if others:
+                nearest = days[:, sorted(others, key=lambda other: (abs(other - day), other))]
+                out[:, day] = np.where(out[:, day] < 0, self._chosen(nearest), out[:, day])
         last = _last_known(out.reshape(-1, self.slots_per_day))
         home = home_and_work(cells, slots_per_day=self.slots_per_day)[0].astype(np.int32)
         return np.where(last < 0, np.repeat(home, len(kind))[:, None], last).reshape(cells.shape)
+
+    def _chosen(self, days: np.ndarray) -> np.ndarray:
+        """Other days of the kind, nearest first, (N, D, S) -> the place that is taken, (N, S), -1 = none is known."""
+        first = (days >= 0).argmax(axis=1)[:, None]
+        return np.asarray(np.take_along_axis(days, first, axis=1)[:, 0])
+
+
+class CommonHour(SameHour):
+    """The place where the user is most often at this hour on days of its kind, of equal ones that of the nearest day.
+
+    All else as `SameHour`.
+
+    Example:
+        >>> CommonHour(slots_per_day=2).complete([[3, 4, 3, 5, -1, 5, 6, 5]]).tolist()
+        [[3, 4, 3, 5, 3, 5, 6, 5]]
+    """
+
+    name = "CommonHour"
+
+    def _chosen(self, days: np.ndarray) -> np.ndarray:
+        agree = ((days[:, :, None] == days[:, None]) & (days >= 0)[:, :, None]).sum(axis=2)
+        return np.asarray(np.take_along_axis(days, agree.argmax(axis=1)[:, None], axis=1)[:, 0])
 
 
 class CarryForward:

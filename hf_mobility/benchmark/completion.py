@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..baselines.completion import CarryForward, SameHour, StayHome
+from ..baselines.completion import CarryForward, CommonHour, SameHour, StayHome
 from ..baselines.generators import Conditions, HourlyMarkov
 from ..baselines.generators_epr import ExplorationReturn
-from ..data.week_arrays import commonest
 from ..evaluation.completion import completion_gaps, right_hours
 from .bench import Case, FittedBaseline
 from .predictors import WeekTraining
@@ -54,8 +53,7 @@ class MstarCompletion(MstarCheckpoint):
         self.votes = votes
 
     def complete(self, cells: np.ndarray, *, seed: int) -> np.ndarray:
-        draws = [self.pipe.complete(cells, seed=seed + vote, to="weeks") for vote in range(self.votes)]
-        return commonest(np.stack(draws))
+        return np.asarray(self.pipe.complete(cells, draws=self.votes, seed=seed, to="weeks"))
 
 
 class CompletionBench(WeekBench):
@@ -72,6 +70,7 @@ class CompletionBench(WeekBench):
 
     def baselines(self) -> dict[str, Callable[[], Any]]:
         makers: dict[str, tuple[type[FittedBaseline], type, Callable[[WeekTraining], Any]]] = {
+            "CommonHour": (Copied, CommonHour, lambda train: CommonHour(slots_per_day=train.slots_per_day)),
             "SameHour": (Copied, SameHour, lambda train: SameHour(slots_per_day=train.slots_per_day)),
             "CarryForward": (Copied, CarryForward, lambda train: CarryForward()),
             "StayHome": (Copied, StayHome, lambda train: StayHome(slots_per_day=train.slots_per_day)),

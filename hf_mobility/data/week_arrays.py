@@ -138,5 +138,9 @@ def day_type(length: int, *, slots_per_day: int = 24, first_weekday: int = 0) ->
 
 def commonest(draws: np.ndarray) -> np.ndarray:
     """The value that most of the draws (D, N, L) have at each place, on ties that of the earliest: (N, L)."""
-    agree = (draws[:, None] == draws[None]).sum(axis=1)
-    return np.take_along_axis(draws, agree.argmax(axis=0)[None], axis=0)[0]
+    found, most = draws[0].copy(), np.zeros(draws.shape[1:], np.int64)
+    for draw in draws:
+        votes = (draws == draw).sum(axis=0)
+        np.copyto(found, draw, where=votes > most)
+        np.maximum(most, votes, out=most)
+    return found

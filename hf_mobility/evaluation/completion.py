@@ -1,7 +1,7 @@
 """Completion of partly known weeks: whole weeks are hidden in part, filled in, and compared hour by hour.
 
-Copying is the rival: most hours of a week are those of another day (`hf_mobility.baselines.SameHour`) or of the hour
-before (`CarryForward`).
+Copying is the rival: most hours of a week are those of another day (`hf_mobility.baselines.CommonHour`, `SameHour`)
+or of the hour before (`CarryForward`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..tokenization.errors import DataError
 from .report import order_rows
 from .week_places import HOURS, days_of_week
 
-COMPLETION_BASELINES = ("SameHour", "CarryForward", "StayHome", "ExplorationReturn")
+COMPLETION_BASELINES = ("CommonHour", "SameHour", "CarryForward", "StayHome", "ExplorationReturn")
 
 
 def completion_gaps(slots_per_day: int = HOURS) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 from huggingface_hub.utils import tqdm
@@ -199,3 +200,9 @@ def read_records(frame: Any, *, timezone: Any, columns: dict[str, str], names: t
         raise DataError(f"Unknown option(s) {unknown}; columns are named by {', '.join(names)}.")
     checked = validate_visits(frame, timezone=timezone, **columns)
     return checked[[name for name in names if name in checked]]
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise a `DataError` for what is no whole number from 1 on."""
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise DataError(f"{name} must be a whole number from 1 on, not {value!r}.")

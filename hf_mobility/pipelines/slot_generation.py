@@ -20,7 +20,8 @@ from ..tokenization.clock import local_dates
 from ..tokenization.diaries import HOME, KIND_OF_SLOT, KINDS, WORK, to_slots
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_mstar_slots import NUM_HOURS, MstarSlotTokenizer, check_slots
-from .base import MobilityPipeline, read_records
+from .base import MobilityPipeline, check_count, read_records
+from .copied_days import copied_days
 from .placing import place_weeks
 from .population import Population, Residents
 
@@ -154,7 +155,7 @@ class SlotGenerationPipeline(MobilityPipeline):
 
     def residents(self, people: int, *, seed: int = 0) -> Residents:
         """The users of `generate` with the same seed: homes, works and traits."""
-        _check_count("people", people)
+        check_count("people", people)
         return self._population().draw(people, seed=seed)
 
     def _population(self) -> Population:
@@ -167,7 +168,7 @@ class SlotGenerationPipeline(MobilityPipeline):
         self, people: int, weeks: int, seed: int, batch_size: int | None, progress: bool, options: dict[str, Any]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(slots, places) of whole users, (b * weeks, 168) each."""
-        _check_count("weeks", weeks)
+        check_count("weeks", weeks)
         residents = self.residents(people, seed=seed)
         source, placing = (torch.Generator().manual_seed(seed + number) for number in range(2))
         size = max(1, (self._checked_size(batch_size) or people) // weeks)
@@ -188,6 +189,7 @@ class SlotGenerationPipeline(MobilityPipeline):
         weeks: Any,
         *,
         draws: int = 1,
+        copy_days: bool = True,
         seed: int = 0,
         to: str = "frame",
         timezone: Any = None,
@@ -200,7 +202,10 @@ class SlotGenerationPipeline(MobilityPipeline):
         Args:
             weeks: (N, 168) rows of the city's places, -1 = unknown; what `MstarSlotTokenizer.weeks` returned; or a
                 table of visits or points.
-            draws: completions of each week; an hour takes the place that most of them have.
+            draws: completions of each week, with the seeds `seed`, `seed + 1` and so on; an hour takes the place that
+                most of them have.
+            copy_days: codes of which some hours are known read a copy of other days (`CommonHour`) in the rest. Fewer
+                hours are drawn wrongly; completions differ less from each other.
             timezone: IANA name for naive times.
             seed, batch_size, progress, options: as in `generate`; column names of a table, too.
 
@@ -210,8 +215,9 @@ class SlotGenerationPipeline(MobilityPipeline):
         Raises:
             DataError: weeks of another length, or without any known hour.
         """
-        if to not in ("frame", "places") or draws < 1:
-            raise DataError(f"to must be 'frame' or 'places' and draws at least 1, not {to!r} and {draws}.")
+        if to not in ("frame", "places"):
+            raise DataError(f"to must be 'frame' or 'places', not {to!r}.")
+        check_count("draws", draws)
         columns = {name: options.pop(name) for name in _READ if name in options}
         if not isinstance(weeks, np.ndarray) and not hasattr(weeks, "cells"):
             table = read_records(weeks, timezone=timezone, columns=columns, names=_READ)
@@ -220,17 +226,14 @@ class SlotGenerationPipeline(MobilityPipeline):
         home, work = self.tokenizer.home_and_work(before)
         slots = to_slots(before, home, work)
         conditions = self.tokenizer.conditions_of(self.tokenizer.traits_of(slots, home, work))
-        encoded = self.tokenizer.encode_slots(slots)
-        source = torch.Generator().manual_seed(seed)
+        prefix = self._prefix(before, slots, home, work, copy_days)
         found = np.empty((draws, *before.shape), np.int32)
         for draw in range(draws):
+            source = torch.Generator().manual_seed(seed + draw)
             for rows in self._slices(len(before), batch_size, unit="weeks", progress=progress):
-                given = {name: torch.from_numpy(ids[rows]) for name, ids in conditions.items()}
-                prefix = torch.from_numpy(encoded["input_ids"][rows]), torch.from_numpy(encoded["attention_mask"][rows])
+                given = {name: torch.from_numpy(ids[rows]) for name, ids in (conditions | prefix).items()}
                 with torch.no_grad():
-                    made = self.model.generate(
-                        **given, prefix_ids=prefix[0], prefix_mask=prefix[1], generator=source, **options
-                    )
+                    made = self.model.generate(**given, generator=source, **options)
                 second = np.where(work[rows] != home[rows], work[rows], -1)
                 found[draw, rows] = place_weeks(
                     self.model.places,
@@ -249,6 +252,16 @@ class SlotGenerationPipeline(MobilityPipeline):
         users = getattr(weeks, "user_id", np.arange(len(places)))
         frame["user_id"] = np.repeat(np.asarray(users), NUM_HOURS)
         return frame.assign(known=(before >= 0).reshape(-1))
+
+    def _prefix(
+        self, before: np.ndarray, slots: np.ndarray, home: np.ndarray, work: np.ndarray, copy_days: bool
+    ) -> dict[str, np.ndarray]:
+        """What the model is given of weeks of places and their slots. A copy has its own slots, for known hours too: a
+        place may be recurring there that was seen once."""
+        guess = to_slots(copied_days(before), home, work) if copy_days else slots
+        encoded = self.tokenizer.encode_slots(np.where(before >= 0, guess, -1))
+        prefix = {"prefix_ids": encoded["input_ids"], "prefix_mask": encoded["attention_mask"]}
+        return prefix | {"filled_ids": self.tokenizer.encode_slots(guess)["input_ids"]} if copy_days else prefix
 
     def _frame(self, slots: np.ndarray, places: np.ndarray, weeks: int, start: Any, first: int = 0) -> pd.DataFrame:
         count, city = len(places), self.city
@@ -280,8 +293,3 @@ class SlotGenerationPipeline(MobilityPipeline):
         days = np.broadcast_to(local_dates(start), count)
         self.tokenizer._shape.check_starts(days[~np.isnat(days)])
         return days + 7 * week
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise DataError(f"{name} must be a whole number from 1 on, not {value!r}.")

@@ -17,19 +17,22 @@ import pandas as pd
 import torch
 
 from ..data.times import aware_times
+from ..data.week_arrays import commonest
 from ..data.weeks import WeekTable, is_week_table, read_weeks
 from ..modeling.modeling_mstar import MstarForTrajectoryGeneration
 from ..tokenization.errors import DataError, renamed_argument
 from ..tokenization.tables import open_table
 from ..tokenization.tokenization_mstar import MstarTokenizer
 from ..tokenization.weeks import Weeks
-from .base import MobilityPipeline, read_records
+from .base import MobilityPipeline, check_count, read_records
+from .copied_days import copied_days
 from .slot_generation import SlotGenerationPipeline
 
 RESULT_COLUMNS = ["trajectory_id", "slot", "time", "cell", "lat", "lon"]
 _READ = ("user_id", "time", "location_id", "lat", "lon", "duration")
 _HOURS = ("slot", "cell", "trajectory_id")  # columns of frames whose rows are hours, beside those of records
 _CONDITIONS = ("home_ids", "work_ids", "attribute_ids")
+_PREFIX = ("prefix_ids", "prefix_mask", "filled_ids")
 
 
 class TrajectoryGenerationPipeline(MobilityPipeline):
@@ -150,6 +153,8 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         self,
         weeks: Any,
         *,
+        draws: int = 1,
+        copy_days: bool = True,
         seed: int = 0,
         to: str = "frame",
         start: Any = None,
@@ -167,6 +172,11 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
             weeks: (N, L) cells with -1 = unknown; what `MstarTokenizer.weeks` or `read_weeks` returned; or a frame,
                 Arrow table, dataset or path. Its rows are weeks (a list column `cells`, or `h0`, `h1`, ...), hours
                 (`slot` and `cell`), visits or points. Of the last three, weeks known by less than half are left out.
+            draws: completions of each week, with the seeds `seed`, `seed + 1` and so on; an hour takes the cell that
+                most of them have.
+            copy_days: codes of which some hours are known read a copy of other days (`CommonHour`) in the rest. Fewer
+                hours are drawn wrongly; completions differ less from each other. Only windows of whole weeks are
+                copied.
             start: local date of the first hour; by default that of the weeks, else 2024-01-01.
             home_ids, work_ids, attribute_ids: (N,) instead of what the known hours tell.
             timezone: IANA name for naive times of visits or points.
@@ -186,6 +196,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         """
         self._check_to(to)
         self._checked_size(batch_size)
+        check_count("draws", draws)
         columns = {name: options.pop(name) for name in (*_READ, *_HOURS) if name in options}
         _check_options(options)
         given = {"home_ids": home_ids, "work_ids": work_ids, "attribute_ids": attribute_ids}
@@ -196,13 +207,21 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         told = {name: ids for name, ids in given.items() if ids is not None}
         self.tokenizer.checked_conditions(len(before), **told)
 
+        per_day = 1440 // self.tokenizer.interval_minutes
+        weekly = per_day > 1 and before.shape[1] % (7 * per_day) == 0
+        filled = copied_days(before, slots_per_day=per_day) if copy_days and weekly else None
+
         def inputs_of(rows: slice) -> dict[str, np.ndarray]:
             own = {name: None if ids is None else np.asarray(ids)[rows] for name, ids in given.items()}
             batch = dict(self.tokenizer(before[rows], **own))
-            return batch | {"prefix_ids": batch.pop("input_ids"), "prefix_mask": batch.pop("attention_mask")}
+            batch |= {"prefix_ids": batch.pop("input_ids"), "prefix_mask": batch.pop("attention_mask")}
+            if filled is not None:
+                batch["filled_ids"] = self.tokenizer(filled[rows], conditions=False)["input_ids"]
+            return batch
 
-        made = self._run(len(before), inputs_of, seed=seed, batch_size=batch_size, progress=progress, options=options)
-        cells = np.concatenate(list(made))
+        run: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "options": options}
+        made = [list(self._run(len(before), inputs_of, seed=seed + draw, **run)) for draw in range(draws)]
+        cells = commonest(np.stack([np.concatenate(parts) for parts in made]))
         changed = int(((before >= 0) & (cells != before)).sum())
         if changed:
             raise RuntimeError(f"{type(self.model).__name__}.generate changed {changed} hours that were known.")
@@ -291,7 +310,7 @@ def _dated(weeks: Any, cells: np.ndarray) -> Weeks:
 def _check_options(options: dict[str, Any]) -> None:
     """Raises a `DataError` for what `MstarForTrajectoryGeneration.generate` does not take."""
     taken = set(inspect.signature(MstarForTrajectoryGeneration.generate).parameters)
-    taken -= {"self", "generator", "prefix_ids", "prefix_mask", "batch_size", "progress", "return_codes", *_CONDITIONS}
+    taken -= {"self", "generator", "batch_size", "progress", "return_codes", *_PREFIX, *_CONDITIONS}
     unknown = sorted(set(options) - taken)
     if unknown:
         raise DataError(f"Unknown option(s) {unknown}; those of the model are {', '.join(sorted(taken))}.")

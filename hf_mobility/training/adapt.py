@@ -116,7 +116,7 @@ def adapt(
     model is left untouched.
 
     For SAMoE the check on held-out users also fits the temperature of the city's tokenizer, which pipelines use. For
-    weeks the traits of the tokenizer are moved to the means of the users.
+    weeks the distribution of traits in the tokenizer is matched to that of the users, from five users on.
 
     Args:
         model: a `SamoeForNextLocation` (not a PEFT model around one) or where to load one from. For weeks, a

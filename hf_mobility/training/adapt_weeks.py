@@ -1,6 +1,6 @@
 """Adaptation of M-STAR's weeks of slots to a city: a LoRA adapter of the generator on weeks of a few users.
 
-Codec and place head stay as they are; the traits of users are moved to the means of these users. Two halves of the
+Codec and place head stay as they are; the traits of users are matched to those of these users. Two halves of the
 users are tuned on and scored in turns, as for SAMoE.
 """
 
@@ -21,7 +21,7 @@ from ..tokenization.city import City
 from ..tokenization.errors import DataError
 from ..tokenization.traits import NAMES, TraitModel
 from .adaptation import Adaptation, visits_and_city
-from .fit import callers_random_state, nothing, on_stderr
+from .fit import nothing, on_stderr
 from .result import earlier_record
 from .rows import ArrayRows
 from .slots import encoded_slots, read_weeks_of, rows_of
@@ -30,7 +30,7 @@ from .step_tuning import Choice, tune_steps, two_fold, without_check
 FROZEN = ("codec", "places", "lm_head")
 STEPS = {"none": 0, "weak": 40, "strong": 120}
 LEARNING_RATE, BATCH = 2e-3, 64
-LEAST_MEAN = 5  # users whose mean traits are kept
+MIN_USERS = 5  # whose mean traits, or whose shares of a class, are kept
 
 
 def adapt_weeks(
@@ -71,10 +71,9 @@ def adapt_weeks(
     encoded = encoded_slots(weeks.tokenizer, weeks.slots)
     rows = rows_of(pipe.model, weeks.tokenizer, encoded, weeks.traits)
     tell = on_stderr if progress else nothing
-    with callers_random_state():
-        report, chosen, reason = _choose(pipe.model, rows, weeks.users, strength, seed, device, tell)
-        tell(f"strength: {chosen}; {reason}")
-        adapted, history = tune(pipe.model, rows, STEPS[chosen], seed=seed, device=device)
+    report, chosen, reason = _choose(pipe.model, rows, weeks.users, strength, seed, device, tell)
+    tell(f"strength: {chosen}; {reason}")
+    adapted, history = tune(pipe.model, rows, STEPS[chosen], seed=seed, device=device)
     tokenizer = weeks.tokenizer
     tokenizer.traits = traits_like(pipe.tokenizer.traits, weeks.traits, weeks.users)
     learned = f"{len(weeks.places):,} weeks of {len(np.unique(weeks.users)):,} users"
@@ -90,16 +89,17 @@ def adapt_weeks(
 
 
 def traits_like(traits: TraitModel | None, measured: np.ndarray, users: np.ndarray) -> TraitModel | None:
-    """`traits`, moved to the means of users whose weeks were measured, (N, 10). Means of fewer than `LEAST_MEAN` users,
-    and those that are out of reach, are left as they are.
+    """`traits`, moved to the means of users whose weeks were measured, (N, 10), then matched to their classes. Means
+    and classes of fewer than `MIN_USERS` users, and means that are out of reach, are left as they are.
     """
     if traits is None:
         return None
     by_user = pd.DataFrame(measured, columns=list(NAMES)).groupby(users).mean()
-    enough, means = by_user.count() >= LEAST_MEAN, by_user.mean()
-    return traits.moved(
+    enough, means = by_user.count() >= MIN_USERS, by_user.mean()
+    moved = traits.moved(
         {name: float(means[name]) for name in NAMES if enough[name] and traits.reaches(name, means[name])}
     )
+    return moved.matched(measured, users=users, min_users=MIN_USERS)
 
 
 def tune(

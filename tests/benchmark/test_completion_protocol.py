@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,14 +82,16 @@ def test_a_completion_that_changes_known_hours_is_refused(bench: CompletionBench
 
 
 def test_a_checkpoint_votes() -> None:
-    draws = [np.array([[1, 4, 7]]), np.array([[2, 5, 7]]), np.array([[2, 4, 8]])]
+    draws = np.array([[[1, 4, 7]], [[2, 5, 7]], [[2, 4, 8]]])
+    asked = []
 
     class Pipe:
-        def complete(self, cells: np.ndarray, *, seed: int, to: str) -> np.ndarray:
-            return draws[seed - 3]
+        def complete(self, cells: np.ndarray, **options: Any) -> np.ndarray:
+            asked.append(options)
+            return commonest(draws)
 
     model = object.__new__(MstarCompletion)
     model.pipe, model.votes = Pipe(), 3  # type: ignore[assignment]
     assert model.complete(np.array([[-1, -1, -1]]), seed=3).tolist() == [[2, 4, 7]]
-    assert commonest(np.stack(draws)).tolist() == [[2, 4, 7]]
+    assert asked == [{"draws": 3, "seed": 3, "to": "weeks"}]
     assert commonest(np.array([[[5]], [[6]]])).tolist() == [[5]], "on ties the earliest"

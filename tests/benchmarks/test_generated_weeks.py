@@ -43,7 +43,7 @@ def run(toy: WeekSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         cells = copies.generate(number, seed=seed)
         return np.where(np.arange(168) % 24 < 6, given["home_ids"][:, None], cells) if given else cells
 
-    def complete(cells: np.ndarray, *, seed: int, to: str) -> np.ndarray:
+    def complete(cells: np.ndarray, *, draws: int, seed: int, to: str) -> np.ndarray:
         return SameHour().complete(cells)
 
     pipe = SimpleNamespace(generate=generate, complete=complete, tokenizer=toy.tokenizer)
@@ -91,7 +91,7 @@ def test_completions_stand_beside_copies_and_homes_beside_rivals(run: Callable[.
     table = read(paths[0])
     accuracy = table.pivot(index="model", columns="gap", values="accuracy")
     assert (accuracy.loc[OURS] == accuracy.loc["SameHour"]).all()
-    assert (accuracy.loc[f"{OURS}, vote of 5"] == accuracy.loc["SameHour"]).all()
+    assert (accuracy.loc[f"{OURS}, vote of {complete_weeks.VOTES}"] == accuracy.loc["SameHour"]).all()
     homes = read(paths[1]).set_index(["model", "homes"])["nights_at_home"]
     assert homes[OURS, "of nobody in training"] == homes[OURS, "of training users"] == 1
     assert 0 < homes["ExplorationReturn", "of nobody in training"] < 1

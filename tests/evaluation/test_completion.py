@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from weeks_by_hand import random_weeks
 
 from hf_mobility import DataError
-from hf_mobility.baselines import CarryForward, SameHour, StayHome
+from hf_mobility.baselines import CarryForward, CommonHour, SameHour, StayHome
 from hf_mobility.evaluation import completion_gaps, completion_report
 from hf_mobility.tokenization.weeks import home_and_work
 
-BASELINES: dict[str, Any] = {"SameHour": SameHour(), "CarryForward": CarryForward(), "StayHome": StayHome()}
+BASELINES: dict[str, Any] = {
+    baseline.name: baseline for baseline in (SameHour(), CommonHour(), CarryForward(), StayHome())
+}
 
 
 def carried(week: list[int]) -> list[int]:
@@ -27,6 +29,14 @@ def carried(week: list[int]) -> list[int]:
     return out
 
 
+def nearest(places: list[int]) -> int:
+    return places[0]
+
+
+def commonest(places: list[int]) -> int:
+    return max(places, key=lambda place: (places.count(place), -places.index(place)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.1, 0.6, 0.95]))
 def test_trivial_completions_are_what_loops_over_hours_find(seed: int, unknown: float) -> None:
@@ -35,15 +45,17 @@ def test_trivial_completions_are_what_loops_over_hours_find(seed: int, unknown: 
     assert CarryForward().complete(weeks).tolist() == [carried(week) for week in weeks.tolist()]
     home = home_and_work(weeks)[0]
     assert StayHome().complete(weeks).tolist() == np.where(weeks < 0, home[:, None], weeks).tolist()
-    expected = []
-    for week, own_home in zip(weeks.reshape(-1, 7, 24), home):
-        filled = week.copy()
-        for day, hour in np.argwhere(week < 0):
-            alike = [other for other in range(7) if (other >= 5) == (day >= 5) and week[other, hour] >= 0]
-            if alike:
-                filled[day, hour] = week[min(alike, key=lambda other: (abs(other - day), other)), hour]
-        expected.append([cell for day in filled.tolist() for cell in carried([own_home, *day])[1:]])
-    assert SameHour().complete(weeks).tolist() == expected
+    for baseline, chosen in ((SameHour(), nearest), (CommonHour(), commonest)):
+        expected = []
+        for week, own_home in zip(weeks.reshape(-1, 7, 24), home):
+            filled = week.copy()
+            for day, hour in np.argwhere(week < 0):
+                alike = [other for other in range(7) if (other >= 5) == (day >= 5) and week[other, hour] >= 0]
+                if alike:
+                    alike.sort(key=lambda other: (abs(other - day), other))
+                    filled[day, hour] = chosen(week[alike, hour].tolist())
+            expected.append([cell for day in filled.tolist() for cell in carried([own_home, *day])[1:]])
+        assert baseline.complete(weeks).tolist() == expected
     assert (weeks == before).all()
 
 

@@ -260,6 +260,21 @@ def test_codes_are_computed_only_where_all_their_hours_are_known() -> None:
     assert not computed[:, 2:5].all() and not computed[:, 14:].all()
 
 
+def test_with_a_guess_codes_are_computed_where_any_of_their_hours_is_known() -> None:
+    model, weeks = make_model(), make_weeks()
+    mask = torch.zeros(5, 24, dtype=torch.int64)
+    mask[:, :7] = 1  # of the whole day, a position of six hours, one hour of the next one, and seven of one
+    given = {"prefix_ids": weeks, "prefix_mask": mask, "filled_ids": make_weeks().roll(1, 0)}
+    cells, codes = model.generate(*PEOPLE, generator=seeded(), return_codes=True, **given)
+    assert torch.equal(cells[:, :7], weeks[:, -1, :7])
+    filled = torch.where(mask.bool().unsqueeze(1), weeks, given["filled_ids"])
+    features, _ = model.codec.teacher_inputs(codes)
+    guessed = torch.cat(model.codec.level_features(filled), dim=1)
+    computed = model.codec.quantize_level(guessed - features) == codes
+    assert computed[:, [0, 1, 2, *range(5, 12)]].all()
+    assert not computed[:, 3:5].all() and not computed[:, 12:].all()
+
+
 def test_nothing_known_is_the_same_as_no_prefix() -> None:
     model, weeks = make_model(within_level_steps=2), make_weeks()
     nothing = torch.zeros(5, 24, dtype=torch.int64)
@@ -321,7 +336,9 @@ def test_wrong_conditions_are_refused_in_one_sentence(people: Any, words: str) -
         ({"emission_scale": -1.0}, "emission_scale must be above 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"prefix_ids": make_weeks()}, "prefix_ids, the cells, and prefix_mask"),
-        ({"prefix_ids": make_weeks(4), "prefix_mask": torch.ones(4, 24)}, r"prefix_ids must be \(5, 2, 24\)"),
+        ({"prefix_ids": make_weeks(4), "prefix_mask": torch.ones(5, 24)}, r"prefix_ids must be \(5, 2, 24\)"),
+        ({"prefix_ids": make_weeks(), "prefix_mask": torch.ones(4, 24)}, r"prefix_mask must be \(5, 24\)"),
+        ({"filled_ids": make_weeks()}, "filled_ids needs prefix_ids and prefix_mask"),
         ({"prefix_ids": make_weeks() + 9, "prefix_mask": torch.ones(5, 24)}, r"inside the grids of \[4, 16\] cells"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

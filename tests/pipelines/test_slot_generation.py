@@ -168,6 +168,8 @@ def test_completion_keeps_what_is_known_and_the_users_places(pipe: SlotGeneratio
     known[:, 48:72] = -1
     filled = pipe.complete(known, to="places", draws=3)
     assert np.array_equal(filled[known >= 0], known[known >= 0]) and (filled >= 0).all()
+    drawn = pipe.complete(known, to="places", draws=3, copy_days=False)
+    assert np.array_equal(drawn[known >= 0], known[known >= 0]) and not np.array_equal(drawn, filled)
     frame = pipe.complete(MADE.visits.head(400), seed=1)
     assert frame["known"].any() and set(frame["user_id"]) <= set(MADE.visits["user_id"])
 
@@ -176,13 +178,14 @@ def test_completion_keeps_what_is_known_and_the_users_places(pipe: SlotGeneratio
     ("call", "words"),
     [
         (lambda pipe: pipe.generate(0), "people must be a whole number from 1 on, not 0"),
+        (lambda pipe: pipe.complete(np.zeros((1, 168), int), draws=0), "draws must be a whole number from 1 on, not 0"),
         (lambda pipe: pipe.generate(1, weeks=0), "weeks must be a whole number from 1 on, not 0"),
         (lambda pipe: pipe.generate(1, to="cells"), "to must be 'frame' or 'places'"),
         (lambda pipe: pipe.for_city(CITY, flows=pd.DataFrame()), "flows need population"),
         (lambda pipe: pipe.for_city(CITY, means={"arrival": 2.0}).generate(1), "out of reach"),
         (lambda pipe: pipe.for_city(CITY, population=pd.DataFrame({"lat": [1.0]})).generate(1), "no column 'lon'"),
     ],
-    ids=["people", "weeks", "to", "flows", "means", "population"],
+    ids=["people", "draws", "weeks", "to", "flows", "means", "population"],
 )
 def test_what_cannot_be_done_is_said(pipe: SlotGenerationPipeline, call: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from hf_mobility.baselines import CommonHour
 from hf_mobility.data import DataError, simulate_city
 from hf_mobility.data.io.exports import matsim_plans, od_matrix
+from hf_mobility.data.week_arrays import commonest
 from hf_mobility.data.weeks import read_weeks
 from hf_mobility.modeling.configuration_mstar import MstarConfig
 from hf_mobility.pipelines.trajectory_generation import RESULT_COLUMNS, TrajectoryGenerationPipeline
@@ -250,6 +252,19 @@ def test_week_tables_and_frames_of_hours_are_completed_as_their_cells(
         pipe.complete(cells, user_id="uid")
 
 
+def test_a_guess_of_unknown_hours_is_what_users_do_on_other_days(pipe: TrajectoryGenerationPipeline) -> None:
+    cells = make_gaps(pipe.generate(5, to="weeks"))
+    pipe.model.calls.clear()
+    pipe.complete(cells)
+    guess = pipe.tokenizer(CommonHour().complete(cells), conditions=False)["input_ids"]
+    assert np.array_equal(np.concatenate([call["filled_ids"] for call in pipe.model.calls]), guess)
+    pipe.model.calls.clear()
+    pipe.complete(cells, copy_days=False)
+    assert all("filled_ids" not in call for call in pipe.model.calls)
+    with pytest.raises(DataError, match="draws must be a whole number from 1 on, not 0"):
+        pipe.complete(cells, draws=0)
+
+
 def test_given_conditions_are_cut_into_the_same_batches(pipe: TrajectoryGenerationPipeline) -> None:
     cells = make_gaps(pipe.generate(20, to="weeks"))
     pipe.model.calls.clear()
@@ -298,6 +313,8 @@ def test_the_real_model_keeps_known_hours(real: TrajectoryGenerationPipeline) ->
     gaps = make_gaps(weeks)
     full = real.complete(gaps, to="weeks", seed=3)
     assert (full >= 0).all() and np.array_equal(full[gaps >= 0], gaps[gaps >= 0])
+    votes = [real.complete(gaps, to="weeks", seed=seed) for seed in (3, 4, 5)]
+    assert np.array_equal(real.complete(gaps, draws=3, to="weeks", seed=3), commonest(np.stack(votes)))
 
 
 def test_a_saved_pipeline_generates_the_same(real: TrajectoryGenerationPipeline, tmp_path: Path) -> None:

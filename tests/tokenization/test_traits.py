@@ -40,6 +40,13 @@ def everybody(model: TraitModel) -> tuple[np.ndarray, np.ndarray]:
     return users, model.share @ by_group
 
 
+def in_units(classes: np.ndarray) -> np.ndarray:
+    """(N, 10) measured traits of these classes."""
+    return np.stack(
+        [np.array([0.0, *trait.edges])[classes[:, j] - trait.optional] for j, trait in enumerate(TRAITS)], axis=1
+    )
+
+
 def test_traits_of_a_week() -> None:
     measured = dict(zip(NAMES, measure_traits(week(), np.array([4.5]))[0]))
     assert measured == {
@@ -85,6 +92,44 @@ def test_moved_means_tilt_the_chance_of_every_user() -> None:
     assert rest.item() == pytest.approx(0, abs=1e-8)
 
 
+def test_matched_classes_are_those_of_the_users_and_what_traits_have_to_do_with_each_other_is_kept() -> None:
+    model = some_model()
+    drawn = np.where(np.random.default_rng(0).random((200, len(TRAITS))) < 0.7, 2, 1)
+    found = model.matched(in_units(drawn), min_users=5, prior_users=1e-9)
+    shares = np.einsum("g,gjk->jk", found.share, found.tables)
+    assert shares[:, 2] == pytest.approx((drawn == 2).mean(axis=0), abs=1e-6)
+    users, before = everybody(model)
+    after = everybody(found)[1]
+    # log(after / before) must be a sum of a term for each trait
+    columns = np.concatenate([np.ones((len(users), 1)), users], axis=1)
+    rest = np.linalg.lstsq(columns, np.log(after / before), rcond=None)[1]
+    assert rest.item() == pytest.approx(0, abs=1e-8)
+
+
+def test_classes_of_few_users_share_what_they_had() -> None:
+    model = some_model()
+    drawn = np.full((20, len(TRAITS)), 2, np.int64)
+    drawn[:4] = 1
+    found = model.matched(in_units(drawn), min_users=5)  # 4 of 20 users have the other class: nothing is told of them
+    assert np.allclose(found.tables, model.tables) and np.allclose(found.share, model.share)
+    found = model.matched(in_units(drawn), min_users=4, prior_users=1e-9)
+    shares = np.einsum("g,gjk->jk", found.share, found.tables)
+    assert shares[:, 1:3] == pytest.approx(np.tile([0.2, 0.8], (len(TRAITS), 1)), abs=1e-6)
+    nobody = model.matched(in_units(drawn[:4]), min_users=5)
+    assert np.allclose(nobody.tables, model.tables) and np.allclose(nobody.share, model.share)
+    with pytest.raises(DataError, match="prior_users must be above 0, not 0"):
+        model.matched(in_units(drawn), prior_users=0)
+
+
+def test_the_weeks_of_a_user_count_once_when_classes_are_matched() -> None:
+    model = some_model()
+    drawn = np.repeat(np.where(np.arange(20)[:, None] < 10, 1, np.full((20, len(TRAITS)), 2)), 3, axis=0)
+    users = np.repeat(np.arange(20), 3)
+    more = np.concatenate([drawn, np.tile(drawn[:1], (5, 1))]), np.concatenate([users, np.zeros(5, np.int64)])
+    one, other = model.matched(in_units(drawn), users=users), model.matched(in_units(more[0]), users=more[1])
+    assert np.allclose(one.tables, other.tables) and np.allclose(one.share, other.share)
+
+
 def test_draws_follow_the_mixture() -> None:
     model = some_model()
     drawn = model.draw(40_000, np.random.default_rng(0))
@@ -105,9 +150,7 @@ def test_draws_with_a_given_commute_follow_the_rest() -> None:
 def test_a_fit_finds_two_ways_of_life() -> None:
     rng = np.random.default_rng(0)
     drawn = some_model().draw(4_000, rng)
-    measured = np.stack(
-        [np.array([0.0, *trait.edges])[drawn[:, j] - trait.optional] for j, trait in enumerate(TRAITS)], 1
-    )
+    measured = in_units(drawn)
     model = TraitModel.fit(measured, groups=2, seed=0)
     corr = np.corrcoef(trait_classes(measured).T)
     again = np.corrcoef(model.draw(20_000, rng).T)

@@ -7,6 +7,7 @@ from hf_mobility.benchmark.results import load_results
 from hf_mobility.benchmark.tables import difference_rows, table
 
 from .common import RESULTS, markdown, read
+from .positions import measured
 
 
 def protocol(name: str) -> str:
@@ -29,9 +30,9 @@ def protocols() -> str:
 
 
 def differences() -> str:
-    """Of each model that is no baseline minus the reference, paired by user."""
+    """Of each model that is no baseline minus the reference, paired by user; those of positions are on their own page."""
     rows = []
-    for name in protocol_names():
+    for name in sorted(set(protocol_names()) - set(measured().values())):
         known = Protocol.load(name)
         rows += [[f"`{name}`", *cells] for cells in difference_rows(load_results(RESULTS / "protocols/results", known))]
     return markdown(rows, ["protocol", "model", "minus", "test set", "metric", "difference [95 %]"])

@@ -273,6 +273,7 @@ def test_with_a_guess_codes_are_computed_where_any_of_their_hours_is_known() -> 
     computed = model.codec.quantize_level(guessed - features) == codes
     assert computed[:, [0, 1, 2, *range(5, 12)]].all()
     assert not computed[:, 3:5].all() and not computed[:, 12:].all()
+    assert torch.equal(model.generate(*PEOPLE, generator=seeded(), batch_size=2, **given), cells)
 
 
 def test_nothing_known_is_the_same_as_no_prefix() -> None:
@@ -317,6 +318,9 @@ def test_wrong_conditions_are_refused_in_one_sentence(people: Any, words: str) -
         make_model().generate(*people)
 
 
+ALL_KNOWN = {"prefix_ids": make_weeks(), "prefix_mask": torch.ones(5, 24)}
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -339,6 +343,8 @@ def test_wrong_conditions_are_refused_in_one_sentence(people: Any, words: str) -
         ({"prefix_ids": make_weeks(4), "prefix_mask": torch.ones(5, 24)}, r"prefix_ids must be \(5, 2, 24\)"),
         ({"prefix_ids": make_weeks(), "prefix_mask": torch.ones(4, 24)}, r"prefix_mask must be \(5, 24\)"),
         ({"filled_ids": make_weeks()}, "filled_ids needs prefix_ids and prefix_mask"),
+        ({**ALL_KNOWN, "filled_ids": make_weeks(4)}, r"filled_ids must be \(5, 2, 24\)"),
+        ({**ALL_KNOWN, "filled_ids": make_weeks() - 1}, r"filled_ids must lie inside the grids"),
         ({"prefix_ids": make_weeks() + 9, "prefix_mask": torch.ones(5, 24)}, r"inside the grids of \[4, 16\] cells"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

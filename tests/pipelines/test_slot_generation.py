@@ -15,6 +15,7 @@ from hf_mobility import City, DataError, TrajectoryGenerationPipeline, simulate_
 from hf_mobility.modeling.configuration_mstar import MstarCodecConfig
 from hf_mobility.modeling.modeling_mstar import MstarForTrajectoryGeneration
 from hf_mobility.modeling.modeling_mstar_codec import MstarCodecModel
+from hf_mobility.pipelines.copied_days import copied_days
 from hf_mobility.pipelines.placing import place_weeks
 from hf_mobility.pipelines.slot_generation import SlotGenerationPipeline
 from hf_mobility.tokenization.diaries import NUM_SLOTS, RECURRING, SINGLE, SLOT_MAP, Stays, to_slots
@@ -109,6 +110,22 @@ def test_places_that_are_known_are_kept(pipe: SlotGenerationPipeline) -> None:
         *(pipe.model.places, pipe._places, slots), home=home, work=work, source=torch.Generator(), known=known
     )
     assert np.array_equal(placed[known >= 0], known[known >= 0])
+
+
+def test_a_copied_hour_comes_back_as_the_copied_place(pipe: SlotGenerationPipeline) -> None:
+    known = pipe.tokenizer.weeks(MADE.visits).cells[:40].copy()
+    known[:, 72:120] = -1  # Thursday and Friday
+    copied = copied_days(known)
+    home, work = pipe.tokenizer.home_and_work(known)
+    given = pipe._prefix(known, to_slots(known, home, work), home, work, True)
+    slots = to_slots(copied, home, work)
+    assert np.array_equal(given["filled_ids"], pipe.tokenizer.encode_slots(slots)["input_ids"])
+    assert np.array_equal(given["prefix_ids"], given["filled_ids"] * given["prefix_mask"][:, None])
+    second = np.where(work != home, work, -1)
+    source = torch.Generator().manual_seed(0)
+    placed = place_weeks(*(pipe.model.places, pipe._places, slots), home=home, work=second, source=source, known=known)
+    away = (known < 0) & (slots > 1)
+    assert away.sum() > 100 and (placed == copied)[away].mean() > 0.9
 
 
 def test_seeds_and_batches(pipe: SlotGenerationPipeline) -> None:

@@ -265,6 +265,15 @@ def test_a_guess_of_unknown_hours_is_what_users_do_on_other_days(pipe: Trajector
         pipe.complete(cells, draws=0)
 
 
+def test_weeks_of_which_nothing_is_known_are_written_for_given_users(pipe: TrajectoryGenerationPipeline) -> None:
+    nothing = np.full((2, 168), -1)
+    ids = {"home_ids": [1, 2], "work_ids": [3, 4], "attribute_ids": [0, 1]}
+    assert pipe.complete(nothing, to="weeks", **ids).shape == (2, 168)
+    some = np.concatenate([nothing, np.full((1, 168), 5)])
+    ids = {name: [*values, 0] for name, values in ids.items()}
+    assert (pipe.complete(some, to="weeks", **ids)[2] == 5).all()
+
+
 def test_given_conditions_are_cut_into_the_same_batches(pipe: TrajectoryGenerationPipeline) -> None:
     cells = make_gaps(pipe.generate(20, to="weeks"))
     pipe.model.calls.clear()

@@ -522,31 +522,34 @@ class MstarGeneration(OwnGenerate):
                     "filled_ids needs prefix_ids and prefix_mask, which tell the known hours from guesses."
                 )
             return None
-        hours = self.config.codec.num_hours
-        mask = torch.as_tensor(prefix_mask, device=self.device)
-        if mask.shape != (weeks, hours):
-            raise ValueError(f"prefix_mask must be ({weeks}, {hours}), got {tuple(mask.shape)}.")
-        known = mask.bool()
-        ids = self._checked_weeks("prefix_ids", prefix_ids, known).masked_fill(~known.unsqueeze(1), 0)
+        codec = self.config.codec
+        shape = (weeks, len(codec.cells_per_resolution), codec.num_hours)
+        ids, mask = (torch.as_tensor(value, device=self.device) for value in (prefix_ids, prefix_mask))
+        if ids.shape != shape or mask.shape != (weeks, codec.num_hours):
+            raise ValueError(
+                f"prefix_ids must be {shape}, one row of cells per resolution, and prefix_mask "
+                f"({weeks}, {codec.num_hours}); got {tuple(ids.shape)} and {tuple(mask.shape)}."
+            )
+        known = mask.bool().unsqueeze(1)
+        self._check_cells("prefix_ids", ids, known)
+        ids = ids.long().masked_fill(~known, 0)
         if filled_ids is None:
             return ids, mask.long()
-        guess = self._checked_weeks("filled_ids", filled_ids, torch.ones_like(known))
-        return ids, mask.long(), torch.where(known.unsqueeze(1), ids, guess)
+        filled = torch.as_tensor(filled_ids, device=self.device)
+        if filled.shape != shape:
+            raise ValueError(f"filled_ids must be {shape}, as prefix_ids, got {tuple(filled.shape)}.")
+        self._check_cells("filled_ids", filled, torch.ones_like(known))
+        return ids, mask.long(), torch.where(known, ids, filled.long())
 
-    def _checked_weeks(self, name: str, given: Any, known: torch.Tensor) -> torch.Tensor:
-        """(N, R, L) int64 cells of every resolution, inside the grids in known hours."""
+    def _check_cells(self, name: str, ids: torch.Tensor, known: torch.Tensor) -> None:
+        """Raise a `ValueError` for cells (N, R, L) outside the grids in known hours (N, 1, L)."""
         rows = self.config.codec.cells_per_resolution
-        ids = torch.as_tensor(given, device=self.device)
-        shape = (len(known), len(rows), known.shape[1])
-        if ids.shape != shape:
-            raise ValueError(f"{name} must be {shape}, one row of cells per resolution, got {tuple(ids.shape)}.")
-        outside = ((ids < 0) | (ids >= ids.new_tensor(rows).view(1, -1, 1))) & known.unsqueeze(1)
+        outside = ((ids < 0) | (ids >= ids.new_tensor(rows).view(1, -1, 1))) & known
         if bool(outside.any()):
             raise ValueError(
                 f"{name} must lie inside the grids of {rows} cells in known hours; {int(outside.sum())} do not, the "
                 f"first ones {ids[outside][:3].tolist()}."
             )
-        return ids.long()
 
 
 __all__ = [

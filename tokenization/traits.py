@@ -258,12 +258,12 @@ class TraitModel:
         goal = own + prior_users * before
         goal /= goal.sum(axis=1, keepdims=True)
         share, tables = self.share, self.tables.copy()
-        for column in list(range(len(TRAITS))) * SWEEPS:
-            factor = goal[column] / np.maximum(share @ tables[:, column], 1e-300)
-            lifted = tables[:, column] * factor
-            total = lifted.sum(axis=1)
-            tables[:, column] = lifted / np.maximum(total, 1e-300)[:, None]
-            share = share * total / (share @ total)
+        for _ in range(SWEEPS):
+            for column, wanted in enumerate(goal):
+                lifted = tables[:, column] * (wanted / np.maximum(share @ tables[:, column], 1e-300))
+                total = lifted.sum(axis=1)
+                tables[:, column] = lifted / np.maximum(total, 1e-300)[:, None]
+                share = share * total / (share @ total)
         return replace(self, share=share, tables=tables)
 
     def reaches(self, name: str, mean: float) -> bool:

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.generation.complete_weeks import COPIES, VOTES
 from benchmarks.generation.evaluate_slots import CITIES, Unseen
 from benchmarks.tables import save_table
 from hf_mobility import TrajectoryGenerationPipeline
-from hf_mobility.baselines import CarryForward, CommonHour, SameHour, StayHome
 from hf_mobility.evaluation import completion_report
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("model", help="folder of the model of slots")
     parser.add_argument("--cities", nargs="+", default=list(CITIES), choices=list(CITIES))
     parser.add_argument("--number", type=int, default=300, help="weeks of each city")
-    parser.add_argument("--votes", type=int, default=15)
+    parser.add_argument("--votes", type=int, default=VOTES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output")
     options = parser.parse_args()
@@ -40,9 +40,7 @@ def main() -> None:
     for name in options.cities:
         unseen = Unseen(name)
         there, tuned = unseen.pipelines(pipe)
-        models = {
-            baseline.name: baseline.complete for baseline in (CommonHour(), SameHour(), CarryForward(), StayHome())
-        }
+        models = dict(COPIES)
         for title, own in (("M-STAR, slots", there), ("M-STAR, slots, with 30 users", tuned)):
             models[f"{title}, one draw"] = partial(completed, own, 1, options.seed)
             models[f"{title}, vote of {options.votes}"] = partial(completed, own, options.votes, options.seed)

@@ -24,6 +24,7 @@ from hf_mobility.evaluation import completion_report
 from hf_mobility.evaluation.week_places import NIGHT, days_of_week
 
 VOTES = 15
+COPIES = {copy.name: copy.complete for copy in (CommonHour(), SameHour(), CarryForward(), StayHome())}
 
 
 def completions(
@@ -39,7 +40,7 @@ def completions(
         return np.asarray(pipe.complete(given, draws=draws, seed=seed, to="weeks"))
 
     found = {
-        **{baseline.name: baseline.complete for baseline in (CommonHour(), SameHour(), CarryForward(), StayHome())},
+        **COPIES,
         "ExplorationReturn, same home and work": explored,
         name: lambda given: drawn(given, 1),
     }

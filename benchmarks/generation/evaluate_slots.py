@@ -111,13 +111,14 @@ def generated(pipe: TrajectoryGenerationPipeline, unseen: Unseen, draws: int) ->
     }
     days, means = unseen.tokenizer.days_off, unseen.means()
     there, tuned = unseen.pipelines(pipe)
+    right = there.for_city(unseen.city, days_off=days)
+    right.tokenizer.traits = Copied(trait_classes(unseen.traits()))
     models = {
         "M-STAR, slots, zero-shot": there,
         "M-STAR, slots, with means": there.for_city(unseen.city, days_off=days, means=means),
         "M-STAR, slots, with means and 30 users": tuned.for_city(unseen.city, days_off=days, means=means),
-        "M-STAR, slots, with traits": there.for_city(unseen.city, days_off=days),
+        "M-STAR, slots, with traits": right,
     }
-    models["M-STAR, slots, with traits"].tokenizer.traits = Copied(trait_classes(unseen.traits()))
     for name, own in models.items():
         sets[name] = [unseen.cells(own.generate(count, seed=seed, to="places")) for seed in range(draws)]
     return sets

@@ -31,8 +31,10 @@ def protocols() -> str:
 
 def differences() -> str:
     """Of each model that is no baseline minus the reference, paired by user; those of positions are on their own page."""
-    rows = []
-    for name in sorted(set(protocol_names()) - set(measured().values())):
+    rows, elsewhere = [], measured().values()
+    for name in protocol_names():
+        if name in elsewhere:
+            continue
         known = Protocol.load(name)
         rows += [[f"`{name}`", *cells] for cells in difference_rows(load_results(RESULTS / "protocols/results", known))]
     return markdown(rows, ["protocol", "model", "minus", "test set", "metric", "difference [95 %]"])

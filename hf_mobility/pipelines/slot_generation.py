@@ -226,31 +226,25 @@ class SlotGenerationPipeline(MobilityPipeline):
         home, work = self.tokenizer.home_and_work(before)
         slots = to_slots(before, home, work)
         conditions = self.tokenizer.conditions_of(self.tokenizer.traits_of(slots, home, work))
-        prefix = self._prefix(before, slots, home, work, copy_days)
-        found = np.empty((draws, *before.shape), np.int32)
-        for draw in range(draws):
-            source = torch.Generator().manual_seed(seed + draw)
-            for rows in self._slices(len(before), batch_size, unit="weeks", progress=progress):
-                given = {name: torch.from_numpy(ids[rows]) for name, ids in (conditions | prefix).items()}
+        inputs = conditions | self._prefix(before, slots, home, work, copy_days)
+        second = np.where(work != home, work, -1)
+        places = before.copy()
+        sources = [torch.Generator().manual_seed(seed + draw) for draw in range(draws)]
+        for rows in self._slices(len(before), batch_size, unit="weeks", progress=progress):
+            given = {name: torch.from_numpy(ids[rows]) for name, ids in inputs.items()}
+            users: dict[str, Any] = {"home": home[rows], "work": second[rows], "known": before[rows]}
+            found = []
+            for source in sources:
                 with torch.no_grad():
-                    made = self.model.generate(**given, generator=source, **options)
-                second = np.where(work[rows] != home[rows], work[rows], -1)
-                found[draw, rows] = place_weeks(
-                    self.model.places,
-                    self._places,
-                    made.cpu().numpy(),
-                    home=home[rows],
-                    work=second,
-                    source=source,
-                    known=before[rows],
-                )
-        places = np.where(before >= 0, before, commonest(found))
+                    made = self.model.generate(**given, generator=source, **options).cpu().numpy()
+                found.append(place_weeks(self.model.places, self._places, made, source=source, **users))
+            places[rows] = np.where(before[rows] >= 0, before[rows], commonest(np.stack(found)))
         if to == "places":
             return places
         start = getattr(weeks, "start", None)
         frame = self._frame(to_slots(places, home, work), places, 1, start)
-        users = getattr(weeks, "user_id", np.arange(len(places)))
-        frame["user_id"] = np.repeat(np.asarray(users), NUM_HOURS)
+        user_id = getattr(weeks, "user_id", np.arange(len(places)))
+        frame["user_id"] = np.repeat(np.asarray(user_id), NUM_HOURS)
         return frame.assign(known=(before >= 0).reshape(-1))
 
     def _prefix(

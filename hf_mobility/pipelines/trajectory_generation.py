@@ -220,8 +220,7 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
             return batch
 
         run: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "options": options}
-        made = [list(self._run(len(before), inputs_of, seed=seed + draw, **run)) for draw in range(draws)]
-        cells = commonest(np.stack([np.concatenate(parts) for parts in made]))
+        cells = np.concatenate(list(self._run(len(before), inputs_of, seed=seed, draws=draws, **run)))
         changed = int(((before >= 0) & (cells != before)).sum())
         if changed:
             raise RuntimeError(f"{type(self.model).__name__}.generate changed {changed} hours that were known.")
@@ -245,15 +244,16 @@ class TrajectoryGenerationPipeline(MobilityPipeline):
         batch_size: int | None,
         progress: bool,
         options: dict[str, Any],
+        draws: int = 1,
     ) -> Iterator[np.ndarray]:
-        # One source for all batches, on the CPU: what M-STAR draws depends on neither batch size nor device.
-        source = torch.Generator().manual_seed(seed)
+        # A source of each draw for all batches, on the CPU: what M-STAR draws depends on neither batch size nor device.
+        sources = [torch.Generator().manual_seed(seed + draw) for draw in range(draws)]
         for rows in self._slices(n, batch_size, unit="weeks", progress=progress):
             inputs = {name: torch.from_numpy(values).to(self.device) for name, values in inputs_of(rows).items()}
             conditions = [inputs.pop(name) for name in _CONDITIONS]
             with torch.no_grad():
-                made = self.model.generate(*conditions, **inputs, generator=source, **options)
-            yield made.cpu().numpy().astype(np.int32)
+                made = [self.model.generate(*conditions, **inputs, generator=one, **options) for one in sources]
+            yield commonest(np.stack([cells.cpu().numpy().astype(np.int32) for cells in made]))
 
     def _numbered(self, batches: Iterator[np.ndarray], start: Any) -> Iterator[pd.DataFrame]:
         first = 0

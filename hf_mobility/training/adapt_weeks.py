@@ -92,8 +92,8 @@ def traits_like(traits: TraitModel | None, measured: np.ndarray, users: np.ndarr
     """`traits`, moved to the means of users whose weeks were measured, (N, 10), then matched to their classes. Means
     and classes of fewer than `MIN_USERS` users, and means that are out of reach, are left as they are.
     """
-    if traits is None:
-        return None
+    if traits is None or len(np.unique(users)) < MIN_USERS:
+        return traits
     by_user = pd.DataFrame(measured, columns=list(NAMES)).groupby(users).mean()
     enough, means = by_user.count() >= MIN_USERS, by_user.mean()
     moved = traits.moved(

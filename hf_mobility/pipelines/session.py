@@ -155,8 +155,7 @@ class NextLocationSession:
         try:
             yield
         except BaseException:
-            rows = [self._rows[user] for user in users if user in self._rows]
-            self._states.length[rows] = 0
+            self._states.forget([self._rows[user] for user in users if user in self._rows])
             raise
 
     def _take_in(

@@ -17,7 +17,7 @@ from ..data.sequences import FIELDS, pad_visits
 from ..modeling.layers import CACHE
 from .gaps import gap_shares, past_gaps
 
-ATTENDED_USERS = 32  # whose keys and values are gathered at one time
+ATTENDED_USERS = 4  # whose keys and values are gathered at one time: about what a processor's cache holds
 
 
 class Read(NamedTuple):
@@ -43,7 +43,7 @@ class UserStates:
         self.model, self.city, self.context, self.capacity = model, city, context, capacity
         self.visits = {name: np.zeros((0, capacity), np.int64) for name in FIELDS}
         self.length = np.zeros(0, np.int64)
-        self._layers: list[list[torch.Tensor]] = []  # keys and values, (U, C + 1, heads, d); the last visit is zero
+        self._layers: list[list[torch.Tensor]] = []  # keys and values, (U, heads, C + 1, d); the last visit is zero
         self._gaps: list[torch.Tensor] = []  # last, expected, own of `Read`, (U, classes)
         self._near: torch.Tensor | None = None  # (U, 3, N + 2), see `SamoeForNextLocation.nearness`
 
@@ -58,6 +58,12 @@ class UserStates:
         self._layers = [[_longer(part, more) for part in layer] for layer in self._layers]
         self._gaps = [_longer(part, more) for part in self._gaps]
         self._near = None if self._near is None else _longer(self._near, more)
+
+    def forget(self, rows: list[int]) -> None:
+        """Let rows be empty. What they held is overwritten, as NaN would reach others through a mask."""
+        self.length[rows] = 0
+        for pool in (part for layer in self._layers for part in layer):
+            pool[rows] = 0
 
     @property
     def bytes_per_row(self) -> int:
@@ -83,9 +89,7 @@ class UserStates:
         known = batch["attention_mask"].bool()
         near = self.model.nearness(batch["input_ids"][:, :-1], self.city)
         output = self._forward(batch, DynamicCache(config=self.model.config), near)
-        made = [
-            [part.transpose(1, 2) for part in (layer.keys, layer.values)] for layer in getattr(output, CACHE).layers
-        ]
+        made = [[layer.keys, layer.values] for layer in getattr(output, CACHE).layers]
         shares = gap_shares(output.stay_logits)
         sums = past_gaps(shares[:, :-1], batch["timestamps"], known, self.model.config)
         gaps = [shares[:, -1], *(part.to(shares.dtype) for part in sums)]
@@ -95,7 +99,7 @@ class UserStates:
         kept, at = self._index(rows), column - (~known).sum(1)[line]
         for pools, parts in zip(self._layers, made):
             for pool, part in zip(pools, parts):
-                pool[kept[line], at] = part[line, column]
+                pool[kept[line], :, at] = part[line, :, column]
         self._keep(kept, gaps, near)
         return Read(output.logits[:, -1], *gaps)
 
@@ -114,7 +118,7 @@ class UserStates:
         kinds = [_AttendedLayer] * read + [_KeptLayer] * (len(self._layers) - read)
         layers = [kind(own, kept, place) for kind, own in zip(kinds, self._layers)]
         cache.layers = list(layers)
-        near = None if self._near is None else self._near[kept]
+        near = None if self._near is None else self._near.index_select(0, kept)  # a tenth of indexing's time
         output = self._forward(batch, cache, near, kernel=_attention(layers))
 
         last, expected, own = (part[kept] for part in self._gaps)
@@ -133,7 +137,9 @@ class UserStates:
         if self._gaps:
             return
         rows = len(self.length)
-        self._layers = [[part.new_zeros(rows, self.capacity + 1, *part.shape[2:]) for part in one] for one in layers]
+        self._layers = [
+            [part.new_zeros(rows, part.shape[1], self.capacity + 1, part.shape[3]) for part in one] for one in layers
+        ]
         self._gaps = [part.new_zeros(rows, *part.shape[1:]) for part in gaps]
         self._near = None if near is None else near.new_zeros(rows, *near.shape[1:])
 
@@ -157,26 +163,19 @@ class _KeptLayer(DynamicLayer):
         """place (B, T): of each visit in its row, the new one last."""
         super().__init__()
         self.pools, self.is_initialized, self.past = pools, True, place.shape[1] - 1
-        self.index = rows[:, None] * pools[0].shape[1] + place  # of each visit among those of all rows
-        self.known = place < pools[0].shape[1] - 1  # (B, T)
+        self.rows, self.place = rows, place
 
     def write(self, *states: torch.Tensor) -> None:
         """Keys and values of the new visits, (B, heads, 1, d)."""
         self.past += 1
         for pool, new in zip(self.pools, states):
-            pool.flatten(0, 1)[self.index[:, -1]] = new[:, :, 0]
-
-    def gathered(self, some: slice) -> list[torch.Tensor]:
-        """Keys and values of all visits of some of the users, (b, heads, T, d)."""
-        index = self.index[some]
-        parts = (pool.flatten(0, 1).index_select(0, index.flatten()) for pool in self.pools)
-        return [part.unflatten(0, index.shape).transpose(1, 2) for part in parts]
+            pool[self.rows, :, self.place[:, -1]] = new[:, :, 0]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.write(key_states, value_states)
-        keys, values = self.gathered(slice(None))
+        keys, values = (pool[self.rows[:, None], :, self.place].transpose(1, 2) for pool in self.pools)
         return keys, values
 
     def get_seq_length(self) -> int:
@@ -193,14 +192,15 @@ class _AttendedLayer(_KeptLayer):
         return key_states, value_states
 
     def attend(self, query: torch.Tensor, scaling: float) -> torch.Tensor:
-        """Attention of new visits to all of their users, (B, heads, 1, d) -> (B, heads, 1, d)."""
-        mask = None if bool(self.known.all()) else self.known[:, None, None]
+        """Attention of new visits to all of their users, (B, heads, 1, d) -> (B, heads, 1, d). Their order does not
+        matter, so rows are copied from their first visit on."""
+        visits = torch.arange(self.past, device=query.device)
+        seen = (visits <= self.place[:, -1:])[:, None, None]  # (B, 1, 1, T)
         parts = []
         for start in range(0, len(query), ATTENDED_USERS):
             some = slice(start, start + ATTENDED_USERS)
-            keys, values = self.gathered(some)
-            seen = None if mask is None else mask[some]
-            parts.append(F.scaled_dot_product_attention(query[some], keys, values, attn_mask=seen, scale=scaling))
+            keys, values = (pool[:, :, : self.past].index_select(0, self.rows[some]) for pool in self.pools)
+            parts.append(F.scaled_dot_product_attention(query[some], keys, values, attn_mask=seen[some], scale=scaling))
         return torch.cat(parts)
 
 

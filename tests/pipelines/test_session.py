@@ -145,6 +145,21 @@ def test_users_of_a_call_in_which_the_model_fails_are_forgotten(first: int, monk
     equal(session.update(visits[other & (count == 2)]), pipe.predict(visits[other & (count <= 2)]))
 
 
+def test_what_a_failing_call_left_reaches_no_other_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, visits = make_pipe(), make_visits((6, 6))
+    session, count = pipe.session(), visits.groupby("user_id").cumcount()
+    first, second = visits["user_id"] == 5, visits["user_id"] == 6
+    values = pipe.model.model.layers[0].self_attn.v_proj.weight
+    with monkeypatch.context() as broken, torch.no_grad():
+        broken.setattr(values, "data", torch.full_like(values, torch.nan))
+        with pytest.raises(ValueError, match="not finite"):
+            session.update(visits[first & (count < 5)])
+    session.update(visits[first & (count == 0)])
+    session.update(visits[second & (count < 4)])
+    made = session.update(visits[(first & (count == 1)) | (second & (count == 4))])
+    equal(made, pipe.predict(visits[(first & (count <= 1)) | (second & (count <= 4))]))
+
+
 def test_threads_get_the_answers_of_one_after_the_other():
     pipe, visits = make_pipe(), make_visits((6,) * 8)
     session = pipe.session(max_users=8)

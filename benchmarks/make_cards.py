@@ -180,7 +180,7 @@ def raw_released_small() -> CardFacts:
         "displacement from the last point; the paper's gives the position.",
         notes="**The bounds in this folder are those of a simulated city**: train your own for another one. A vector is "
         "comparable only with\nvectors of this checkpoint, on windows of the same length and first weekday. Simple "
-        "rules are level or better on most tasks.\nFor commuters it is the rule of the label on the week that is read, 2.5 "
+        "rules are level or better on most tasks.\nFor commuters it is, in accuracy, the rule of the label on the week that is read, 2.5 "
         "hours ahead the hour's mean position.\nSee docs/results/embeddings.md and docs/results/positions.md.",
         training_data="Simulated. The first and the second week of 2,000 users of one simulated city, each a window "
         "of its own. A position stands every 15 minutes; 2,000 other users are held out. No real trace.",

@@ -14,6 +14,9 @@ from transformers import PreTrainedConfig
 
 from .configuration_checks import BoundedConfig, check_bounds, check_choices, check_heads, check_shares, preset
 
+USER_POOLINGS = ("mean", "last", "last_day", "day_parts")
+DAY_PARTS = 4  # night, morning, afternoon, evening: six hours each, from midnight on
+
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
     "small": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
@@ -55,7 +58,7 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
         hidden_size: width D; divisible by `num_attention_heads`.
         intermediate_size: width of the feed-forward layers; `None` means 4 D.
         max_position_embeddings: rows n of the learned position table: slots of a window (960 = 10 days of 96).
-        slots_per_day: slots of a day, for `time_features` and `user_pooling="last_day"`.
+        slots_per_day: slots of a day, for `time_features` and for `user_pooling` by days.
         output_head: `mlp` = D -> 4 D -> D -> 2 with ReLU (the authors' code), `linear` = D -> 2 (the paper's figure).
         dropout: after the embedding and inside the feed-forward layers; `attention_dropout`: on the attention weights.
         time_features: add a linear map of sin and cos of the slot of the day and of the day of the week to the input;
@@ -72,8 +75,9 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
         input_noise: standard deviation, in box units, of normal noise on the points that are read in training; targets
             stay true. A roll-out reads its own errors, and learns so to live with them (Sanchez-Gonzalez et al., arXiv
             2002.09405). Not in the paper.
-        user_pooling: a user's embedding is the `mean` of the final states, the `last` one, or the mean over the
-            `last_day`.
+        user_pooling: a user's embedding is the `mean` of the final states (the paper), the `last` one, the mean over
+            the `last_day`, or `day_parts` = the means over night, morning, afternoon and evening side by side, 4 D
+            columns.
         region_pooling: a region's features are the `sum` of its visitors' embeddings (the paper), their `mean`, or
             `log` = their mean and log(1 + number of visitors), D + 1 columns.
         freeze_encoder: task heads train their MLP only (the paper). `False` fine-tunes everything.
@@ -137,10 +141,12 @@ class RawConfig(BoundedConfig, PreTrainedConfig):
             variant=tuple(VARIANTS),
             output_head=("mlp", "linear"),
             mixture_prediction=("mean", "mode"),
-            user_pooling=("mean", "last", "last_day"),
+            user_pooling=USER_POOLINGS,
             region_pooling=("sum", "mean", "log"),
         )
         check_shares(self, "dropout", "attention_dropout", "head_dropout")
+        if self.user_pooling == "day_parts" and self.slots_per_day % DAY_PARTS:
+            raise ValueError(f"user_pooling='day_parts' needs slots_per_day in fours, got {self.slots_per_day}.")
         if self.mixture_min_scale <= 0:
             raise ValueError(f"mixture_min_scale must be positive, got {self.mixture_min_scale}.")
         if self.mixture_prediction != "mean" and self.mixture_components == 0:

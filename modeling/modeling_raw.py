@@ -37,6 +37,7 @@ from .layers import CACHE, OwnGenerate, SelfAttention, either_cache_name, positi
 from .mixture_raw import PARAMETERS, RawMixture, negative_log_likelihood, predicted_point, read_mixture
 from .regions_raw import pool_visitors, visitor_matrix
 from .saving import SavedWithCode
+from .users_raw import pool_users, user_size
 
 IGNORED = -100  # a label that does not count, as everywhere in transformers; no coordinate is that far out
 
@@ -44,7 +45,8 @@ IGNORED = -100  # a label that does not count, as everywhere in transformers; no
 @dataclass
 class RawModelOutput(BaseModelOutputWithPast):
     """`last_hidden_state` (B, T, D), after the final LayerNorm; `user_embedding` (B, D), its mean over unpadded time
-    (or what `user_pooling` says), `None` where a cache was given: a piece of a series is no user.
+    (or what `user_pooling` says; (B, 4 D) with `day_parts`), `None` where a cache was given: a piece of a series is no
+    user.
     """
 
     user_embedding: torch.Tensor | None = None
@@ -357,26 +359,18 @@ class RawModel(RawPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask, **{CACHE: cache}, **kwargs)
         hidden_states = self.norm(hidden_states)
-        poolable = whole_series and (attention_mask is None or attention_mask.dim() == 2)
+        embedding = None
+        if whole_series and (attention_mask is None or attention_mask.dim() == 2):
+            known = hidden_states.new_ones(hidden_states.shape[:2]) if attention_mask is None else attention_mask
+            pooling, slots_per_day = self.config.user_pooling, self.config.slots_per_day
+            embedding = pool_users(
+                hidden_states, known.bool(), position_ids, pooling=pooling, slots_per_day=slots_per_day
+            )
         return RawModelOutput(
             last_hidden_state=hidden_states,
-            user_embedding=self._pool(hidden_states, attention_mask) if poolable else None,
+            user_embedding=embedding,
             **{CACHE: cache},  # type: ignore[arg-type]
         )
-
-    def _pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """(B, T, D), (B, T) -> (B, D) in the states' dtype, summed in float32."""
-        batch, length, _ = hidden_states.shape
-        if attention_mask is None:
-            known = hidden_states.new_ones(batch, length, dtype=torch.bool)
-        else:
-            known = attention_mask.to(torch.bool)
-        if self.config.user_pooling != "mean":
-            slots = 1 if self.config.user_pooling == "last" else self.config.slots_per_day
-            from_the_end = known.long().flip(1).cumsum(1).flip(1)  # the last point is 1
-            known = known & (from_the_end <= slots)
-        states = widened(hidden_states).masked_fill(~known.unsqueeze(-1), 0.0)
-        return (states.sum(1) / known.sum(1, keepdim=True).clamp(min=1)).to(hidden_states.dtype)
 
     def _check_points(self, coordinates: torch.Tensor | None, embeds: torch.Tensor | None) -> tuple[int, torch.device]:
         if (coordinates is None) == (embeds is None):
@@ -611,7 +605,7 @@ class RawForUserProfiling(RawTaskModel):
     """
 
     def __init__(self, config: RawConfig) -> None:
-        super().__init__(config, config.hidden_size)
+        super().__init__(config, user_size(config))
 
     def fit_standardiser(self, user_embeddings: torch.Tensor) -> None:
         """Standardise the head's input by mean and standard deviation of the *training* users' embeddings (U, D)."""
@@ -675,7 +669,7 @@ class RawForRegionAnalysis(RawTaskModel):
     """
 
     def __init__(self, config: RawConfig) -> None:
-        super().__init__(config, config.hidden_size + int(config.region_pooling == "log"))
+        super().__init__(config, user_size(config) + int(config.region_pooling == "log"))
 
     def fit_standardiser(self, region_embeddings: torch.Tensor) -> None:
         """Standardise the head's input by the *training* regions' `region_embedding` (R, D): a sum grows with the

@@ -39,6 +39,8 @@ CASES = {
     "AutoConfig only": "import sys\nimport hf_mobility\nfrom transformers import AutoConfig\n"
     "assert AutoConfig.for_model('mobility_samoe', hidden_size=8).hidden_size == 8\n"
     "assert 'hf_mobility.modeling.modeling_samoe' not in sys.modules\n",
+    "configurations only": "import sys\nfrom hf_mobility import MstarConfig, RawConfig, SamoeConfig\n"
+    "assert RawConfig().hidden_size and 'transformers.modeling_utils' not in sys.modules\n",
     "AutoTokenizer only": "import hf_mobility\n" + TOKENIZER,
     "PEFT after hf_mobility": "import hf_mobility\n" + PEFT,
     "PEFT before hf_mobility": "import peft\nimport hf_mobility\n" + PEFT + ALL,

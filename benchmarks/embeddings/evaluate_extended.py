@@ -3,12 +3,14 @@
     HF_MOBILITY_DATA=... python -m benchmarks.embeddings.evaluate_extended --checkpoint checkpoints/raw-small --points geolife --report benchmarks/embeddings/results/raw_extended.csv
 
 Rivals are fitted on training users, and each row has the model's error less the rival's with an interval by user. A
-simulated city is one that the training has not seen (`--seed`).
+simulated city is one that the training has not seen (`--seed`). `--adapt auto` adds the model after `adapt` on the
+training users' records, `--beside` other trainings.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from transformers import AutoModelForTimeSeriesPrediction
 from benchmarks.embeddings.record_sets import SPLITS
 from benchmarks.embeddings.series import NAMES, SeriesSet, load_series
 from benchmarks.tables import save_table
+from hf_mobility import adapt
 from hf_mobility.baselines import CityMedian, CopyLast, GRUTrajectory, HourMean, HourMedian, NearestPast, Shrinkage
 from hf_mobility.benchmark.record_tasks import record_tasks
 from hf_mobility.evaluation import horizon_table
@@ -41,6 +44,16 @@ def table_of(data: SeriesSet, model: Any, options: argparse.Namespace) -> pd.Dat
     if options.gru_steps:
         gru = GRUTrajectory().fit(data.train["coordinates"], steps=options.gru_steps, seed=0)
         models.insert(-1, gru)
+    if options.adapt:
+        points = data.points[data.points["user_id"].isin(data.users[train])]
+        adapted = adapt(model, points, timezone=data.tokenizer.timezone, strength=options.adapt)
+        print(adapted.report.round(4).to_string(index=False), adapted.strength)
+        models.append(DirectHorizons(adapted.model, name=f"{OURS}, adapted"))
+    for folder in options.beside:
+        other = AutoModelForTimeSeriesPrediction.from_pretrained(folder)
+        models.append(DirectHorizons(other, name=f"{OURS}, {Path(folder).name}"))
+    if len({one.name for one in models}) < len(models):
+        raise ValueError("two models have one name: give --beside folders that end differently.")
     made = {one.name: [one.predict(task) for task in tasks] for one in models}
     table = horizon_table(made, tasks, recorded_only=True, bootstrap=0)[KEPT]
     found = []
@@ -60,6 +73,10 @@ def main() -> None:
     parser.add_argument("--start-hours", type=int, nargs="+", default=list(range(24)), help="of Monday to Saturday")
     parser.add_argument("--most", type=int, default=10**6, help="predictions that are drawn at most")
     parser.add_argument("--gru-steps", type=int, default=300, help="of the baseline network; 0 leaves it out")
+    parser.add_argument("--adapt", metavar="STRENGTH", help="also evaluate what `adapt` makes of it")
+    parser.add_argument(
+        "--beside", nargs="*", default=[], help="folders of further trainings, named by their last part"
+    )
     parser.add_argument("--report", help="CSV for the table")
     options = parser.parse_args()
 

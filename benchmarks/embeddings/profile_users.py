@@ -7,8 +7,9 @@
 Labels come from the week AFTER the one that is read, so that they cannot be copied from the input: home is the
 commonest cell of the nights, work that of weekdays from 10 to 17 h; a commuter is at work on three weekdays or more,
 over 1 km from home. The rule itself, applied to the week that is read, is a row of the table: nothing is learned for
-it. Profiled are users that the encoder has not seen: --users, --held-out and --seed are those of its training. With
---few 0.05 0.1, linear readers learn from such shares of the labels too. Users are simulated, and so are the figures.
+it. Rows `day parts` read the states of night, morning, afternoon and evening apart. Profiled are users that the
+encoder has not seen: --users, --held-out and --seed are those of its training. With --few 0.05 0.1, linear readers
+learn from such shares of the labels too. Users are simulated, and so are the figures.
 """
 
 from __future__ import annotations
@@ -98,9 +99,12 @@ def main() -> None:
     common = labels.index.intersection(users)
     features = rivals(users, lat, lon, slots_per_day=tokenizer.slots_per_day, common=common)
     for name, one in encoders.items():
-        features[name] = one.embed_users(points, start=READ[0], end=READ[1]).set_index("user_id").loc[common]
-    for name in ("hand-made", RULE, WORK) if "RAW" in features else ():
-        features[f"{name} + RAW"] = pd.concat([features[name], features["RAW"]], axis=1)
+        for pooling, told in (("mean", ""), ("day_parts", ", day parts")):
+            vectors = one.embed_users(points, user_pooling=pooling, start=READ[0], end=READ[1]).set_index("user_id")
+            features[name + told] = vectors.loc[common]
+    for name in ("hand-made", RULE, WORK) if encoders else ():
+        for raw in ("RAW", "RAW, day parts"):
+            features[f"{name} + {raw}"] = pd.concat([features[name], features[raw]], axis=1)
     share = labels[common].mean()
     print(f"{len(common)} people, {share:.0%} of them commuters in the week after; {options.seeds} seeds")
     most = round((1 - TEST_SHARE) * len(common))

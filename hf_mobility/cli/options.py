@@ -54,6 +54,7 @@ System = Literal["samoe", "mstar-codec", "mstar", "raw"]
 Strength = Literal["auto", "none", "weak", "strong"]
 Unknown = Literal["error", "nearest", "drop"]
 Pooling = Literal["sum", "mean", "log", "slots"]
+UserPooling = Literal["mean", "last", "last_day", "day_parts"]
 
 
 def check_counting(given: Mapping[str, Any], counts_for: Mapping[str, Sequence[str]], case: str) -> None:

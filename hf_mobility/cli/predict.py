@@ -19,11 +19,13 @@ from .options import (
     Pooling,
     Seed,
     Unknown,
+    UserPooling,
     check_counting,
 )
 from .reading import Reading
 
 _FOR_SYSTEMS = {"top_k": ["SAMoE"], "unknown": ["SAMoE"], "horizon": ["RAW"]}
+_FOR_USERS = {"user_pooling": ["users"]}
 _FOR_REGIONS = {"pooling": ["regions (--regions, --cell-km)"], "min_users": ["regions (--regions, --cell-km)"]}
 
 
@@ -141,6 +143,9 @@ def embed(
     pooling: Annotated[
         Pooling | None, typer.Option(help="How the users of a region are combined.", show_default="sum")
     ] = None,
+    user_pooling: Annotated[
+        UserPooling | None, typer.Option(help="How a user's slots are combined.", show_default="the model's")
+    ] = None,
     min_users: Annotated[
         int | None, typer.Option(help="Regions with fewer users are left out.", show_default="5")
     ] = None,
@@ -165,6 +170,8 @@ def embed(
     of_users = regions is None and side is None
     if of_users:
         check_counting(how, _FOR_REGIONS, "users")
+    else:
+        check_counting({"user_pooling": user_pooling}, _FOR_USERS, "regions")
     _check(output, device, points)
     if parts.wanted(points, output):
         if not of_users:
@@ -182,7 +189,7 @@ def embed(
     pipe = MobilityEmbeddingPipeline.from_pretrained(model, device=device, batch_size=batch_size)
     days: dict[str, Any] = {"start": start, "end": end, "progress": files.bars()}
     if of_users:
-        days["timezone"] = reading.timezone
+        days |= {"timezone": reading.timezone, "user_pooling": user_pooling}
         told = "{rows:,} vectors"
         parts.answer(lambda data: pipe.embed_users(data, **days), points, output, reading=reading, told=told)
         return

@@ -16,9 +16,11 @@ import pandas as pd
 import torch
 
 from ..data.regions import Visitors, count_visitors
+from ..modeling.configuration_raw import DAY_PARTS, USER_POOLINGS
 from ..modeling.layers import finite
 from ..modeling.modeling_raw import RawModel
 from ..modeling.regions_raw import pool_visitors, visitor_matrix
+from ..modeling.users_raw import pool_users
 from ..tokenization.errors import DataError
 from ..tokenization.tokenization_raw import RawSeries, RawTokenizer
 from .base import MobilityPipeline, read_records
@@ -53,6 +55,7 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
         self,
         points: Any,
         *,
+        user_pooling: str | None = None,
         start: Any = None,
         end: Any = None,
         outside: str = "keep",
@@ -64,13 +67,15 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
     ) -> pd.DataFrame:
         """One vector per user.
 
-        A user with several windows gets their mean, each weighted by its number of slots; with the model's default
-        `user_pooling="mean"` that is the mean over all slots. Windows of one user can only be averaged where they
-        begin at the same kind of day for everybody: windows of whole weeks, or one window.
+        A user with several windows gets their mean, each weighted by its number of slots; with `user_pooling="mean"`
+        that is the mean over all slots. Windows of one user can only be averaged where they begin at the same kind of
+        day for everybody: windows of whole weeks, or one window.
 
         Args:
             points: points or visits (stays with a `duration`): anything that `validate_visits` takes, also naive times
                 with `timezone`. Row order leaves no trace.
+            user_pooling: in place of the model's: `mean`, `last`, `last_day` or `day_parts` (the means over night,
+                morning, afternoon and evening side by side, 4 D columns).
             start, end: first day, and first day no longer wanted, of everybody's windows; see
                 `RawTokenizer.encode_points`, also for `outside` and `fill`.
             timezone: IANA name for naive times.
@@ -83,22 +88,35 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
             `attrs["points_outside"]` that of points outside the city's box.
 
         Raises:
-            DataError: for faults in the frame, points that lie elsewhere, or a batch size below 1.
+            DataError: for faults in the frame, points that lie elsewhere, an unknown pooling, or a batch size below 1.
 
         Example:
             >>> pipe = MobilityEmbeddingPipeline.from_pretrained("checkpoints/raw-released-small")
             >>> pipe.embed_users(points, start="2024-01-01", end="2024-01-08")
         """
+        if user_pooling not in (None, *USER_POOLINGS):
+            raise DataError(f"user_pooling must be one of {USER_POOLINGS}, not {user_pooling!r}.")
+        slots = self.model.config.slots_per_day
+        if user_pooling == "day_parts" and slots % DAY_PARTS:
+            raise DataError(f"user_pooling='day_parts' needs days of slots in fours, not of {slots}.")
         self._checked_size(batch_size)
         frame = read_records(points, timezone=timezone, columns=columns, names=READ)
         encoding = {"start": start, "end": end, "outside": outside, "fill": fill}
-        return self._embed(frame, batch_size=batch_size, progress=progress, **encoding)
+        return self._embed(frame, user_pooling=user_pooling, batch_size=batch_size, progress=progress, **encoding)
 
-    def _embed(self, frame: pd.DataFrame, *, batch_size: int | None, progress: bool, **encoding: Any) -> pd.DataFrame:
+    def _embed(
+        self,
+        frame: pd.DataFrame,
+        *,
+        user_pooling: str | None = None,
+        batch_size: int | None,
+        progress: bool,
+        **encoding: Any,
+    ) -> pd.DataFrame:
         """`embed_users` of a checked frame."""
         series = self.tokenizer.encode_points(frame, **encoding)
         slices = self._slices(len(series), batch_size, unit="windows", progress=progress)
-        parts = [self._encode(series.part(rows)) for rows in slices]
+        parts = [self._encode(series.part(rows), user_pooling) for rows in slices]
         users, row = np.unique(series.user_index, return_inverse=True)
         slots = np.diff(series.offsets).astype(np.float64)
         weight = slots / np.bincount(row, slots)[row]
@@ -221,18 +239,25 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
         users = np.bincount(there.region, minlength=number)
         return region_table(there, users, values, min_users=min_users)
 
-    @torch.inference_mode()
     def _states(self, series: RawSeries) -> torch.Tensor:
         """(slots, D) float32 on the CPU, the slots of all rows one after the other."""
-        batch = self.tokenizer.to_batch(series, padding=True, return_tensors="pt").to(self.device)
-        states = self.model(**batch, use_cache=False).last_hidden_state
-        return finite(states[batch["attention_mask"].bool()].float().cpu(), self.model)
+        output, batch = self._read(series)
+        return finite(output.last_hidden_state[batch["attention_mask"].bool()].float().cpu(), self.model)
+
+    def _encode(self, series: RawSeries, user_pooling: str | None) -> torch.Tensor:
+        """(rows, D) float32 on the CPU."""
+        output, batch = self._read(series)
+        if user_pooling is None:
+            return output.user_embedding.float().cpu()
+        known, slots = batch["attention_mask"].bool(), self.model.config.slots_per_day
+        states, positions = output.last_hidden_state, batch["position_ids"]
+        return pool_users(states, known, positions, pooling=user_pooling, slots_per_day=slots).float().cpu()
 
     @torch.inference_mode()
-    def _encode(self, series: RawSeries) -> torch.Tensor:
-        """(rows, D) float32 on the CPU."""
+    def _read(self, series: RawSeries) -> tuple[Any, Any]:
+        """What the model says of the rows, and the batch of their T slots at most."""
         batch = self.tokenizer.to_batch(series, padding=True, return_tensors="pt").to(self.device)
-        return self.model(**batch, use_cache=False).user_embedding.float().cpu()
+        return self.model(**batch, use_cache=False), batch
 
 
 def check_slots(config: Any, tokenizer: RawTokenizer) -> None:

@@ -157,8 +157,10 @@ def test_people_are_profiled(
     run_benchmark("embeddings.profile_users", *TINY, *asked)
     assert "of them commuters in the week after" in capsys.readouterr().out
     table = pd.read_csv(report, comment="#")
-    kinds = ["nothing", "rule on the week read", "rule, days at work, commute", "hand-made", "untrained encoder", "RAW"]
-    kinds += [f"{name} + RAW" for name in ("hand-made", "rule on the week read", "rule, days at work, commute")]
+    rules = ["rule on the week read", "rule, days at work, commute"]
+    vectors = ["RAW", "RAW, day parts"]
+    kinds = ["nothing", *rules, "hand-made", "untrained encoder", "untrained encoder, day parts", *vectors]
+    kinds += [f"{name} + {raw}" for name in ("hand-made", *rules) for raw in vectors]
     assert table["features"].unique().tolist() == kinds and table["labels"].unique().tolist() == [21, 9]
     readers = table.groupby("labels")["reader"].unique()
     assert readers[21].tolist() == ["linear", "mlp"] and readers[9].tolist() == ["linear"]
@@ -370,12 +372,17 @@ def test_the_extended_variant_is_trained_in_stages_and_evaluated_beside_the_riva
 
     report = tmp_path / "report.csv"
     asked = ["--points", "cabs", "--start-hours", "9", "15", "--gru-steps", "0", "--report", str(report)]
+    asked += ["--adapt", "none", "--beside", str(tmp_path / "a")]
     run_benchmark("embeddings.evaluate_extended", "--checkpoint", str(tmp_path / "a"), *asked)
     table = pd.read_csv(report, comment="#").set_index(["model", "subset", "minutes"])
-    assert table.index.levels[0].tolist() == sorted([*RIVALS, "RAW extended"])
+    assert table.index.levels[0].tolist() == sorted(
+        [*RIVALS, *(f"RAW extended{kind}" for kind in ("", ", a", ", adapted"))]
+    )
     ours, still = (table.loc[(name, "all", 150)] for name in ("RAW extended", "CopyLast"))
     assert still["ours_less"] == pytest.approx(ours["error_km"] - still["error_km"], abs=2e-5)
     assert still["ours_less_low"] <= still["ours_less"] <= still["ours_less_high"]
+    same = [table.loc[(f"RAW extended, {kind}", "all", 150), "error_km"] for kind in ("a", "adapted")]
+    assert same == [ours["error_km"]] * 2
 
 
 @pytest.mark.usefixtures("data_folder")

@@ -105,6 +105,10 @@ def test_embed_reads_the_days_between_start_and_end(town: SimpleNamespace, encod
     expected = pipe.embed_users(town.points, **days)
     pd.testing.assert_frame_equal(pd.read_parquet(out), expected)
     assert not np.allclose(expected["e0"], pipe.embed_users(town.points)["e0"])
+    call("embed", encoder, town.points, "--user-pooling", "day_parts", "-o", out)
+    pd.testing.assert_frame_equal(pd.read_parquet(out), pipe.embed_users(town.points, user_pooling="day_parts"))
+    told = call("embed", encoder, town.points, "--user-pooling", "last", "--cell-km", 1, "-o", out, code=2).stderr
+    assert "--user-pooling is for users, not for regions" in " ".join(told.replace("│", " ").split())
 
 
 def test_tables_in_another_spelling_give_the_same(town: SimpleNamespace, tmp_path: Path) -> None:

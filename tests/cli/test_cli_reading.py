@@ -16,6 +16,7 @@ from hf_mobility import SamoeTokenizer
 from hf_mobility.cli import options
 from hf_mobility.cli.reading import Reading
 from hf_mobility.data import DataError
+from hf_mobility.modeling.configuration_raw import USER_POOLINGS
 from hf_mobility.pipelines.embedding import POOLINGS
 from hf_mobility.training.adapt import STRENGTHS
 from hf_mobility.training.train import SYSTEMS
@@ -113,6 +114,7 @@ def test_the_choices_of_options_are_those_of_the_library(town: SimpleNamespace) 
     assert get_args(options.System) == tuple(SYSTEMS)
     assert get_args(options.Strength) == ("auto", *STRENGTHS)
     assert get_args(options.Pooling) == POOLINGS
+    assert get_args(options.UserPooling) == USER_POOLINGS
     with pytest.raises(ValueError, match="unknown must be") as fault:
         SamoeTokenizer.from_pretrained(town.samoe).encode_visits(town.frame, unknown="?")
     assert tuple(re.findall(r"'(\w+)'", str(fault.value))) == get_args(options.Unknown)

@@ -254,6 +254,25 @@ def test_a_user_is_the_mean_of_unpadded_states(pooling: str, first: int, side: s
     torch.testing.assert_close(padded.user_embedding, wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_parts_of_the_day_are_pooled_apart(side: str) -> None:
+    model = RawModel(RawConfig.from_preset("tiny", user_pooling="day_parts", slots_per_day=4)).eval()
+    x = make_series()  # nine slots from midnight on: two days and a night
+    pad = (0, 0, 3, 0) if side == "left" else (0, 0, 0, 3)
+    mask = F.pad(torch.ones(3, 9, dtype=torch.long), pad[2:])
+    with torch.no_grad():
+        plain, padded = model(x), model(F.pad(x, pad, value=5.0), attention_mask=mask)
+        morning = model(x, position_ids=torch.arange(1, 10)[None])  # begins six hours later
+    states = plain.last_hidden_state
+    wanted = torch.cat([states[:, [0, 4, 8]].mean(1), *(states[:, [k, k + 4]].mean(1) for k in (1, 2, 3))], dim=-1)
+    torch.testing.assert_close(plain.user_embedding, wanted)
+    torch.testing.assert_close(padded.user_embedding, wanted, atol=1e-5, rtol=1e-5)
+    states = morning.last_hidden_state
+    torch.testing.assert_close(morning.user_embedding[:, 16:32], states[:, [0, 4, 8]].mean(1))
+    assert not model(x[:, :2]).user_embedding[:, 32:].any()  # quarters without a slot
+    torch.testing.assert_close(model(x, position_ids=torch.arange(9)).user_embedding, wanted)  # one row for all
+
+
 def test_a_piece_of_a_series_is_no_user() -> None:
     body, x = make_model().model, make_series()
     first = body(x[:, :5], use_cache=True)

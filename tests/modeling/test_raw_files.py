@@ -53,6 +53,7 @@ def test_a_value_of_the_wrong_type_is_refused(wrong: dict[str, Any]) -> None:
         ({"num_attention_heads": 3}, "hidden_size must be divisible"),
         ({"output_head": "gru"}, "output_head must be one of"),
         ({"user_pooling": "max"}, "user_pooling must be one of"),
+        ({"user_pooling": "day_parts", "slots_per_day": 6}, "day_parts' needs slots_per_day in fours, got 6"),
         ({"region_pooling": "max"}, "region_pooling must be one of"),
         ({"mixture_components": -1}, "mixture_components must be at least 0"),
         ({"input_noise": -0.1}, "input_noise must be at least 0"),

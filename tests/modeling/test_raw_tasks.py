@@ -109,6 +109,16 @@ def test_scores_are_the_mlp_of_the_standardised_embedding() -> None:
     torch.testing.assert_close(model(user_embeddings=users).logits, output.logits)
 
 
+def test_a_head_reads_the_parts_of_the_day() -> None:
+    model = make(RawForUserProfiling, user_pooling="day_parts", num_labels=3, slots_per_day=4)
+    x = torch.randn(5, 8, 2)
+    given = model(user_embeddings=model.model(x).user_embedding)
+    torch.testing.assert_close(model(x).logits, given.logits)
+    assert given.user_embedding.shape == (5, 64)
+    regions = make(RawForRegionAnalysis, user_pooling="day_parts", region_pooling="log", slots_per_day=4)
+    assert regions(coordinates=x, visitors=torch.tensor([[0, 2], [1, 0]])).region_embedding.shape == (2, 65)
+
+
 def test_a_linear_probe_has_one_matrix() -> None:
     model = make(RawForUserProfiling, head_hidden_size=0)
     assert {name for name, _ in model.classifier.named_parameters()} == {"out_proj.weight", "out_proj.bias"}

@@ -14,7 +14,7 @@ from hf_mobility.data import DataError, SquareGrid
 from hf_mobility.data.regions import Discs, visitors
 from hf_mobility.data.simulation.cities import simulate_city
 from hf_mobility.data.simulation.points import simulated_points
-from hf_mobility.modeling.configuration_raw import RawConfig
+from hf_mobility.modeling.configuration_raw import USER_POOLINGS, RawConfig
 from hf_mobility.modeling.modeling_raw import RawForTrajectoryPrediction
 from hf_mobility.pipelines.embedding import MobilityEmbeddingPipeline
 from hf_mobility.tokenization.tokenization_raw import RawTokenizer
@@ -65,6 +65,21 @@ def test_one_row_per_person_and_the_windows_weighed_by_their_length(
         states = [pipe.model(torch.from_numpy(window)[None]).last_hidden_state[0] for window in windows]
     expected = torch.cat(states).mean(dim=0)  # over all slots of all windows
     np.testing.assert_allclose(people.loc[6, E_COLUMNS].to_numpy(float), expected.numpy(), atol=1e-5)
+
+
+def test_the_pooling_of_a_call_is_that_of_a_model_with_it(pipe: MobilityEmbeddingPipeline) -> None:
+    for pooling in USER_POOLINGS:
+        other = MobilityEmbeddingPipeline(make_model(user_pooling=pooling), make_tokenizer())
+        found = pipe.embed_users(POINTS, user_pooling=pooling, **DAYS)
+        pd.testing.assert_frame_equal(found, other.embed_users(POINTS, **DAYS), atol=1e-5)
+        assert found.shape[1] == 1 + (64 if pooling == "day_parts" else 16)
+    quarters = pipe.embed_users(POINTS, user_pooling="day_parts", **DAYS).iloc[:, 1:].to_numpy().reshape(20, 4, 16)
+    whole = pipe.embed_users(POINTS, **DAYS)[E_COLUMNS].to_numpy()
+    np.testing.assert_allclose(quarters.mean(1), whole, atol=1e-5)
+    regions = pipe.embed_regions(POINTS, GRID, user_embeddings=pipe.embed_users(POINTS, user_pooling="day_parts"))
+    assert regions.shape[1] == 2 + 64
+    with pytest.raises(DataError, match=r"user_pooling must be one of .*'day_parts'.*, not 'max'"):
+        pipe.embed_users(POINTS, user_pooling="max")
 
 
 def test_row_order_columns_and_batches_leave_no_trace(pipe: MobilityEmbeddingPipeline, people: pd.DataFrame) -> None:

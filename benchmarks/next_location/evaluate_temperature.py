@@ -2,8 +2,8 @@
 
     python -m benchmarks.next_location.evaluate_temperature checkpoints/samoe-small --output benchmarks/next_location/results/temperature.csv
 
-A part of the users adapts (`strength="auto"`), the others are evaluated on the last 20 % of their visits. "Seen always"
-is the case that is badly calibrated without: the checkpoint was trained on check-ins, which are sparse.
+A part of the users adapts (`strength="auto"`), the others are evaluated on the last 20 % of their visits. Users who are
+"seen always" are simulated; check-ins are sparse.
 """
 
 from __future__ import annotations

@@ -203,6 +203,7 @@ def raw_released_small() -> CardFacts:
 def raw_small() -> CardFacts:
     table = read("raw_extended")
     table = table[(table["subset"] == "all") & (table["minutes"] == 150) & (table["points"] != "simulated")]
+    table = table[~table["model"].str.startswith("RAW extended,")]  # adapted, and another training
     return CardFacts(
         summary="RAW ([arXiv 2311.10471](https://arxiv.org/abs/2311.10471)) in hf_mobility's `extended` variant, which is not in the paper. It reads a user's "
         "own records in kilometres and says where the user is at any time up to a day ahead, in **any** city.\n"
@@ -230,7 +231,8 @@ def raw_small() -> CardFacts:
         results=table.assign(data=table["points"] + ", 2.5 hours ahead, recorded end points"),
         ours="RAW extended",
         figures="Users held out, predictions that start from a record and end at one, baselines first; intervals and moving "
-        f"users: docs/results/positions.md.\n\n{marked('raw extended')}",
+        "users: docs/results/positions_extended.md. `adapted` is after `adapt` on training users, `second-seed` another "
+        f"training.\n\n{marked('raw extended')}",
         privacy="The model repeats a user's past places to whoever gives it that past. It stores no user, and was "
         "trained without user ids.\nWhether a user's presence in the training data can be inferred has **not** been "
         "tested.",

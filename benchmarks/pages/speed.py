@@ -166,6 +166,10 @@ def billion() -> str:
         rows.append([job, 1e6 * row["seconds"] / row["users"], f"{row['users']:,} users"])
     week = weeks["ms per week"] / 1e3 * weeks["threads"]
     rows.append(["generate 1,000,000 weeks, the paper's shape", 1e6 * week, f"{weeks['batch']} weeks"])
+    made = read("folders").query("verb == 'generate'").iloc[-1]
+    rows.append(
+        ["generate 1,000,000 weeks, `mstar-small`", 1e6 * made["cpu_s"] / made["users"], f"{made['users']:,} weeks"]
+    )
     cells = [[job, f"{seconds / 3600:,.1f}", measured] for job, seconds, measured in rows]
     return markdown(cells, ["job", "processor hours", "measured on"])
 

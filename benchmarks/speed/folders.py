@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {  # visits/ and city/ stand for what was
         *("--start", "2024-01-01", "--end", "2024-01-08", "-o", "out/"),
     ),
     "prepare": ("prepare", "visits/", "-o", "out/"),
-    "generate": ("generate", str(CHECKPOINTS / "mstar-cells-small"), "-o", "out.parquet"),
+    "generate": ("generate", str(CHECKPOINTS / "mstar-small"), "-o", "out.parquet"),
     "train": ("train", "visits/", *ZONE, "--size", "tiny", "--steps", "20", "--save-every", "0", "-o", "out/"),
     "adapt": ("adapt", SAMOE, "visits/", *ZONE, "--strength", "weak", "-o", "out/"),
     "evaluate": ("evaluate", SAMOE, "visits/", "--city", "city/"),
@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {  # visits/ and city/ stand for what was
 }
 CASES = (
     *("prepare:1000000", "prepare:4000000", "predict:100000", "predict:400000", "embed:100000", "embed:400000"),
-    *("generate:84000", "generate:672000", "train:250000", "train:1000000", "adapt:50000", "adapt:200000"),
+    *("generate:1680000", "generate:16800000", "train:250000", "train:1000000", "adapt:50000", "adapt:200000"),
     *("evaluate:50000", "evaluate:200000", "audit:250000", "audit:1000000"),
 )
 

@@ -31,7 +31,7 @@ CASES = (
     *("predict:5000:1000", "predict:200000:1000"),
     *("evaluate:5000:40", "evaluate:200000:40"),
     *("adapt:5000:40", "adapt:200000:40"),
-    "predict:1000000:100",
+    "predict:1000000:1000",
 )
 TOWN, OWN_PLACES, VISITS = 1000, 12, 40
 KM_PER_DEGREE = 111.2

@@ -10,10 +10,9 @@ from .configuration_raw import DAY_PARTS
 from .layers import widened
 
 
-def user_size(config: Any, pooling: str | None = None) -> int:
-    """Columns of a user's vector; `pooling` in place of the configuration's."""
-    parts = DAY_PARTS if (pooling or config.user_pooling) == "day_parts" else 1
-    return parts * int(config.hidden_size)
+def user_size(config: Any) -> int:
+    """Columns of a user's vector."""
+    return int(config.hidden_size) * (DAY_PARTS if config.user_pooling == "day_parts" else 1)
 
 
 def pool_users(

@@ -147,7 +147,7 @@ def mstar_small() -> CardFacts:
         "layers of width 64, with its codec and the place head inside.",
         notes="**The city in this folder is simulated.** Bring your own: `pipe.for_city(city, means={...})`. Users keep one "
         "home, one work place and their recurring places.\nExploration and return (EPR), fitted on weeks of the city itself, is "
-        "nearer in daily motifs. A small network tells these weeks from\nreal ones about as well as EPR's. After "
+        "nearer in daily motifs of two cities of three. A small network tells these weeks from\nreal ones about as well as EPR's. After "
         "`adapt` on weeks of 30 users it does so less well. Real cities were not tried.",
         training_data="Simulated. 80 simulated cities of different shapes, laws of distance, shift work and clock habits, 130 "
         "users in a typical one, five weeks each. No real trace, and no real city.",
@@ -155,7 +155,9 @@ def mstar_small() -> CardFacts:
         weights_license="apache-2.0",
         data_license="apache-2.0, made by the simulator of this package",
         datasets=SIMULATED_DATA,
-        command="python -m benchmarks.generation.train_slots --output checkpoints/mstar-small",
+        command="python -m benchmarks.generation.train_slots --output runs/slots; python -m "
+        "benchmarks.generation.train_slots --start runs/slots --steps 2500 --learning-rate 3e-4 --seed 1 "
+        "--output checkpoints/mstar-small",
         seed=0,
         versions=f"transformers 5.24, torch 2.13, {OURS}; two CPU cores, about an hour",
         results=table[table["model"] != "M-STAR, slots, with traits"].assign(

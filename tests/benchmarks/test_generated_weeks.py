@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
 from benchmarks.generation import complete_weeks, evaluate_weeks, made, next_from_weeks, serve_weeks
 from benchmarks.generation.weeks import WeekSet
@@ -172,3 +173,14 @@ def test_the_tables_of_the_page_are_filled(fill_blocks: Callable[..., str]) -> N
     ):
         assert row in text, row
     assert text.index("| other real users |") < text.index("| **M-STAR mine** | 500.0 ± 10.0 |")
+
+
+def test_weeks_of_slots_are_trained_and_their_generator_further(
+    run_benchmark: Callable[..., None], tmp_path: Path
+) -> None:
+    few = ["--cities", "1", "--users", "60", "--days", "14", "--steps", "2", "--batch-size", "4"]
+    run_benchmark("generation.train_slots", *few, "--size", "tiny", "--output", str(tmp_path / "a"))
+    run_benchmark("generation.train_slots", *few, "--start", str(tmp_path / "a"), "--output", str(tmp_path / "b"))
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    changed = {name.split(".")[0] for name in before if not before[name].equal(after[name])}
+    assert "layers" in changed and not changed & {"codec", "places"}

@@ -361,11 +361,8 @@ class RawModel(RawPreTrainedModel):
         hidden_states = self.norm(hidden_states)
         embedding = None
         if whole_series and (attention_mask is None or attention_mask.dim() == 2):
-            known = hidden_states.new_ones(hidden_states.shape[:2]) if attention_mask is None else attention_mask
-            pooling, slots_per_day = self.config.user_pooling, self.config.slots_per_day
-            embedding = pool_users(
-                hidden_states, known.bool(), position_ids, pooling=pooling, slots_per_day=slots_per_day
-            )
+            pooling, slots = self.config.user_pooling, self.config.slots_per_day
+            embedding = pool_users(hidden_states, attention_mask, position_ids, pooling=pooling, slots_per_day=slots)
         return RawModelOutput(
             last_hidden_state=hidden_states,
             user_embedding=embedding,

@@ -16,12 +16,12 @@ def user_size(config: Any) -> int:
 
 
 def pool_users(
-    states: torch.Tensor, known: torch.Tensor, position_ids: torch.Tensor, *, pooling: str, slots_per_day: int
+    states: torch.Tensor, mask: torch.Tensor | None, position_ids: torch.Tensor, *, pooling: str, slots_per_day: int
 ) -> torch.Tensor:
     """One vector per series, in the states' dtype and summed in float32.
 
     Args:
-        states: (B, T, D). known: (B, T) bool, False = padding. position_ids: (B, T), slot since the first midnight.
+        states: (B, T, D). mask: (B, T), 0 = padding. position_ids: (B, T), slot since the first midnight.
         pooling: the `mean` of the states, the `last` one, the mean over the `last_day`, or `day_parts` = the means over
             the four quarters of the days side by side. A quarter without a slot is zero.
 
@@ -29,6 +29,7 @@ def pool_users(
         (B, D), or (B, 4 D) with `day_parts`.
     """
     wide = widened(states)
+    known = states.new_ones(states.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
     if pooling == "day_parts":
         quarter = position_ids % slots_per_day * DAY_PARTS // slots_per_day
         parts = [_mean(wide, known & (quarter == part)) for part in range(DAY_PARTS)]

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.next_location.other_kind import simulated_pairs
-from hf_mobility import ArrayRows, TrajectoryGenerationPipeline, simulate_cities, train, training_arguments
-from hf_mobility.training.fit import fit
-from hf_mobility.training.slots import encoded_slots, read_weeks_of, rows_of
+from hf_mobility import TrajectoryGenerationPipeline, simulate_cities, train, training_arguments
+from hf_mobility.training.slots import encoded_slots, fit_generator, read_weeks_of, rows_of
 
 SEED = 11  # of the cities
 
@@ -43,9 +42,7 @@ def go_on(folder: str, pairs: list[Any], *, steps: int, batch_size: int, learnin
             seed=seed,
             save_strategy="no",
         )
-        model.places.requires_grad_(False)
-        fit(model, arguments, ArrayRows(rows))
-        model.places.requires_grad_(True)
+        fit_generator(model, arguments, rows)
     return pipe
 
 

@@ -25,8 +25,8 @@ from .options import (
 from .reading import Reading
 
 _FOR_SYSTEMS = {"top_k": ["SAMoE"], "unknown": ["SAMoE"], "horizon": ["RAW"]}
-_FOR_USERS = {"user_pooling": ["users"]}
-_FOR_REGIONS = {"pooling": ["regions (--regions, --cell-km)"], "min_users": ["regions (--regions, --cell-km)"]}
+_USERS, _REGIONS = "users", "regions (--regions, --cell-km)"
+_FOR_WHOM = {"pooling": [_REGIONS], "min_users": [_REGIONS], "user_pooling": [_USERS]}
 
 
 def predict(
@@ -166,12 +166,9 @@ def embed(
     side = cell_km if cell_metres is None else cell_metres / 1000
     if regions is not None and side is not None:
         raise typer.BadParameter("give either --regions or --cell-km")
-    how = {"pooling": pooling, "min_users": min_users}
+    how = {"pooling": pooling, "min_users": min_users, "user_pooling": user_pooling}
     of_users = regions is None and side is None
-    if of_users:
-        check_counting(how, _FOR_REGIONS, "users")
-    else:
-        check_counting({"user_pooling": user_pooling}, _FOR_USERS, "regions")
+    check_counting(how, _FOR_WHOM, _USERS if of_users else _REGIONS)
     _check(output, device, points)
     if parts.wanted(points, output):
         if not of_users:

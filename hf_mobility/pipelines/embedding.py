@@ -249,9 +249,9 @@ class MobilityEmbeddingPipeline(MobilityPipeline):
         output, batch = self._read(series)
         if user_pooling is None:
             return output.user_embedding.float().cpu()
-        known, slots = batch["attention_mask"].bool(), self.model.config.slots_per_day
-        states, positions = output.last_hidden_state, batch["position_ids"]
-        return pool_users(states, known, positions, pooling=user_pooling, slots_per_day=slots).float().cpu()
+        read = output.last_hidden_state, batch["attention_mask"], batch["position_ids"]
+        slots = self.model.config.slots_per_day
+        return pool_users(*read, pooling=user_pooling, slots_per_day=slots).float().cpu()
 
     @torch.inference_mode()
     def _read(self, series: RawSeries) -> tuple[Any, Any]:

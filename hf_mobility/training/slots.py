@@ -70,9 +70,7 @@ def train_slots(cities: list[tuple[pd.DataFrame, City]], recipe: Recipe) -> Made
     model.fit_places(SLOT_MAP)
     model.fit_transition(torch.from_numpy(slots.astype(np.int64)))
     rows = rows_of(model, read[0].tokenizer, encoded, measured)
-    model.places.requires_grad_(False)
-    model, history = fit(model, recipe.settings, ArrayRows(rows))
-    model.places.requires_grad_(True)
+    model, history = fit_generator(model, recipe.settings, rows)
     choices = [
         CityChoices(
             part.tokenizer.location_features, choices_of(part.places, part.slots, part.home, part.work, part.users)
@@ -117,6 +115,14 @@ def rows_of(
     codes = model.codec.encode(encoded["input_ids"].to(model.device), mask.to(model.device), batch_size=256)
     conditions = {name: torch.from_numpy(ids) for name, ids in tokenizer.conditions_of(traits).items()}
     return {**conditions, "code_ids": codes.cpu(), "attention_mask": mask}
+
+
+def fit_generator(model: Any, settings: Any, rows: dict[str, torch.Tensor]) -> tuple[Any, pd.DataFrame]:
+    """What `fit` makes of the rows; the place head, which they say nothing of, stays as it is."""
+    model.places.requires_grad_(False)
+    model, history = fit(model, settings, ArrayRows(rows))
+    model.places.requires_grad_(True)
+    return model, history
 
 
 def days_off_of(places: np.ndarray) -> tuple[int, int]:
